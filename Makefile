@@ -1,0 +1,42 @@
+# Every target makes .venv by itself; the second run finds it ready.
+PYTHON ?= python3
+BIN := .venv/bin
+SHELL := /bin/bash
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench lock clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+# constraints.txt pins every package, those of the build too; what is installed is in pyproject.toml.
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python 3.10 or newer is needed, got $$($(PYTHON) --version); set PYTHON=…" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: .venv/ready  ## train on digits, test, export one ONNX file, prove that it is the model
+	$(BIN)/smx-lightning fit
+
+test: .venv/ready  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: .venv/ready  ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=.:export $(BIN)/lint-imports
+
+bench: .venv/ready  ## measure against peers, write benchmarks/README.md's table to the terminal
+	$(BIN)/python -m benchmarks.main_job
+
+lock: .venv/ready  ## pin the newest versions that fit, for every Python and platform
+	$(BIN)/pip install --quiet uv
+	echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 \
+	  --constraint - --extra dev --no-annotate --no-header --no-emit-index-url pyproject.toml --output-file constraints.txt
+
+clean:  ## remove .venv and what runs left behind
+	rm -rf .venv lightning_logs dist

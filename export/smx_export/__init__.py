@@ -1,0 +1,45 @@
+"""Ship it: one ONNX file, and the proof that it is the model.
+
+The names load on first use, so that ``smx_export.runtime`` can be imported where torch is not
+installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smx_export.callback import OnnxExport
+    from smx_export.convert import Export, export_onnx
+    from smx_export.errors import FileError, ParityError
+    from smx_export.parity import ParityReport, check_parity
+    from smx_export.runtime import OnnxClassifier
+
+_HOME = {
+    "Export": "convert",
+    "FileError": "errors",
+    "OnnxClassifier": "runtime",
+    "OnnxExport": "callback",
+    "ParityError": "errors",
+    "ParityReport": "parity",
+    "check_parity": "parity",
+    "export_onnx": "convert",
+}
+
+__all__ = [
+    "Export",
+    "FileError",
+    "OnnxClassifier",
+    "OnnxExport",
+    "ParityError",
+    "ParityReport",
+    "check_parity",
+    "export_onnx",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

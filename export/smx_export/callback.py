@@ -1,0 +1,76 @@
+"""Export the best checkpoint at the end of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.checkpoint import read_checkpoint
+
+from smx_export.convert import Export, export_copy, export_onnx, inference_copy, summary_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST_DATA_ROWS = 4096  # of the validation data: enough to see, quick to compare
+
+
+class OnnxExport(Callback):
+    """Write the best checkpoint as a verified ONNX file when ``fit`` ends, on rank zero.
+
+    Without a ModelCheckpoint the weights are exported as training left them. The file is compared
+    on validation rows too. A failed check raises :class:`smx_export.ParityError`.
+
+    Args:
+        path: Where the file goes; ``model.onnx`` in the run's log folder by default.
+
+    Attributes:
+        export: The path and the report of the last export, or ``None``.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path
+        self.export: Export | None = None
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Export; see the class."""
+        if not trainer.is_global_zero or trainer.fast_dev_run:
+            return
+        if not isinstance(pl_module, SoftmaxRegression):
+            raise InputError(
+                f"OnnxExport expected a SoftmaxRegression or a subclass, got "
+                f"{type(pl_module).__name__}; take the callback out for other modules"
+            )
+        path = Path(self.path or Path(trainer.log_dir or trainer.default_root_dir) / "model.onnx")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = _validation_rows(trainer)
+        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        if best:
+            checkpoint = read_checkpoint(best)
+            model = inference_copy(pl_module)
+            model.load_state_dict(checkpoint.state_dict)
+            self.export = export_copy(model, path, summary_of(checkpoint), data)
+        else:
+            self.export = export_onnx(pl_module, path, data=data)
+
+
+def _validation_rows(trainer: Trainer) -> tuple[Tensor, Tensor] | None:
+    """The first rows of the first validation loader, as this rank sees them."""
+    loaders = trainer.val_dataloaders
+    if isinstance(loaders, (list, tuple)):
+        loaders = loaders[0] if loaders else None
+    if loaders is None:
+        return None
+    xs: list[Tensor] = []
+    ys: list[Tensor] = []
+    for x, y in loaders:
+        xs.append(x)
+        ys.append(y)
+        if sum(len(part) for part in ys) >= MOST_DATA_ROWS:
+            break
+    if not xs:
+        return None
+    return torch.cat(xs)[:MOST_DATA_ROWS], torch.cat(ys)[:MOST_DATA_ROWS]

@@ -1,0 +1,171 @@
+"""Module or checkpoint → one verified ONNX file."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.checkpoint import Checkpoint, read_checkpoint
+
+from smx_export.contract import CLASS_NAMES, INPUT_SHAPE, PROVENANCE, THRESHOLD
+from smx_export.errors import ParityError
+from smx_export.files import written_whole
+from smx_export.graph import softmax_regression_graph
+from smx_export.linear import is_linear
+from smx_export.parity import Data, ParityReport, check_parity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PACKAGES = ("smx-lightning", "torch", "lightning", "onnx", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Export:
+    """What :func:`export_onnx` did: the file, and the report that proves it."""
+
+    path: Path
+    report: ParityReport
+
+
+def export_onnx(
+    model_or_checkpoint: SoftmaxRegression | str | Path,
+    path: str | Path,
+    *,
+    model_class: type[SoftmaxRegression] = SoftmaxRegression,
+    input_shape: Sequence[int] | None = None,
+    data: Data | None = None,
+) -> Export:
+    """Write the model as one ONNX file that was checked against it.
+
+    The file holds float32 log-probabilities and probabilities, in eval mode, with standardisation
+    folded into the weights and class names in its metadata. It is written beside ``path`` and moved
+    into place only when every check has passed.
+
+    Args:
+        model_or_checkpoint: A live module, or the path of its checkpoint.
+        path: Where the file goes.
+        model_class: The subclass that wrote the checkpoint; code is never loaded from it.
+        input_shape: Shape of one input, where it differs from ``model.input_shape``.
+        data: Inputs, or (inputs, labels), to compare on besides the generated ones.
+
+    Returns:
+        The path and the parity report.
+
+    Raises:
+        InputError: For a checkpoint that cannot be used.
+        FileError: For a path that cannot be written.
+        ParityError: Where the file is not the model; nothing is left under ``path``.
+    """
+    if isinstance(model_or_checkpoint, SoftmaxRegression):
+        live, training = model_or_checkpoint, _training_of(model_or_checkpoint)
+    else:
+        checkpoint = read_checkpoint(model_or_checkpoint)
+        live, training = model_of(checkpoint, model_class), summary_of(checkpoint)
+    return export_copy(inference_copy(live, input_shape), path, training, data)
+
+
+def export_copy(
+    model: SoftmaxRegression,
+    path: str | Path,
+    training: dict[str, Any] | None,
+    data: Data | None = None,
+) -> Export:
+    """Export a model that :func:`inference_copy` made; ``training`` goes into the provenance."""
+    graph = _graph(model, _metadata(model, training))
+    with written_whole(path) as draft:
+        draft.write_bytes(graph.SerializeToString(deterministic=True))
+        report = check_parity(model, draft, data)
+        if not report.passed:
+            raise ParityError(report)
+    return Export(Path(path), report)
+
+
+def inference_copy(
+    model: SoftmaxRegression, input_shape: Sequence[int] | None = None
+) -> SoftmaxRegression:
+    """The model as it is shipped: a detached copy in eval mode, float32, on the CPU."""
+    # The copy leaves the trainer behind, and with it data and loggers.
+    detached = copy.deepcopy(model, {id(model._trainer): None, id(model._fabric): None})
+    if input_shape is not None:
+        detached.input_shape = tuple(input_shape)
+    return detached.cpu().float().eval().requires_grad_(False)
+
+
+def model_of(
+    checkpoint: Checkpoint, model_class: type[SoftmaxRegression] = SoftmaxRegression
+) -> SoftmaxRegression:
+    """The model that wrote a checkpoint.
+
+    Raises:
+        InputError: Where another class wrote it, or its content does not fit the class.
+    """
+    expected = f"{model_class.__module__}.{model_class.__qualname__}"
+    if checkpoint.model_class != expected:
+        module, _, name = checkpoint.model_class.rpartition(".")
+        raise InputError(
+            f"expected a checkpoint of {expected}, got one of {checkpoint.model_class} in "
+            f"{checkpoint.path}; name the class with --model-class {module}:{name} "
+            "(in Python: model_class=…)"
+        )
+    try:
+        return model_class.load_from_checkpoint(
+            checkpoint.path, map_location="cpu", weights_only=True
+        )
+    except (TypeError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"expected a checkpoint that fits {expected}, got: {reason}; was the class changed since "
+            "it was saved?"
+        ) from error
+
+
+def summary_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The training summary of a checkpoint."""
+    return _summary(checkpoint.epoch, checkpoint.global_step, checkpoint.metrics)
+
+
+def _training_of(model: SoftmaxRegression) -> dict[str, Any] | None:
+    trainer = model._trainer
+    if trainer is None:
+        return None
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return _summary(trainer.current_epoch, trainer.global_step, metrics)
+
+
+def _summary(epochs: int, steps: int, metrics: dict[str, float]) -> dict[str, Any]:
+    rounded = {name: round(value, 6) for name, value in sorted(metrics.items())}
+    return {"epochs": epochs, "steps": steps, "metrics": rounded}
+
+
+def _graph(model: SoftmaxRegression, metadata: dict[str, str]) -> onnx.ModelProto:
+    if is_linear(model):
+        weight, bias = model.preprocessing.fold(model.smx[0])
+        return softmax_regression_graph(weight.numpy(), bias.numpy(), metadata)
+    from smx_export.trace import traced_graph  # loads torch's exporter, which takes seconds
+
+    return traced_graph(model, metadata)
+
+
+def _metadata(model: SoftmaxRegression, training: dict[str, Any] | None) -> dict[str, str]:
+    provenance = {
+        "packages": {name: version(name) for name in PACKAGES},
+        "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "training": training,
+    }
+    values = {
+        CLASS_NAMES: list(model.class_names),
+        INPUT_SHAPE: list(model.input_shape),
+        PROVENANCE: provenance,
+    }
+    if model.threshold is not None:
+        values[THRESHOLD] = model.threshold
+    return {
+        key: json.dumps(value, sort_keys=True, ensure_ascii=False) for key, value in values.items()
+    }

@@ -1,0 +1,25 @@
+"""What can go wrong when a model is shipped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from smx_export.parity import ParityReport
+
+
+class FileError(ValueError):
+    """A file that cannot be used: what was expected, what was given, and the remedy."""
+
+
+class ParityError(RuntimeError):
+    """The file is not the model. ``report`` holds every check.
+
+    Attributes:
+        report: The failed :class:`smx_export.ParityReport`.
+    """
+
+    def __init__(self, report: ParityReport) -> None:
+        failed = "; ".join(f"{check.name}: {check.detail}" for check in report.failed)
+        super().__init__(f"the ONNX file is not the model: {failed}")
+        self.report = report

@@ -1,0 +1,97 @@
+"""What is in an ONNX file, in words. No torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from smx_export.contract import CLASS_NAMES, INPUT_SHAPE, PROVENANCE, THRESHOLD
+from smx_export.files import read_onnx, signature
+
+SHOWN_NAMES = 12
+
+
+@dataclass(frozen=True)
+class Description:
+    """A file's interface and metadata; fields that the metadata lacks are ``None``."""
+
+    path: str
+    size_bytes: int
+    ir_version: int
+    opset: int
+    producer: str
+    inputs: str
+    outputs: str
+    operators: list[str]
+    parameters: int
+    class_names: list[str] | None
+    input_shape: list[int] | None
+    threshold: float | None
+    provenance: dict[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        names = self.class_names
+        shown = "none"
+        if names is not None:
+            more = f", … ({len(names)} in all)" if len(names) > SHOWN_NAMES else ""
+            shown = ", ".join(names[:SHOWN_NAMES]) + more
+        rows = {
+            "file": f"{self.path} ({self.size_bytes:,} bytes)",
+            "format": f"opset {self.opset}, IR {self.ir_version}, by {self.producer}",
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "operators": " → ".join(self.operators[:SHOWN_NAMES]),
+            "parameters": f"{self.parameters:,}",
+            "class names": shown,
+            "input shape": self.input_shape,
+            "threshold": self.threshold,
+        }
+        provenance = self.provenance or {}
+        for key, value in provenance.items():
+            rows[key] = (
+                ", ".join(f"{name} {entry}" for name, entry in value.items())
+                if isinstance(value, dict)
+                else value
+            )
+        return "\n".join(f"{key:12} {value}" for key, value in rows.items() if value is not None)
+
+
+def describe(path: str | Path) -> Description:
+    """Read a file's description.
+
+    Raises:
+        FileError: Where it is no self-contained ONNX model.
+    """
+    model = read_onnx(path)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+
+    def value(key: str) -> Any:
+        try:
+            return json.loads(metadata[key])
+        except (KeyError, json.JSONDecodeError):
+            return None
+
+    initial = {tensor.name for tensor in model.graph.initializer}
+    return Description(
+        path=str(path),
+        size_bytes=Path(path).stat().st_size,
+        ir_version=model.ir_version,
+        opset=next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
+        producer=f"{model.producer_name} {model.producer_version}".strip() or "unknown",
+        inputs=signature(v for v in model.graph.input if v.name not in initial),
+        outputs=signature(model.graph.output),
+        operators=[node.op_type for node in model.graph.node],
+        parameters=sum(math.prod(tensor.dims) for tensor in model.graph.initializer),
+        class_names=value(CLASS_NAMES),
+        input_shape=value(INPUT_SHAPE),
+        threshold=value(THRESHOLD),
+        provenance=value(PROVENANCE),
+    )
+

@@ -1,0 +1,457 @@
+"""Is the file the model?
+
+The file under onnxruntime is compared with two witnesses: the live model in float32, and an
+independent float64 computation. A difference counts against a tolerance derived from rounding error
+(:mod:`smx_export.reference`), never against a constant.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import ArrayLike, NDArray
+from smx_lightning import InputError, SoftmaxRegression
+
+from smx_export.contract import BATCH, CLASS_NAMES, INPUT, OUTPUTS
+from smx_export.errors import ParityError
+from smx_export.files import read_onnx, signature
+from smx_export.linear import is_linear
+from smx_export.probes import CHUNK_ELEMENTS, RANDOM, Probe, probes
+from smx_export.reference import Expected, Reference, gamma, reference_of
+
+Data = ArrayLike | tuple[ArrayLike, ArrayLike]
+
+MOST_ONE_HOTS_TRACED = 16  # a backbone's rows are dear, and its weights not seen one by one
+SHOWN_FLIPS = 5
+YOUR_DATA = "your data"
+ORDINARY = (RANDOM, YOUR_DATA)
+FLOAT32_TINY = float(np.finfo(np.float32).tiny)  # smaller probabilities may be flushed to zero
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question, whether the answer is yes, and what was found."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A row where file and float64 reference disagree on the most probable class.
+
+    Attributes:
+        probe: The set of inputs.
+        row: Its row.
+        model_class: The reference's choice.
+        file_class: The file's.
+        margin: Nats by which the reference prefers its choice.
+        tolerance: Nats that rounding explains; a margin above it fails the check.
+    """
+
+    probe: str
+    row: int
+    model_class: str
+    file_class: str
+    margin: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """Both sides on labelled data: accuracy, and mean negative log-likelihood in nats."""
+
+    rows: int
+    model_accuracy: float
+    file_accuracy: float
+    model_nll: float
+    file_nll: float
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Everything that was compared.
+
+    Attributes:
+        sha256: Of the file.
+        checks: All questions in order.
+        rows: How many inputs were compared.
+        max_error: Largest difference of a log-probability from float64, in nats, on random inputs
+            and on your data; on the adversarial ones it grows with the logits.
+        error_over_tolerance: The largest such difference as a fraction of its tolerance.
+        live_error_over_tolerance: The same for the live float32 model.
+        flips: Every row on which the most probable class differs.
+        task: Accuracy and NLL of both sides, where labels were given.
+    """
+
+    sha256: str
+    checks: tuple[Check, ...]
+    rows: int
+    max_error: float
+    error_over_tolerance: float
+    live_error_over_tolerance: float
+    flips: tuple[Flip, ...]
+    task: Task | None
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that did not pass."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file is the model."""
+        return not self.failed
+
+    @property
+    def verdict(self) -> str:
+        """The report in one line."""
+        return (
+            f"{'parity holds' if self.passed else 'parity FAILED'} on {self.rows} rows: largest "
+            f"error {self.max_error:.1g} nats on ordinary inputs, and nowhere more than "
+            f"{self.error_over_tolerance:.2g} of what float32 rounding allows"
+        )
+
+    def raise_if_failed(self) -> None:
+        """Raise :class:`ParityError` where a check failed."""
+        if not self.passed:
+            raise ParityError(self)
+
+    def to_json(self) -> str:
+        """The whole report, JSON without NaN."""
+        return json.dumps(_finite({"passed": self.passed, **asdict(self)}), indent=2)
+
+    def __str__(self) -> str:
+        width = max(len(check.name) for check in self.checks)
+        lines = [
+            f"{'ok  ' if check.passed else 'FAIL'} {check.name:{width}}  {check.detail}"
+            for check in self.checks
+        ]
+        for flip in self.flips[:SHOWN_FLIPS]:
+            lines.append(
+                f"     flip in {flip.probe!r} row {flip.row}: {flip.model_class} → "
+                f"{flip.file_class}, margin {flip.margin:.2g} nats"
+            )
+        if len(self.flips) > SHOWN_FLIPS:
+            lines.append(f"     … {len(self.flips) - SHOWN_FLIPS} more flips in the JSON report")
+        if self.task is not None:
+            task = self.task
+            lines.append(
+                f"     {task.rows} labelled rows   accuracy {task.model_accuracy:.4f} model, "
+                f"{task.file_accuracy:.4f} file   NLL {task.model_nll:.6f} model, "
+                f"{task.file_nll:.6f} file"
+            )
+        return "\n".join([*lines, self.verdict])
+
+
+def check_parity(
+    model: SoftmaxRegression, path: str | Path, data: Data | None = None
+) -> ParityReport:
+    """Compare an ONNX file with a model.
+
+    Args:
+        model: The live model; it is compared as it is shipped: in eval mode, float32, on the CPU.
+        path: The ONNX file.
+        data: Inputs, or (inputs, labels), to compare on besides the generated ones; labels are
+            class indices.
+
+    Returns:
+        A report; it does not raise when a check fails, ``report.raise_if_failed()`` does.
+
+    Raises:
+        FileError: Where the file is no self-contained ONNX model.
+        InputError: Where data does not fit the model.
+    """
+    from smx_export.convert import inference_copy
+
+    model = inference_copy(model)
+    proto = read_onnx(path)
+    x, y = _own_data(model, data)
+    comparison = _Comparison(model)
+    checks = list(_interface(model, proto))
+    if all(check.passed for check in checks):
+        checks += comparison.run(proto, x, y)
+    return ParityReport(
+        sha256=sha256(Path(path).read_bytes()).hexdigest(),
+        checks=tuple(checks),
+        rows=comparison.rows,
+        max_error=comparison.max_error,
+        error_over_tolerance=comparison.worst["log_probs against float64"].ratio,
+        live_error_over_tolerance=comparison.worst["live model against float64"].ratio,
+        flips=tuple(comparison.flips),
+        task=comparison.task,
+    )
+
+
+def _interface(model: SoftmaxRegression, proto: onnx.ModelProto) -> Iterator[Check]:
+    """Names, number, dtypes, shapes and metadata, as the file declares them."""
+    features = [math.prod(model.input_shape)] if is_linear(model) else list(model.input_shape)
+    initial = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in initial]
+    yield _same("input", _declared([(INPUT, features)]), signature(inputs))
+    wanted = _declared((name, [model.num_classes]) for name in OUTPUTS)
+    yield _same("outputs", wanted, signature(proto.graph.output))
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    names = json.dumps(list(model.class_names), ensure_ascii=False)
+    yield _same("class names", names, metadata.get(CLASS_NAMES, "none"))
+
+
+@dataclass
+class _Worst:
+    """The largest error over tolerance that a comparison has met, and where."""
+
+    ratio: float = 0.0
+    where: str = "no rows"
+
+    def meet(self, ratio: float, where: str) -> None:
+        if not ratio <= self.ratio:  # NaN counts as worst
+            self.ratio, self.where = ratio, where
+
+
+@dataclass
+class _Comparison:
+    """Runs the file on every probe and keeps the worst of each comparison."""
+
+    model: SoftmaxRegression
+    rows: int = 0
+    max_error: float = 0.0
+    flips: list[Flip] = field(default_factory=list)
+    task: Task | None = None
+    worst: dict[str, _Worst] = field(
+        default_factory=lambda: {
+            "log_probs against float64": _Worst(),
+            "log_probs against the live model": _Worst(),
+            "live model against float64": _Worst(),
+            "probs against float64": _Worst(),
+            "probs sum to 1": _Worst(),
+        }
+    )
+    shape_faults: list[str] = field(default_factory=list)
+    value_faults: list[str] = field(default_factory=list)
+
+    def run(
+        self, proto: onnx.ModelProto, x: NDArray[np.float32] | None, y: NDArray[np.int64] | None
+    ) -> Iterator[Check]:
+        """Compare everything; yield the checks."""
+        reference = reference_of(self.model)
+        try:
+            session = _session(proto)
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            yield Check("onnxruntime loads it", False, _first_line(error))
+            return
+        yield Check("onnxruntime loads it", True, f"onnxruntime {onnxruntime.__version__}")
+        for probe in self._probes():
+            self._compare(session, reference, probe)
+        if x is not None:
+            self._compare_data(session, reference, x, y)
+
+        yield _none("shapes for every batch", self.shape_faults, "(n, classes) float32")
+        yield _none("NaN and infinity", self.value_faults, "the same positions")
+        for name, worst in self.worst.items():
+            yield Check(
+                name,
+                worst.ratio <= 1,
+                f"largest error {worst.ratio:.2g} of the tolerance, in {worst.where!r}",
+            )
+        bad = [flip for flip in self.flips if not flip.margin <= flip.tolerance]
+        ties = len(self.flips) - len(bad)
+        yield Check(
+            "argmax",
+            not bad,
+            f"{len(bad)} flips beyond rounding, {ties} ties within it, in {self.rows} rows",
+        )
+
+    def _probes(self) -> Iterable[Probe]:
+        model, statistics = self.model, self.model.preprocessing
+        if is_linear(model):
+            return probes(model.input_shape, statistics.mean.numpy(), statistics.scale.numpy())
+        return probes(
+            model.input_shape, np.float32(0), np.float32(1), one_hots=MOST_ONE_HOTS_TRACED,
+            nan_row=False,  # what max-pooling makes of a NaN differs between correct runtimes
+        )  # fmt: skip
+
+    def _compare(
+        self, session: onnxruntime.InferenceSession, reference: Reference, probe: Probe
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]] | None:
+        """One batch through both sides; the log-probabilities of model and file."""
+        self.rows += len(probe.x)
+        batch = probe.x.reshape(len(probe.x), -1) if is_linear(self.model) else probe.x
+        try:
+            log_probs, probs = session.run(list(OUTPUTS), {INPUT: batch})
+        except Exception as error:  # as above
+            self.shape_faults.append(f"{probe.name}: {_first_line(error)}")
+            return None
+        with torch.no_grad():
+            live = self.model(torch.from_numpy(probe.x)).numpy()
+        # Exact shapes first: numpy would broadcast (4, 3) against (1, 3) to a difference of zero.
+        for name, output in zip(OUTPUTS, (log_probs, probs), strict=True):
+            if output.shape != live.shape or output.dtype != np.float32:
+                self.shape_faults.append(
+                    f"{probe.name}: {name} is {output.dtype} {output.shape}, not {live.shape}"
+                )
+                return None
+        expected = reference.expected(probe.x)
+        with np.errstate(invalid="ignore", over="ignore"):
+            self._compare_values(probe.name, expected, live, log_probs, probs)
+        return live, log_probs
+
+    def _compare_values(
+        self,
+        where: str,
+        expected: Expected,
+        live: NDArray[np.floating],
+        log_probs: NDArray[np.floating],
+        probs: NDArray[np.floating],
+    ) -> None:
+        truth, tolerance, live_tolerance = expected
+        finite = np.isfinite(truth)
+        for name, output in (("log_probs", log_probs), ("probs", probs), ("the live model", live)):
+            if not np.array_equal(np.isfinite(output), finite):
+                self.value_faults.append(f"{where}: {name} is not finite where the answer is")
+                return
+        if not finite.any():
+            return
+        # Rows with a NaN in them hold nothing else: what remains are whole rows.
+        whole = finite.all(1)
+        truth, tolerance, live_tolerance = truth[whole], tolerance[whole], live_tolerance[whole]
+        live, log_probs, probs = live[whole], log_probs[whole], probs[whole]
+
+        error = np.abs(log_probs - truth)
+        if where in ORDINARY:
+            self.max_error = max(self.max_error, float(error.max()))
+        self._meet("log_probs against float64", error, tolerance, where)
+        self._meet(
+            "log_probs against the live model",
+            np.abs(log_probs.astype(np.float64) - live),
+            tolerance + live_tolerance,
+            where,
+        )
+        self._meet("live model against float64", np.abs(live - truth), live_tolerance, where)
+        # p = exp(log p): an error of t nats is a relative one of exp(t) - 1, and never above 1.
+        probs_tolerance = np.minimum(np.exp(truth) * np.expm1(np.minimum(tolerance, 50)), 1)
+        self._meet(
+            "probs against float64",
+            np.abs(probs - np.exp(truth)),
+            probs_tolerance + FLOAT32_TINY,
+            where,
+        )
+        total = np.abs(probs.astype(np.float64).sum(1) - 1)
+        self._meet("probs sum to 1", total, gamma(2.0 * truth.shape[1] + 16), where)
+
+        rows = np.arange(len(truth))
+        right, chosen = truth.argmax(1), log_probs.argmax(1)
+        margins = truth[rows, right] - truth[rows, chosen]
+        allowed = tolerance[rows, right] + tolerance[rows, chosen]
+        names = self.model.class_names
+        for row in np.flatnonzero(margins > 0):
+            pair = names[right[row]], names[chosen[row]]
+            original = int(np.flatnonzero(whole)[row])
+            self.flips.append(
+                Flip(where, original, *pair, float(margins[row]), float(allowed[row]))
+            )
+
+    def _compare_data(
+        self,
+        session: onnxruntime.InferenceSession,
+        reference: Reference,
+        x: NDArray[np.float32],
+        y: NDArray[np.int64] | None,
+    ) -> None:
+        step = max(1, CHUNK_ELEMENTS // max(x[0].size, self.model.num_classes))
+        correct, nll = np.zeros(2), np.zeros(2)
+        for start in range(0, len(x), step):
+            part = slice(start, start + step)
+            sides = self._compare(session, reference, Probe(YOUR_DATA, x[part]))
+            if sides is None or y is None:
+                continue
+            for side, log_probs in enumerate(sides):
+                decided = self.model.decide(torch.from_numpy(log_probs)).numpy()
+                correct[side] += (decided == y[part]).sum()
+                nll[side] -= log_probs[np.arange(len(log_probs)), y[part]].sum(dtype=np.float64)
+        if y is not None and not self.shape_faults:
+            accuracy, mean_nll = correct / len(x), nll / len(x)
+            self.task = Task(
+                len(x),
+                float(accuracy[0]),
+                float(accuracy[1]),
+                float(mean_nll[0]),
+                float(mean_nll[1]),
+            )
+
+    def _meet(
+        self, name: str, error: NDArray[np.floating], tolerance: Any, where: str
+    ) -> None:
+        self.worst[name].meet(float(np.max(error / tolerance)), where)
+
+
+def _own_data(
+    model: SoftmaxRegression, data: Data | None
+) -> tuple[NDArray[np.float32] | None, NDArray[np.int64] | None]:
+    if data is None:
+        return None, None
+    given_x, given_y = data if isinstance(data, tuple) else (data, None)
+    x = np.asarray(given_x, dtype=np.float32)
+    wanted = math.prod(model.input_shape)
+    if x.ndim < 2 or len(x) == 0 or x[0].size != wanted:
+        raise InputError(
+            f"expected data of shape (rows, {wanted}), got {x.shape}; it must be what the model was "
+            "trained on"
+        )
+    x = x.reshape(len(x), *model.input_shape)
+    if given_y is None:
+        return x, None
+    y = np.asarray(given_y, dtype=np.int64)
+    if y.shape != (len(x),) or y.min() < 0 or y.max() >= model.num_classes:
+        raise InputError(
+            f"expected one label in 0..{model.num_classes - 1} for each of {len(x)} rows, got shape "
+            f"{y.shape} from {y.min() if y.size else 'none'} to {y.max() if y.size else 'none'}"
+        )
+    return x, y
+
+
+def _session(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors arrive as exceptions
+    return onnxruntime.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def _declared(values: Iterable[tuple[str, list[int]]]) -> str:
+    return ", ".join(f"{name}: float32 {[BATCH, *shape]}" for name, shape in values)
+
+
+def _same(name: str, expected: str, got: str) -> Check:
+    if expected == got:
+        return Check(name, True, got)
+    return Check(name, False, f"expected {expected}, got {got or 'none'}")
+
+
+def _none(name: str, faults: list[str], otherwise: str) -> Check:
+    return Check(name, not faults, faults[0] if faults else otherwise)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200]
+
+
+def _finite(value: Any) -> Any:
+    """The same structure with NaN and infinity as strings, which JSON can hold."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,76 @@
+"""The inputs on which a file and its model are compared.
+
+Random rows alone miss what matters: a wrong weight of a feature that is rarely large, a softmax that
+overflows, a bias that only shows at zero. One-hot rows look at the weights one by one: all of a
+row's products but one are exactly zero, so is their rounding error, and the tolerance shrinks to a
+few units in the last place of a single weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+RANDOM = "random rows"
+RANDOM_ROWS = 256
+MOST_ONE_HOTS = 4096  # of more features, a seeded sample
+ONE_HOT = 1024.0  # in deviations: large enough that a weight outweighs the rounding of the bias
+HUGE = 1e4
+TINY = 1e-6
+CHUNK_ELEMENTS = 4_000_000
+
+
+class Probe(NamedTuple):
+    """A named set of inputs, float32 (rows, *input_shape)."""
+
+    name: str
+    x: NDArray[np.float32]
+
+
+def probes(
+    input_shape: tuple[int, ...],
+    centre: NDArray[np.floating],
+    spread: NDArray[np.floating],
+    *,
+    one_hots: int = MOST_ONE_HOTS,
+    nan_row: bool = True,
+    seed: int = 0,
+) -> Iterator[Probe]:
+    """Batches of 1, 2 and n; random and adversarial inputs around where the training data lay.
+
+    Args:
+        input_shape: Shape of one input.
+        centre: Mean of the features, (d,) or a number.
+        spread: Their deviation, likewise.
+        one_hots: How many one-hot rows at the most.
+        nan_row: Whether to ask what a NaN in the input does.
+        seed: Of the random inputs.
+    """
+    rng = np.random.default_rng(seed)
+    d = math.prod(input_shape)
+    noise = rng.standard_normal((RANDOM_ROWS, d))
+    random = centre + spread * noise
+
+    def shaped(rows: NDArray[np.floating]) -> NDArray[np.float32]:
+        return np.asarray(rows, np.float32).reshape(-1, *input_shape)
+
+    yield Probe("batch of 1", shaped(random[:1]))
+    yield Probe("batch of 2", shaped(random[1:3]))
+    yield Probe(RANDOM, shaped(random))
+    yield Probe("zeros", shaped(np.zeros((2, d))))
+    yield Probe("huge", shaped(HUGE * random[:64]))
+    yield Probe("tiny", shaped(TINY * random[:64]))
+    columns = np.arange(d) if d <= one_hots else np.sort(rng.permutation(d)[:one_hots])
+    size = ONE_HOT * np.broadcast_to(spread, (d,))
+    for part in np.array_split(columns, -(-len(columns) * d // CHUNK_ELEMENTS)):
+        rows = np.zeros((len(part), d), np.float32)
+        rows[np.arange(len(part)), part] = size[part]
+        yield Probe("one-hot", shaped(rows))
+    if nan_row:
+        poisoned = random[:3].copy()
+        poisoned[1, d // 2] = np.nan
+        yield Probe("a NaN", shaped(poisoned))

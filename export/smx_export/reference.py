@@ -1,0 +1,138 @@
+"""What the file should answer, in float64, and how far a correct float32 file may be from it.
+
+Symbols: u = 2⁻²⁴ is float32's unit roundoff; γₙ = n·u / (1 − n·u) bounds the relative error of n
+roundings in a row (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, sec. 3.1).
+
+The linear layer. A float32 dot product of n non-zero terms, summed in any order, is off by at most
+γₙ · Σ|w||x|; the bias is one more term and the weights' own rounding to float32 one more γ₁:
+
+    e = γₙ₊₂ · (Σ|w||x| + |b|)                                      one bound a logit z
+
+The log-softmax. ``z - log Σ exp z`` moves by at most e[k] + max e when the logits move by e, since
+log-sum-exp is 1-Lipschitz in the largest change. Its own rounding: subtracting the maximum, taking
+the logarithm and subtracting again, in whichever order, cost a few u·(|z|max + |log p|), and the sum
+of K exponentials a relative γ_K, which the logarithm turns into an absolute one:
+
+    tolerance[k] = e[k] + max e + 4u·(|z|max + |log p[k]|) + γ_{K+8}
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from smx_lightning import InputError, SoftmaxRegression
+
+from smx_export.linear import is_linear
+
+Array = NDArray[np.float64]
+
+UNIT_ROUNDOFF = 2.0**-24
+SAFETY = 16.0  # another summation order may be unluckier than the one that was measured
+
+
+class Expected(NamedTuple):
+    """Of n rows and K classes, all float64 (n, K), in nats.
+
+    Attributes:
+        log_probs: The answer.
+        tolerance: How far a correct float32 file may be from it.
+        live_tolerance: How far the live model in float32 may be from it.
+    """
+
+    log_probs: Array
+    tolerance: Array
+    live_tolerance: Array
+
+
+class Reference(Protocol):
+    """Something that knows the answers."""
+
+    def expected(self, x: NDArray[np.float32]) -> Expected:
+        """The answers to inputs (n, …)."""
+        ...
+
+
+def reference_of(model: SoftmaxRegression) -> Reference:
+    """The sharpest reference there is for a model."""
+    return LinearReference(model) if is_linear(model) else MeasuredReference(model)
+
+
+def gamma(n: Array | float) -> Array:
+    """γₙ, and infinity where n·u ≥ 1 leaves no bound."""
+    nu = np.asarray(n, np.float64) * UNIT_ROUNDOFF
+    return np.where(nu < 1, nu / np.maximum(1 - nu, 1e-300), np.inf)
+
+
+def log_softmax(logits: Array) -> Array:
+    """Row-wise ``z - log Σ exp z``, shifted by the maximum so that nothing overflows."""
+    shifted = logits - logits.max(1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
+
+
+class LinearReference:
+    """The plain model, computed by numpy from its arrays alone."""
+
+    def __init__(self, model: SoftmaxRegression) -> None:
+        linear, statistics = model.smx[0], model.preprocessing
+        self.weight, self.bias, self.mean, self.scale = (
+            tensor.detach().double().numpy()
+            for tensor in (linear.weight, linear.bias, statistics.mean, statistics.scale)
+        )
+
+    def expected(self, x: NDArray[np.float32]) -> Expected:
+        """Answers with the forward error bound of the module's docstring."""
+        rows = x.reshape(len(x), -1).astype(np.float64)
+        centred = (rows - self.mean) / self.scale
+        logits = centred @ self.weight.T + self.bias
+        log_probs = log_softmax(logits)
+
+        # The file multiplies the raw features with folded weights …
+        folded = np.abs(self.weight / self.scale)
+        folded_bias = np.abs(self.bias - (self.weight / self.scale) @ self.mean)
+        terms = np.count_nonzero(rows, axis=1)[:, None] + 2
+        file = gamma(terms) * (np.abs(rows) @ folded.T + folded_bias)
+        # … the live model the standardised ones: no term is zero, and two more roundings each.
+        live = gamma(rows.shape[1] + 4) * (np.abs(centred) @ np.abs(self.weight).T + abs(self.bias))
+
+        def tolerance(e: Array) -> Array:
+            classes = logits.shape[1]
+            size = np.abs(logits).max(1, keepdims=True) + np.abs(log_probs)
+            return np.asarray(
+                e + e.max(1, keepdims=True) + 4 * UNIT_ROUNDOFF * size + gamma(classes + 8)
+            )
+
+        return Expected(log_probs, tolerance(file), tolerance(live))
+
+
+class MeasuredReference:
+    """A subclass with more than the linear layer: its own copy in float64.
+
+    No bound is known for a backbone, so the model's float32 rounding is measured, live against its
+    float64 copy, relative to ``1 + |log p|``; the file may err ``SAFETY`` times as much.
+    """
+
+    def __init__(self, model: SoftmaxRegression) -> None:
+        self.live = model
+        self.exact = copy.deepcopy(model).double()
+
+    @torch.no_grad()
+    def expected(self, x: NDArray[np.float32]) -> Expected:
+        """Answers with the measured tolerance."""
+        batch = torch.from_numpy(x)
+        try:
+            log_probs = self.exact(batch.double()).double().numpy()
+        except RuntimeError as error:
+            raise InputError(
+                f"expected a model that also runs in float64, which the parity check compares with, "
+                f"got: {' '.join(str(error).split())}; features() should keep its input's dtype "
+                "(x / 255 rather than x.float() / 255)"
+            ) from error
+        size = 1 + np.abs(log_probs)
+        rounding = np.nanmax(np.abs(self.live(batch).double().numpy() - log_probs) / size)
+        head = gamma(self.live.num_features + self.live.num_classes + 8)
+        tolerance = (SAFETY * rounding + head) * size
+        return Expected(log_probs, tolerance, tolerance)

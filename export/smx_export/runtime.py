@@ -1,0 +1,96 @@
+"""Inference from the ONNX file with onnxruntime and numpy alone: torch is never imported."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import ArrayLike, NDArray
+
+from smx_export.contract import CLASS_NAMES, INPUT, OUTPUTS, PROBS, THRESHOLD
+from smx_export.errors import FileError
+
+
+class OnnxClassifier:
+    """A classifier read from an exported file.
+
+    Args:
+        path: The ONNX file.
+        providers: onnxruntime's execution providers; the CPU by default.
+
+    Attributes:
+        class_names: One name a class.
+        num_features: Entries of one input after unrolling.
+        input_shape: Shape of one input as the file wants it.
+        threshold: γ of a binary problem, or ``None``.
+
+    Raises:
+        FileError: Where the file is missing, damaged, or was not exported by smx_export.
+    """
+
+    def __init__(
+        self, path: str | Path, *, providers: Sequence[str] = ("CPUExecutionProvider",)
+    ) -> None:
+        path = Path(path)
+        if not path.is_file():
+            raise FileError(f"expected an ONNX file at {path}, found none; check the path")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # errors reach the caller as exceptions, once
+        try:
+            self.session = onnxruntime.InferenceSession(path, options, providers=list(providers))
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            reason = str(error).splitlines()[0]
+            raise FileError(
+                f"expected an ONNX model at {path}, got a file that onnxruntime refuses ({reason}); "
+                "export it again"
+            ) from error
+        inputs = [node.name for node in self.session.get_inputs()]
+        outputs = [node.name for node in self.session.get_outputs()]
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        if inputs != [INPUT] or not set(OUTPUTS) <= set(outputs) or CLASS_NAMES not in metadata:
+            raise FileError(
+                f"expected a file exported by smx_export, with input {INPUT!r} and outputs "
+                f"{', '.join(OUTPUTS)}, got inputs {inputs} and outputs {outputs} in {path}; "
+                "export the model with smx-export convert"
+            )
+        self.class_names: list[str] = json.loads(metadata[CLASS_NAMES])
+        self.threshold: float | None = json.loads(metadata.get(THRESHOLD, "null"))
+        self.input_shape: tuple[int, ...] = tuple(self.session.get_inputs()[0].shape[1:])
+        self.num_features = math.prod(self.input_shape)
+
+    def predict(self, x: ArrayLike) -> NDArray[np.int64]:
+        """The class index of each row, (batch,); at the threshold γ where the file holds one."""
+        probs = self.predict_proba(x)
+        if self.threshold is not None:
+            return (probs[:, 1] >= self.threshold).astype(np.int64)
+        return probs.argmax(1)
+
+    def predict_names(self, x: ArrayLike) -> list[str]:
+        """The class name of each row."""
+        return [self.class_names[k] for k in self.predict(x)]
+
+    def predict_proba(self, x: ArrayLike) -> NDArray[np.float32]:
+        """Probabilities (batch, classes) of inputs (batch, …) with ``num_features`` entries a row.
+
+        Raises:
+            TypeError: For a dtype that float32 cannot hold without loss.
+            ValueError: For another number of features, or no batch dimension.
+        """
+        array = np.asarray(x)
+        if not np.can_cast(array.dtype, np.float32, "safe"):
+            raise TypeError(
+                f"expected float32 inputs, or a dtype that fits into it, got {array.dtype}; "
+                "convert them with x.astype(numpy.float32)"
+            )
+        if array.ndim < 2 or math.prod(array.shape[1:]) != self.num_features:
+            raise ValueError(
+                f"expected inputs of shape (batch, {self.num_features}), got {array.shape}; "
+                + ("add a batch dimension with x[None]" if array.ndim == 1 else "check the features")
+            )
+        rows = array.astype(np.float32, copy=False).reshape(-1, *self.input_shape)
+        probs: NDArray[np.float32] = self.session.run([PROBS], {INPUT: rows})[0]
+        return probs

@@ -1,0 +1,97 @@
+"""Any subclass → ONNX through torch's exporter, cleaned of what it should not hold."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Mapping
+
+import onnx
+import onnx_ir
+import torch
+from smx_lightning import SoftmaxRegression
+from torch import Tensor, nn
+
+from smx_export.contract import BATCH, INPUT, OUTPUTS
+from smx_export.graph import IR_VERSION, sign
+from smx_export.linear import has_own_head
+
+OPSET = 18  # the lowest that torch's exporter writes without converting, which can fail
+
+
+class _TwoOutputs(nn.Module):
+    """A copy of the model with both outputs, its standardisation folded into the linear layer."""
+
+    def __init__(self, model: SoftmaxRegression) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model)
+        if has_own_head(model):
+            weight, bias = model.preprocessing.fold(model.smx[0])
+            self.model.smx[0].weight.copy_(weight)
+            self.model.smx[0].bias.copy_(bias)
+            self.model.preprocessing.method = "none"
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs = self.model(x)
+        return log_probs, log_probs.exp()
+
+
+def traced_graph(model: SoftmaxRegression, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """Export through ``torch.onnx``: one file, named batch, IR 8, no source paths.
+
+    Args:
+        model: In eval mode, float32, on the CPU; it is not changed.
+        metadata: Stored under the model's ``metadata_props``.
+    """
+    sample = torch.zeros(2, *model.input_shape)  # a batch of 1 would be specialised to 1
+    with warnings.catch_warnings(), _quiet():
+        warnings.simplefilter("ignore")  # about torch's own internals, none about the model
+        program = torch.onnx.export(
+            _TwoOutputs(model).eval(),
+            (sample,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_shapes={"x": {0: torch.export.Dim(BATCH)}},
+            external_data=False,
+        )
+    assert program is not None
+    program.model.ir_version = IR_VERSION
+    clean = onnx_ir.serde.serialize_model(program.model)
+    _strip(clean)
+    sign(clean, metadata)
+    return clean
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove the exporter's notes, which hold absolute source paths."""
+    graphs = [model.graph, *model.functions]
+    del model.graph.metadata_props[:]
+    model.doc_string = ""
+    for graph in graphs:
+        graph.doc_string = ""
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+        value.doc_string = ""
+    for tensor in model.graph.initializer:
+        del tensor.metadata_props[:]
+        tensor.doc_string = ""
+
+
+@contextlib.contextmanager
+def _quiet():  # type: ignore[no-untyped-def]
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,180 @@
+"""``smx-lightning fit | validate | test | predict``: LightningCLI with links and defaults.
+
+Number of features, number of classes, class names and input shape flow from the data to the model.
+``fit`` goes on to test the best checkpoint and to export it.
+
+Exit codes: 0 done and parity holds; 1 parity failed; 2 bad usage or bad input, with one sentence on
+stderr.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from smx_lightning.callbacks import PredictionsCsv
+from smx_lightning.checkpoint import read_checkpoint
+from smx_lightning.data import InMemoryDataModule
+from smx_lightning.errors import InputError
+from smx_lightning.module import SoftmaxRegression
+
+DONE, PARITY_FAILED, BAD_INPUT = 0, 1, 2
+FROM_DATA = ("num_features", "num_classes", "class_names", "input_shape")
+BAD_INPUT_ERRORS = (InputError, MisconfigurationException, OSError)
+EXPORTER = "smx_export"  # named, not imported: training knows nothing of ONNX
+
+
+class SmxCLI(LightningCLI):
+    """The command line; ``run`` of its parent executes the subcommand."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link data to model, add checkpointing, export and prediction files."""
+        for name in FROM_DATA:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(importlib.import_module(EXPORTER).OnnxExport, "onnx")
+        parser.add_lightning_class_args(PredictionsCsv, "predictions")
+        parser.set_defaults(
+            {
+                "model": {
+                    "class_path": "smx_lightning.SoftmaxRegression",
+                    "init_args": {"preprocessing": "standardize", "l2": 1e-4},
+                },
+                "data": {"class_path": "smx_lightning.data.DigitsDataModule"},
+                "checkpoint.monitor": "val/nll",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+            }
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Take the model's arguments from a given checkpoint, read as plain data.
+
+        Lightning's own version fails on arguments that are linked to the data.
+        """
+        section = self.config[self.config.subcommand]
+        path = section.get("ckpt_path")
+        if not path or path in ("best", "last", "hpc", "registry"):
+            return
+        hparams = dict(read_checkpoint(path).hyper_parameters)
+        hparams.pop("_instantiator", None)
+        class_path = hparams.pop("_class_path", section.model.class_path)
+        init_args = {key: value for key, value in hparams.items() if key not in FROM_DATA}
+        model = {"class_path": class_path, "init_args": init_args}
+        self.config = self.parser.parse_object(
+            {self.config.subcommand: {"model": model}}, self.config
+        )
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint and say what was made."""
+        if self.trainer.fast_dev_run or not self.trainer.state.finished:
+            return
+        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        self.trainer.test(
+            self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False
+        )
+        self._summary("test", best)
+
+    def after_validate(self) -> None:
+        """Say what was measured."""
+        self._summary("val")
+
+    def after_test(self) -> None:
+        """Say what was measured."""
+        self._summary("test")
+
+    def after_predict(self) -> None:
+        """Say where the predictions are."""
+        print(f"predictions  {self._callback(PredictionsCsv).written}")
+
+    def validate(self, **kwargs: Any) -> None:
+        """Validate without Lightning's own table: the summary has it."""
+        self.trainer.validate(**{**kwargs, "verbose": False})
+
+    def test(self, **kwargs: Any) -> None:
+        """Test without Lightning's own table: the summary has it."""
+        self.trainer.test(**{**kwargs, "verbose": False})
+
+    def _callback(self, kind: type) -> Any:
+        return next(c for c in self.trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
+
+    def _summary(self, stage: str, checkpoint: str = "") -> None:
+        if not self.trainer.is_global_zero:
+            return
+        measured = self.trainer.callback_metrics
+        lines = {
+            name.replace("/", " ").replace("_", " "): f"{float(measured[name]):.4f}"
+            for name in sorted(measured)
+            if name.startswith(f"{stage}/")
+        }
+        if checkpoint:
+            lines["checkpoint"] = os.path.relpath(checkpoint)
+            export = self._callback(importlib.import_module(EXPORTER).OnnxExport).export
+            if export is not None:
+                lines["ONNX file"] = os.path.relpath(export.path)
+                lines["verdict"] = export.report.verdict
+        print("\n".join(f"{label:20} {value}" for label, value in lines.items()))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    _quieten()
+    parity_error: type[Exception] = importlib.import_module(EXPORTER).ParityError
+    try:
+        SmxCLI(
+            SoftmaxRegression,
+            InMemoryDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            trainer_defaults={
+                "max_epochs": 50,
+                "logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "."}},
+            },
+            args=args,
+        )
+    except Exception as error:
+        code, cause = _blame(error, parity_error)
+        if code is None:
+            raise
+        print(f"smx-lightning: {' '.join(str(cause).split())}", file=sys.stderr)
+        return code
+    return DONE
+
+
+def _blame(
+    error: BaseException | None, parity_error: type[Exception]
+) -> tuple[int | None, BaseException | None]:
+    """Exit code and cause where the user's input is to blame; the parser wraps what it catches."""
+    while error is not None:
+        if isinstance(error, parity_error):
+            return PARITY_FAILED, error
+        if isinstance(error, BAD_INPUT_ERRORS):
+            return BAD_INPUT, error
+        error = error.__cause__ or error.__context__
+    return None, None
+
+
+def _quieten() -> None:
+    """Hide what libraries say about themselves; what concerns the user's run stays."""
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")  # slices need no workers
+    warnings.filterwarnings("ignore", ".*The dirpath has changed.*")  # a run has its own folder
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # epochs are logged
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

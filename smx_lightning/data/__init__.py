@@ -1,0 +1,15 @@
+"""Data modules that know their number of features, classes and class names."""
+
+from smx_lightning.data.base import InMemoryDataModule, Rows, Splits
+from smx_lightning.data.digits import DigitsDataModule
+from smx_lightning.data.idx import IdxDataModule
+from smx_lightning.data.npz import NpzDataModule
+
+__all__ = [
+    "DigitsDataModule",
+    "IdxDataModule",
+    "InMemoryDataModule",
+    "NpzDataModule",
+    "Rows",
+    "Splits",
+]

@@ -1,0 +1,199 @@
+"""What all in-memory data modules share: checks, splits and loaders.
+
+A data set is read once, checked once, and served as slices of two tensors: a batch is one indexing
+operation, not a list of samples to be collated.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from smx_lightning.data.split import stratified_split
+from smx_lightning.errors import InputError
+
+
+@dataclass(frozen=True)
+class Rows(Dataset[tuple[Tensor, Tensor]]):
+    """Inputs x (n, …) and labels y (n,) int64; indexing takes one index or a list of them."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
+        return self.x[index], self.y[index]
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """A whole batch at once: what DataLoader asks for where a data set offers it."""
+        return self[torch.as_tensor(indices)]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What :meth:`InMemoryDataModule.load` returns; a missing split is cut from ``train``."""
+
+    train: Rows
+    class_names: tuple[str, ...]
+    val: Rows | None = None
+    test: Rows | None = None
+
+
+class InMemoryDataModule(LightningDataModule, ABC):
+    """A data set that fits in memory. Subclasses implement :meth:`load`.
+
+    Args:
+        batch_size: Rows a batch.
+        val_fraction: Share of the training rows to validate on, where no such split is given.
+        test_fraction: Share of all rows to test on, where no such split is given.
+        seed: Of the splits, which are stratified; the order of batches follows the global seed.
+
+    Attributes:
+        num_features: Entries of one unrolled input.
+        num_classes: K.
+        class_names: One name a class.
+        input_shape: Shape of one input.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 256,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+            if not 0 < fraction < 1:
+                raise InputError(f"{name} must lie between 0 and 1, got {fraction}")
+        self.batch_size = batch_size
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.seed = seed
+
+    @abstractmethod
+    def load(self) -> Splits:
+        """Read the data set. Called once, when something first needs it."""
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The checked data with all three splits."""
+        given = self.load()
+        num_classes = len(given.class_names)
+        if num_classes < 2:
+            raise InputError(
+                f"expected labels of at least 2 classes, got only {given.class_names}; "
+                "there is nothing to tell apart"
+            )
+        for name in ("train", "val", "test"):
+            rows = getattr(given, name)
+            if rows is not None:
+                _check(name, rows, num_classes, given.train.x.shape[1:])
+        train, test = self._split_off(given.train, given.test, self.test_fraction, "test")
+        train, val = self._split_off(train, given.val, self.val_fraction, "val")
+        return Splits(train, given.class_names, val, test)
+
+    def _split_off(
+        self, train: Rows, given: Rows | None, fraction: float, name: str
+    ) -> tuple[Rows, Rows]:
+        if given is not None:
+            return train, given
+        kept, held_out = stratified_split(train.y, fraction, self.seed)
+        if len(held_out) == 0 or len(kept) == 0:
+            raise InputError(
+                f"expected enough rows to split off a {name} set, got {len(train)} rows for "
+                f"{name}_fraction={fraction}; give more rows, a larger fraction, or the split itself"
+            )
+        return Rows(*train[kept]), Rows(*train[held_out])
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return tuple(self.splits.train.x.shape[1:])
+
+    @property
+    def num_features(self) -> int:
+        """Entries of one unrolled input."""
+        return self.splits.train.x[0].numel()
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.splits.class_names)
+
+    @property
+    def class_names(self) -> list[str]:
+        """One name a class."""
+        return list(self.splits.class_names)
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Shuffled batches of the training rows."""
+        return self._loader(self.splits.train, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """The validation rows in order."""
+        return self._loader(self.splits.val)
+
+    def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """The test rows in order."""
+        return self._loader(self.splits.test)
+
+    def predict_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """The test rows in order."""
+        return self.test_dataloader()
+
+    def _loader(
+        self, rows: Rows | None, shuffle: bool = False
+    ) -> DataLoader[tuple[Tensor, Tensor]]:
+        assert rows is not None, "splits fills in all three"
+        return DataLoader(
+            rows, batch_size=self.batch_size, shuffle=shuffle, collate_fn=_as_is
+        )
+
+
+def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return batch
+
+
+def _check(name: str, rows: Rows, num_classes: int, shape: Sequence[int]) -> None:
+    """Every complaint about a split that can be made before training."""
+    if len(rows.x) != len(rows.y):
+        raise InputError(
+            f"expected as many labels as inputs in the {name} rows, got {len(rows.y)} labels for "
+            f"{len(rows.x)} inputs"
+        )
+    if len(rows) == 0:
+        raise InputError(f"expected at least one row in the {name} rows, got none")
+    if tuple(rows.x.shape[1:]) != tuple(shape):
+        raise InputError(
+            f"expected {name} inputs of shape {tuple(shape)} like the training inputs, got "
+            f"{tuple(rows.x.shape[1:])}"
+        )
+    if rows.x[0].numel() == 0:
+        raise InputError(f"expected at least one feature, got inputs of shape {tuple(shape)}")
+    low, high = int(rows.y.min()), int(rows.y.max())
+    if low < 0 or high >= num_classes:
+        raise InputError(
+            f"labels must lie in 0..{num_classes - 1}, got {low if low < 0 else high} in the {name} "
+            "rows; number the classes from 0, or use strings"
+        )
+    if rows.x.is_floating_point():
+        finite = torch.isfinite(rows.x.flatten(1)).all(1)
+        if not finite.all():
+            row = int((~finite).nonzero()[0])
+            raise InputError(
+                f"expected finite features, got NaN or infinity in row {row} of the {name} rows "
+                f"({int((~finite).sum())} such rows); remove or impute them"
+            )

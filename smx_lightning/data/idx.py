@@ -1,0 +1,125 @@
+"""MNIST-family data: a folder of four IDX files.
+
+The format (LeCun, Cortes & Burges): two zero bytes, a type code, the number of dimensions, that many
+big-endian uint32 sizes, then the data.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smx_lightning.data.base import InMemoryDataModule, Rows, Splits
+from smx_lightning.errors import InputError
+
+UNSIGNED_BYTE = 0x08
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+class IdxDataModule(InMemoryDataModule):
+    """A folder of MNIST-family IDX files, gz or plain; Fashion-MNIST is the example.
+
+    Expects ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
+    ``t10k-labels-idx1-ubyte``, each with or without ``.gz``. Pixels stay bytes in memory and become
+    float32 a batch at a time.
+
+    Args:
+        path: The folder.
+        class_names: One name a class; ``"0"``, ``"1"``, … by default.
+        batch_size: Rows a batch.
+        val_fraction: Share of the training images to validate on.
+        seed: Of that split.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        class_names: list[str] | None = None,
+        batch_size: int = 256,
+        val_fraction: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, val_fraction, seed=seed)
+        self.path = Path(path)
+        self.given_names = class_names
+
+    def load(self) -> Splits:
+        """Read the four files."""
+        train, test = (
+            Rows(
+                read_idx(self._find(f"{part}-images-idx3-ubyte")),
+                read_idx(self._find(f"{part}-labels-idx1-ubyte")).long(),
+            )
+            for part in ("train", "t10k")
+        )
+        if train.y.ndim != 1 or len(train.y) == 0:
+            raise InputError(
+                f"expected labels of shape (n,) with n > 0 in {self.path}, got {tuple(train.y.shape)}"
+            )
+        names = self.given_names or [str(k) for k in range(int(train.y.max()) + 1)]
+        return Splits(train, tuple(names), test=test)
+
+    def _find(self, name: str) -> Path:
+        for candidate in (self.path / name, self.path / f"{name}.gz"):
+            if candidate.is_file():
+                return candidate
+        raise InputError(
+            f"expected the IDX file {name} or {name}.gz in {self.path}, found neither; point path "
+            "at a folder of MNIST-family files (Debian's package dataset-fashion-mnist puts one at "
+            "/usr/share/datasets/fashion-mnist)"
+        )
+
+
+def read_idx(path: Path) -> Tensor:
+    """One IDX file of unsigned bytes as a uint8 tensor of the shape that its header declares.
+
+    Raises:
+        InputError: Where the file is no gzip, no IDX, of another element type, or not as long as
+            its header says.
+    """
+    raw = _bytes(path)
+    if len(raw) < 4 or raw[:2] != b"\x00\x00":
+        raise InputError(
+            f"expected an IDX file, which begins with two zero bytes, got {raw[:4].hex() or 'none'} "
+            f"in {path}; it may be another format, or an error page saved under this name"
+        )
+    if raw[2] != UNSIGNED_BYTE:
+        raise InputError(
+            f"expected IDX data of unsigned bytes (type 0x08), got type {raw[2]:#04x} in {path}; "
+            "save it as an .npz file and use NpzDataModule"
+        )
+    num_dimensions = raw[3]
+    header = 4 + 4 * num_dimensions
+    shape = np.frombuffer(raw[4:header], dtype=">u4").astype(int).tolist() if num_dimensions else []
+    if len(raw) < header or len(raw) != header + math.prod(shape):
+        expected = f"{header + math.prod(shape)} bytes for shape {tuple(shape)}"
+        raise InputError(
+            f"expected {expected}, got {len(raw)} in {path}; the file is truncated or damaged: "
+            "fetch it again"
+        )
+    data = np.frombuffer(raw, dtype=np.uint8, offset=header).reshape(shape)
+    return torch.from_numpy(data.copy())
+
+
+def _bytes(path: Path) -> bytes:
+    raw = path.read_bytes()
+    if path.suffix != ".gz":
+        return raw
+    if not raw.startswith(GZIP_MAGIC):
+        raise InputError(
+            f"expected gzip data, got a file that begins with {raw[:2].hex() or 'nothing'} in "
+            f"{path}; if it is not compressed, take .gz off its name"
+        )
+    try:
+        return gzip.decompress(raw)
+    except (EOFError, OSError, zlib.error) as error:
+        raise InputError(
+            f"expected whole gzip data in {path}, got {error}; the file is truncated or damaged: "
+            "fetch it again"
+        ) from error

@@ -1,0 +1,9 @@
+"""The one exception that means: what was given cannot be used, and this is how to mend it."""
+
+
+class InputError(ValueError):
+    """Bad input: the message says what was expected, what was given, and the remedy.
+
+    The command line prints the message alone and exits with code 2; library users catch it
+    as the ``ValueError`` it is.
+    """

@@ -1,0 +1,382 @@
+"""Softmax regression as a LightningModule.
+
+Conventions
+-----------
+For a batch of n inputs with d features and K classes
+
+    log_probs = log_softmax(W x + b)         x (n, d), W (K, d), b (K,), log_probs (n, K)
+    objective = mean negative log-likelihood + ½ · l2 · ‖W‖²
+
+The bias is never penalised, so scikit-learn's ``C`` corresponds to ``l2 = 1 / (C · n)``. With class
+weights the mean is the weighted one, ``Σ w[y] · nll / Σ w[y]``, as in scikit-learn and torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (its customary name)
+from tqdm.auto import tqdm
+
+from smx_lightning import metrics
+from smx_lightning.class_weight import ClassWeight, class_weights
+from smx_lightning.errors import InputError
+from smx_lightning.preprocessing import Method, Moments, Preprocessing
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+CHECKPOINT_KEY = "smx_lightning"
+PROGRESS_BAR = ("train/nll", "val/nll", "val/accuracy_micro")
+
+
+class Prediction(NamedTuple):
+    """What ``predict_step`` answers: label (batch,) int64, probs (batch, classes)."""
+
+    label: Tensor
+    probs: Tensor
+
+
+class SoftmaxRegression(LightningModule):
+    """``y = softmax(W x + b)``: one perceptron a class, the largest logit wins.
+
+    Subclass it by overriding one small method: :meth:`features` (a backbone), :meth:`loss`,
+    :meth:`configure_metrics` or :meth:`configure_optimizers`. Logging, checkpoints, ONNX export and
+    the parity check go on working.
+
+    Args:
+        num_features: d, entries of an input after unrolling, or of what :meth:`features` returns.
+        num_classes: K, at least 2.
+        class_names: One name a class; ``"0"``, ``"1"``, … by default.
+        input_shape: Shape of one input without the batch dimension; ``(num_features,)`` by default.
+        l2: Weight of the penalty ½‖W‖², at least 0.
+        class_weight: ``None`` (all 1), ``"balanced"`` (n / (K · count), counted on the training
+            data), one weight a class, or a dict from class name to weight (1 for those left out).
+        preprocessing: ``none``, ``standardize`` or ``scale``, fitted on the training data in one
+            pass before the first epoch, see :mod:`smx_lightning.preprocessing`.
+        threshold: γ of a binary problem: class 1 is predicted where its probability is at least γ.
+        optimizer: Called with the parameters, as in LightningCLI.
+        lr_scheduler: Called with the optimiser; stepped once an epoch.
+
+    Attributes:
+        smx: ``nn.Sequential(nn.Linear(num_features, num_classes), nn.LogSoftmax(dim=1))``.
+
+    Raises:
+        InputError: For an argument that is out of its range; it says what was expected.
+
+    >>> model = SoftmaxRegression(num_features=4, num_classes=3)
+    >>> model(torch.zeros(2, 4)).exp().sum(1).round(decimals=4)
+    tensor([1., 1.], grad_fn=<RoundBackward1>)
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        class_names: Sequence[str] | None = None,
+        input_shape: Sequence[int] | None = None,
+        l2: float = 0.0,
+        class_weight: ClassWeight = None,
+        preprocessing: Method = "none",
+        threshold: float | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=0.01),
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        num_features = _at_least("num_features", num_features, 1)
+        num_classes = _at_least("num_classes", num_classes, 2)
+        class_names = _names(class_names, num_classes)
+        input_shape = list(input_shape or (num_features,))
+        class_weight = class_weights(class_weight, class_names)
+        if not (l2 >= 0 and math.isfinite(l2)):
+            raise InputError(f"l2 must be a finite number of at least 0, got {l2}")
+        if threshold is not None and not (num_classes == 2 and 0 < threshold < 1):
+            raise InputError(
+                f"threshold must lie between 0 and 1 and needs num_classes=2, got "
+                f"threshold={threshold} with num_classes={num_classes}"
+            )
+        # Plain values only, so that a checkpoint loads without unpickling code.
+        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
+
+        self.num_features = num_features
+        self.num_classes = num_classes
+        self.class_names = tuple(class_names)
+        self.input_shape = tuple(input_shape)
+        self.l2 = l2
+        self.class_weight = class_weight
+        self.threshold = threshold
+        self._optimizer = optimizer
+        self._lr_scheduler = lr_scheduler
+
+        self.smx = nn.Sequential(nn.Linear(num_features, num_classes), nn.LogSoftmax(dim=1))
+        self.preprocessing = Preprocessing(num_features, preprocessing)
+        # Integers, which no precision setting casts. All zeros: not counted yet.
+        self.class_counts: Tensor
+        self.register_buffer("class_counts", torch.zeros(num_classes, dtype=torch.int64))
+        self._metrics = nn.ModuleDict(
+            # "train" itself is taken: it is a method of every module.
+            {f"{stage}_metrics": self.configure_metrics(stage) for stage in ("train", "val", "test")}
+        )
+        self.confusion = metrics.confusion_matrix(num_classes, threshold=threshold)
+
+    # What subclasses override: one small method each -----------------------------------------
+
+    def features(self, x: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "batch features"]:
+        """Inputs of any shape → feature vectors (batch, num_features).
+
+        The default unrolls raw pixels. Override it to put a backbone in front; standardisation and
+        the linear layer follow by themselves.
+        """
+        return x.flatten(1)
+
+    def loss(
+        self, log_probs: Float[Tensor, "batch classes"], y: Int[Tensor, " batch"]
+    ) -> Float[Tensor, ""]:
+        """The data term of the objective: the (class-weighted) mean negative log-likelihood.
+
+        Override it for label smoothing, focal loss and so on; the penalty is added elsewhere.
+        """
+        return F.nll_loss(log_probs, y, self._weight_of_class(log_probs))
+
+    def configure_metrics(self, stage: str) -> MetricCollection:
+        """The metrics of a stage: ``train``, ``val`` or ``test``; updated with (log_probs, y).
+
+        Their names, prefix included, are the names in the log.
+        """
+        if stage == "train":
+            return metrics.training_metrics(self.num_classes, threshold=self.threshold)
+        return metrics.evaluation_metrics(
+            self.num_classes, prefix=f"{stage}/", threshold=self.threshold
+        )
+
+    def configure_optimizers(self) -> Any:
+        """The injected optimiser over the parameters that are trained, and its schedule."""
+        optimizer = self._optimizer(p for p in self.parameters() if p.requires_grad)
+        if self._lr_scheduler is None:
+            return optimizer
+        scheduler = self._lr_scheduler(optimizer)
+        schedule: dict[str, Any] = {"scheduler": scheduler}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            schedule["monitor"] = scheduler.monitor
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    # The model -------------------------------------------------------------------------------
+
+    def forward(self, x: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
+        """Log-probabilities (batch, classes) of a batch of inputs of any shape.
+
+        Whatever the precision around it, the linear layer and the log-softmax run in float32 or
+        wider: float16 overflows at logits of 65504, and a bfloat16 log-softmax sums to .993–1.013.
+        """
+        x = self.features(x)
+        if x.ndim != 2 or x.shape[1] != self.num_features:
+            raise InputError(
+                f"expected {self.num_features} features a row, got {math.prod(x.shape[1:])} "
+                f"(shape {tuple(x.shape)}); num_features must match the data"
+            )
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self._head(x)
+        return self._head(x)
+
+    def _head(self, x: Tensor) -> Tensor:
+        x = self.preprocessing(x)
+        dtype = self.smx[0].weight.dtype
+        if dtype.itemsize < 4:  # bf16-true, 16-true
+            wide = {name: p.to(x.dtype) for name, p in self.smx.named_parameters()}
+            return torch.func.functional_call(self.smx, wide, x)
+        return self.smx(x.to(dtype))
+
+    def decide(self, log_probs: Float[Tensor, "batch classes"]) -> Int[Tensor, " batch"]:
+        """The predicted class of each row, at the threshold γ where there is one."""
+        return metrics.decide(log_probs, self.threshold)
+
+    def penalty(self) -> Float[Tensor, ""]:
+        """½ · l2 · ‖W‖²."""
+        weight = self.smx[0].weight
+        return 0.5 * self.l2 * weight.to(_at_least_float32(weight.dtype)).square().sum()
+
+    # The Trainer's hooks ---------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """Fit what the training data decides: standardisation and class counts.
+
+        One pass over the training batches, once: a resumed run finds both in its checkpoint.
+        """
+        needed = self.preprocessing.method != "none" or self.class_weight == "balanced"
+        if needed and not self.class_counts.any():
+            self._fit_statistics()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The objective on one batch ``(x, y)``; y (batch,) integer labels."""
+        log_probs, y = self._score(batch, "train")
+        return self.loss(log_probs, y) + self.penalty()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Add one batch to the ``val/`` metrics."""
+        self._score(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Add one batch to the ``test/`` metrics and the confusion matrix."""
+        log_probs, y = self._score(batch, "test")
+        self.confusion.update(log_probs, y)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Prediction:
+        """Labels and probabilities of a batch ``x`` or ``(x, y)``."""
+        log_probs = self(batch[0] if isinstance(batch, (tuple, list)) else batch)
+        return Prediction(self.decide(log_probs), log_probs.exp())
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's training metrics."""
+        values = self._log_epoch("train")
+        nll = values.get("train/nll")
+        if nll is not None and not torch.isfinite(nll):
+            raise InputError(
+                f"the training loss became {float(nll)} in epoch {self.current_epoch}: expected "
+                "finite features and a step that converges; look for NaN or infinite values in the "
+                "data, standardise it, or lower the learning rate"
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the ``val/`` metrics."""
+        self._log_epoch("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the ``test/`` metrics; ``confusion_matrix`` holds the counts from then on."""
+        self._log_epoch("test")
+        self.confusion_matrix: Tensor = self.confusion.compute().cpu()
+        self.confusion.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say which class wrote the checkpoint, and what training had reached."""
+        reached = self._trainer.callback_metrics if self._trainer is not None else {}
+        checkpoint[CHECKPOINT_KEY] = {
+            "class": f"{type(self).__module__}.{type(self).__qualname__}",
+            "metrics": {
+                name: float(value) for name, value in reached.items() if not name.startswith("test/")
+            },
+        }
+
+    def to_onnx(  # type: ignore[override]  # a safer promise than Lightning's: a path, verified
+        self, file_path: str | Path, input_sample: Tensor | None = None, **kwargs: Any
+    ) -> Path:
+        """Write one ONNX file and prove that it is this model, see :func:`smx_export.export_onnx`.
+
+        Args:
+            file_path: The file to write; on a failed check what was there stays.
+            input_sample: A batch whose shape, without the first dimension, replaces ``input_shape``.
+            **kwargs: Passed on to ``export_onnx``.
+        """
+        from smx_export import export_onnx
+
+        if input_sample is not None:
+            kwargs.setdefault("input_shape", tuple(input_sample.shape[1:]))
+        return export_onnx(self, file_path, **kwargs).path
+
+    # Details ---------------------------------------------------------------------------------
+
+    def _score(self, batch: Any, stage: str) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and labels of a batch, added to the metrics of the stage."""
+        x, y = batch
+        if y.device.type == "cpu":  # elsewhere looking would wait for the device
+            self._check_labels(y)
+        log_probs = self(x)
+        self._stage_metrics(stage).update(log_probs.detach(), y)
+        return log_probs, y
+
+    def _check_labels(self, y: Tensor) -> None:
+        if y.numel() == 0:
+            return
+        low, high = (int(bound) for bound in y.aminmax())
+        if low < 0 or high >= self.num_classes:
+            raise InputError(
+                f"labels must lie in 0..{self.num_classes - 1}, got {low if low < 0 else high}; "
+                "number the classes from 0 and set num_classes to their count"
+            )
+
+    def _log_epoch(self, stage: str) -> dict[str, Tensor]:
+        collection = self._stage_metrics(stage)
+        values: dict[str, Tensor] = collection.compute()
+        for name, value in values.items():  # equal on all ranks: torchmetrics reduced them
+            self.log(name, value, prog_bar=name in PROGRESS_BAR, sync_dist=True)
+        collection.reset()
+        return values
+
+    def _stage_metrics(self, stage: str) -> MetricCollection:
+        return self._metrics[f"{stage}_metrics"]  # type: ignore[return-value]
+
+    def _weight_of_class(self, like: Tensor) -> Tensor | None:
+        if self.class_weight is None:
+            return None
+        if self.class_weight == "balanced":
+            total = self.class_counts.sum()
+            return (total / (self.num_classes * self.class_counts)).to(like.dtype)
+        return torch.tensor(self.class_weight).to(like)
+
+    @torch.no_grad()
+    def _fit_statistics(self) -> None:
+        moments = Moments.empty(self.num_features)
+        counts = torch.zeros(self.num_classes, dtype=torch.int64)
+        training = self.training
+        self.eval()
+        hidden = not self.trainer.is_global_zero or self.trainer.progress_bar_callback is None
+        loader = self.trainer.train_dataloader
+        for batch in tqdm(loader, "Fitting preprocessing", leave=False, delay=1, disable=hidden):
+            x, y = batch
+            self._check_labels(y)
+            counts += torch.bincount(y.cpu(), minlength=self.num_classes)
+            moments = moments.merged(Moments.of(self.features(x.to(self.device))))
+        self.train(training)
+
+        gathered = self.all_gather(torch.cat([moments.packed().flatten(), counts.double()]))
+        shares = gathered.reshape(-1, 4 * self.num_features + self.num_classes).cpu()
+        moments, counts = Moments.empty(self.num_features), torch.zeros_like(counts)
+        for share in shares:
+            packed, count = share.split([4 * self.num_features, self.num_classes])
+            moments = moments.merged(Moments.unpacked(packed.reshape(4, -1)))
+            counts += count.long()
+
+        if not torch.isfinite(moments.deviations).all():
+            bad = int((~torch.isfinite(moments.deviations)).nonzero()[0])
+            raise InputError(
+                f"expected finite features, got NaN or infinity in feature {bad} of the training "
+                "data; remove or impute such rows"
+            )
+        if self.class_weight == "balanced" and not counts.all():
+            absent = self.class_names[int((counts == 0).nonzero()[0])]
+            raise InputError(
+                f"class_weight='balanced' needs a training sample of every class, got none of "
+                f"{absent!r}; give the weights as a list or drop the class"
+            )
+        self.preprocessing.fit(moments)
+        self.class_counts.copy_(counts)
+
+
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _at_least(name: str, value: int, least: int) -> int:
+    if value < least:
+        raise InputError(f"{name} must be at least {least}, got {value}")
+    return int(value)
+
+
+def _names(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
+    if class_names is None:
+        return [str(k) for k in range(num_classes)]
+    names = [str(name) for name in class_names]
+    if len(names) != num_classes or len(set(names)) != num_classes:
+        raise InputError(
+            f"class_names must hold {num_classes} different names, one a class, got {names}"
+        )
+    return names
