@@ -50,8 +50,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     except pickle.UnpicklingError as error:
         raise InputError(
             f"expected a checkpoint of plain data at {path}, got a file that torch will not load "
-            "without running code from it; save it again with smx_lightning, or keep objects out of "
-            "save_hyperparameters"
+            "without running code from it; save it again with smx_lightning, or keep objects out "
+            "of save_hyperparameters"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError) as error:
         raise InputError(

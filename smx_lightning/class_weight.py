@@ -20,7 +20,7 @@ def class_weights(given: ClassWeight, class_names: Sequence[str]) -> Normal:
         class_names: The K names, in order.
 
     Raises:
-        InputError: For an unknown name, a wrong length, or a weight that is not positive and finite.
+        InputError: For an unknown name, a wrong length, or a weight not positive and finite.
 
     >>> class_weights({"rare": 5}, ["common", "rare"])
     [1.0, 5.0]

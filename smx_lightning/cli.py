@@ -76,7 +76,7 @@ class SmxCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test the best checkpoint and say what was made."""
-        if self.trainer.fast_dev_run or not self.trainer.state.finished:
+        if self.config_init.fit.trainer.fast_dev_run or not self.trainer.state.finished:
             return
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
         self.trainer.test(
@@ -141,7 +141,7 @@ def main(args: Sequence[str] | None = None) -> int:
                 "max_epochs": 50,
                 "logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "."}},
             },
-            args=args,
+            args=None if args is None else list(args),
         )
     except Exception as error:
         code, cause = _blame(error, parity_error)

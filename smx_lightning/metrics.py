@@ -3,7 +3,7 @@
 torchmetrics has accuracy, calibration error and confusion matrices; the two proper scores that it
 lacks for several classes, negative log-likelihood and the Brier score, are here.
 
-Symbols: n rows, K classes, ``p[i, k]`` the probability given to class k in row i, ``y[i]`` the label.
+Symbols: n rows, K classes, ``p[i, k]`` the probability of class k in row i, ``y[i]`` the label.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def evaluation_metrics(
 ) -> MetricCollection:
     """Every scalar that describes a classifier, under names that say what they are.
 
-    ``accuracy_micro`` counts rows alike, ``accuracy_macro`` counts classes alike, ``nll`` is the mean
-    negative log-likelihood in nats, ``brier`` the Brier score, ``ece`` the expected calibration
+    ``accuracy_micro`` counts rows alike, ``accuracy_macro`` counts classes alike, ``nll`` is the
+    mean negative log-likelihood in nats, ``brier`` the Brier score, ``ece`` the expected calibration
     error over 15 bins, ``top_5_accuracy`` exists from six classes on.
 
     Args:
@@ -136,7 +136,7 @@ def evaluation_metrics(
         prefix: Put before every name, for example ``val/``.
         threshold: γ of a binary problem; it moves the accuracies, not the scores.
     """
-    metrics: dict[str, Metric] = {
+    metrics: dict[str, Metric | MetricCollection] = {
         "accuracy_micro": _accuracy(num_classes, "micro", threshold),
         "accuracy_macro": _accuracy(num_classes, "macro", threshold),
         "nll": NegativeLogLikelihood(),

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -24,12 +24,13 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its customary name)
-from tqdm.auto import tqdm
 
 from smx_lightning import metrics
+from smx_lightning.checks import at_least, check_labels, check_threshold, names_of, non_negative
 from smx_lightning.class_weight import ClassWeight, class_weights
 from smx_lightning.errors import InputError
-from smx_lightning.preprocessing import Method, Moments, Preprocessing
+from smx_lightning.preprocessing import Method, Preprocessing
+from smx_lightning.statistics import training_statistics
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -92,18 +93,13 @@ class SoftmaxRegression(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
-        num_features = _at_least("num_features", num_features, 1)
-        num_classes = _at_least("num_classes", num_classes, 2)
-        class_names = _names(class_names, num_classes)
+        num_features = at_least("num_features", num_features, 1)
+        num_classes = at_least("num_classes", num_classes, 2)
+        class_names = names_of(class_names, num_classes)
         input_shape = list(input_shape or (num_features,))
         class_weight = class_weights(class_weight, class_names)
-        if not (l2 >= 0 and math.isfinite(l2)):
-            raise InputError(f"l2 must be a finite number of at least 0, got {l2}")
-        if threshold is not None and not (num_classes == 2 and 0 < threshold < 1):
-            raise InputError(
-                f"threshold must lie between 0 and 1 and needs num_classes=2, got "
-                f"threshold={threshold} with num_classes={num_classes}"
-            )
+        l2 = non_negative("l2", l2)
+        check_threshold(threshold, num_classes)
         # Plain values only, so that a checkpoint loads without unpickling code.
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
 
@@ -124,7 +120,10 @@ class SoftmaxRegression(LightningModule):
         self.register_buffer("class_counts", torch.zeros(num_classes, dtype=torch.int64))
         self._metrics = nn.ModuleDict(
             # "train" itself is taken: it is a method of every module.
-            {f"{stage}_metrics": self.configure_metrics(stage) for stage in ("train", "val", "test")}
+            {
+                f"{stage}_metrics": self.configure_metrics(stage)
+                for stage in ("train", "val", "test")
+            }
         )
         self.confusion = metrics.confusion_matrix(num_classes, threshold=threshold)
 
@@ -169,6 +168,11 @@ class SoftmaxRegression(LightningModule):
             schedule["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
+    @property
+    def linear(self) -> nn.Linear:
+        """The linear layer of :attr:`smx`: weight (classes, features), bias (classes,)."""
+        return cast("nn.Linear", self.smx[0])
+
     # The model -------------------------------------------------------------------------------
 
     def forward(self, x: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
@@ -185,16 +189,17 @@ class SoftmaxRegression(LightningModule):
             )
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
-                return self._head(x)
-        return self._head(x)
+                return self.head(x)
+        return self.head(x)
 
-    def _head(self, x: Tensor) -> Tensor:
+    def head(self, x: Shaped[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
+        """Feature vectors → log-probabilities: standardisation, linear layer, log-softmax."""
         x = self.preprocessing(x)
-        dtype = self.smx[0].weight.dtype
+        dtype = self.linear.weight.dtype
         if dtype.itemsize < 4:  # bf16-true, 16-true
             wide = {name: p.to(x.dtype) for name, p in self.smx.named_parameters()}
-            return torch.func.functional_call(self.smx, wide, x)
-        return self.smx(x.to(dtype))
+            return cast("Tensor", torch.func.functional_call(self.smx, wide, x))
+        return cast("Tensor", self.smx(x.to(dtype)))
 
     def decide(self, log_probs: Float[Tensor, "batch classes"]) -> Int[Tensor, " batch"]:
         """The predicted class of each row, at the threshold γ where there is one."""
@@ -202,7 +207,7 @@ class SoftmaxRegression(LightningModule):
 
     def penalty(self) -> Float[Tensor, ""]:
         """½ · l2 · ‖W‖²."""
-        weight = self.smx[0].weight
+        weight = self.linear.weight
         return 0.5 * self.l2 * weight.to(_at_least_float32(weight.dtype)).square().sum()
 
     # The Trainer's hooks ---------------------------------------------------------------------
@@ -212,9 +217,18 @@ class SoftmaxRegression(LightningModule):
 
         One pass over the training batches, once: a resumed run finds both in its checkpoint.
         """
-        needed = self.preprocessing.method != "none" or self.class_weight == "balanced"
-        if needed and not self.class_counts.any():
-            self._fit_statistics()
+        balanced = self.class_weight == "balanced"
+        if (self.preprocessing.method == "none" and not balanced) or self.class_counts.any():
+            return
+        moments, counts = training_statistics(self)
+        if balanced and not counts.all():
+            absent = self.class_names[int((counts == 0).nonzero()[0])]
+            raise InputError(
+                f"class_weight='balanced' needs a training sample of every class, got none of "
+                f"{absent!r}; give the weights as a list or drop the class"
+            )
+        self.preprocessing.fit(moments)
+        self.class_counts.copy_(counts)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The objective on one batch ``(x, y)``; y (batch,) integer labels."""
@@ -262,7 +276,9 @@ class SoftmaxRegression(LightningModule):
         checkpoint[CHECKPOINT_KEY] = {
             "class": f"{type(self).__module__}.{type(self).__qualname__}",
             "metrics": {
-                name: float(value) for name, value in reached.items() if not name.startswith("test/")
+                name: float(value)
+                for name, value in reached.items()
+                if not name.startswith("test/")
             },
         }
 
@@ -273,7 +289,7 @@ class SoftmaxRegression(LightningModule):
 
         Args:
             file_path: The file to write; on a failed check what was there stays.
-            input_sample: A batch whose shape, without the first dimension, replaces ``input_shape``.
+            input_sample: A batch; its shape without the first dimension replaces ``input_shape``.
             **kwargs: Passed on to ``export_onnx``.
         """
         from smx_export import export_onnx
@@ -288,20 +304,10 @@ class SoftmaxRegression(LightningModule):
         """Log-probabilities and labels of a batch, added to the metrics of the stage."""
         x, y = batch
         if y.device.type == "cpu":  # elsewhere looking would wait for the device
-            self._check_labels(y)
+            check_labels(y, self.num_classes, f"{stage} batches")
         log_probs = self(x)
         self._stage_metrics(stage).update(log_probs.detach(), y)
         return log_probs, y
-
-    def _check_labels(self, y: Tensor) -> None:
-        if y.numel() == 0:
-            return
-        low, high = (int(bound) for bound in y.aminmax())
-        if low < 0 or high >= self.num_classes:
-            raise InputError(
-                f"labels must lie in 0..{self.num_classes - 1}, got {low if low < 0 else high}; "
-                "number the classes from 0 and set num_classes to their count"
-            )
 
     def _log_epoch(self, stage: str) -> dict[str, Tensor]:
         collection = self._stage_metrics(stage)
@@ -322,61 +328,6 @@ class SoftmaxRegression(LightningModule):
             return (total / (self.num_classes * self.class_counts)).to(like.dtype)
         return torch.tensor(self.class_weight).to(like)
 
-    @torch.no_grad()
-    def _fit_statistics(self) -> None:
-        moments = Moments.empty(self.num_features)
-        counts = torch.zeros(self.num_classes, dtype=torch.int64)
-        training = self.training
-        self.eval()
-        hidden = not self.trainer.is_global_zero or self.trainer.progress_bar_callback is None
-        loader = self.trainer.train_dataloader
-        for batch in tqdm(loader, "Fitting preprocessing", leave=False, delay=1, disable=hidden):
-            x, y = batch
-            self._check_labels(y)
-            counts += torch.bincount(y.cpu(), minlength=self.num_classes)
-            moments = moments.merged(Moments.of(self.features(x.to(self.device))))
-        self.train(training)
-
-        gathered = self.all_gather(torch.cat([moments.packed().flatten(), counts.double()]))
-        shares = gathered.reshape(-1, 4 * self.num_features + self.num_classes).cpu()
-        moments, counts = Moments.empty(self.num_features), torch.zeros_like(counts)
-        for share in shares:
-            packed, count = share.split([4 * self.num_features, self.num_classes])
-            moments = moments.merged(Moments.unpacked(packed.reshape(4, -1)))
-            counts += count.long()
-
-        if not torch.isfinite(moments.deviations).all():
-            bad = int((~torch.isfinite(moments.deviations)).nonzero()[0])
-            raise InputError(
-                f"expected finite features, got NaN or infinity in feature {bad} of the training "
-                "data; remove or impute such rows"
-            )
-        if self.class_weight == "balanced" and not counts.all():
-            absent = self.class_names[int((counts == 0).nonzero()[0])]
-            raise InputError(
-                f"class_weight='balanced' needs a training sample of every class, got none of "
-                f"{absent!r}; give the weights as a list or drop the class"
-            )
-        self.preprocessing.fit(moments)
-        self.class_counts.copy_(counts)
-
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
-
-
-def _at_least(name: str, value: int, least: int) -> int:
-    if value < least:
-        raise InputError(f"{name} must be at least {least}, got {value}")
-    return int(value)
-
-
-def _names(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
-    if class_names is None:
-        return [str(k) for k in range(num_classes)]
-    names = [str(name) for name in class_names]
-    if len(names) != num_classes or len(set(names)) != num_classes:
-        raise InputError(
-            f"class_names must hold {num_classes} different names, one a class, got {names}"
-        )
-    return names

@@ -152,7 +152,7 @@ class Preprocessing(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Preprocessing:
         exact = {name: buffer.clone() for name, buffer in self.named_buffers()}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's own
         for name, buffer in exact.items():
             setattr(self, name, buffer.to(getattr(self, name).device))
         return self

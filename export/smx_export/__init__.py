@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from smx_export.callback import OnnxExport
     from smx_export.convert import Export, export_onnx
     from smx_export.errors import FileError, ParityError
-    from smx_export.parity import ParityReport, check_parity
+    from smx_export.parity import check_parity
+    from smx_export.report import ParityReport
     from smx_export.runtime import OnnxClassifier
 
 _HOME = {
@@ -22,7 +23,7 @@ _HOME = {
     "OnnxClassifier": "runtime",
     "OnnxExport": "callback",
     "ParityError": "errors",
-    "ParityReport": "parity",
+    "ParityReport": "report",
     "check_parity": "parity",
     "export_onnx": "convert",
 }

@@ -13,13 +13,12 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from smx_export.parity import Data
+    from smx_export.report import ParityReport
     from smx_lightning import SoftmaxRegression
-
-    from smx_export.parity import Data, ParityReport
 
 DONE, PARITY_FAILED, BAD_INPUT = 0, 1, 2
 
@@ -110,10 +109,9 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from smx_lightning.checkpoint import read_checkpoint
-
     from smx_export.convert import model_of
     from smx_export.parity import check_parity
+    from smx_lightning.checkpoint import read_checkpoint
 
     model = model_of(read_checkpoint(args.checkpoint), _model_class(args.model_class))
     report = check_parity(model, args.file, _data(args.checkpoint, args.data))

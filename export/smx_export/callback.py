@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from smx_lightning import InputError, SoftmaxRegression
-from smx_lightning.checkpoint import read_checkpoint
 
 from smx_export.convert import Export, export_copy, export_onnx, inference_copy, summary_of
+from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.checkpoint import read_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ class OnnxExport(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export; see the class."""
-        if not trainer.is_global_zero or trainer.fast_dev_run:
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         if not isinstance(pl_module, SoftmaxRegression):
             raise InputError(

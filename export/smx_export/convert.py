@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
-from smx_lightning import InputError, SoftmaxRegression
-from smx_lightning.checkpoint import Checkpoint, read_checkpoint
 
 from smx_export.contract import CLASS_NAMES, INPUT_SHAPE, PROVENANCE, THRESHOLD
 from smx_export.errors import ParityError
 from smx_export.files import written_whole
 from smx_export.graph import softmax_regression_graph
 from smx_export.linear import is_linear
-from smx_export.parity import Data, ParityReport, check_parity
+from smx_export.parity import Data, check_parity
+from smx_export.report import ParityReport
+from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.checkpoint import Checkpoint, read_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +96,8 @@ def inference_copy(
     detached = copy.deepcopy(model, {id(model._trainer): None, id(model._fabric): None})
     if input_shape is not None:
         detached.input_shape = tuple(input_shape)
-    return detached.cpu().float().eval().requires_grad_(False)
+    shipped = detached.cpu().float().eval()
+    return shipped.requires_grad_(False)
 
 
 def model_of(
@@ -121,8 +123,8 @@ def model_of(
     except (TypeError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"expected a checkpoint that fits {expected}, got: {reason}; was the class changed since "
-            "it was saved?"
+            f"expected a checkpoint that fits {expected}, got: {reason}; was the class changed "
+            "since it was saved?"
         ) from error
 
 
@@ -146,7 +148,7 @@ def _summary(epochs: int, steps: int, metrics: dict[str, float]) -> dict[str, An
 
 def _graph(model: SoftmaxRegression, metadata: dict[str, str]) -> onnx.ModelProto:
     if is_linear(model):
-        weight, bias = model.preprocessing.fold(model.smx[0])
+        weight, bias = model.preprocessing.fold(model.linear)
         return softmax_regression_graph(weight.numpy(), bias.numpy(), metadata)
     from smx_export.trace import traced_graph  # loads torch's exporter, which takes seconds
 

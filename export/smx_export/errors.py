@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from smx_export.parity import ParityReport
+    from smx_export.report import ParityReport
 
 
 class FileError(ValueError):

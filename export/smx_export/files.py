@@ -36,8 +36,8 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         draft.replace(path)
     except OSError as error:
         raise FileError(
-            f"expected to write {path}, got: {error.strerror or error}; choose a folder that exists, "
-            "is writable and has room"
+            f"expected to write {path}, got: {error.strerror or error}; choose a folder that "
+            "exists, is writable and has room"
         ) from error
     finally:
         with suppress(OSError):

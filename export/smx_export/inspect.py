@@ -94,4 +94,3 @@ def describe(path: str | Path) -> Description:
         threshold=value(THRESHOLD),
         provenance=value(PROVENANCE),
     )
-

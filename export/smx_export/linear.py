@@ -5,8 +5,9 @@ Only what is inherited unchanged is known to be so; whatever a subclass redefine
 
 from __future__ import annotations
 
-from smx_lightning import SoftmaxRegression
 from torch import nn
+
+from smx_lightning import SoftmaxRegression
 
 
 def is_linear(model: SoftmaxRegression) -> bool:
@@ -19,7 +20,7 @@ def has_own_head(model: SoftmaxRegression) -> bool:
     linear, *rest = model.smx
     return (
         type(model).forward is SoftmaxRegression.forward
-        and type(model)._head is SoftmaxRegression._head
+        and type(model).head is SoftmaxRegression.head
         and isinstance(linear, nn.Linear)
         and linear.bias is not None
         and len(rest) == 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,139 +20,21 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import ArrayLike, NDArray
-from smx_lightning import InputError, SoftmaxRegression
 
 from smx_export.contract import BATCH, CLASS_NAMES, INPUT, OUTPUTS
-from smx_export.errors import ParityError
 from smx_export.files import read_onnx, signature
 from smx_export.linear import is_linear
 from smx_export.probes import CHUNK_ELEMENTS, RANDOM, Probe, probes
 from smx_export.reference import Expected, Reference, gamma, reference_of
+from smx_export.report import Check, Flip, ParityReport, Task
+from smx_lightning import InputError, SoftmaxRegression
 
 Data = ArrayLike | tuple[ArrayLike, ArrayLike]
 
 MOST_ONE_HOTS_TRACED = 16  # a backbone's rows are dear, and its weights not seen one by one
-SHOWN_FLIPS = 5
 YOUR_DATA = "your data"
 ORDINARY = (RANDOM, YOUR_DATA)
 FLOAT32_TINY = float(np.finfo(np.float32).tiny)  # smaller probabilities may be flushed to zero
-
-
-@dataclass(frozen=True)
-class Check:
-    """One question, whether the answer is yes, and what was found."""
-
-    name: str
-    passed: bool
-    detail: str
-
-
-@dataclass(frozen=True)
-class Flip:
-    """A row where file and float64 reference disagree on the most probable class.
-
-    Attributes:
-        probe: The set of inputs.
-        row: Its row.
-        model_class: The reference's choice.
-        file_class: The file's.
-        margin: Nats by which the reference prefers its choice.
-        tolerance: Nats that rounding explains; a margin above it fails the check.
-    """
-
-    probe: str
-    row: int
-    model_class: str
-    file_class: str
-    margin: float
-    tolerance: float
-
-
-@dataclass(frozen=True)
-class Task:
-    """Both sides on labelled data: accuracy, and mean negative log-likelihood in nats."""
-
-    rows: int
-    model_accuracy: float
-    file_accuracy: float
-    model_nll: float
-    file_nll: float
-
-
-@dataclass(frozen=True)
-class ParityReport:
-    """Everything that was compared.
-
-    Attributes:
-        sha256: Of the file.
-        checks: All questions in order.
-        rows: How many inputs were compared.
-        max_error: Largest difference of a log-probability from float64, in nats, on random inputs
-            and on your data; on the adversarial ones it grows with the logits.
-        error_over_tolerance: The largest such difference as a fraction of its tolerance.
-        live_error_over_tolerance: The same for the live float32 model.
-        flips: Every row on which the most probable class differs.
-        task: Accuracy and NLL of both sides, where labels were given.
-    """
-
-    sha256: str
-    checks: tuple[Check, ...]
-    rows: int
-    max_error: float
-    error_over_tolerance: float
-    live_error_over_tolerance: float
-    flips: tuple[Flip, ...]
-    task: Task | None
-
-    @property
-    def failed(self) -> tuple[Check, ...]:
-        """The checks that did not pass."""
-        return tuple(check for check in self.checks if not check.passed)
-
-    @property
-    def passed(self) -> bool:
-        """Whether the file is the model."""
-        return not self.failed
-
-    @property
-    def verdict(self) -> str:
-        """The report in one line."""
-        return (
-            f"{'parity holds' if self.passed else 'parity FAILED'} on {self.rows} rows: largest "
-            f"error {self.max_error:.1g} nats on ordinary inputs, and nowhere more than "
-            f"{self.error_over_tolerance:.2g} of what float32 rounding allows"
-        )
-
-    def raise_if_failed(self) -> None:
-        """Raise :class:`ParityError` where a check failed."""
-        if not self.passed:
-            raise ParityError(self)
-
-    def to_json(self) -> str:
-        """The whole report, JSON without NaN."""
-        return json.dumps(_finite({"passed": self.passed, **asdict(self)}), indent=2)
-
-    def __str__(self) -> str:
-        width = max(len(check.name) for check in self.checks)
-        lines = [
-            f"{'ok  ' if check.passed else 'FAIL'} {check.name:{width}}  {check.detail}"
-            for check in self.checks
-        ]
-        for flip in self.flips[:SHOWN_FLIPS]:
-            lines.append(
-                f"     flip in {flip.probe!r} row {flip.row}: {flip.model_class} → "
-                f"{flip.file_class}, margin {flip.margin:.2g} nats"
-            )
-        if len(self.flips) > SHOWN_FLIPS:
-            lines.append(f"     … {len(self.flips) - SHOWN_FLIPS} more flips in the JSON report")
-        if self.task is not None:
-            task = self.task
-            lines.append(
-                f"     {task.rows} labelled rows   accuracy {task.model_accuracy:.4f} model, "
-                f"{task.file_accuracy:.4f} file   NLL {task.model_nll:.6f} model, "
-                f"{task.file_nll:.6f} file"
-            )
-        return "\n".join([*lines, self.verdict])
 
 
 def check_parity(
@@ -389,9 +271,7 @@ class _Comparison:
                 float(mean_nll[1]),
             )
 
-    def _meet(
-        self, name: str, error: NDArray[np.floating], tolerance: Any, where: str
-    ) -> None:
+    def _meet(self, name: str, error: NDArray[np.floating], tolerance: Any, where: str) -> None:
         self.worst[name].meet(float(np.max(error / tolerance)), where)
 
 
@@ -405,8 +285,8 @@ def _own_data(
     wanted = math.prod(model.input_shape)
     if x.ndim < 2 or len(x) == 0 or x[0].size != wanted:
         raise InputError(
-            f"expected data of shape (rows, {wanted}), got {x.shape}; it must be what the model was "
-            "trained on"
+            f"expected data of shape (rows, {wanted}), got {x.shape}; it must be what the model "
+            "was trained on"
         )
     x = x.reshape(len(x), *model.input_shape)
     if given_y is None:
@@ -414,8 +294,8 @@ def _own_data(
     y = np.asarray(given_y, dtype=np.int64)
     if y.shape != (len(x),) or y.min() < 0 or y.max() >= model.num_classes:
         raise InputError(
-            f"expected one label in 0..{model.num_classes - 1} for each of {len(x)} rows, got shape "
-            f"{y.shape} from {y.min() if y.size else 'none'} to {y.max() if y.size else 'none'}"
+            f"expected one label in 0..{model.num_classes - 1} for each of {len(x)} rows, got "
+            f"shape {y.shape} from {y.min() if y.size else 'none'} to {y.max() if y.size else 'none'}"
         )
     return x, y
 
@@ -444,14 +324,3 @@ def _none(name: str, faults: list[str], otherwise: str) -> Check:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0][:200]
-
-
-def _finite(value: Any) -> Any:
-    """The same structure with NaN and infinity as strings, which JSON can hold."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    return value

@@ -9,9 +9,9 @@ The linear layer. A float32 dot product of n non-zero terms, summed in any order
     e = γₙ₊₂ · (Σ|w||x| + |b|)                                      one bound a logit z
 
 The log-softmax. ``z - log Σ exp z`` moves by at most e[k] + max e when the logits move by e, since
-log-sum-exp is 1-Lipschitz in the largest change. Its own rounding: subtracting the maximum, taking
-the logarithm and subtracting again, in whichever order, cost a few u·(|z|max + |log p|), and the sum
-of K exponentials a relative γ_K, which the logarithm turns into an absolute one:
+log-sum-exp is 1-Lipschitz in the largest change. Its own rounding: subtracting the maximum,
+taking the logarithm and subtracting again, in whichever order, cost a few u·(|z|max + |log p|), and the
+sum of K exponentials a relative γ_K, which the logarithm turns into an absolute one:
 
     tolerance[k] = e[k] + max e + 4u·(|z|max + |log p[k]|) + γ_{K+8}
 """
@@ -24,9 +24,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from smx_lightning import InputError, SoftmaxRegression
 
 from smx_export.linear import is_linear
+from smx_lightning import InputError, SoftmaxRegression
 
 Array = NDArray[np.float64]
 
@@ -77,7 +77,7 @@ class LinearReference:
     """The plain model, computed by numpy from its arrays alone."""
 
     def __init__(self, model: SoftmaxRegression) -> None:
-        linear, statistics = model.smx[0], model.preprocessing
+        linear, statistics = model.linear, model.preprocessing
         self.weight, self.bias, self.mean, self.scale = (
             tensor.detach().double().numpy()
             for tensor in (linear.weight, linear.bias, statistics.mean, statistics.scale)
@@ -127,8 +127,8 @@ class MeasuredReference:
             log_probs = self.exact(batch.double()).double().numpy()
         except RuntimeError as error:
             raise InputError(
-                f"expected a model that also runs in float64, which the parity check compares with, "
-                f"got: {' '.join(str(error).split())}; features() should keep its input's dtype "
+                f"expected a model that also runs in float64, which the parity check compares "
+                f"with, got: {' '.join(str(error).split())}; features() should keep its input's dtype "
                 "(x / 255 rather than x.float() / 255)"
             ) from error
         size = 1 + np.abs(log_probs)

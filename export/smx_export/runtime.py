@@ -45,8 +45,8 @@ class OnnxClassifier:
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             reason = str(error).splitlines()[0]
             raise FileError(
-                f"expected an ONNX model at {path}, got a file that onnxruntime refuses ({reason}); "
-                "export it again"
+                f"expected an ONNX model at {path}, got a file that onnxruntime refuses "
+                f"({reason}); export it again"
             ) from error
         inputs = [node.name for node in self.session.get_inputs()]
         outputs = [node.name for node in self.session.get_outputs()]
@@ -66,8 +66,8 @@ class OnnxClassifier:
         """The class index of each row, (batch,); at the threshold γ where the file holds one."""
         probs = self.predict_proba(x)
         if self.threshold is not None:
-            return (probs[:, 1] >= self.threshold).astype(np.int64)
-        return probs.argmax(1)
+            return np.asarray(probs[:, 1] >= self.threshold, np.int64)
+        return np.asarray(probs.argmax(1), np.int64)
 
     def predict_names(self, x: ArrayLike) -> list[str]:
         """The class name of each row."""
@@ -89,7 +89,11 @@ class OnnxClassifier:
         if array.ndim < 2 or math.prod(array.shape[1:]) != self.num_features:
             raise ValueError(
                 f"expected inputs of shape (batch, {self.num_features}), got {array.shape}; "
-                + ("add a batch dimension with x[None]" if array.ndim == 1 else "check the features")
+                + (
+                    "add a batch dimension with x[None]"
+                    if array.ndim == 1
+                    else "check the features"
+                )
             )
         rows = array.astype(np.float32, copy=False).reshape(-1, *self.input_shape)
         probs: NDArray[np.float32] = self.session.run([PROBS], {INPUT: rows})[0]

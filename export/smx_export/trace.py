@@ -7,17 +7,17 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import onnx
 import onnx_ir
 import torch
-from smx_lightning import SoftmaxRegression
 from torch import Tensor, nn
 
 from smx_export.contract import BATCH, INPUT, OUTPUTS
 from smx_export.graph import IR_VERSION, sign
 from smx_export.linear import has_own_head
+from smx_lightning import SoftmaxRegression
 
 OPSET = 18  # the lowest that torch's exporter writes without converting, which can fail
 
@@ -29,9 +29,9 @@ class _TwoOutputs(nn.Module):
         super().__init__()
         self.model = copy.deepcopy(model)
         if has_own_head(model):
-            weight, bias = model.preprocessing.fold(model.smx[0])
-            self.model.smx[0].weight.copy_(weight)
-            self.model.smx[0].bias.copy_(bias)
+            weight, bias = model.preprocessing.fold(model.linear)
+            self.model.linear.weight.copy_(weight)
+            self.model.linear.bias.copy_(bias)
             self.model.preprocessing.method = "none"
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,7 +86,8 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 @contextlib.contextmanager
-def _quiet():  # type: ignore[no-untyped-def]
+def _quiet() -> Iterator[None]:
+    """The exporter announces each of its steps; only its errors matter here."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

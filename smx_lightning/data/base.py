@@ -17,6 +17,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from smx_lightning.checks import at_least, check_labels
 from smx_lightning.data.split import stratified_split
 from smx_lightning.errors import InputError
 
@@ -73,8 +74,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        batch_size = at_least("batch_size", batch_size, 1)
         for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
             if not 0 < fraction < 1:
                 raise InputError(f"{name} must lie between 0 and 1, got {fraction}")
@@ -114,7 +114,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
         if len(held_out) == 0 or len(kept) == 0:
             raise InputError(
                 f"expected enough rows to split off a {name} set, got {len(train)} rows for "
-                f"{name}_fraction={fraction}; give more rows, a larger fraction, or the split itself"
+                f"{name}_fraction={fraction}; give more rows, a larger fraction, or the split"
             )
         return Rows(*train[kept]), Rows(*train[held_out])
 
@@ -158,12 +158,10 @@ class InMemoryDataModule(LightningDataModule, ABC):
         self, rows: Rows | None, shuffle: bool = False
     ) -> DataLoader[tuple[Tensor, Tensor]]:
         assert rows is not None, "splits fills in all three"
-        return DataLoader(
-            rows, batch_size=self.batch_size, shuffle=shuffle, collate_fn=_as_is
-        )
+        return DataLoader(rows, batch_size=self.batch_size, shuffle=shuffle, collate_fn=_as_is)
 
 
-def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _as_is(batch: Any) -> Any:
     return batch
 
 
@@ -183,12 +181,7 @@ def _check(name: str, rows: Rows, num_classes: int, shape: Sequence[int]) -> Non
         )
     if rows.x[0].numel() == 0:
         raise InputError(f"expected at least one feature, got inputs of shape {tuple(shape)}")
-    low, high = int(rows.y.min()), int(rows.y.max())
-    if low < 0 or high >= num_classes:
-        raise InputError(
-            f"labels must lie in 0..{num_classes - 1}, got {low if low < 0 else high} in the {name} "
-            "rows; number the classes from 0, or use strings"
-        )
+    check_labels(rows.y, num_classes, f"{name} rows")
     if rows.x.is_floating_point():
         finite = torch.isfinite(rows.x.flatten(1)).all(1)
         if not finite.all():

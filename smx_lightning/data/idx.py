@@ -1,7 +1,7 @@
 """MNIST-family data: a folder of four IDX files.
 
-The format (LeCun, Cortes & Burges): two zero bytes, a type code, the number of dimensions, that many
-big-endian uint32 sizes, then the data.
+The format (LeCun, Cortes & Burges): two zero bytes, a type code, the number of dimensions, that
+many big-endian uint32 sizes, then the data.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class IdxDataModule(InMemoryDataModule):
         )
         if train.y.ndim != 1 or len(train.y) == 0:
             raise InputError(
-                f"expected labels of shape (n,) with n > 0 in {self.path}, got {tuple(train.y.shape)}"
+                f"expected labels of shape (n,) in {self.path}, n > 0, got {tuple(train.y.shape)}"
             )
         names = self.given_names or [str(k) for k in range(int(train.y.max()) + 1)]
         return Splits(train, tuple(names), test=test)
@@ -86,8 +86,8 @@ def read_idx(path: Path) -> Tensor:
     raw = _bytes(path)
     if len(raw) < 4 or raw[:2] != b"\x00\x00":
         raise InputError(
-            f"expected an IDX file, which begins with two zero bytes, got {raw[:4].hex() or 'none'} "
-            f"in {path}; it may be another format, or an error page saved under this name"
+            f"expected an IDX file, which begins with two zero bytes, got "
+            f"{raw[:4].hex() or 'none'} in {path}; it may be another format, or an error page saved under this name"
         )
     if raw[2] != UNSIGNED_BYTE:
         raise InputError(

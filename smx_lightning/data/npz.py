@@ -134,8 +134,8 @@ def _array(file: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray[np.gene
         if "allow_pickle" not in str(error):
             raise
         raise InputError(
-            f"expected plain arrays in {path}, got pickled objects in {name}, which could run code; "
-            "save numbers, and labels as integers or as an array of dtype str"
+            f"expected plain arrays in {path}, got pickled objects in {name}, which could run "
+            "code; save numbers, and labels as integers or as an array of dtype str"
         ) from error
     return array
 

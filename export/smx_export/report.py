@@ -1,0 +1,140 @@
+"""What the parity check found: frozen, printable as a short table and as JSON. No torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from smx_export.errors import ParityError
+
+SHOWN_FLIPS = 5
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question, whether the answer is yes, and what was found."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A row where file and float64 reference disagree on the most probable class.
+
+    Attributes:
+        probe: The set of inputs.
+        row: Its row.
+        model_class: The reference's choice.
+        file_class: The file's.
+        margin: Nats by which the reference prefers its choice.
+        tolerance: Nats that rounding explains; a margin above it fails the check.
+    """
+
+    probe: str
+    row: int
+    model_class: str
+    file_class: str
+    margin: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """Both sides on labelled data: accuracy, and mean negative log-likelihood in nats."""
+
+    rows: int
+    model_accuracy: float
+    file_accuracy: float
+    model_nll: float
+    file_nll: float
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Everything that was compared.
+
+    Attributes:
+        sha256: Of the file.
+        checks: All questions in order.
+        rows: How many inputs were compared.
+        max_error: Largest difference of a log-probability from float64, in nats, on random inputs
+            and on your data; on the adversarial ones it grows with the logits.
+        error_over_tolerance: The largest such difference as a fraction of its tolerance.
+        live_error_over_tolerance: The same for the live float32 model.
+        flips: Every row on which the most probable class differs.
+        task: Accuracy and NLL of both sides, where labels were given.
+    """
+
+    sha256: str
+    checks: tuple[Check, ...]
+    rows: int
+    max_error: float
+    error_over_tolerance: float
+    live_error_over_tolerance: float
+    flips: tuple[Flip, ...]
+    task: Task | None
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that did not pass."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file is the model."""
+        return not self.failed
+
+    @property
+    def verdict(self) -> str:
+        """The report in one line."""
+        return (
+            f"{'parity holds' if self.passed else 'parity FAILED'} on {self.rows} rows: largest "
+            f"error {self.max_error:.1g} nats on ordinary inputs, and nowhere more than "
+            f"{self.error_over_tolerance:.2g} of what float32 rounding allows"
+        )
+
+    def raise_if_failed(self) -> None:
+        """Raise :class:`ParityError` where a check failed."""
+        if not self.passed:
+            raise ParityError(self)
+
+    def to_json(self) -> str:
+        """The whole report, JSON without NaN."""
+        return json.dumps(_finite({"passed": self.passed, **asdict(self)}), indent=2)
+
+    def __str__(self) -> str:
+        width = max(len(check.name) for check in self.checks)
+        lines = [
+            f"{'ok  ' if check.passed else 'FAIL'} {check.name:{width}}  {check.detail}"
+            for check in self.checks
+        ]
+        for flip in self.flips[:SHOWN_FLIPS]:
+            lines.append(
+                f"     flip in {flip.probe!r} row {flip.row}: {flip.model_class} → "
+                f"{flip.file_class}, margin {flip.margin:.2g} nats"
+            )
+        if len(self.flips) > SHOWN_FLIPS:
+            lines.append(f"     … {len(self.flips) - SHOWN_FLIPS} more flips in the JSON report")
+        if self.task is not None:
+            task = self.task
+            lines.append(
+                f"     {task.rows} labelled rows   accuracy {task.model_accuracy:.4f} model, "
+                f"{task.file_accuracy:.4f} file   NLL {task.model_nll:.6f} model, "
+                f"{task.file_nll:.6f} file"
+            )
+        return "\n".join([*lines, self.verdict])
+
+
+def _finite(value: Any) -> Any:
+    """The same structure with NaN and infinity as strings, which JSON can hold."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

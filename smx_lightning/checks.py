@@ -1,0 +1,57 @@
+"""Complaints about arguments and labels, made in one place and in one tone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from smx_lightning.errors import InputError
+
+
+def at_least(name: str, value: int, least: int) -> int:
+    """``value``, if it is at least ``least``."""
+    if value < least:
+        raise InputError(f"{name} must be at least {least}, got {value}")
+    return int(value)
+
+
+def non_negative(name: str, value: float) -> float:
+    """``value``, if it is finite and not below zero."""
+    if not (value >= 0 and math.isfinite(value)):
+        raise InputError(f"{name} must be a finite number of at least 0, got {value}")
+    return float(value)
+
+
+def names_of(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
+    """One name a class: those given, else the class indices."""
+    if class_names is None:
+        return [str(k) for k in range(num_classes)]
+    names = [str(name) for name in class_names]
+    if len(names) != num_classes or len(set(names)) != num_classes:
+        raise InputError(
+            f"class_names must hold {num_classes} different names, one a class, got {names}"
+        )
+    return names
+
+
+def check_threshold(threshold: float | None, num_classes: int) -> None:
+    """Complain about a γ that is no probability or has more than two classes to decide between."""
+    if threshold is not None and not (num_classes == 2 and 0 < threshold < 1):
+        raise InputError(
+            f"threshold must lie between 0 and 1 and needs num_classes=2, got "
+            f"threshold={threshold} with num_classes={num_classes}"
+        )
+
+
+def check_labels(y: Tensor, num_classes: int, where: str) -> None:
+    """Complain about class indices outside 0..num_classes - 1; ``where`` says which rows."""
+    if y.numel() == 0:
+        return
+    low, high = (int(bound) for bound in y.aminmax())
+    if low < 0 or high >= num_classes:
+        raise InputError(
+            f"labels must lie in 0..{num_classes - 1}, got {low if low < 0 else high} in the "
+            f"{where}; number the classes from 0, or give them as strings"
+        )
