@@ -22,18 +22,14 @@ class Checkpoint:
         model_class: Full name of the class that wrote it.
         hyper_parameters: Arguments of that class.
         state_dict: Parameters and buffers, on the CPU.
-        epoch: Epochs finished.
-        global_step: Optimiser steps taken.
-        metrics: Logged metrics at that time.
+        training: Epochs begun, optimiser steps and logged metrics at that time.
     """
 
     path: Path
     model_class: str
     hyper_parameters: dict[str, Any]
     state_dict: dict[str, Any]
-    epoch: int
-    global_step: int
-    metrics: dict[str, float]
+    training: dict[str, Any] | None
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -74,7 +70,5 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         model_class=written["class"],
         hyper_parameters=content.get("hyper_parameters", {}),
         state_dict=content["state_dict"],
-        epoch=content.get("epoch", 0) + 1,
-        global_step=content.get("global_step", 0),
-        metrics=written["metrics"],
+        training=written["training"],
     )

@@ -128,8 +128,8 @@ def evaluation_metrics(
     """Every scalar that describes a classifier, under names that say what they are.
 
     ``accuracy_micro`` counts rows alike, ``accuracy_macro`` counts classes alike, ``nll`` is the
-    mean negative log-likelihood in nats, ``brier`` the Brier score, ``ece`` the expected calibration
-    error over 15 bins, ``top_5_accuracy`` exists from six classes on.
+    mean negative log-likelihood in nats, ``brier`` the Brier score, ``ece`` the expected
+    calibration error over 15 bins, ``top_5_accuracy`` exists from six classes on.
 
     Args:
         num_classes: K.

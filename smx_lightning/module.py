@@ -272,14 +272,21 @@ class SoftmaxRegression(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say which class wrote the checkpoint, and what training had reached."""
-        reached = self._trainer.callback_metrics if self._trainer is not None else {}
         checkpoint[CHECKPOINT_KEY] = {
             "class": f"{type(self).__module__}.{type(self).__qualname__}",
-            "metrics": {
-                name: float(value)
-                for name, value in reached.items()
-                if not name.startswith("test/")
-            },
+            "training": self.training_summary(),
+        }
+
+    def training_summary(self) -> dict[str, Any] | None:
+        """Epochs begun, optimiser steps and logged metrics; ``None`` without a trainer."""
+        trainer = self._trainer
+        if trainer is None:
+            return None
+        metrics = sorted(trainer.callback_metrics.items())
+        return {
+            "epochs": trainer.fit_loop.epoch_progress.current.ready,
+            "steps": trainer.global_step,
+            "metrics": {name: round(float(value), 6) for name, value in metrics},
         }
 
     def to_onnx(  # type: ignore[override]  # a safer promise than Lightning's: a path, verified

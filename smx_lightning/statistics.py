@@ -33,7 +33,7 @@ def training_statistics(model: SoftmaxRegression) -> Statistics:
     trainer, num_features = model.trainer, model.num_features
     moments = Moments.empty(num_features)
     counts = torch.zeros(model.num_classes, dtype=torch.int64)
-    was_training = model.training
+    training = [module for module in model.modules() if module.training]
     model.eval()
     hidden = not trainer.is_global_zero or trainer.progress_bar_callback is None
     loader = trainer.train_dataloader
@@ -41,7 +41,8 @@ def training_statistics(model: SoftmaxRegression) -> Statistics:
         check_labels(y, model.num_classes, "training batches")
         counts += torch.bincount(y.cpu(), minlength=model.num_classes)
         moments = moments.merged(Moments.of(model.features(x.to(model.device))))
-    model.train(was_training)
+    for module in training:  # one by one: a frozen backbone was, and stays, in eval mode
+        module.training = True
 
     # float64 holds counts exactly up to 2⁵³ rows.
     share = torch.cat([moments.packed().flatten(), counts.double()]).to(model.device)

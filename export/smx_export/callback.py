@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from smx_export.convert import Export, export_copy, export_onnx, inference_copy, summary_of
+from smx_export.convert import Export, export_copy, export_onnx, inference_copy
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.checkpoint import read_checkpoint
 
@@ -52,7 +52,7 @@ class OnnxExport(Callback):
             checkpoint = read_checkpoint(best)
             model = inference_copy(pl_module)
             model.load_state_dict(checkpoint.state_dict)
-            self.export = export_copy(model, path, summary_of(checkpoint), data)
+            self.export = export_copy(model, path, checkpoint.training, data)
         else:
             self.export = export_onnx(pl_module, path, data=data)
 

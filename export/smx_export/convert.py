@@ -65,10 +65,10 @@ def export_onnx(
         ParityError: Where the file is not the model; nothing is left under ``path``.
     """
     if isinstance(model_or_checkpoint, SoftmaxRegression):
-        live, training = model_or_checkpoint, _training_of(model_or_checkpoint)
+        live, training = model_or_checkpoint, model_or_checkpoint.training_summary()
     else:
         checkpoint = read_checkpoint(model_or_checkpoint)
-        live, training = model_of(checkpoint, model_class), summary_of(checkpoint)
+        live, training = model_of(checkpoint, model_class), checkpoint.training
     return export_copy(inference_copy(live, input_shape), path, training, data)
 
 
@@ -126,24 +126,6 @@ def model_of(
             f"expected a checkpoint that fits {expected}, got: {reason}; was the class changed "
             "since it was saved?"
         ) from error
-
-
-def summary_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The training summary of a checkpoint."""
-    return _summary(checkpoint.epoch, checkpoint.global_step, checkpoint.metrics)
-
-
-def _training_of(model: SoftmaxRegression) -> dict[str, Any] | None:
-    trainer = model._trainer
-    if trainer is None:
-        return None
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return _summary(trainer.current_epoch, trainer.global_step, metrics)
-
-
-def _summary(epochs: int, steps: int, metrics: dict[str, float]) -> dict[str, Any]:
-    rounded = {name: round(value, 6) for name, value in sorted(metrics.items())}
-    return {"epochs": epochs, "steps": steps, "metrics": rounded}
 
 
 def _graph(model: SoftmaxRegression, metadata: dict[str, str]) -> onnx.ModelProto:

@@ -295,7 +295,7 @@ def _own_data(
     if y.shape != (len(x),) or y.min() < 0 or y.max() >= model.num_classes:
         raise InputError(
             f"expected one label in 0..{model.num_classes - 1} for each of {len(x)} rows, got "
-            f"shape {y.shape} from {y.min() if y.size else 'none'} to {y.max() if y.size else 'none'}"
+            f"{y.tolist() if y.size < 5 else f'{y.shape}, {y.min()} to {y.max()}'}"
         )
     return x, y
 

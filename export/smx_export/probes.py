@@ -1,9 +1,9 @@
 """The inputs on which a file and its model are compared.
 
 Random rows alone miss what matters: a wrong weight of a feature that is rarely large, a softmax
-that overflows, a bias that only shows at zero. One-hot rows look at the weights one by one: all of a
-row's products but one are exactly zero, so is their rounding error, and the tolerance shrinks to a
-few units in the last place of a single weight.
+that overflows, a bias that only shows at zero. One-hot rows look at the weights one by one: all
+of a row's products but one are exactly zero, so is their rounding error, and the tolerance shrinks
+to a few units in the last place of a single weight.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ The linear layer. A float32 dot product of n non-zero terms, summed in any order
 
 The log-softmax. ``z - log Σ exp z`` moves by at most e[k] + max e when the logits move by e, since
 log-sum-exp is 1-Lipschitz in the largest change. Its own rounding: subtracting the maximum,
-taking the logarithm and subtracting again, in whichever order, cost a few u·(|z|max + |log p|), and the
-sum of K exponentials a relative γ_K, which the logarithm turns into an absolute one:
+taking the logarithm and subtracting again, in whichever order, cost a few u·(|z|max + |log p|), and
+the sum of K exponentials a relative γ_K, which the logarithm turns into an absolute one:
 
     tolerance[k] = e[k] + max e + 4u·(|z|max + |log p[k]|) + γ_{K+8}
 """
@@ -19,7 +19,8 @@ sum of K exponentials a relative γ_K, which the logarithm turns into an absolut
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,12 +49,12 @@ class Expected(NamedTuple):
     live_tolerance: Array
 
 
-class Reference(Protocol):
+class Reference(ABC):
     """Something that knows the answers."""
 
+    @abstractmethod
     def expected(self, x: NDArray[np.float32]) -> Expected:
         """The answers to inputs (n, …)."""
-        ...
 
 
 def reference_of(model: SoftmaxRegression) -> Reference:
@@ -73,7 +74,7 @@ def log_softmax(logits: Array) -> Array:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
 
 
-class LinearReference:
+class LinearReference(Reference):
     """The plain model, computed by numpy from its arrays alone."""
 
     def __init__(self, model: SoftmaxRegression) -> None:
@@ -108,7 +109,7 @@ class LinearReference:
         return Expected(log_probs, tolerance(file), tolerance(live))
 
 
-class MeasuredReference:
+class MeasuredReference(Reference):
     """A subclass with more than the linear layer: its own copy in float64.
 
     No bound is known for a backbone, so the model's float32 rounding is measured, live against its
@@ -128,8 +129,8 @@ class MeasuredReference:
         except RuntimeError as error:
             raise InputError(
                 f"expected a model that also runs in float64, which the parity check compares "
-                f"with, got: {' '.join(str(error).split())}; features() should keep its input's dtype "
-                "(x / 255 rather than x.float() / 255)"
+                f"with, got: {' '.join(str(error).split())}; features() should keep its input's "
+                "dtype (x / 255 rather than x.float() / 255)"
             ) from error
         size = 1 + np.abs(log_probs)
         rounding = np.nanmax(np.abs(self.live(batch).double().numpy() - log_probs) / size)

@@ -24,7 +24,7 @@ from smx_lightning.errors import InputError
 
 @dataclass(frozen=True)
 class Rows(Dataset[tuple[Tensor, Tensor]]):
-    """Inputs x (n, …) and labels y (n,) int64; indexing takes one index or a list of them."""
+    """Inputs x (n, …) and labels y (n,) int64; an index, a slice or a tensor of them selects."""
 
     x: Tensor
     y: Tensor
@@ -35,8 +35,11 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
         return self.x[index], self.y[index]
 
+
+class _Sliced(Rows):
+    """Rows that answer a whole batch at once, as DataLoader asks where a data set offers it."""
+
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """A whole batch at once: what DataLoader asks for where a data set offers it."""
         return self[torch.as_tensor(indices)]
 
 
@@ -158,7 +161,8 @@ class InMemoryDataModule(LightningDataModule, ABC):
         self, rows: Rows | None, shuffle: bool = False
     ) -> DataLoader[tuple[Tensor, Tensor]]:
         assert rows is not None, "splits fills in all three"
-        return DataLoader(rows, batch_size=self.batch_size, shuffle=shuffle, collate_fn=_as_is)
+        sliced = _Sliced(rows.x, rows.y)
+        return DataLoader(sliced, batch_size=self.batch_size, shuffle=shuffle, collate_fn=_as_is)
 
 
 def _as_is(batch: Any) -> Any:

@@ -87,7 +87,8 @@ def read_idx(path: Path) -> Tensor:
     if len(raw) < 4 or raw[:2] != b"\x00\x00":
         raise InputError(
             f"expected an IDX file, which begins with two zero bytes, got "
-            f"{raw[:4].hex() or 'none'} in {path}; it may be another format, or an error page saved under this name"
+            f"{raw[:4].hex() or 'none'} in {path}; it may be another format, or an "
+            "error page saved under this name"
         )
     if raw[2] != UNSIGNED_BYTE:
         raise InputError(

@@ -1,0 +1,88 @@
+"""Fixtures that several test files share."""
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from smx_lightning import SoftmaxRegression
+from smx_lightning.data import DigitsDataModule
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def cli_folder(tmp_path, monkeypatch):
+    """An empty working folder, and a command line that pytest's own arguments do not leak into."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["smx-lightning"])
+    return tmp_path
+
+
+@pytest.fixture
+def quiet_trainer():
+    """A CPU trainer that prints and writes nothing."""
+
+    def make(**kwargs):
+        return Trainer(
+            **{
+                "accelerator": "cpu",
+                "logger": False,
+                "enable_checkpointing": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "max_epochs": 1,
+                **kwargs,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The digits data module: read once."""
+    return DigitsDataModule()
+
+
+@pytest.fixture(scope="session")
+def _training(digits, tmp_path_factory):
+    torch.manual_seed(0)
+    model = SoftmaxRegression(
+        64, 10, preprocessing="standardize", input_shape=(8, 8), class_names=digits.class_names
+    )
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_epochs=5,
+    )
+    trainer.fit(model, digits)
+    path = tmp_path_factory.mktemp("checkpoint") / "digits.ckpt"
+    trainer.save_checkpoint(path)
+    return model, path
+
+
+@pytest.fixture(scope="session")
+def trained(_training):
+    """A model trained on digits for a few epochs, with standardisation."""
+    return _training[0]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(_training):
+    """The checkpoint of ``trained``."""
+    return _training[1]
+
+
+@pytest.fixture
+def two_blobs():
+    """A binary problem (400, 5) that is not separable, float64."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 5))
+    y = (x @ np.array([1.0, -2.0, 0.5, 0.0, 0.0]) + rng.normal(size=400) > 0.3).astype(np.int64)
+    return x, y
