@@ -1,0 +1,189 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from smx_export import OnnxExport, ParityError, check_parity, convert, export_onnx
+from smx_export.files import written_whole
+from smx_export.inspect import describe
+from smx_lightning import SoftmaxRegression
+
+
+def model_of_shape(d=6, k=3, **kwargs):
+    return SoftmaxRegression(d, k, **kwargs)
+
+
+def test_the_file_keeps_the_contract(tmp_path):
+    names = ["α", "b c", '"quoted"']
+    path = export_onnx(model_of_shape(class_names=names), tmp_path / "model.onnx").path
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    proto = onnx.load(path)
+    onnx.checker.check_model(proto, full_check=True)
+    assert (proto.opset_import[0].version, proto.ir_version) == (17, 8)
+    assert [node.op_type for node in proto.graph.node] == ["Gemm", "LogSoftmax", "Softmax"]
+    session = onnxruntime.InferenceSession(path)
+    (given,) = session.get_inputs()
+    assert (given.name, given.type, given.shape) == ("input", "tensor(float)", ["batch", 6])
+    outputs = [(out.name, out.type, out.shape) for out in session.get_outputs()]
+    assert outputs == [
+        ("log_probs", "tensor(float)", ["batch", 3]),
+        ("probs", "tensor(float)", ["batch", 3]),
+    ]
+    assert json.loads(session.get_modelmeta().custom_metadata_map["class_names"]) == names
+
+
+def test_standardisation_is_folded_into_the_weights(trained, digits, tmp_path):
+    path = export_onnx(trained, tmp_path / "model.onnx").path
+    x = digits.splits.test.x
+    (log_probs,) = onnxruntime.InferenceSession(path).run(
+        ["log_probs"], {"input": x.flatten(1).numpy()}
+    )
+    np.testing.assert_allclose(log_probs, trained(x).detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(checkpoint, tmp_path):
+    first = export_onnx(checkpoint, tmp_path / "a.onnx").path.read_bytes()
+    assert export_onnx(checkpoint, tmp_path / "b.onnx").path.read_bytes() == first
+
+
+def test_the_metadata_tells_the_provenance_and_no_local_path(checkpoint, tmp_path):
+    path = export_onnx(checkpoint, tmp_path / "model.onnx").path
+    provenance = describe(path).provenance
+    assert provenance["packages"]["torch"] == torch.__version__
+    assert provenance["training"]["epochs"] == 5
+    assert "val/nll" in provenance["training"]["metrics"]
+    content = path.read_bytes()
+    assert str(checkpoint.parent).encode() not in content
+    assert str(Path(__file__).parent).encode() not in content
+
+
+@pytest.mark.parametrize("cast", ["bfloat16", "half", "double"])
+def test_any_training_precision_exports_float32(cast, tmp_path):
+    model = getattr(model_of_shape(), cast)()
+    export = export_onnx(model, tmp_path / "model.onnx")
+    assert export.report.passed
+    weight = onnx.numpy_helper.to_array(onnx.load(export.path).graph.initializer[0])
+    assert weight.dtype == np.float32
+    np.testing.assert_array_equal(weight, model.linear.weight.detach().float())
+    assert model.linear.weight.dtype == getattr(
+        torch, cast.replace("half", "float16").replace("double", "float64")
+    )
+
+
+def test_export_leaves_the_live_model_and_its_trainer_alone(digits, quiet_trainer, tmp_path):
+    model = SoftmaxRegression(64, 10, preprocessing="standardize")
+    trainer = quiet_trainer()
+    trainer.fit(model, digits)
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    export_onnx(model, tmp_path / "model.onnx")
+    assert model.trainer is trainer
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_to_onnx_is_the_safe_export(tmp_path):
+    model = model_of_shape(d=6)
+    path = model.to_onnx(tmp_path / "model.onnx", input_sample=torch.zeros(1, 2, 3))
+    assert check_parity(model, path).passed
+    assert describe(path).input_shape == [2, 3]
+
+
+def test_a_failed_check_leaves_what_was_there(tmp_path, monkeypatch):
+    path = export_onnx(model_of_shape(), tmp_path / "model.onnx").path
+    good = path.read_bytes()
+    build = convert.softmax_regression_graph
+    monkeypatch.setattr(
+        convert, "softmax_regression_graph", lambda w, b, meta: build(1.01 * w, b, meta)
+    )
+    with pytest.raises(ParityError, match="the ONNX file is not the model: log_probs") as caught:
+        export_onnx(model_of_shape(), path)
+    assert not caught.value.report.passed
+    assert path.read_bytes() == good
+    assert os.listdir(tmp_path) == ["model.onnx"]
+
+
+def test_a_crash_while_writing_leaves_what_was_there(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("good")
+
+    def crash():
+        with written_whole(path) as draft:
+            draft.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        crash()
+    assert path.read_text() == "good"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_written_files_have_ordinary_permissions(tmp_path):
+    export_onnx(model_of_shape(), tmp_path / "model.onnx")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "model.onnx").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_the_callback_exports_the_best_checkpoint_byte_for_byte(digits, quiet_trainer, tmp_path):
+    best = ModelCheckpoint(tmp_path, monitor="val/nll", filename="best")
+    onnx_export = OnnxExport(str(tmp_path / "callback.onnx"))
+    trainer = quiet_trainer(max_epochs=3, enable_checkpointing=True, callbacks=[best, onnx_export])
+    model = SoftmaxRegression(64, 10, preprocessing="standardize", input_shape=(8, 8))
+    trainer.fit(model, digits)
+    converted = export_onnx(tmp_path / "best.ckpt", tmp_path / "converted.onnx").path
+    assert onnx_export.export.path.read_bytes() == converted.read_bytes()
+    assert onnx_export.export.report.task.rows == len(digits.splits.val)
+
+
+def test_the_callback_takes_the_best_weights_and_not_the_last(digits, quiet_trainer, tmp_path):
+    """A learning rate that explodes after one epoch: the last weights are not the best ones."""
+    best = ModelCheckpoint(tmp_path, monitor="val/nll", filename="best")
+    onnx_export = OnnxExport(str(tmp_path / "model.onnx"))
+    model = SoftmaxRegression(
+        64,
+        10,
+        preprocessing="standardize",
+        lr_scheduler=lambda opt: torch.optim.lr_scheduler.LambdaLR(opt, lambda e: 1 + 1000 * e),
+    )
+    trainer = quiet_trainer(max_epochs=2, enable_checkpointing=True, callbacks=[best, onnx_export])
+    trainer.fit(model, digits)
+    assert not check_parity(model, tmp_path / "model.onnx").passed
+    loaded = SoftmaxRegression.load_from_checkpoint(tmp_path / "best.ckpt")
+    assert check_parity(loaded, tmp_path / "model.onnx").passed
+
+
+def test_without_checkpoints_the_callback_exports_the_weights_at_hand(
+    digits, quiet_trainer, tmp_path
+):
+    onnx_export = OnnxExport(str(tmp_path / "model.onnx"))
+    model = SoftmaxRegression(64, 10)
+    quiet_trainer(callbacks=[onnx_export]).fit(model, digits)
+    assert check_parity(model, tmp_path / "model.onnx").passed
+
+
+def test_a_fast_dev_run_exports_nothing(digits, quiet_trainer, tmp_path):
+    onnx_export = OnnxExport(str(tmp_path / "model.onnx"))
+    quiet_trainer(callbacks=[onnx_export], fast_dev_run=True).fit(SoftmaxRegression(64, 10), digits)
+    assert onnx_export.export is None
+    assert not os.listdir(tmp_path)
+
+
+def test_the_report_is_a_table_and_json_without_nan(trained, digits, tmp_path):
+    rows = digits.splits.test
+    report = export_onnx(trained, tmp_path / "m.onnx", data=(rows.x, rows.y)).report
+    assert "449 labelled rows" in str(report)
+    assert str(report).splitlines()[-1].startswith("parity holds on ")
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    content = json.loads(report.to_json(), parse_constant=refuse)
+    assert content["passed"] is True
+    assert content["task"]["model_accuracy"] == content["task"]["file_accuracy"]
+    with pytest.raises(AttributeError):
+        report.rows = 3
