@@ -1,15 +1,16 @@
 """Subclassing: a frozen convolution in front of softmax regression, in one small method.
 
-The backbone here is random, as in a scattering of fixed filters: nothing is downloaded. A pretrained
-one goes into its place unchanged.
+The backbone here is random, as in a scattering of fixed filters: nothing is downloaded. A
+pretrained one goes into its place unchanged.
 """
 
 import torch
 from lightning.pytorch import Trainer
+from torch import Tensor, nn
+
 from smx_export import export_onnx
 from smx_lightning import SoftmaxRegression
 from smx_lightning.data import DigitsDataModule
-from torch import Tensor, nn
 
 
 class ConvProbe(SoftmaxRegression):

@@ -4,9 +4,10 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from sklearn.datasets import load_wine
+from torch.utils.data import DataLoader, TensorDataset, random_split
+
 from smx_export import OnnxExport
 from smx_lightning import SoftmaxRegression
-from torch.utils.data import DataLoader, TensorDataset, random_split
 
 wine = load_wine()
 dataset = TensorDataset(torch.tensor(wine.data).float(), torch.tensor(wine.target))

@@ -1,6 +1,7 @@
 """From data to a verified file: the quick start of the README."""
 
 from lightning.pytorch import Trainer
+
 from smx_export import export_onnx
 from smx_export.runtime import OnnxClassifier
 from smx_lightning import SoftmaxRegression

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+
 from smx_lightning import SoftmaxRegression
 from smx_lightning.data import DigitsDataModule
 

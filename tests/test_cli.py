@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+
 from smx_export import convert
 from smx_export.__main__ import main as smx_export
 from smx_lightning.cli import main as smx_lightning

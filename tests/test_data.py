@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from smx_lightning.data import DigitsDataModule, IdxDataModule, NpzDataModule
 from smx_lightning.data.split import stratified_split
 

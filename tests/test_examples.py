@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from smx_export import export_onnx
 from smx_export.runtime import OnnxClassifier
 from smx_lightning.cli import main as smx_lightning

@@ -1,5 +1,4 @@
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,15 @@ import onnxruntime
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+
 from smx_export import OnnxExport, ParityError, check_parity, convert, export_onnx
 from smx_export.files import written_whole
 from smx_export.inspect import describe
 from smx_lightning import SoftmaxRegression
+
+
+def names(folder):
+    return [file.name for file in folder.iterdir()]
 
 
 def model_of_shape(d=6, k=3, **kwargs):
@@ -19,9 +23,9 @@ def model_of_shape(d=6, k=3, **kwargs):
 
 
 def test_the_file_keeps_the_contract(tmp_path):
-    names = ["α", "b c", '"quoted"']
-    path = export_onnx(model_of_shape(class_names=names), tmp_path / "model.onnx").path
-    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    classes = ["α", "b c", '"quoted"']
+    path = export_onnx(model_of_shape(class_names=classes), tmp_path / "model.onnx").path
+    assert names(tmp_path) == ["model.onnx"]
     proto = onnx.load(path)
     onnx.checker.check_model(proto, full_check=True)
     assert (proto.opset_import[0].version, proto.ir_version) == (17, 8)
@@ -34,7 +38,7 @@ def test_the_file_keeps_the_contract(tmp_path):
         ("log_probs", "tensor(float)", ["batch", 3]),
         ("probs", "tensor(float)", ["batch", 3]),
     ]
-    assert json.loads(session.get_modelmeta().custom_metadata_map["class_names"]) == names
+    assert json.loads(session.get_modelmeta().custom_metadata_map["class_names"]) == classes
 
 
 def test_standardisation_is_folded_into_the_weights(trained, digits, tmp_path):
@@ -105,7 +109,7 @@ def test_a_failed_check_leaves_what_was_there(tmp_path, monkeypatch):
         export_onnx(model_of_shape(), path)
     assert not caught.value.report.passed
     assert path.read_bytes() == good
-    assert os.listdir(tmp_path) == ["model.onnx"]
+    assert names(tmp_path) == ["model.onnx"]
 
 
 def test_a_crash_while_writing_leaves_what_was_there(tmp_path):
@@ -120,7 +124,7 @@ def test_a_crash_while_writing_leaves_what_was_there(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         crash()
     assert path.read_text() == "good"
-    assert os.listdir(tmp_path) == ["file"]
+    assert names(tmp_path) == ["file"]
 
 
 def test_written_files_have_ordinary_permissions(tmp_path):
@@ -170,7 +174,7 @@ def test_a_fast_dev_run_exports_nothing(digits, quiet_trainer, tmp_path):
     onnx_export = OnnxExport(str(tmp_path / "model.onnx"))
     quiet_trainer(callbacks=[onnx_export], fast_dev_run=True).fit(SoftmaxRegression(64, 10), digits)
     assert onnx_export.export is None
-    assert not os.listdir(tmp_path)
+    assert not names(tmp_path)
 
 
 def test_the_report_is_a_table_and_json_without_nan(trained, digits, tmp_path):

@@ -8,10 +8,11 @@ from lightning.pytorch import Trainer
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from smx_lightning import Prediction, SoftmaxRegression
-from smx_lightning.checkpoint import read_checkpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from smx_lightning import Prediction, SoftmaxRegression
+from smx_lightning.checkpoint import read_checkpoint
 
 
 def fit_exactly(model, x, y):

@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.preprocessing import StandardScaler
-from smx_lightning import SoftmaxRegression
-from smx_lightning.preprocessing import Moments, Preprocessing
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from smx_lightning import SoftmaxRegression
+from smx_lightning.preprocessing import Moments, Preprocessing
 
 rows = hnp.arrays(
     np.float64,

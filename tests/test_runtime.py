@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from smx_export import export_onnx
 from smx_export.runtime import OnnxClassifier
 from smx_lightning import SoftmaxRegression

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassF1Score
+
 from smx_export import export_onnx
 from smx_export.runtime import OnnxClassifier
 from smx_lightning import SoftmaxRegression
-from torch import nn
-from torch.nn import functional as F
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassF1Score
 
 
 class Backbone(SoftmaxRegression):
@@ -27,7 +27,7 @@ class Backbone(SoftmaxRegression):
 
 class Smoothed(SoftmaxRegression):
     def loss(self, log_probs, y):
-        return F.cross_entropy(log_probs, y, label_smoothing=0.1)
+        return nn.functional.cross_entropy(log_probs, y, label_smoothing=0.1)
 
 
 class Scored(SoftmaxRegression):

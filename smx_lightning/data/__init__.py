@@ -1,6 +1,6 @@
 """Data modules that know their number of features, classes and class names."""
 
-from smx_lightning.data.base import InMemoryDataModule, Rows, Splits
+from smx_lightning.data.base import InMemoryDataModule, Loaded, Rows, Splits
 from smx_lightning.data.digits import DigitsDataModule
 from smx_lightning.data.idx import IdxDataModule
 from smx_lightning.data.npz import NpzDataModule
@@ -9,6 +9,7 @@ __all__ = [
     "DigitsDataModule",
     "IdxDataModule",
     "InMemoryDataModule",
+    "Loaded",
     "NpzDataModule",
     "Rows",
     "Splits",

@@ -44,13 +44,23 @@ class _Sliced(Rows):
 
 
 @dataclass(frozen=True)
-class Splits:
+class Loaded:
     """What :meth:`InMemoryDataModule.load` returns; a missing split is cut from ``train``."""
 
     train: Rows
     class_names: tuple[str, ...]
     val: Rows | None = None
     test: Rows | None = None
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The checked data in all three splits."""
+
+    train: Rows
+    val: Rows
+    test: Rows
+    class_names: tuple[str, ...]
 
 
 class InMemoryDataModule(LightningDataModule, ABC):
@@ -87,7 +97,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
         self.seed = seed
 
     @abstractmethod
-    def load(self) -> Splits:
+    def load(self) -> Loaded:
         """Read the data set. Called once, when something first needs it."""
 
     @cached_property
@@ -106,7 +116,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
                 _check(name, rows, num_classes, given.train.x.shape[1:])
         train, test = self._split_off(given.train, given.test, self.test_fraction, "test")
         train, val = self._split_off(train, given.val, self.val_fraction, "val")
-        return Splits(train, given.class_names, val, test)
+        return Splits(train, val, test, given.class_names)
 
     def _split_off(
         self, train: Rows, given: Rows | None, fraction: float, name: str
@@ -157,10 +167,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
         """The test rows in order."""
         return self.test_dataloader()
 
-    def _loader(
-        self, rows: Rows | None, shuffle: bool = False
-    ) -> DataLoader[tuple[Tensor, Tensor]]:
-        assert rows is not None, "splits fills in all three"
+    def _loader(self, rows: Rows, shuffle: bool = False) -> DataLoader[tuple[Tensor, Tensor]]:
         sliced = _Sliced(rows.x, rows.y)
         return DataLoader(sliced, batch_size=self.batch_size, shuffle=shuffle, collate_fn=_as_is)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from smx_lightning.data.base import InMemoryDataModule, Rows, Splits
+from smx_lightning.data.base import InMemoryDataModule, Loaded, Rows
 
 
 class DigitsDataModule(InMemoryDataModule):
@@ -26,11 +26,11 @@ class DigitsDataModule(InMemoryDataModule):
     ) -> None:
         super().__init__(batch_size, val_fraction, test_fraction, seed)
 
-    def load(self) -> Splits:
+    def load(self) -> Loaded:
         """Read the file that scikit-learn ships."""
         from sklearn.datasets import load_digits  # takes a second: only where digits are used
 
         digits = load_digits()
         x = torch.from_numpy(digits.images).float()
         y = torch.from_numpy(digits.target).long()
-        return Splits(Rows(x, y), tuple(str(name) for name in digits.target_names))
+        return Loaded(Rows(x, y), tuple(str(name) for name in digits.target_names))

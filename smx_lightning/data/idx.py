@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smx_lightning.data.base import InMemoryDataModule, Rows, Splits
+from smx_lightning.data.base import InMemoryDataModule, Loaded, Rows
 from smx_lightning.errors import InputError
 
 UNSIGNED_BYTE = 0x08
@@ -49,7 +49,7 @@ class IdxDataModule(InMemoryDataModule):
         self.path = Path(path)
         self.given_names = class_names
 
-    def load(self) -> Splits:
+    def load(self) -> Loaded:
         """Read the four files."""
         train, test = (
             Rows(
@@ -63,7 +63,7 @@ class IdxDataModule(InMemoryDataModule):
                 f"expected labels of shape (n,) in {self.path}, n > 0, got {tuple(train.y.shape)}"
             )
         names = self.given_names or [str(k) for k in range(int(train.y.max()) + 1)]
-        return Splits(train, tuple(names), test=test)
+        return Loaded(train, tuple(names), test=test)
 
     def _find(self, name: str) -> Path:
         for candidate in (self.path / name, self.path / f"{name}.gz"):

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smx_lightning.data.base import InMemoryDataModule, Rows, Splits
+from smx_lightning.data.base import InMemoryDataModule, Loaded, Rows
 from smx_lightning.errors import InputError
 
 SPLITS = {"train": ("x", "y"), "val": ("x_val", "y_val"), "test": ("x_test", "y_test")}
@@ -46,7 +46,7 @@ class NpzDataModule(InMemoryDataModule):
         self.path = Path(path)
         self.given_names = class_names
 
-    def load(self) -> Splits:
+    def load(self) -> Loaded:
         """Read and check the file."""
         arrays = read_npz(self.path)
         names = self.given_names or _class_names(arrays["y"], self.path)
@@ -55,7 +55,7 @@ class NpzDataModule(InMemoryDataModule):
             for split, (x, y) in SPLITS.items()
             if x in arrays
         }
-        return Splits(class_names=tuple(names), **rows)
+        return Loaded(class_names=tuple(names), **rows)
 
 
 def read_npz(path: str | Path) -> dict[str, NDArray[np.generic]]:

@@ -1,0 +1,1 @@
+"""Side-by-side comparisons; results stand in README.md beside this file."""
