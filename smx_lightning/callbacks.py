@@ -7,11 +7,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from smx_lightning.errors import InputError
 from smx_lightning.module import Prediction, SoftmaxRegression
+
+
+class ConfusionCsv(Callback):
+    """Write the confusion matrix of a test as a CSV file: a row a label, a column a prediction.
+
+    Args:
+        path: The file; ``confusion_matrix.csv`` in the run's log folder by default.
+
+    Attributes:
+        written: The file of the last test, or ``None``.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path
+        self.written: Path | None = None
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the counts, on rank zero."""
+        if not trainer.is_global_zero:
+            return
+        model = _softmax_regression(self, pl_module)
+        header = ["label", *(f"predicted {name}" for name in model.class_names)]
+        counts = model.confusion_matrix.tolist()
+        rows = [[name, *row] for name, row in zip(model.class_names, counts, strict=True)]
+        self.written = _write_csv(trainer, self.path, "confusion_matrix.csv", [header, *rows])
 
 
 class PredictionsCsv(BasePredictionWriter):
@@ -37,22 +62,27 @@ class PredictionsCsv(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         """Write all batches in order."""
-        if not isinstance(pl_module, SoftmaxRegression):
-            raise InputError(
-                f"PredictionsCsv expected a SoftmaxRegression or a subclass, got "
-                f"{type(pl_module).__name__}"
-            )
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        path = Path(self.path) if self.path else folder / "predictions.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        names = pl_module.class_names
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["row", "class", *(f"p({name})" for name in names)])
-            row = 0
-            for prediction in predictions:
-                label, probs = Prediction(*prediction)
-                for k, p in zip(label.tolist(), probs.tolist(), strict=True):
-                    writer.writerow([row, names[k], *(f"{value:.7g}" for value in p)])
-                    row += 1
-        self.written = path
+        names = _softmax_regression(self, pl_module).class_names
+        rows: list[list[Any]] = [["row", "class", *(f"p({name})" for name in names)]]
+        for prediction in predictions:
+            label, probs = Prediction(*prediction)
+            for k, p in zip(label.tolist(), probs.tolist(), strict=True):
+                rows.append([len(rows) - 1, names[k], *(f"{value:.7g}" for value in p)])
+        self.written = _write_csv(trainer, self.path, "predictions.csv", rows)
+
+
+def _softmax_regression(callback: Callback, module: LightningModule) -> SoftmaxRegression:
+    if not isinstance(module, SoftmaxRegression):
+        raise InputError(
+            f"{type(callback).__name__} expected a SoftmaxRegression or a subclass, got "
+            f"{type(module).__name__}; take the callback out for other modules"
+        )
+    return module
+
+
+def _write_csv(trainer: Trainer, path: str | None, name: str, rows: list[list[Any]]) -> Path:
+    target = Path(path or Path(trainer.log_dir or trainer.default_root_dir) / name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return target

@@ -22,7 +22,7 @@ class Checkpoint:
         model_class: Full name of the class that wrote it.
         hyper_parameters: Arguments of that class.
         state_dict: Parameters and buffers, on the CPU.
-        training: Epochs begun, optimiser steps and logged metrics at that time.
+        training: Epochs begun, steps taken and held-out metrics at that time.
     """
 
     path: Path

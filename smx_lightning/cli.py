@@ -21,7 +21,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from smx_lightning.callbacks import PredictionsCsv
+from smx_lightning.callbacks import ConfusionCsv, PredictionsCsv
 from smx_lightning.checkpoint import read_checkpoint
 from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
@@ -42,6 +42,7 @@ class SmxCLI(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(importlib.import_module(EXPORTER).OnnxExport, "onnx")
+        parser.add_lightning_class_args(ConfusionCsv, "confusion")
         parser.add_lightning_class_args(PredictionsCsv, "predictions")
         parser.set_defaults(
             {
@@ -116,6 +117,8 @@ class SmxCLI(LightningCLI):
             for name in sorted(measured)
             if name.startswith(f"{stage}/")
         }
+        if stage == "test":
+            lines["confusion matrix"] = os.path.relpath(self._callback(ConfusionCsv).written)
         if checkpoint:
             lines["checkpoint"] = os.path.relpath(checkpoint)
             export = self._callback(importlib.import_module(EXPORTER).OnnxExport).export

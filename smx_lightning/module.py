@@ -278,16 +278,18 @@ class SoftmaxRegression(LightningModule):
         }
 
     def training_summary(self) -> dict[str, Any] | None:
-        """Epochs begun, optimiser steps and logged metrics; ``None`` without a trainer."""
+        """Epochs begun, steps taken, finite metrics of held-out rows; ``None`` without a trainer."""
         trainer = self._trainer
         if trainer is None:
             return None
-        metrics = sorted(trainer.callback_metrics.items())
-        return {
-            "epochs": trainer.fit_loop.epoch_progress.current.ready,
-            "steps": trainer.global_step,
-            "metrics": {name: round(float(value), 6) for name, value in metrics},
+        # Not the training metrics: while a checkpoint is saved they are the epoch before's.
+        held_out = {
+            name: round(float(value), 6)
+            for name, value in sorted(trainer.callback_metrics.items())
+            if name.startswith(("val/", "test/")) and torch.isfinite(value)
         }
+        epochs = trainer.fit_loop.epoch_progress.current.ready
+        return {"epochs": epochs, "steps": trainer.global_step, "metrics": held_out}
 
     def to_onnx(  # type: ignore[override]  # a safer promise than Lightning's: a path, verified
         self, file_path: str | Path, input_sample: Tensor | None = None, **kwargs: Any

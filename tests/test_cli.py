@@ -57,7 +57,10 @@ def test_validate_test_and_predict_take_a_checkpoint(run, cli_folder, capsys):
     assert "val accuracy micro" in capsys.readouterr().out
     assert smx_lightning(["test", checkpoint, *SHORT]) == 0
     tested = capsys.readouterr().out
-    assert re.search(r"test accuracy micro +0\.\d{4}", tested)
+    accuracy = float(re.search(r"test accuracy micro +(0\.\d{4})", tested)[1])
+    confusion = re.search(r"confusion matrix +(\S+)", tested)[1]
+    counts = np.loadtxt(confusion, delimiter=",", skiprows=1, usecols=range(1, 11))
+    assert counts.trace() / counts.sum() == pytest.approx(accuracy, abs=1e-4)
     assert smx_lightning(["predict", checkpoint, *SHORT]) == 0
     (line,) = (row for row in capsys.readouterr().out.splitlines() if "predictions" in row)
     with Path(line.split()[-1]).open() as file:
