@@ -29,8 +29,8 @@ from smx_lightning import metrics
 from smx_lightning.checks import at_least, check_labels, check_threshold, names_of, non_negative
 from smx_lightning.class_weight import ClassWeight, class_weights
 from smx_lightning.errors import InputError
+from smx_lightning.fitting import training_statistics
 from smx_lightning.preprocessing import Method, Preprocessing
-from smx_lightning.statistics import training_statistics
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -278,7 +278,7 @@ class SoftmaxRegression(LightningModule):
         }
 
     def training_summary(self) -> dict[str, Any] | None:
-        """Epochs begun, steps taken, finite metrics of held-out rows; ``None`` without a trainer."""
+        """Epochs begun, steps taken, finite held-out metrics; ``None`` without a trainer."""
         trainer = self._trainer
         if trainer is None:
             return None

@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from smx_export import OnnxExport, ParityError, check_parity, convert, export_onnx
+from smx_export.describe import describe
 from smx_export.files import written_whole
-from smx_export.inspect import describe
 from smx_lightning import SoftmaxRegression
 
 

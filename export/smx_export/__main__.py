@@ -120,7 +120,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from smx_export.inspect import describe
+    from smx_export.describe import describe
 
     description = describe(args.file)
     print(json.dumps(description.to_dict(), indent=2) if args.json else description)
