@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from smx_lightning.errors import InputError
+from smx_lightning.files import written_whole
 from smx_lightning.module import Prediction, SoftmaxRegression
 
 
@@ -83,6 +84,6 @@ def _softmax_regression(callback: Callback, module: LightningModule) -> SoftmaxR
 def _write_csv(trainer: Trainer, path: str | None, name: str, rows: list[list[Any]]) -> Path:
     target = Path(path or Path(trainer.log_dir or trainer.default_root_dir) / name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(target) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     return target

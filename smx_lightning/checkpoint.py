@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,16 @@ import torch
 
 from smx_lightning.errors import InputError
 from smx_lightning.module import CHECKPOINT_KEY
+
+UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    KeyError,
+    ValueError,
+    AttributeError,
+)
 
 
 @dataclass(frozen=True)
@@ -43,24 +54,24 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise InputError(f"expected a checkpoint at {path}, found none; check the path")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except UNREADABLE as error:
+        if not (isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path)):
+            raise InputError(
+                f"expected a Lightning checkpoint at {path}, got a file that torch cannot read; it "
+                "may be truncated or of another kind"
+            ) from error
         raise InputError(
             f"expected a checkpoint of plain data at {path}, got a file that torch will not load "
             "without running code from it; save it again with smx_lightning, or keep objects out "
             "of save_hyperparameters"
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"expected a Lightning checkpoint at {path}, got a file that torch cannot read; it may "
-            "be truncated or of another kind"
-        ) from error
-    if not isinstance(content, dict) or "state_dict" not in content:
+    if not (isinstance(content, dict) and isinstance(content.get("state_dict"), dict)):
         raise InputError(
             f"expected a Lightning checkpoint at {path}, got a torch file without a state_dict; "
             "save one with trainer.save_checkpoint"
         )
     written = content.get(CHECKPOINT_KEY)
-    if not isinstance(written, dict):
+    if not isinstance(written, dict) or not {"class", "training"} <= written.keys():
         raise InputError(
             f"expected a checkpoint of SoftmaxRegression or a subclass at {path}, got one of "
             "another module; export it with the tools of its own project"

@@ -46,8 +46,14 @@ def check_threshold(threshold: float | None, num_classes: int) -> None:
 
 
 def check_labels(y: Tensor, num_classes: int, where: str) -> None:
-    """Complain about class indices outside 0..num_classes - 1; ``where`` says which rows."""
-    if y.numel() == 0:
+    """Complain about labels that are no class indices (n,); ``where`` says which rows."""
+    if y.ndim != 1 or y.is_floating_point():
+        raise InputError(
+            f"labels must be integers of shape (n,), got {str(y.dtype).removeprefix('torch.')} of "
+            f"shape {tuple(y.shape)} in the {where}; give one class index a row, y.argmax(1) where "
+            "they are one-hot"
+        )
+    if y.numel() == 0 or y.device.type != "cpu":  # elsewhere looking would wait for the device
         return
     low, high = (int(bound) for bound in y.aminmax())
     if low < 0 or high >= num_classes:

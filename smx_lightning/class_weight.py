@@ -39,7 +39,12 @@ def class_weights(given: ClassWeight, class_names: Sequence[str]) -> Normal:
                 f"class_weight names the unknown class {unknown[0]!r}; expected some of: {known}"
             )
         given = [given.get(name, 1.0) for name in class_names]
-    weights = [float(weight) for weight in given]
+    try:
+        weights = [float(weight) for weight in given]
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"class_weight must hold positive, finite weights, got {given!r}"
+        ) from error
     if len(weights) != len(class_names):
         raise InputError(
             f"class_weight must hold {len(class_names)} weights, one a class, got {len(weights)}"

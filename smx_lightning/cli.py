@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from smx_lightning.callbacks import ConfusionCsv, PredictionsCsv
 from smx_lightning.checkpoint import read_checkpoint
@@ -31,6 +32,22 @@ DONE, PARITY_FAILED, BAD_INPUT = 0, 1, 2
 FROM_DATA = ("num_features", "num_classes", "class_names", "input_shape")
 BAD_INPUT_ERRORS = (InputError, MisconfigurationException, OSError)
 EXPORTER = "smx_export"  # named, not imported: training knows nothing of ONNX
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Lightning's own, whose refusal to overwrite is the user's to resolve."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the configuration in the log folder."""
+        try:
+            super().setup(trainer, pl_module, stage)
+        except RuntimeError as error:
+            if "to NOT exist" not in str(error):
+                raise
+            raise InputError(
+                f"expected no {self.config_filename} of an earlier run in {trainer.log_dir}; move "
+                "it away, or train with a logger, which gives every run a folder of its own"
+            ) from error
 
 
 class SmxCLI(LightningCLI):
@@ -62,8 +79,14 @@ class SmxCLI(LightningCLI):
 
         Lightning's own version fails on arguments that are linked to the data.
         """
-        section = self.config[self.config.subcommand]
+        subcommand = self.config.subcommand
+        section = self.config[subcommand]
         path = section.get("ckpt_path")
+        if not path and subcommand != "fit":
+            raise InputError(
+                f"{subcommand} needs the checkpoint of a trained model, got none; name it with "
+                "--ckpt_path"
+            )
         if not path or path in ("best", "last", "hpc", "registry"):
             return
         hparams = dict(read_checkpoint(path).hyper_parameters)
@@ -71,9 +94,7 @@ class SmxCLI(LightningCLI):
         class_path = hparams.pop("_class_path", section.model.class_path)
         init_args = {key: value for key, value in hparams.items() if key not in FROM_DATA}
         model = {"class_path": class_path, "init_args": init_args}
-        self.config = self.parser.parse_object(
-            {self.config.subcommand: {"model": model}}, self.config
-        )
+        self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)
 
     def after_fit(self) -> None:
         """Test the best checkpoint and say what was made."""
@@ -131,11 +152,11 @@ class SmxCLI(LightningCLI):
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     _quieten()
-    parity_error: type[Exception] = importlib.import_module(EXPORTER).ParityError
     try:
         SmxCLI(
             SoftmaxRegression,
             InMemoryDataModule,
+            save_config_callback=_SaveConfig,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
@@ -147,25 +168,36 @@ def main(args: Sequence[str] | None = None) -> int:
             args=None if args is None else list(args),
         )
     except Exception as error:
-        code, cause = _blame(error, parity_error)
+        code, cause = _blame(error)
         if code is None:
             raise
-        print(f"smx-lightning: {' '.join(str(cause).split())}", file=sys.stderr)
+        print(f"smx-lightning: {' '.join(_sentence(cause).split())}", file=sys.stderr)
         return code
     return DONE
 
 
-def _blame(
-    error: BaseException | None, parity_error: type[Exception]
-) -> tuple[int | None, BaseException | None]:
+def _blame(error: BaseException) -> tuple[int | None, BaseException]:
     """Exit code and cause where the user's input is to blame; the parser wraps what it catches."""
-    while error is not None:
-        if isinstance(error, parity_error):
+    exporter = importlib.import_module(EXPORTER)
+    root: BaseException | None = error
+    while root is not None:
+        error = root
+        if isinstance(error, exporter.ParityError):
             return PARITY_FAILED, error
-        if isinstance(error, BAD_INPUT_ERRORS):
+        if isinstance(error, (*BAD_INPUT_ERRORS, exporter.FileError)):
             return BAD_INPUT, error
-        error = error.__cause__ or error.__context__
-    return None, None
+        root = error.__cause__ or error.__context__
+    # Lightning's and torch's own complaints about an argument: no accelerator, no learning rate.
+    return BAD_INPUT if isinstance(error, ValueError) else None, error
+
+
+def _sentence(cause: BaseException) -> str:
+    if not isinstance(cause, OSError):
+        return str(cause)
+    return (
+        f"expected to read and write {cause.filename or 'files'}, got: {cause.strerror or cause}; "
+        "check the path, its permissions and the room on the disk"
+    )
 
 
 def _quieten() -> None:

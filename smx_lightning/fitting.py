@@ -40,7 +40,7 @@ def training_statistics(model: SoftmaxRegression) -> Statistics:
     for x, y in tqdm(loader, "Fitting preprocessing", leave=False, delay=1, disable=hidden):
         check_labels(y, model.num_classes, "training batches")
         counts += torch.bincount(y.cpu(), minlength=model.num_classes)
-        moments = moments.merged(Moments.of(model.features(x.to(model.device))))
+        moments = moments.merged(Moments.of(model.checked_features(x.to(model.device))))
     for module in training:  # one by one: a frozen backbone was, and stays, in eval mode
         module.training = True
 

@@ -135,6 +135,11 @@ class SoftmaxRegression(LightningModule):
         The default unrolls raw pixels. Override it to put a backbone in front; standardisation and
         the linear layer follow by themselves.
         """
+        if x.ndim < 2:
+            raise InputError(
+                f"expected inputs of shape (batch, …), got {tuple(x.shape)}; add a batch dimension "
+                "with x[None]"
+            )
         return x.flatten(1)
 
     def loss(
@@ -181,16 +186,21 @@ class SoftmaxRegression(LightningModule):
         Whatever the precision around it, the linear layer and the log-softmax run in float32 or
         wider: float16 overflows at logits of 65504, and a bfloat16 log-softmax sums to .993–1.013.
         """
+        x = self.checked_features(x)
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self.head(x)
+        return self.head(x)
+
+    def checked_features(self, x: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "batch features"]:
+        """What :meth:`features` answers, if it has ``num_features`` entries a row."""
         x = self.features(x)
         if x.ndim != 2 or x.shape[1] != self.num_features:
             raise InputError(
                 f"expected {self.num_features} features a row, got {math.prod(x.shape[1:])} "
                 f"(shape {tuple(x.shape)}); num_features must match the data"
             )
-        if torch.is_autocast_enabled(x.device.type):
-            with torch.autocast(x.device.type, enabled=False):
-                return self.head(x)
-        return self.head(x)
+        return x
 
     def head(self, x: Shaped[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
         """Feature vectors → log-probabilities: standardisation, linear layer, log-softmax."""
@@ -277,6 +287,24 @@ class SoftmaxRegression(LightningModule):
             "training": self.training_summary(),
         }
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Complain about a checkpoint of another problem: its weights would fit badly, or fit."""
+        weight = checkpoint["state_dict"].get("smx.0.weight", self.linear.weight)
+        if weight.shape != self.linear.weight.shape:
+            num_classes, num_features = weight.shape
+            raise InputError(
+                f"expected a checkpoint of {self.num_features} features and {self.num_classes} "
+                f"classes, as the data has, got one of {num_features} features and {num_classes} "
+                "classes; take the data it was trained on"
+            )
+        names = list(self.class_names)
+        saved = checkpoint.get("hyper_parameters", {}).get("class_names") or names
+        if list(saved) != names:
+            raise InputError(
+                f"expected a checkpoint of the classes {names}, as the data has, got one of "
+                f"{saved}; take the data it was trained on, or name its classes alike"
+            )
+
     def training_summary(self) -> dict[str, Any] | None:
         """Epochs begun, steps taken, finite held-out metrics; ``None`` without a trainer."""
         trainer = self._trainer
@@ -312,8 +340,7 @@ class SoftmaxRegression(LightningModule):
     def _score(self, batch: Any, stage: str) -> tuple[Tensor, Tensor]:
         """Log-probabilities and labels of a batch, added to the metrics of the stage."""
         x, y = batch
-        if y.device.type == "cpu":  # elsewhere looking would wait for the device
-            check_labels(y, self.num_classes, f"{stage} batches")
+        check_labels(y, self.num_classes, f"{stage} batches")
         log_probs = self(x)
         self._stage_metrics(stage).update(log_probs.detach(), y)
         return log_probs, y

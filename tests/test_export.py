@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from smx_export import OnnxExport, ParityError, check_parity, convert, export_onnx
 from smx_export.describe import describe
-from smx_export.files import written_whole
 from smx_lightning import SoftmaxRegression
+from smx_lightning.files import written_whole
 
 
 def names(folder):

@@ -12,7 +12,8 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -100,10 +101,10 @@ def _convert(args: argparse.Namespace) -> int:
     from smx_export.convert import export_onnx
 
     data = _data(args.checkpoint, args.data)
-    export = export_onnx(
-        args.checkpoint, args.output, model_class=_model_class(args.model_class), data=data
-    )
-    _report(export.report, args.json)
+    model_class = _model_class(args.model_class)
+    with _report_to(args.json) as report:  # first of all: a report that cannot be kept ends it
+        export = export_onnx(args.checkpoint, args.output, model_class=model_class, data=data)
+        report(export.report)
     print(f"wrote {export.path} ({export.path.stat().st_size:,} bytes)")
     return DONE
 
@@ -114,9 +115,10 @@ def _verify(args: argparse.Namespace) -> int:
     from smx_lightning.checkpoint import read_checkpoint
 
     model = model_of(read_checkpoint(args.checkpoint), _model_class(args.model_class))
-    report = check_parity(model, args.file, _data(args.checkpoint, args.data))
-    _report(report, args.json)
-    return DONE if report.passed else PARITY_FAILED
+    with _report_to(args.json) as report:
+        found = check_parity(model, args.file, _data(args.checkpoint, args.data))
+        report(found)
+    return DONE if found.passed else PARITY_FAILED
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -127,14 +129,22 @@ def _inspect(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _report(report: ParityReport, path: str | None) -> None:
-    print(report)
-    if path is not None:
-        from smx_export.files import written_whole
+@contextmanager
+def _report_to(path: str | None) -> Iterator[Callable[[ParityReport], None]]:
+    """A function that prints a report, and keeps it as JSON where there is a path for it."""
+    if path is None:
+        yield print
+        return
+    from smx_lightning.files import written_whole
 
-        with written_whole(path) as draft:
-            draft.write_text(report.to_json() + "\n", encoding="utf-8")
-        print(f"wrote {path}")
+    with written_whole(path) as draft:
+
+        def report(found: ParityReport) -> None:
+            print(found)
+            draft.write_text(found.to_json() + "\n", encoding="utf-8")
+
+        yield report
+    print(f"wrote {path}")
 
 
 def _data(checkpoint: str, path: str | None) -> Data | None:
@@ -158,7 +168,7 @@ def _model_class(name: str | None) -> type[SoftmaxRegression]:
     sys.path.insert(0, os.curdir)  # as python -m does: the user's own modules lie here
     try:
         found: Any = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise InputError(
             f"expected --model-class MODULE:CLASS, got {name!r} ({error}); run where MODULE can be "
             "imported"

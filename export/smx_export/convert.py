@@ -13,13 +13,13 @@ import onnx
 
 from smx_export.contract import CLASS_NAMES, INPUT_SHAPE, PROVENANCE, THRESHOLD
 from smx_export.errors import ParityError
-from smx_export.files import written_whole
 from smx_export.graph import softmax_regression_graph
 from smx_export.linear import is_linear
 from smx_export.parity import Data, check_parity
 from smx_export.report import ParityReport
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.checkpoint import Checkpoint, read_checkpoint
+from smx_lightning.files import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,13 +60,17 @@ def export_onnx(
         The path and the parity report.
 
     Raises:
-        InputError: For a checkpoint that cannot be used.
-        FileError: For a path that cannot be written.
+        InputError: For a checkpoint that cannot be used, or a path that cannot be written.
         ParityError: Where the file is not the model; nothing is left under ``path``.
     """
     if isinstance(model_or_checkpoint, SoftmaxRegression):
         live, training = model_or_checkpoint, model_or_checkpoint.training_summary()
     else:
+        if Path(path).resolve() == Path(model_or_checkpoint).resolve():
+            raise InputError(
+                f"expected another file than the checkpoint {model_or_checkpoint} to write to; "
+                "choose another name"
+            )
         checkpoint = read_checkpoint(model_or_checkpoint)
         live, training = model_of(checkpoint, model_class), checkpoint.training
     return export_copy(inference_copy(live, input_shape), path, training, data)
@@ -97,6 +101,12 @@ def inference_copy(
     if input_shape is not None:
         detached.input_shape = tuple(input_shape)
     shipped = detached.cpu().float().eval()
+    for name, parameter in shipped.named_parameters():
+        if not parameter.isfinite().all():
+            raise InputError(
+                f"expected finite weights, got NaN or infinity in {name}; train the model again, "
+                "with a lower learning rate or standardised features"
+            )
     return shipped.requires_grad_(False)
 
 

@@ -1,10 +1,8 @@
-"""Reading ONNX files that nobody vouches for, and writing files that are whole or absent."""
+"""Reading ONNX files that nobody vouches for."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import onnx
@@ -12,36 +10,6 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import uses_external_data
 
 from smx_export.errors import FileError
-
-
-@contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to; moved into place at the end, removed on any error.
-
-    The data is on disk before the move, so neither a crash nor a failed check leaves a broken file
-    under the final name, and what was there before survives.
-
-    Raises:
-        FileError: Where the folder is missing or cannot be written to.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise FileError(f"expected a file name to write to, got the folder {path}; add a name")
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.touch()
-        yield draft
-        with draft.open("rb+") as file:
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise FileError(
-            f"expected to write {path}, got: {error.strerror or error}; choose a folder that "
-            "exists, is writable and has room"
-        ) from error
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
 
 
 def read_onnx(path: str | Path) -> onnx.ModelProto:
@@ -64,7 +32,7 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
         raise FileError(
             f"expected an ONNX model at {path}, got a file without a graph; export it again"
         )
-    for tensor in model.graph.initializer:
+    for tensor in (*model.graph.initializer, *_constants(model.graph)):
         if uses_external_data(tensor):
             raise FileError(
                 f"expected one self-contained ONNX file at {path}, got tensor {tensor.name!r} in "
@@ -78,6 +46,16 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
             f"expected a valid ONNX model at {path}, got: {reason}; export it again"
         ) from error
     return model
+
+
+def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """The tensors in the attributes of a graph's nodes, and all those of the graphs inside them."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from inner.initializer
+                yield from _constants(inner)
 
 
 def signature(values: Iterable[onnx.ValueInfoProto]) -> str:

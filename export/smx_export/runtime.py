@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -13,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from smx_export.contract import CLASS_NAMES, INPUT, OUTPUTS, PROBS, THRESHOLD
 from smx_export.errors import FileError
+
+CONFINES_DATA = (1, 24)  # older onnxruntimes read external data from anywhere on the disk
+_VERSION = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
 
 
 class OnnxClassifier:
@@ -38,6 +42,10 @@ class OnnxClassifier:
         path = Path(path)
         if not path.is_file():
             raise FileError(f"expected an ONNX file at {path}, found none; check the path")
+        if _VERSION < CONFINES_DATA:
+            from smx_export.files import read_onnx  # needs onnx: only old runtimes do
+
+            read_onnx(path)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors reach the caller as exceptions, once
         try:
@@ -51,13 +59,14 @@ class OnnxClassifier:
         inputs = [node.name for node in self.session.get_inputs()]
         outputs = [node.name for node in self.session.get_outputs()]
         metadata = self.session.get_modelmeta().custom_metadata_map
-        if inputs != [INPUT] or not set(OUTPUTS) <= set(outputs) or CLASS_NAMES not in metadata:
+        names = _json(metadata.get(CLASS_NAMES, "null"))
+        if inputs != [INPUT] or not set(OUTPUTS) <= set(outputs) or not isinstance(names, list):
             raise FileError(
                 f"expected a file exported by smx_export, with input {INPUT!r} and outputs "
                 f"{', '.join(OUTPUTS)}, got inputs {inputs} and outputs {outputs} in {path}; "
                 "export the model with smx-export convert"
             )
-        self.class_names: list[str] = json.loads(metadata[CLASS_NAMES])
+        self.class_names: list[str] = names
         self.threshold: float | None = json.loads(metadata.get(THRESHOLD, "null"))
         self.input_shape: tuple[int, ...] = tuple(self.session.get_inputs()[0].shape[1:])
         self.num_features = math.prod(self.input_shape)
@@ -98,3 +107,10 @@ class OnnxClassifier:
         rows = array.astype(np.float32, copy=False).reshape(-1, *self.input_shape)
         probs: NDArray[np.float32] = self.session.run([PROBS], {INPUT: rows})[0]
         return probs
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return None

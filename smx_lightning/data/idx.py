@@ -58,10 +58,17 @@ class IdxDataModule(InMemoryDataModule):
             )
             for part in ("train", "t10k")
         )
-        if train.y.ndim != 1 or len(train.y) == 0:
-            raise InputError(
-                f"expected labels of shape (n,) in {self.path}, n > 0, got {tuple(train.y.shape)}"
-            )
+        for x, y in ((train.x, train.y), (test.x, test.y)):
+            if y.ndim != 1 or len(y) == 0:
+                raise InputError(
+                    f"expected labels of shape (n,) in {self.path}, n > 0, got {tuple(y.shape)}; "
+                    "images and labels may have been swapped"
+                )
+            if x.ndim < 2:
+                raise InputError(
+                    f"expected images of shape (n, …) in {self.path}, got {tuple(x.shape)}; images "
+                    "and labels may have been swapped"
+                )
         names = self.given_names or [str(k) for k in range(int(train.y.max()) + 1)]
         return Loaded(train, tuple(names), test=test)
 
@@ -97,9 +104,11 @@ def read_idx(path: Path) -> Tensor:
         )
     num_dimensions = raw[3]
     header = 4 + 4 * num_dimensions
-    shape = np.frombuffer(raw[4:header], dtype=">u4").astype(int).tolist() if num_dimensions else []
-    if len(raw) < header or len(raw) != header + math.prod(shape):
-        expected = f"{header + math.prod(shape)} bytes for shape {tuple(shape)}"
+    shape = [int.from_bytes(raw[at : at + 4], "big") for at in range(4, header, 4)]
+    expected = f"{header + math.prod(shape)} bytes for shape {tuple(shape)}"
+    if len(raw) < header:
+        expected = f"at least {header} bytes for the sizes of {num_dimensions} dimensions"
+    if len(raw) != header + math.prod(shape) or len(raw) < header:
         raise InputError(
             f"expected {expected}, got {len(raw)} in {path}; the file is truncated or damaged: "
             "fetch it again"

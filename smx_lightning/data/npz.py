@@ -14,6 +14,8 @@ from torch import Tensor
 from smx_lightning.data.base import InMemoryDataModule, Loaded, Rows
 from smx_lightning.errors import InputError
 
+NPY_MAGIC = b"\x93NUMPY"
+UNREADABLE = (ValueError, zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, RuntimeError)
 SPLITS = {"train": ("x", "y"), "val": ("x_val", "y_val"), "test": ("x_test", "y_test")}
 
 
@@ -69,18 +71,24 @@ def read_npz(path: str | Path) -> dict[str, NDArray[np.generic]]:
     if not path.is_file():
         raise InputError(f"expected a data file at {path}, found none; check the path")
     wanted = [name for pair in SPLITS.values() for name in pair]
+    with path.open("rb") as start:
+        if start.read(len(NPY_MAGIC)) == NPY_MAGIC:
+            raise InputError(
+                f"expected an .npz file with x and y, got a single array in {path}; save it with "
+                "numpy.savez(path, x=…, y=…)"
+            )
+    if not zipfile.is_zipfile(path):  # numpy would take it for a pickle, and say so
+        raise InputError(
+            f"expected an .npz file, got one that is no whole zip archive at {path}; save it again "
+            "with numpy.savez"
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise InputError(
-                    f"expected an .npz file with x and y, got a single array in {path}; save it "
-                    "with numpy.savez(path, x=…, y=…)"
-                )
             arrays = {name: _array(file, name, path) for name in wanted if name in file.files}
             found = ", ".join(file.files) or "nothing"
     except InputError:
         raise
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"expected an .npz file, got one that numpy cannot read ({error}) at {path}; save it "
             "again with numpy.savez"
@@ -106,7 +114,10 @@ def inputs(array: NDArray[np.generic], name: str = "x") -> Tensor:
             f"{name} must have shape (rows, …) with at least 2 dimensions, got {array.shape}; "
             "reshape a single feature with x[:, None]"
         )
-    return torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float32))
+    if array.dtype == np.uint8:
+        return torch.from_numpy(array)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is reported
+        return torch.from_numpy(array.astype(np.float32))
 
 
 def labels(array: NDArray[np.generic], class_names: list[str] | tuple[str, ...]) -> Tensor:
@@ -137,6 +148,11 @@ def _array(file: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray[np.gene
             f"expected plain arrays in {path}, got pickled objects in {name}, which could run "
             "code; save numbers, and labels as integers or as an array of dtype str"
         ) from error
+    if not isinstance(array, np.ndarray):  # numpy hands over other members of a zip as bytes
+        raise InputError(
+            f"expected an .npz file, got one whose {name} is no array at {path}; save it again "
+            "with numpy.savez"
+        )
     return array
 
 

@@ -1,0 +1,45 @@
+"""Writing files that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from smx_lightning.errors import InputError
+
+
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to; moved into place at the end, removed on any error.
+
+    The data is on disk before the move, so neither a crash nor a failed check leaves a broken file
+    under the final name, and what was there before survives.
+
+    Raises:
+        InputError: Where the folder is missing or cannot be written to.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if path.is_dir():
+            raise InputError(f"expected a file name to write to, got the folder {path}; add a name")
+        if path.exists() and not path.is_file():  # the move would replace a device or a pipe
+            raise InputError(
+                f"expected a file name to write to, got {path}, which is no regular file; choose "
+                "another name"
+            )
+        draft.touch()
+        yield draft
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"expected to write {path}, got: {error.strerror or error}; choose a folder that "
+            "exists, is writable and has room"
+        ) from error
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
