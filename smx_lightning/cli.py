@@ -77,7 +77,8 @@ class SmxCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Take the model's arguments from a given checkpoint, read as plain data.
 
-        Lightning's own version fails on arguments that are linked to the data.
+        Lightning's own version fails on arguments that are linked to the data, and imports the
+        class that the file names; here the user names it.
         """
         subcommand = self.config.subcommand
         section = self.config[subcommand]
@@ -89,11 +90,17 @@ class SmxCLI(LightningCLI):
             )
         if not path or path in ("best", "last", "hpc", "registry"):
             return
-        hparams = dict(read_checkpoint(path).hyper_parameters)
-        hparams.pop("_instantiator", None)
-        class_path = hparams.pop("_class_path", section.model.class_path)
-        init_args = {key: value for key, value in hparams.items() if key not in FROM_DATA}
-        model = {"class_path": class_path, "init_args": init_args}
+        checkpoint = read_checkpoint(path)
+        named = section.model.class_path
+        if checkpoint.model_class.rpartition(".")[2] != named.rpartition(".")[2]:
+            raise InputError(
+                f"expected a checkpoint of {named}, got one of {checkpoint.model_class} in {path}; "
+                f"name the class with --model {checkpoint.model_class}"
+            )
+        linked = (*FROM_DATA, "_class_path", "_instantiator")
+        hparams = checkpoint.hyper_parameters.items()
+        init_args = {name: value for name, value in hparams if name not in linked}
+        model = {"class_path": named, "init_args": init_args}
         self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)
 
     def after_fit(self) -> None:

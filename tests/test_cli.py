@@ -121,7 +121,11 @@ def test_a_subclass_is_named_by_its_path(cli_folder, monkeypatch, capsys):
     named = ["--model-class", "my_probe:Probe"]
     assert smx_export(["convert", checkpoint, "probe.onnx", *named]) == 0
     assert smx_export(["verify", "probe.onnx", "--checkpoint", checkpoint, *named]) == 0
-    assert smx_lightning(["test", f"--ckpt_path={checkpoint}", *SHORT]) == 0
+    capsys.readouterr()
+    test = ["test", f"--ckpt_path={checkpoint}", *SHORT]
+    assert smx_lightning(test) == 2
+    assert "name the class with --model my_probe.Probe" in capsys.readouterr().err
+    assert smx_lightning([*test, "--model=my_probe.Probe"]) == 0
 
 
 def test_failed_parity_is_exit_code_1(cli_folder, monkeypatch, capsys, checkpoint):
