@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx.external_data_helper import uses_external_data
 
 from smx_export.errors import FileError
@@ -32,7 +32,7 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
         raise FileError(
             f"expected an ONNX model at {path}, got a file without a graph; export it again"
         )
-    for tensor in (*model.graph.initializer, *_constants(model.graph)):
+    for tensor in _tensors(model):
         if uses_external_data(tensor):
             raise FileError(
                 f"expected one self-contained ONNX file at {path}, got tensor {tensor.name!r} in "
@@ -48,14 +48,15 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
     return model
 
 
-def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """The tensors in the attributes of a graph's nodes, and all those of the graphs inside them."""
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for inner in (attribute.g, *attribute.graphs):
-                yield from inner.initializer
-                yield from _constants(inner)
+def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
+    """Every tensor in a message, wherever: initializers, attributes, subgraphs, functions."""
+    if isinstance(message, onnx.TensorProto):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if isinstance(value, Sequence) else (value,):
+                yield from _tensors(part)
 
 
 def signature(values: Iterable[onnx.ValueInfoProto]) -> str:
@@ -63,7 +64,8 @@ def signature(values: Iterable[onnx.ValueInfoProto]) -> str:
     parts = []
     for value in values:
         tensor = value.type.tensor_type
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type) if tensor.elem_type else "?"
+        known = tensor.elem_type in onnx.TensorProto.DataType.values() and tensor.elem_type != 0
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type) if known else "?"
         shape = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
         parts.append(f"{value.name}: {dtype} {shape}")
     return ", ".join(parts)

@@ -21,7 +21,7 @@ import onnxruntime
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from smx_export.contract import BATCH, CLASS_NAMES, INPUT, OUTPUTS
+from smx_export.contract import BATCH, CLASS_NAMES, INPUT, OUTPUTS, THRESHOLD
 from smx_export.files import read_onnx, signature
 from smx_export.linear import is_linear
 from smx_export.probes import CHUNK_ELEMENTS, RANDOM, Probe, probes
@@ -32,6 +32,8 @@ from smx_lightning import InputError, SoftmaxRegression
 Data = ArrayLike | tuple[ArrayLike, ArrayLike]
 
 MOST_ONE_HOTS_TRACED = 16  # a backbone's rows are dear, and its weights not seen one by one
+STEEP = 1e4  # nats between classes on the huge rows: far beyond where exp leaves float32, at 104
+MOST_HUGE = 1e20  # leaves room in float32 for the features' own size
 YOUR_DATA = "your data"
 ORDINARY = (RANDOM, YOUR_DATA)
 FLOAT32_TINY = float(np.finfo(np.float32).tiny)  # smaller probabilities may be flushed to zero
@@ -79,14 +81,14 @@ def check_parity(
 def _interface(model: SoftmaxRegression, proto: onnx.ModelProto) -> Iterator[Check]:
     """Names, number, dtypes, shapes and metadata, as the file declares them."""
     features = [math.prod(model.input_shape)] if is_linear(model) else list(model.input_shape)
-    initial = {tensor.name for tensor in proto.graph.initializer}
-    inputs = [value for value in proto.graph.input if value.name not in initial]
-    yield _same("input", _declared([(INPUT, features)]), signature(inputs))
+    # All inputs: a weight that is listed among them could be overridden by the caller.
+    yield _same("input", _declared([(INPUT, features)]), signature(proto.graph.input))
     wanted = _declared((name, [model.num_classes]) for name in OUTPUTS)
     yield _same("outputs", wanted, signature(proto.graph.output))
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     names = json.dumps(list(model.class_names), ensure_ascii=False)
     yield _same("class names", names, metadata.get(CLASS_NAMES, "none"))
+    yield _same("threshold", json.dumps(model.threshold), metadata.get(THRESHOLD, "null"))
 
 
 @dataclass
@@ -97,7 +99,7 @@ class _Worst:
     where: str = "no rows"
 
     def meet(self, ratio: float, where: str) -> None:
-        if not ratio <= self.ratio:  # NaN counts as worst
+        if math.isnan(ratio) or ratio > self.ratio:  # NaN counts as worst, and stays
             self.ratio, self.where = ratio, where
 
 
@@ -157,7 +159,12 @@ class _Comparison:
     def _probes(self) -> Iterable[Probe]:
         model, statistics = self.model, self.model.preprocessing
         if is_linear(model):
-            return probes(model.input_shape, statistics.mean.numpy(), statistics.scale.numpy())
+            weight = model.linear.weight.double()
+            steepness = float((weight - weight.mean(0)).norm(dim=1).max())
+            return probes(
+                model.input_shape, statistics.mean.numpy(), statistics.scale.numpy(),
+                huge=STEEP / max(steepness, STEEP / MOST_HUGE),
+            )  # fmt: skip
         return probes(
             model.input_shape, np.float32(0), np.float32(1), one_hots=MOST_ONE_HOTS_TRACED,
             nan_row=False,  # what max-pooling makes of a NaN differs between correct runtimes
@@ -183,8 +190,8 @@ class _Comparison:
                     f"{probe.name}: {name} is {output.dtype} {output.shape}, not {live.shape}"
                 )
                 return None
-        expected = reference.expected(probe.x)
         with np.errstate(invalid="ignore", over="ignore"):
+            expected = reference.expected(probe.x)
             self._compare_values(probe.name, expected, live, log_probs, probs)
         return live, log_probs
 
@@ -198,11 +205,16 @@ class _Comparison:
     ) -> None:
         truth, tolerance, live_tolerance = expected
         finite = np.isfinite(truth)
-        for name, output in (("log_probs", log_probs), ("probs", probs), ("the live model", live)):
-            if not np.array_equal(np.isfinite(output), finite):
+        for name, output in (("log_probs", log_probs), ("the live model", live), ("probs", probs)):
+            # A class ruled out, log p = -inf, has a finite probability: 0.
+            numbers = ~np.isnan(truth) if name == "probs" else finite
+            same = np.array_equal(np.isnan(output), np.isnan(truth))
+            if not (same and np.array_equal(np.isfinite(output), numbers)):
                 self.value_faults.append(f"{where}: {name} is not finite where the answer is")
                 return
-        if not finite.any():
+        if not finite.all(1).any():
+            if where == RANDOM:
+                self.value_faults.append(f"{where}: the model itself answers no row with numbers")
             return
         # Rows with a NaN in them hold nothing else: what remains are whole rows.
         whole = finite.all(1)
@@ -221,7 +233,7 @@ class _Comparison:
         )
         self._meet("live model against float64", np.abs(live - truth), live_tolerance, where)
         # p = exp(log p): an error of t nats is a relative one of exp(t) - 1, and never above 1.
-        probs_tolerance = np.minimum(np.exp(truth) * np.expm1(np.minimum(tolerance, 50)), 1)
+        probs_tolerance = np.exp(np.minimum(truth + tolerance, 0)) * -np.expm1(-tolerance)
         self._meet(
             "probs against float64",
             np.abs(probs - np.exp(truth)),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 RANDOM = "random rows"
 RANDOM_ROWS = 256
-MOST_ONE_HOTS = 4096  # of more features, a seeded sample
+MOST_ONE_HOTS = 4096  # rows; of more features several share one
 ONE_HOT = 1024.0  # in deviations: large enough that a weight outweighs the rounding of the bias
 HUGE = 1e4
 TINY = 1e-6
@@ -36,6 +36,7 @@ def probes(
     centre: NDArray[np.floating],
     spread: NDArray[np.floating],
     *,
+    huge: float = HUGE,
     one_hots: int = MOST_ONE_HOTS,
     nan_row: bool = True,
     seed: int = 0,
@@ -46,8 +47,9 @@ def probes(
         input_shape: Shape of one input.
         centre: Mean of the features, (d,) or a number.
         spread: Their deviation, likewise.
-        one_hots: How many one-hot rows at the most.
-        nan_row: Whether to ask what a NaN in the input does.
+        huge: By how much random rows are multiplied at least to overflow what can overflow.
+        one_hots: How many one-hot rows at the most; more features than that share them.
+        nan_row: Whether to ask what NaN and infinity in the input do.
         seed: Of the random inputs.
     """
     rng = np.random.default_rng(seed)
@@ -62,15 +64,19 @@ def probes(
     yield Probe("batch of 2", shaped(random[1:3]))
     yield Probe(RANDOM, shaped(random))
     yield Probe("zeros", shaped(np.zeros((2, d))))
-    yield Probe("huge", shaped(HUGE * random[:64]))
+    yield Probe("huge", shaped(max(huge, HUGE) * random[:64]))
     yield Probe("tiny", shaped(TINY * random[:64]))
-    columns = np.arange(d) if d <= one_hots else np.sort(rng.permutation(d)[:one_hots])
-    size = ONE_HOT * np.broadcast_to(spread, (d,))
-    for part in np.array_split(columns, -(-len(columns) * d // CHUNK_ELEMENTS)):
+    # Features that share a row each have a factor of their own, which tells them apart.
+    factor = 1.0 if d <= one_hots else rng.uniform(1, 2, d)
+    size = ONE_HOT * factor * np.broadcast_to(spread, (d,))
+    count = min(d, one_hots)
+    row = np.arange(d) % count
+    for part in np.array_split(np.arange(count), -(-count * d // CHUNK_ELEMENTS)):
+        here = np.flatnonzero((part[0] <= row) & (row <= part[-1]))
         rows = np.zeros((len(part), d), np.float32)
-        rows[np.arange(len(part)), part] = size[part]
+        rows[row[here] - part[0], here] = size[here]
         yield Probe("one-hot", shaped(rows))
     if nan_row:
-        poisoned = random[:3].copy()
-        poisoned[1, d // 2] = np.nan
-        yield Probe("a NaN", shaped(poisoned))
+        poisoned = random[:5].copy()
+        poisoned[[1, 2, 3], d // 2] = np.nan, np.inf, -np.inf
+        yield Probe("NaN and infinity", shaped(poisoned))

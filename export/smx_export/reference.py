@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from smx_export.linear import is_linear
+from smx_export.linear import has_own_head, is_linear
 from smx_lightning import InputError, SoftmaxRegression
 
 Array = NDArray[np.float64]
@@ -75,16 +75,22 @@ def log_softmax(logits: Array) -> Array:
 
 
 class LinearReference(Reference):
-    """The plain model, computed by numpy from its arrays alone."""
+    """The plain model, computed by numpy from its arrays alone.
 
-    def __init__(self, model: SoftmaxRegression) -> None:
+    Args:
+        model: What to compute.
+        roundings: How many roundings its features already carry; γₐ and γₙ make γₐ₊ₙ.
+    """
+
+    def __init__(self, model: SoftmaxRegression, *, roundings: float = 0) -> None:
+        self.roundings = roundings
         linear, statistics = model.linear, model.preprocessing
         self.weight, self.bias, self.mean, self.scale = (
             tensor.detach().double().numpy()
             for tensor in (linear.weight, linear.bias, statistics.mean, statistics.scale)
         )
 
-    def expected(self, x: NDArray[np.float32]) -> Expected:
+    def expected(self, x: NDArray[np.floating]) -> Expected:
         """Answers with the forward error bound of the module's docstring."""
         rows = x.reshape(len(x), -1).astype(np.float64)
         centred = (rows - self.mean) / self.scale
@@ -94,10 +100,11 @@ class LinearReference(Reference):
         # The file multiplies the raw features with folded weights …
         folded = np.abs(self.weight / self.scale)
         folded_bias = np.abs(self.bias - (self.weight / self.scale) @ self.mean)
-        terms = np.count_nonzero(rows, axis=1)[:, None] + 2
+        terms = np.count_nonzero(rows, axis=1)[:, None] + 2 + self.roundings
         file = gamma(terms) * (np.abs(rows) @ folded.T + folded_bias)
         # … the live model the standardised ones: no term is zero, and two more roundings each.
-        live = gamma(rows.shape[1] + 4) * (np.abs(centred) @ np.abs(self.weight).T + abs(self.bias))
+        terms = rows.shape[1] + 4 + self.roundings
+        live = gamma(terms) * (np.abs(centred) @ np.abs(self.weight).T + abs(self.bias))
 
         def tolerance(e: Array) -> Array:
             classes = logits.shape[1]
@@ -113,12 +120,15 @@ class MeasuredReference(Reference):
     """A subclass with more than the linear layer: its own copy in float64.
 
     No bound is known for a backbone, so the model's float32 rounding is measured, live against its
-    float64 copy, relative to ``1 + |log p|``; the file may err ``SAFETY`` times as much.
+    float64 copy, relative to ``1 + max |log p|`` of the row; the file may err ``SAFETY`` times as
+    much. Where the live model was lucky (a saturated tanh, a large bias that cancels) that says
+    nothing about the file: our own head's bound is added, for features ``SAFETY`` roundings off.
     """
 
     def __init__(self, model: SoftmaxRegression) -> None:
         self.live = model
         self.exact = copy.deepcopy(model).double()
+        self.head = LinearReference(model, roundings=SAFETY) if has_own_head(model) else None
 
     @torch.no_grad()
     def expected(self, x: NDArray[np.float32]) -> Expected:
@@ -132,8 +142,16 @@ class MeasuredReference(Reference):
                 f"with, got: {' '.join(str(error).split())}; features() should keep its input's "
                 "dtype (x / 255 rather than x.float() / 255)"
             ) from error
-        size = 1 + np.abs(log_probs)
-        rounding = np.nanmax(np.abs(self.live(batch).double().numpy() - log_probs) / size)
-        head = gamma(self.live.num_features + self.live.num_classes + 8)
-        tolerance = (SAFETY * rounding + head) * size
-        return Expected(log_probs, tolerance, tolerance)
+        # Where float32 overflows and float64 does not, what overflows is the answer.
+        live = self.live(batch).double().numpy()
+        log_probs = np.where(np.isfinite(live), log_probs, live)
+        # log-sum-exp hands the largest error of a row to all of its classes.
+        size = np.broadcast_to(1 + np.abs(log_probs).max(1, keepdims=True), log_probs.shape)
+        errors = np.abs(live - log_probs) / size
+        rounding = errors[np.isfinite(errors)].max(initial=0)
+        backbone = SAFETY * rounding * size
+        if self.head is None:
+            rest = gamma(self.live.num_features + self.live.num_classes + 8) * size
+            return Expected(log_probs, backbone + rest, backbone + rest)
+        head = self.head.expected(self.exact.features(batch.double()).double().numpy())
+        return Expected(log_probs, backbone + head.tolerance, backbone + head.live_tolerance)
