@@ -1,7 +1,7 @@
 """Inference from the ONNX file with numpy and nothing else: python numpy_only.py FILE.onnx X.npy.
 
-An ONNX file is a protocol buffer, and an exported softmax regression holds just two arrays, so even
-the parser fits here. Field numbers are those of onnx.proto.
+An ONNX file is a protocol buffer, and an exported softmax regression holds two or three arrays, so
+even the parser fits here. Field numbers are those of onnx.proto.
 """
 
 import json
@@ -59,7 +59,8 @@ def main(path: str, inputs: str) -> None:
     """Print the class name and probability of each row."""
     arrays, names = read(path)
     x = np.load(inputs).astype(np.float32)
-    logits = x.reshape(len(x), -1) @ arrays["weight"].reshape(len(names), -1).T + arrays["bias"]
+    x = x.reshape(len(x), -1) - arrays.get("shift", np.float32(0))
+    logits = x @ arrays["weight"].reshape(len(names), -1).T + arrays["bias"]
     probs = np.exp(logits - logits.max(1, keepdims=True))
     probs /= probs.sum(1, keepdims=True)
     for p in probs:

@@ -9,7 +9,7 @@ from smx_lightning.data import DigitsDataModule
 
 data = DigitsDataModule()
 model = SoftmaxRegression(data.num_features, data.num_classes, preprocessing="standardize")
-trainer = Trainer(max_epochs=20, logger=False)
+trainer = Trainer(max_epochs=100, logger=False)
 trainer.fit(model, data)
 trainer.test(model, data)
 

@@ -65,7 +65,7 @@ class SmxCLI(LightningCLI):
             {
                 "model": {
                     "class_path": "smx_lightning.SoftmaxRegression",
-                    "init_args": {"preprocessing": "standardize", "l2": 1e-4},
+                    "init_args": {"preprocessing": "standardize", "l2": 1e-3},
                 },
                 "data": {"class_path": "smx_lightning.data.DigitsDataModule"},
                 "checkpoint.monitor": "val/nll",
@@ -169,7 +169,7 @@ def main(args: Sequence[str] | None = None) -> int:
             auto_configure_optimizers=False,
             seed_everything_default=0,
             trainer_defaults={
-                "max_epochs": 50,
+                "max_epochs": 100,
                 "logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "."}},
             },
             args=None if args is None else list(args),

@@ -15,7 +15,8 @@ method          mean                              scale
 ``scale`` is one number for all features, as in pixels / 255. A constant feature gets scale 1.
 
 Because the map is affine it folds into the linear layer behind it, which is what the exporter
-does: ``W (x - mean) / scale + b = (W / scale) x + (b - (W / scale) mean)``.
+does: ``W (x - mean) / scale + b = (W / scale) x + (b - (W / scale) mean)``. Where a mean is very
+large against its scale the two parts would cancel, and the mean is subtracted first instead.
 """
 
 from __future__ import annotations
@@ -35,11 +36,18 @@ if TYPE_CHECKING:
 Method = Literal["none", "standardize", "scale"]
 
 
-class Affine(NamedTuple):
-    """A linear layer ``weight @ x + bias``: weight (classes, features), bias (classes,)."""
+CANCELLING = 1024.0  # |mean| / scale at which folding would cost ten of float32's 24 bits
+
+
+class Folded(NamedTuple):
+    """``weight @ (x - shift) + bias``: weight (classes, features), bias (classes,).
+
+    ``shift`` (features,) is ``None`` where it is part of the bias.
+    """
 
     weight: Tensor
     bias: Tensor
+    shift: Tensor | None
 
 
 @dataclass
@@ -144,11 +152,13 @@ class Preprocessing(nn.Module):
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         return x if self.method == "none" else (x - self.mean) / self.scale
 
-    def fold(self, linear: nn.Linear) -> Affine:
+    def fold(self, linear: nn.Linear) -> Folded:
         """The float64 layer that does preprocessing and ``linear`` in one step."""
         weight = linear.weight.detach().double() / self.scale.double()
-        bias = linear.bias.detach().double() - weight @ self.mean.double()
-        return Affine(weight, bias)
+        bias, mean = linear.bias.detach().double(), self.mean.double()
+        if (mean.abs() > CANCELLING * self.scale).any():
+            return Folded(weight, bias, mean)
+        return Folded(weight, bias - weight @ mean, None)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Preprocessing:
         exact = {name: buffer.clone() for name, buffer in self.named_buffers()}

@@ -133,12 +133,13 @@ def test_failed_parity_is_exit_code_1(cli_folder, monkeypatch, capsys, checkpoin
     monkeypatch.setattr(
         convert,
         "softmax_regression_graph",
-        lambda w, b, meta: build(w, b + 0.1 * (w[:, 0] > 0), meta),
+        lambda w, b, meta, **shift: build(w, b + 0.1 * (w[:, 0] > 0), meta, **shift),
     )
     assert smx_lightning(["fit", *SHORT]) == 1
     assert "smx-lightning: the ONNX file is not the model" in capsys.readouterr().err
     assert not Path("lightning_logs/version_0/model.onnx").exists()
-    assert smx_export(["convert", str(checkpoint), "m.onnx"]) == 1
+    assert smx_export(["convert", str(checkpoint), "m.onnx", "--json", "report.json"]) == 1
+    assert json.loads(Path("report.json").read_text())["passed"] is False
     assert not Path("m.onnx").exists()
 
 

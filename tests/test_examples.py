@@ -1,5 +1,6 @@
 """Every example runs, in an empty folder."""
 
+import copy
 import os
 import runpy
 from pathlib import Path
@@ -28,9 +29,13 @@ def test_script_runs(name, said, cli_folder, capsys):
     assert said in capsys.readouterr().out
 
 
-def test_numpy_alone_gives_the_same_answers(trained, digits, cli_folder, capsys):
-    export_onnx(trained, "digits.onnx")
-    x = digits.splits.test.x[:50].numpy()
+@pytest.mark.parametrize("mean", [None, 1e5], ids=["folded", "shifted"])
+def test_numpy_alone_gives_the_same_answers(mean, trained, digits, cli_folder, capsys):
+    model = copy.deepcopy(trained, {id(trained._trainer): None})
+    if mean is not None:
+        model.preprocessing.mean.add_(mean)
+    export_onnx(model, "digits.onnx")
+    x = digits.splits.test.x[:50].numpy() + np.float32(mean or 0)
     np.save("x.npy", x)
     example = runpy.run_path(str(EXAMPLES / "numpy_only.py"))
     example["main"]("digits.onnx", "x.npy")

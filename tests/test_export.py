@@ -50,6 +50,20 @@ def test_standardisation_is_folded_into_the_weights(trained, digits, tmp_path):
     np.testing.assert_allclose(log_probs, trained(x).detach(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("ratio", [1e2, 1e4, 1e6])
+def test_a_mean_far_above_its_scale_costs_no_accuracy(ratio, tmp_path):
+    """Folded, the ratio 1e6 would cost 7 nats: the file then subtracts the mean first."""
+    model = model_of_shape(64, 10, preprocessing="standardize")
+    with torch.no_grad():
+        model.linear.weight.normal_()
+        model.preprocessing.mean.copy_(ratio * (1 + torch.rand(64)))
+    export = export_onnx(model, tmp_path / "model.onnx")
+    assert export.report.passed
+    assert export.report.max_error < 0.002
+    operators = [node.op_type for node in onnx.load(export.path).graph.node]
+    assert ("Sub" in operators) == (ratio > 1024)
+
+
 def test_the_same_checkpoint_gives_the_same_bytes(checkpoint, tmp_path):
     first = export_onnx(checkpoint, tmp_path / "a.onnx").path.read_bytes()
     assert export_onnx(checkpoint, tmp_path / "b.onnx").path.read_bytes() == first
@@ -103,7 +117,9 @@ def test_a_failed_check_leaves_what_was_there(tmp_path, monkeypatch):
     good = path.read_bytes()
     build = convert.softmax_regression_graph
     monkeypatch.setattr(
-        convert, "softmax_regression_graph", lambda w, b, meta: build(1.01 * w, b, meta)
+        convert,
+        "softmax_regression_graph",
+        lambda w, b, meta, **shift: build(1.01 * w, b, meta, **shift),
     )
     with pytest.raises(ParityError, match="the ONNX file is not the model: log_probs") as caught:
         export_onnx(model_of_shape(), path)

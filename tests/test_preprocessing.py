@@ -81,9 +81,9 @@ def test_folding_gives_the_same_layer(d, classes, shift, method):
     x = torch.randn(30, d, dtype=torch.float64) * 3 + shift
     preprocessing, linear = Preprocessing(d, method), nn.Linear(d, classes).double()
     preprocessing.fit(Moments.of(x))
-    weight, bias = preprocessing.fold(linear)
+    weight, bias, first = preprocessing.fold(linear)
     torch.testing.assert_close(
-        x @ weight.T + bias,
+        (x if first is None else x - first) @ weight.T + bias,
         linear(preprocessing(x)).detach(),
         rtol=1e-9,
         atol=1e-9 * (1 + abs(shift)),

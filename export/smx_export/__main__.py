@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from smx_export.errors import ParityError
+
 if TYPE_CHECKING:
     from smx_export.parity import Data
     from smx_export.report import ParityReport
@@ -28,14 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = _parser().parse_args(argv)
     warnings.filterwarnings("ignore")  # of libraries, about themselves: not the user's business
-    from smx_export.errors import ParityError
-
     try:
         code: int = args.run(args)
-    except ParityError as error:
-        print(error.report, file=sys.stderr)
-        print(f"smx-export: {error}", file=sys.stderr)
-        code = PARITY_FAILED
     except (ValueError, OSError) as error:
         print(f"smx-export: {error}", file=sys.stderr)
         code = BAD_INPUT
@@ -100,23 +96,26 @@ def _parser() -> argparse.ArgumentParser:
 def _convert(args: argparse.Namespace) -> int:
     from smx_export.convert import export_onnx
 
-    data = _data(args.checkpoint, args.data)
-    model_class = _model_class(args.model_class)
+    model = _model(args)
+    data = _data(model, args.data)
     with _report_to(args.json) as report:  # first of all: a report that cannot be kept ends it
-        export = export_onnx(args.checkpoint, args.output, model_class=model_class, data=data)
+        try:
+            export = export_onnx(args.checkpoint, args.output, model_class=type(model), data=data)
+        except ParityError as error:
+            report(error.report)
+            print(f"smx-export: {error}", file=sys.stderr)
+            return PARITY_FAILED
         report(export.report)
     print(f"wrote {export.path} ({export.path.stat().st_size:,} bytes)")
     return DONE
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from smx_export.convert import model_of
     from smx_export.parity import check_parity
-    from smx_lightning.checkpoint import read_checkpoint
 
-    model = model_of(read_checkpoint(args.checkpoint), _model_class(args.model_class))
+    model = _model(args)
     with _report_to(args.json) as report:
-        found = check_parity(model, args.file, _data(args.checkpoint, args.data))
+        found = check_parity(model, args.file, _data(model, args.data))
         report(found)
     return DONE if found.passed else PARITY_FAILED
 
@@ -147,16 +146,21 @@ def _report_to(path: str | None) -> Iterator[Callable[[ParityReport], None]]:
     print(f"wrote {path}")
 
 
-def _data(checkpoint: str, path: str | None) -> Data | None:
+def _data(model: SoftmaxRegression, path: str | None) -> Data | None:
     if path is None:
         return None
-    from smx_lightning.checkpoint import read_checkpoint
     from smx_lightning.data.npz import inputs, labels, read_npz
 
     arrays = read_npz(path)
     x, y = ("x_test", "y_test") if "x_test" in arrays else ("x", "y")
-    class_names = read_checkpoint(checkpoint).hyper_parameters["class_names"]
-    return inputs(arrays[x], x), labels(arrays[y], class_names)
+    return inputs(arrays[x], x), labels(arrays[y], model.class_names)
+
+
+def _model(args: argparse.Namespace) -> SoftmaxRegression:
+    from smx_export.convert import model_of
+    from smx_lightning.checkpoint import read_checkpoint
+
+    return model_of(read_checkpoint(args.checkpoint), _model_class(args.model_class))
 
 
 def _model_class(name: str | None) -> type[SoftmaxRegression]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from argparse import ArgumentError
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -130,7 +131,7 @@ def model_of(
         return model_class.load_from_checkpoint(
             checkpoint.path, map_location="cpu", weights_only=True
         )
-    except (TypeError, RuntimeError, KeyError) as error:
+    except (TypeError, RuntimeError, KeyError, ArgumentError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
             f"expected a checkpoint that fits {expected}, got: {reason}; was the class changed "
@@ -140,8 +141,13 @@ def model_of(
 
 def _graph(model: SoftmaxRegression, metadata: dict[str, str]) -> onnx.ModelProto:
     if is_linear(model):
-        weight, bias = model.preprocessing.fold(model.linear)
-        return softmax_regression_graph(weight.numpy(), bias.numpy(), metadata)
+        weight, bias, shift = model.preprocessing.fold(model.linear)
+        return softmax_regression_graph(
+            weight.numpy(),
+            bias.numpy(),
+            metadata,
+            shift=None if shift is None else shift.numpy(),
+        )
     from smx_export.trace import traced_graph  # loads torch's exporter, which takes seconds
 
     return traced_graph(model, metadata)

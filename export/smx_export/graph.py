@@ -29,22 +29,31 @@ def softmax_regression_graph(
     weight: NDArray[np.floating],
     bias: NDArray[np.floating],
     metadata: Mapping[str, str],
+    *,
+    shift: NDArray[np.floating] | None = None,
 ) -> onnx.ModelProto:
-    """The graph of ``log_softmax(weight @ x + bias)``, float32 throughout.
+    """The graph of ``log_softmax(weight @ (x - shift) + bias)``, float32 throughout.
 
     Args:
         weight: (classes, features).
         bias: (classes,).
         metadata: Stored under the model's ``metadata_props``.
+        shift: (features,), or ``None`` for the plain graph without a subtraction.
 
     >>> model = softmax_regression_graph(np.eye(3, 4), np.zeros(3), {})
     >>> [node.op_type for node in model.graph.node]
     ['Gemm', 'LogSoftmax', 'Softmax']
     """
     num_classes, num_features = weight.shape
+    arrays = {"weight": weight, "bias": bias}
+    shifted, first = INPUT, []
+    if shift is not None:
+        arrays["shift"], shifted = shift, "shifted"
+        first = [helper.make_node("Sub", [INPUT, "shift"], [shifted], "sub")]
     graph = helper.make_graph(
         [
-            helper.make_node("Gemm", [INPUT, "weight", "bias"], ["logits"], "gemm", transB=1),
+            *first,
+            helper.make_node("Gemm", [shifted, "weight", "bias"], ["logits"], "gemm", transB=1),
             helper.make_node("LogSoftmax", ["logits"], [LOG_PROBS], "log_softmax", axis=1),
             helper.make_node("Softmax", ["logits"], [PROBS], "softmax", axis=1),
         ],
@@ -52,8 +61,8 @@ def softmax_regression_graph(
         [float_tensor(INPUT, [num_features])],
         [float_tensor(name, [num_classes]) for name in (LOG_PROBS, PROBS)],
         [
-            numpy_helper.from_array(np.ascontiguousarray(weight, np.float32), "weight"),
-            numpy_helper.from_array(np.ascontiguousarray(bias, np.float32), "bias"),
+            numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name)
+            for name, array in arrays.items()
         ],
     )
     model = helper.make_model(

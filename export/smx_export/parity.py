@@ -161,8 +161,10 @@ class _Comparison:
         if is_linear(model):
             weight = model.linear.weight.double()
             steepness = float((weight - weight.mean(0)).norm(dim=1).max())
+            shift = statistics.fold(model.linear).shift
             return probes(
                 model.input_shape, statistics.mean.numpy(), statistics.scale.numpy(),
+                origin=0.0 if shift is None else shift.numpy(),
                 huge=STEEP / max(steepness, STEEP / MOST_HUGE),
             )  # fmt: skip
         return probes(
@@ -303,13 +305,17 @@ def _own_data(
     x = x.reshape(len(x), *model.input_shape)
     if given_y is None:
         return x, None
-    y = np.asarray(given_y, dtype=np.int64)
+    y = np.asarray(given_y)
+    if y.dtype.kind not in "iu":
+        raise InputError(
+            f"expected labels as class indices, got {y.dtype}; look names up in model.class_names"
+        )
     if y.shape != (len(x),) or y.min() < 0 or y.max() >= model.num_classes:
         raise InputError(
             f"expected one label in 0..{model.num_classes - 1} for each of {len(x)} rows, got "
             f"{y.tolist() if y.size < 5 else f'{y.shape}, {y.min()} to {y.max()}'}"
         )
-    return x, y
+    return x, y.astype(np.int64)
 
 
 def _session(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:

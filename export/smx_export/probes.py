@@ -36,6 +36,7 @@ def probes(
     centre: NDArray[np.floating],
     spread: NDArray[np.floating],
     *,
+    origin: NDArray[np.floating] | float = 0.0,
     huge: float = HUGE,
     one_hots: int = MOST_ONE_HOTS,
     nan_row: bool = True,
@@ -47,6 +48,7 @@ def probes(
         input_shape: Shape of one input.
         centre: Mean of the features, (d,) or a number.
         spread: Their deviation, likewise.
+        origin: What the one-hot rows are added to: where the features are zero to the file.
         huge: By how much random rows are multiplied at least to overflow what can overflow.
         one_hots: How many one-hot rows at the most; more features than that share them.
         nan_row: Whether to ask what NaN and infinity in the input do.
@@ -73,8 +75,8 @@ def probes(
     row = np.arange(d) % count
     for part in np.array_split(np.arange(count), -(-count * d // CHUNK_ELEMENTS)):
         here = np.flatnonzero((part[0] <= row) & (row <= part[-1]))
-        rows = np.zeros((len(part), d), np.float32)
-        rows[row[here] - part[0], here] = size[here]
+        rows = np.tile(np.broadcast_to(np.float32(origin), (d,)), (len(part), 1))
+        rows[row[here] - part[0], here] += np.float32(size[here])
         yield Probe("one-hot", shaped(rows))
     if nan_row:
         poisoned = random[:5].copy()

@@ -4,9 +4,10 @@ Symbols: u = 2⁻²⁴ is float32's unit roundoff; γₙ = n·u / (1 − n·u) b
 roundings in a row (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, sec. 3.1).
 
 The linear layer. A float32 dot product of n non-zero terms, summed in any order, is off by at most
-γₙ · Σ|w||x|; the bias is one more term and the weights' own rounding to float32 one more γ₁:
+γₙ · Σ|w||x|; the bias is one more term, the weights' own rounding to float32 one more γ₁, and so is
+the subtraction where the file subtracts the mean first:
 
-    e = γₙ₊₂ · (Σ|w||x| + |b|)                                      one bound a logit z
+    e = γₙ₊₃ · (Σ|w||x| + |b|)                                      one bound a logit z
 
 The log-softmax. ``z - log Σ exp z`` moves by at most e[k] + max e when the logits move by e, since
 log-sum-exp is 1-Lipschitz in the largest change. Its own rounding: subtracting the maximum,
@@ -85,6 +86,8 @@ class LinearReference(Reference):
     def __init__(self, model: SoftmaxRegression, *, roundings: float = 0) -> None:
         self.roundings = roundings
         linear, statistics = model.linear, model.preprocessing
+        shift = statistics.fold(linear).shift
+        self.shift = np.zeros(1) if shift is None else shift.numpy()
         self.weight, self.bias, self.mean, self.scale = (
             tensor.detach().double().numpy()
             for tensor in (linear.weight, linear.bias, statistics.mean, statistics.scale)
@@ -98,10 +101,11 @@ class LinearReference(Reference):
         log_probs = log_softmax(logits)
 
         # The file multiplies the raw features with folded weights …
-        folded = np.abs(self.weight / self.scale)
-        folded_bias = np.abs(self.bias - (self.weight / self.scale) @ self.mean)
-        terms = np.count_nonzero(rows, axis=1)[:, None] + 2 + self.roundings
-        file = gamma(terms) * (np.abs(rows) @ folded.T + folded_bias)
+        folded = self.weight / self.scale
+        folded_bias = self.bias - folded @ (self.mean - self.shift)
+        shifted = rows - self.shift
+        terms = np.count_nonzero(shifted, axis=1)[:, None] + 3 + self.roundings
+        file = gamma(terms) * (np.abs(shifted) @ np.abs(folded).T + np.abs(folded_bias))
         # … the live model the standardised ones: no term is zero, and two more roundings each.
         terms = rows.shape[1] + 4 + self.roundings
         live = gamma(terms) * (np.abs(centred) @ np.abs(self.weight).T + abs(self.bias))

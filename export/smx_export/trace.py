@@ -28,8 +28,8 @@ class _TwoOutputs(nn.Module):
     def __init__(self, model: SoftmaxRegression) -> None:
         super().__init__()
         self.model = copy.deepcopy(model)
-        if has_own_head(model):
-            weight, bias = model.preprocessing.fold(model.linear)
+        weight, bias, shift = model.preprocessing.fold(model.linear)
+        if has_own_head(model) and shift is None:
             self.model.linear.weight.copy_(weight)
             self.model.linear.bias.copy_(bias)
             self.model.preprocessing.method = "none"

@@ -66,6 +66,9 @@ class Splits:
 class InMemoryDataModule(LightningDataModule, ABC):
     """A data set that fits in memory. Subclasses implement :meth:`load`.
 
+    All of them have the same defaults: on the command line a setting of one data module is kept
+    where another is named.
+
     Args:
         batch_size: Rows a batch.
         val_fraction: Share of the training rows to validate on, where no such split is given.
@@ -83,7 +86,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
         self,
         batch_size: int = 256,
         val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
+        test_fraction: float = 0.25,
         seed: int = 0,
     ) -> None:
         super().__init__()

@@ -17,15 +17,6 @@ class DigitsDataModule(InMemoryDataModule):
     (64, 10, (8, 8))
     """
 
-    def __init__(
-        self,
-        batch_size: int = 64,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.25,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(batch_size, val_fraction, test_fraction, seed)
-
     def load(self) -> Loaded:
         """Read the file that scikit-learn ships."""
         from sklearn.datasets import load_digits  # takes a second: only where digits are used

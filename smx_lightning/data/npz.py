@@ -41,7 +41,7 @@ class NpzDataModule(InMemoryDataModule):
         class_names: list[str] | None = None,
         batch_size: int = 256,
         val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
+        test_fraction: float = 0.25,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, val_fraction, test_fraction, seed)
