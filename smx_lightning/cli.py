@@ -170,6 +170,7 @@ def main(args: Sequence[str] | None = None) -> int:
             seed_everything_default=0,
             trainer_defaults={
                 "max_epochs": 100,
+                "enable_model_summary": False,  # the summary at the end says what matters
                 "logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "."}},
             },
             args=None if args is None else list(args),

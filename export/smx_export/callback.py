@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from smx_export.convert import Export, export_copy, export_onnx, inference_copy
+from smx_export.convert import Export, export_copy, export_onnx
+from smx_export.shipped import inference_copy
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.checkpoint import read_checkpoint
 

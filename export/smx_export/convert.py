@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from argparse import ArgumentError
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ import onnx
 from smx_export.contract import CLASS_NAMES, INPUT_SHAPE, PROVENANCE, THRESHOLD
 from smx_export.errors import ParityError
 from smx_export.graph import softmax_regression_graph
-from smx_export.linear import is_linear
 from smx_export.parity import Data, check_parity
 from smx_export.report import ParityReport
+from smx_export.shipped import inference_copy, is_linear
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.checkpoint import Checkpoint, read_checkpoint
 from smx_lightning.files import written_whole
@@ -93,24 +92,6 @@ def export_copy(
     return Export(Path(path), report)
 
 
-def inference_copy(
-    model: SoftmaxRegression, input_shape: Sequence[int] | None = None
-) -> SoftmaxRegression:
-    """The model as it is shipped: a detached copy in eval mode, float32, on the CPU."""
-    # The copy leaves the trainer behind, and with it data and loggers.
-    detached = copy.deepcopy(model, {id(model._trainer): None, id(model._fabric): None})
-    if input_shape is not None:
-        detached.input_shape = tuple(input_shape)
-    shipped = detached.cpu().float().eval()
-    for name, parameter in shipped.named_parameters():
-        if not parameter.isfinite().all():
-            raise InputError(
-                f"expected finite weights, got NaN or infinity in {name}; train the model again, "
-                "with a lower learning rate or standardised features"
-            )
-    return shipped.requires_grad_(False)
-
-
 def model_of(
     checkpoint: Checkpoint, model_class: type[SoftmaxRegression] = SoftmaxRegression
 ) -> SoftmaxRegression:
@@ -120,8 +101,8 @@ def model_of(
         InputError: Where another class wrote it, or its content does not fit the class.
     """
     expected = f"{model_class.__module__}.{model_class.__qualname__}"
-    if checkpoint.model_class != expected:
-        module, _, name = checkpoint.model_class.rpartition(".")
+    module, _, name = checkpoint.model_class.rpartition(".")
+    if name != model_class.__name__:  # its module may have been __main__ in training
         raise InputError(
             f"expected a checkpoint of {expected}, got one of {checkpoint.model_class} in "
             f"{checkpoint.path}; name the class with --model-class {module}:{name} "

@@ -23,10 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from smx_export.contract import BATCH, CLASS_NAMES, INPUT, OUTPUTS, THRESHOLD
 from smx_export.files import read_onnx, signature
-from smx_export.linear import is_linear
 from smx_export.probes import CHUNK_ELEMENTS, RANDOM, Probe, probes
 from smx_export.reference import Expected, Reference, gamma, reference_of
 from smx_export.report import Check, Flip, ParityReport, Task
+from smx_export.shipped import inference_copy, is_linear
 from smx_lightning import InputError, SoftmaxRegression
 
 Data = ArrayLike | tuple[ArrayLike, ArrayLike]
@@ -57,8 +57,6 @@ def check_parity(
         FileError: Where the file is no self-contained ONNX model.
         InputError: Where data does not fit the model.
     """
-    from smx_export.convert import inference_copy
-
     model = inference_copy(model)
     proto = read_onnx(path)
     x, y = _own_data(model, data)

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from smx_export.linear import has_own_head, is_linear
+from smx_export.shipped import has_own_head, is_linear
 from smx_lightning import InputError, SoftmaxRegression
 
 Array = NDArray[np.float64]

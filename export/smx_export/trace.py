@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from smx_export.contract import BATCH, INPUT, OUTPUTS
 from smx_export.graph import IR_VERSION, sign
-from smx_export.linear import has_own_head
+from smx_export.shipped import has_own_head
 from smx_lightning import SoftmaxRegression
 
 OPSET = 18  # the lowest that torch's exporter writes without converting, which can fail
