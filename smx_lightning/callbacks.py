@@ -30,10 +30,10 @@ class ConfusionCsv(Callback):
         self.written: Path | None = None
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the counts, on rank zero."""
-        if not trainer.is_global_zero:
-            return
+        """Write the counts, where there are any, on rank zero."""
         model = _softmax_regression(self, pl_module)
+        if not trainer.is_global_zero or model.confusion_matrix is None:
+            return
         header = ["label", *(f"predicted {name}" for name in model.class_names)]
         counts = model.confusion_matrix.tolist()
         rows = [[name, *row] for name, row in zip(model.class_names, counts, strict=True)]

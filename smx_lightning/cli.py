@@ -145,8 +145,9 @@ class SmxCLI(LightningCLI):
             for name in sorted(measured)
             if name.startswith(f"{stage}/")
         }
-        if stage == "test":
-            lines["confusion matrix"] = os.path.relpath(self._callback(ConfusionCsv).written)
+        confusion = self._callback(ConfusionCsv).written
+        if confusion is not None:
+            lines["confusion matrix"] = os.path.relpath(confusion)
         if checkpoint:
             lines["checkpoint"] = os.path.relpath(checkpoint)
             export = self._callback(importlib.import_module(EXPORTER).OnnxExport).export

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 TOP_K = 5  # the customary k of ImageNet's top-k accuracy
+MOST_SQUARED = 1000  # classes: a (K, K) matrix of counts takes 8 MB here, and 320 GB at 200000
 CALIBRATION_BINS = 15  # Guo et al., "On calibration of modern neural networks", ICML 2017
 
 
@@ -129,7 +130,8 @@ def evaluation_metrics(
 
     ``accuracy_micro`` counts rows alike, ``accuracy_macro`` counts classes alike, ``nll`` is the
     mean negative log-likelihood in nats, ``brier`` the Brier score, ``ece`` the expected
-    calibration error over 15 bins, ``top_5_accuracy`` exists from six classes on.
+    calibration error over 15 bins. ``top_5_accuracy`` exists from six classes on,
+    ``accuracy_macro`` up to 1000.
 
     Args:
         num_classes: K.
@@ -138,20 +140,26 @@ def evaluation_metrics(
     """
     metrics: dict[str, Metric | MetricCollection] = {
         "accuracy_micro": _accuracy(num_classes, "micro", threshold),
-        "accuracy_macro": _accuracy(num_classes, "macro", threshold),
         "nll": NegativeLogLikelihood(),
         "brier": BrierScore(),
         "ece": MulticlassCalibrationError(
             num_classes, n_bins=CALIBRATION_BINS, validate_args=False
         ),
     }
+    if num_classes <= MOST_SQUARED:  # torchmetrics counts it through a (K, K) matrix
+        metrics["accuracy_macro"] = _accuracy(num_classes, "macro", threshold)
     if num_classes > TOP_K:
         metrics[f"top_{TOP_K}_accuracy"] = _accuracy(num_classes, "micro", None, top_k=TOP_K)
     return MetricCollection(metrics, prefix=prefix)
 
 
-def confusion_matrix(num_classes: int, *, threshold: float | None = None) -> Metric:
-    """Counts (classes, classes): the row is the label, the column the prediction."""
+def confusion_matrix(num_classes: int, *, threshold: float | None = None) -> Metric | None:
+    """Counts (classes, classes): the row is the label, the column the prediction.
+
+    ``None`` beyond 1000 classes.
+    """
+    if num_classes > MOST_SQUARED:
+        return None
     return _decided(MulticlassConfusionMatrix(num_classes, validate_args=False), threshold)
 
 

@@ -69,6 +69,8 @@ class SoftmaxRegression(LightningModule):
 
     Attributes:
         smx: ``nn.Sequential(nn.Linear(num_features, num_classes), nn.LogSoftmax(dim=1))``.
+        confusion_matrix: Counts (classes, classes) of the last test, a row a label; ``None`` before
+            it, and beyond 1000 classes.
 
     Raises:
         InputError: For an argument that is out of its range; it says what was expected.
@@ -126,6 +128,7 @@ class SoftmaxRegression(LightningModule):
             }
         )
         self.confusion = metrics.confusion_matrix(num_classes, threshold=threshold)
+        self.confusion_matrix: Tensor | None = None
 
     # What subclasses override: one small method each -----------------------------------------
 
@@ -252,7 +255,8 @@ class SoftmaxRegression(LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Add one batch to the ``test/`` metrics and the confusion matrix."""
         log_probs, y = self._score(batch, "test")
-        self.confusion.update(log_probs, y)
+        if self.confusion is not None:
+            self.confusion.update(log_probs, y)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Prediction:
         """Labels and probabilities of a batch ``x`` or ``(x, y)``."""
@@ -277,8 +281,9 @@ class SoftmaxRegression(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the ``test/`` metrics; ``confusion_matrix`` holds the counts from then on."""
         self._log_epoch("test")
-        self.confusion_matrix: Tensor = self.confusion.compute().cpu()
-        self.confusion.reset()
+        if self.confusion is not None:
+            self.confusion_matrix = self.confusion.compute().cpu()
+            self.confusion.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say which class wrote the checkpoint, and what training had reached."""

@@ -222,6 +222,13 @@ def test_logged_metrics_equal_their_references(trained, digits):
     np.testing.assert_array_equal(trained.confusion_matrix, counts)
 
 
+def test_very_many_classes_need_no_square_of_them(quiet_trainer):
+    model = SoftmaxRegression(2, 200_000)
+    rows = TensorDataset(torch.randn(6, 2), torch.arange(6) * 39_999)
+    quiet_trainer().test(model, DataLoader(rows, batch_size=3), verbose=False)
+    assert model.confusion_matrix is None
+
+
 def test_predictions_are_named_tuples_in_input_order(trained, digits):
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False

@@ -53,13 +53,8 @@ class Description:
             "input shape": self.input_shape,
             "threshold": self.threshold,
         }
-        provenance = self.provenance or {}
-        for key, value in provenance.items():
-            rows[key] = (
-                ", ".join(f"{name} {entry}" for name, entry in value.items())
-                if isinstance(value, dict)
-                else value
-            )
+        for key, value in (self.provenance or {}).items():
+            rows[key] = _words(value) if isinstance(value, dict) else value
         return "\n".join(f"{key:12} {value}" for key, value in rows.items() if value is not None)
 
 
@@ -94,3 +89,12 @@ def describe(path: str | Path) -> Description:
         threshold=value(THRESHOLD),
         provenance=value(PROVENANCE),
     )
+
+
+def _words(values: dict[str, Any]) -> str:
+    """``name value, name value``; a dict in it is opened up."""
+    parts = [
+        _words(value) if isinstance(value, dict) else f"{name} {value}"
+        for name, value in values.items()
+    ]
+    return ", ".join(part for part in parts if part)

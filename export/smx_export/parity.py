@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from smx_export.contract import BATCH, CLASS_NAMES, INPUT, OUTPUTS, THRESHOLD
 from smx_export.files import read_onnx, signature
-from smx_export.probes import CHUNK_ELEMENTS, RANDOM, Probe, probes
+from smx_export.probes import RANDOM, Probe, probes
 from smx_export.reference import Expected, Reference, gamma, reference_of
 from smx_export.report import Check, Flip, ParityReport, Task
 from smx_export.shipped import inference_copy, is_linear
@@ -134,7 +134,8 @@ class _Comparison:
             return
         yield Check("onnxruntime loads it", True, f"onnxruntime {onnxruntime.__version__}")
         for probe in self._probes():
-            self._compare(session, reference, probe)
+            for block in probe.blocks(self._width):
+                self._compare(session, reference, block)
         if x is not None:
             self._compare_data(session, reference, x, y)
 
@@ -153,6 +154,10 @@ class _Comparison:
             not bad,
             f"{len(bad)} flips beyond rounding, {ties} ties within it, in {self.rows} rows",
         )
+
+    @property
+    def _width(self) -> int:
+        return max(math.prod(self.model.input_shape), self.model.num_classes)
 
     def _probes(self) -> Iterable[Probe]:
         model, statistics = self.model, self.model.preprocessing
@@ -192,17 +197,18 @@ class _Comparison:
                 return None
         with np.errstate(invalid="ignore", over="ignore"):
             expected = reference.expected(probe.x)
-            self._compare_values(probe.name, expected, live, log_probs, probs)
+            self._compare_values(probe, expected, live, log_probs, probs)
         return live, log_probs
 
     def _compare_values(
         self,
-        where: str,
+        probe: Probe,
         expected: Expected,
         live: NDArray[np.floating],
         log_probs: NDArray[np.floating],
         probs: NDArray[np.floating],
     ) -> None:
+        where = probe.name
         truth, tolerance, live_tolerance = expected
         finite = np.isfinite(truth)
         for name, output in (("log_probs", log_probs), ("the live model", live), ("probs", probs)):
@@ -250,7 +256,7 @@ class _Comparison:
         names = self.model.class_names
         for row in np.flatnonzero(margins > 0):
             pair = names[right[row]], names[chosen[row]]
-            original = int(np.flatnonzero(whole)[row])
+            original = probe.first + int(np.flatnonzero(whole)[row])
             self.flips.append(
                 Flip(where, original, *pair, float(margins[row]), float(allowed[row]))
             )
@@ -262,17 +268,16 @@ class _Comparison:
         x: NDArray[np.float32],
         y: NDArray[np.int64] | None,
     ) -> None:
-        step = max(1, CHUNK_ELEMENTS // max(x[0].size, self.model.num_classes))
         correct, nll = np.zeros(2), np.zeros(2)
-        for start in range(0, len(x), step):
-            part = slice(start, start + step)
-            sides = self._compare(session, reference, Probe(YOUR_DATA, x[part]))
+        for block in Probe(YOUR_DATA, x).blocks(self._width):
+            sides = self._compare(session, reference, block)
             if sides is None or y is None:
                 continue
+            labels = y[block.first : block.first + len(block.x)]
             for side, log_probs in enumerate(sides):
                 decided = self.model.decide(torch.from_numpy(log_probs)).numpy()
-                correct[side] += (decided == y[part]).sum()
-                nll[side] -= log_probs[np.arange(len(log_probs)), y[part]].sum(dtype=np.float64)
+                correct[side] += (decided == labels).sum()
+                nll[side] -= log_probs[np.arange(len(labels)), labels].sum(dtype=np.float64)
         if y is not None and not self.shape_faults:
             accuracy, mean_nll = correct / len(x), nll / len(x)
             self.task = Task(

@@ -21,14 +21,27 @@ MOST_ONE_HOTS = 4096  # rows; of more features several share one
 ONE_HOT = 1024.0  # in deviations: large enough that a weight outweighs the rounding of the bias
 HUGE = 1e4
 TINY = 1e-6
-CHUNK_ELEMENTS = 4_000_000
+CHUNK_ELEMENTS = 4_000_000  # 32 MB of float64: a dozen such arrays are in use at a time
 
 
 class Probe(NamedTuple):
-    """A named set of inputs, float32 (rows, *input_shape)."""
+    """A named set of inputs.
+
+    Attributes:
+        name: What kind they are.
+        x: float32 (rows, *input_shape).
+        first: Number of the first row among all of that name.
+    """
 
     name: str
     x: NDArray[np.float32]
+    first: int = 0
+
+    def blocks(self, width: int) -> Iterator[Probe]:
+        """The same rows in batches that fit in memory; a row costs some ``width`` numbers."""
+        step = max(4, CHUNK_ELEMENTS // width)
+        for start in range(0, len(self.x), step):
+            yield Probe(self.name, self.x[start : start + step], self.first + start)
 
 
 def probes(
@@ -77,7 +90,7 @@ def probes(
         here = np.flatnonzero((part[0] <= row) & (row <= part[-1]))
         rows = np.tile(np.broadcast_to(np.float32(origin), (d,)), (len(part), 1))
         rows[row[here] - part[0], here] += np.float32(size[here])
-        yield Probe("one-hot", shaped(rows))
+        yield Probe("one-hot", shaped(rows), int(part[0]))
     if nan_row:
         poisoned = random[:5].copy()
         poisoned[[1, 2, 3], d // 2] = np.nan, np.inf, -np.inf

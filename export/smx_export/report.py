@@ -91,11 +91,11 @@ class ParityReport:
     @property
     def verdict(self) -> str:
         """The report in one line."""
-        return (
-            f"{'parity holds' if self.passed else 'parity FAILED'} on {self.rows} rows: largest "
-            f"error {self.max_error:.1g} nats on ordinary inputs, and nowhere more than "
-            f"{self.error_over_tolerance:.2g} of what float32 rounding allows"
-        )
+        compared = f"{self.rows} rows: largest error {self.max_error:.1g} nats on ordinary inputs"
+        if self.passed:
+            share = f"nowhere more than {self.error_over_tolerance:.2g} of what"
+            return f"parity holds on {compared}, and {share} float32 rounding allows"
+        return f"parity FAILED on {compared}, {len(self.failed)} checks failed"
 
     def raise_if_failed(self) -> None:
         """Raise :class:`ParityError` where a check failed."""
