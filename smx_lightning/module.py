@@ -167,7 +167,7 @@ class SoftmaxRegression(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The injected optimiser over the parameters that are trained, and its schedule."""
-        optimizer = self._optimizer(p for p in self.parameters() if p.requires_grad)
+        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
         if self._lr_scheduler is None:
             return optimizer
         scheduler = self._lr_scheduler(optimizer)

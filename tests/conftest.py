@@ -1,12 +1,20 @@
 """Fixtures that several test files share."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from lightning.pytorch import Trainer
 
 from smx_lightning import SoftmaxRegression
 from smx_lightning.data import DigitsDataModule
+
+# Fresh examples at a developer's every run; in CI the same ones: a failure is then the change's.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture(autouse=True)
