@@ -31,13 +31,15 @@ class ConfusionCsv(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the counts, where there are any, on rank zero."""
-        model = _softmax_regression(self, pl_module)
+        model = softmax_regression(self, pl_module)
         if not trainer.is_global_zero or model.confusion_matrix is None:
             return
         header = ["label", *(f"predicted {name}" for name in model.class_names)]
         counts = model.confusion_matrix.tolist()
         rows = [[name, *row] for name, row in zip(model.class_names, counts, strict=True)]
-        self.written = _write_csv(trainer, self.path, "confusion_matrix.csv", [header, *rows])
+        self.written = _write_csv(
+            target_file(trainer, self.path, "confusion_matrix.csv"), [header, *rows]
+        )
 
 
 class PredictionsCsv(BasePredictionWriter):
@@ -63,16 +65,21 @@ class PredictionsCsv(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         """Write all batches in order."""
-        names = _softmax_regression(self, pl_module).class_names
+        names = softmax_regression(self, pl_module).class_names
         rows: list[list[Any]] = [["row", "class", *(f"p({name})" for name in names)]]
         for prediction in predictions:
             label, probs = Prediction(*prediction)
             for k, p in zip(label.tolist(), probs.tolist(), strict=True):
                 rows.append([len(rows) - 1, names[k], *(f"{value:.7g}" for value in p)])
-        self.written = _write_csv(trainer, self.path, "predictions.csv", rows)
+        self.written = _write_csv(target_file(trainer, self.path, "predictions.csv"), rows)
 
 
-def _softmax_regression(callback: Callback, module: LightningModule) -> SoftmaxRegression:
+def softmax_regression(callback: Callback, module: LightningModule) -> SoftmaxRegression:
+    """The module, if it is one that ``callback`` can work with.
+
+    Raises:
+        InputError: Where it is another kind of module.
+    """
     if not isinstance(module, SoftmaxRegression):
         raise InputError(
             f"{type(callback).__name__} expected a SoftmaxRegression or a subclass, got "
@@ -81,9 +88,14 @@ def _softmax_regression(callback: Callback, module: LightningModule) -> SoftmaxR
     return module
 
 
-def _write_csv(trainer: Trainer, path: str | None, name: str, rows: list[list[Any]]) -> Path:
+def target_file(trainer: Trainer, path: str | None, name: str) -> Path:
+    """Where a callback writes: ``path``, or ``name`` in the run's log folder, which is made."""
     target = Path(path or Path(trainer.log_dir or trainer.default_root_dir) / name)
     target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def _write_csv(target: Path, rows: list[list[Any]]) -> Path:
     with written_whole(target) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     return target

@@ -221,7 +221,8 @@ class SoftmaxRegression(LightningModule):
     def penalty(self) -> Float[Tensor, ""]:
         """½ · l2 · ‖W‖²."""
         weight = self.linear.weight
-        return 0.5 * self.l2 * weight.to(_at_least_float32(weight.dtype)).square().sum()
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        return 0.5 * self.l2 * weight.to(wide).square().sum()
 
     # The Trainer's hooks ---------------------------------------------------------------------
 
@@ -368,7 +369,3 @@ class SoftmaxRegression(LightningModule):
             total = self.class_counts.sum()
             return (total / (self.num_classes * self.class_counts)).to(like.dtype)
         return torch.tensor(self.class_weight).to(like)
-
-
-def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)

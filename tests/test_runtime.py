@@ -13,6 +13,18 @@ from smx_lightning import SoftmaxRegression
 ROOT = Path(__file__).parent.parent
 
 
+def run_alone(script, *arguments):
+    """What a script prints in a process of its own, where nothing is imported yet."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}"},
+    )
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def file(trained, tmp_path_factory):
     return export_onnx(trained, tmp_path_factory.mktemp("runtime") / "digits.onnx").path
@@ -60,14 +72,8 @@ OnnxClassifier(sys.argv[1]).predict(numpy.zeros((1, 64), "float32"))
 heavy = {"torch", "lightning", "torchmetrics", "onnx", "smx_lightning", "sklearn"}
 print(sorted(heavy & set(sys.modules)))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script, file],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}"},
-    )
-    assert done.stdout.strip() == "[]"
+    printed = run_alone(script, file)
+    assert printed.strip() == "[]"
 
 
 def test_inspect_imports_no_torch(file):
@@ -77,11 +83,5 @@ from smx_export.__main__ import main
 assert main(["inspect", sys.argv[1]]) == 0
 print("torch" in sys.modules)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script, file],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}"},
-    )
-    assert done.stdout.splitlines()[-1] == "False"
+    printed = run_alone(script, file)
+    assert printed.splitlines()[-1] == "False"

@@ -96,11 +96,11 @@ def _parser() -> argparse.ArgumentParser:
 def _convert(args: argparse.Namespace) -> int:
     from smx_export.convert import export_onnx
 
-    model = _model(args)
-    data = _data(model, args.data)
+    model_class = _model_class(args.model_class)
+    data = None if args.data is None else _data(_model(args), args.data)
     with _report_to(args.json) as report:  # first of all: a report that cannot be kept ends it
         try:
-            export = export_onnx(args.checkpoint, args.output, model_class=type(model), data=data)
+            export = export_onnx(args.checkpoint, args.output, model_class=model_class, data=data)
         except ParityError as error:
             report(error.report)
             print(f"smx-export: {error}", file=sys.stderr)

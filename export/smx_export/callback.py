@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from smx_export.convert import Export, export_copy, export_onnx
 from smx_export.shipped import inference_copy
-from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.callbacks import softmax_regression, target_file
 from smx_lightning.checkpoint import read_checkpoint
 
 if TYPE_CHECKING:
@@ -40,22 +39,17 @@ class OnnxExport(Callback):
         """Export; see the class."""
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
-        if not isinstance(pl_module, SoftmaxRegression):
-            raise InputError(
-                f"OnnxExport expected a SoftmaxRegression or a subclass, got "
-                f"{type(pl_module).__name__}; take the callback out for other modules"
-            )
-        path = Path(self.path or Path(trainer.log_dir or trainer.default_root_dir) / "model.onnx")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        live = softmax_regression(self, pl_module)
+        path = target_file(trainer, self.path, "model.onnx")
         data = _validation_rows(trainer)
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
         if best:
             checkpoint = read_checkpoint(best)
-            model = inference_copy(pl_module)
+            model = inference_copy(live)
             model.load_state_dict(checkpoint.state_dict)
             self.export = export_copy(model, path, checkpoint.training, data)
         else:
-            self.export = export_onnx(pl_module, path, data=data)
+            self.export = export_onnx(live, path, data=data)
 
 
 def _validation_rows(trainer: Trainer) -> tuple[Tensor, Tensor] | None:

@@ -14,7 +14,7 @@ import onnx
 from smx_export.contract import CLASS_NAMES, INPUT_SHAPE, PROVENANCE, THRESHOLD
 from smx_export.errors import ParityError
 from smx_export.graph import softmax_regression_graph
-from smx_export.parity import Data, check_parity
+from smx_export.parity import Data, check_copy
 from smx_export.report import ParityReport
 from smx_export.shipped import inference_copy, is_linear
 from smx_lightning import InputError, SoftmaxRegression
@@ -86,7 +86,7 @@ def export_copy(
     graph = _graph(model, _metadata(model, training))
     with written_whole(path) as draft:
         draft.write_bytes(graph.SerializeToString(deterministic=True))
-        report = check_parity(model, draft, data)
+        report = check_copy(model, draft, data)
         if not report.passed:
             raise ParityError(report)
     return Export(Path(path), report)

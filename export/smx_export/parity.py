@@ -26,6 +26,7 @@ from smx_export.files import read_onnx, signature
 from smx_export.probes import RANDOM, Probe, probes
 from smx_export.reference import Expected, Reference, gamma, reference_of
 from smx_export.report import Check, Flip, ParityReport, Task
+from smx_export.runtime import open_session
 from smx_export.shipped import inference_copy, is_linear
 from smx_lightning import InputError, SoftmaxRegression
 
@@ -57,7 +58,11 @@ def check_parity(
         FileError: Where the file is no self-contained ONNX model.
         InputError: Where data does not fit the model.
     """
-    model = inference_copy(model)
+    return check_copy(inference_copy(model), path, data)
+
+
+def check_copy(model: SoftmaxRegression, path: str | Path, data: Data | None) -> ParityReport:
+    """:func:`check_parity` of what :func:`inference_copy` made: a backbone is not copied twice."""
     proto = read_onnx(path)
     x, y = _own_data(model, data)
     comparison = _Comparison(model)
@@ -128,7 +133,7 @@ class _Comparison:
         """Compare everything; yield the checks."""
         reference = reference_of(self.model)
         try:
-            session = _session(proto)
+            session = open_session(proto.SerializeToString())
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             yield Check("onnxruntime loads it", False, _first_line(error))
             return
@@ -319,14 +324,6 @@ def _own_data(
             f"{y.tolist() if y.size < 5 else f'{y.shape}, {y.min()} to {y.max()}'}"
         )
     return x, y.astype(np.int64)
-
-
-def _session(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors arrive as exceptions
-    return onnxruntime.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
 
 
 def _declared(values: Iterable[tuple[str, list[int]]]) -> str:

@@ -139,7 +139,11 @@ class MeasuredReference(Reference):
         """Answers with the measured tolerance."""
         batch = torch.from_numpy(x)
         try:
-            log_probs = self.exact(batch.double()).double().numpy()
+            if self.head is None:
+                log_probs = self.exact(batch.double()).double().numpy()
+            else:
+                features = self.exact.checked_features(batch.double())
+                log_probs = self.exact.head(features).double().numpy()
         except RuntimeError as error:
             raise InputError(
                 f"expected a model that also runs in float64, which the parity check compares "
@@ -157,5 +161,5 @@ class MeasuredReference(Reference):
         if self.head is None:
             rest = gamma(self.live.num_features + self.live.num_classes + 8) * size
             return Expected(log_probs, backbone + rest, backbone + rest)
-        head = self.head.expected(self.exact.features(batch.double()).double().numpy())
+        head = self.head.expected(features.double().numpy())
         return Expected(log_probs, backbone + head.tolerance, backbone + head.live_tolerance)

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -46,10 +45,8 @@ class OnnxClassifier:
             from smx_export.files import read_onnx  # needs onnx: only old runtimes do
 
             read_onnx(path)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors reach the caller as exceptions, once
         try:
-            self.session = onnxruntime.InferenceSession(path, options, providers=list(providers))
+            self.session = open_session(path, providers)
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             reason = str(error).splitlines()[0]
             raise FileError(
@@ -59,7 +56,11 @@ class OnnxClassifier:
         inputs = [node.name for node in self.session.get_inputs()]
         outputs = [node.name for node in self.session.get_outputs()]
         metadata = self.session.get_modelmeta().custom_metadata_map
-        names = _json(metadata.get(CLASS_NAMES, "null"))
+        try:
+            names = json.loads(metadata.get(CLASS_NAMES, "null"))
+            threshold = json.loads(metadata.get(THRESHOLD, "null"))
+        except json.JSONDecodeError:
+            names = threshold = None
         if inputs != [INPUT] or not set(OUTPUTS) <= set(outputs) or not isinstance(names, list):
             raise FileError(
                 f"expected a file exported by smx_export, with input {INPUT!r} and outputs "
@@ -67,7 +68,7 @@ class OnnxClassifier:
                 "export the model with smx-export convert"
             )
         self.class_names: list[str] = names
-        self.threshold: float | None = json.loads(metadata.get(THRESHOLD, "null"))
+        self.threshold: float | None = threshold
         self.input_shape: tuple[int, ...] = tuple(self.session.get_inputs()[0].shape[1:])
         self.num_features = math.prod(self.input_shape)
 
@@ -109,8 +110,10 @@ class OnnxClassifier:
         return probs
 
 
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return None
+def open_session(
+    model: Path | bytes, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> onnxruntime.InferenceSession:
+    """An onnxruntime session of a file or its content; it raises and does not log as well."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(model, options, providers=list(providers))
