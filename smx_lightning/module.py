@@ -30,6 +30,8 @@ from smx_lightning.checks import at_least, check_labels, check_threshold, names_
 from smx_lightning.class_weight import ClassWeight, class_weights
 from smx_lightning.errors import InputError
 from smx_lightning.fitting import training_statistics
+from smx_lightning.optim import ExactSolver
+from smx_lightning.optim.training import end_epoch, exact_solver, log_epoch
 from smx_lightning.preprocessing import Method, Preprocessing
 
 if TYPE_CHECKING:
@@ -120,6 +122,7 @@ class SoftmaxRegression(LightningModule):
         # Integers, which no precision setting casts. All zeros: not counted yet.
         self.class_counts: Tensor
         self.register_buffer("class_counts", torch.zeros(num_classes, dtype=torch.int64))
+        self.solver: ExactSolver | None = None
         self._metrics = nn.ModuleDict(
             # "train" itself is taken: it is a method of every module.
             {
@@ -231,6 +234,7 @@ class SoftmaxRegression(LightningModule):
 
         One pass over the training batches, once: a resumed run finds both in its checkpoint.
         """
+        self.solver = exact_solver(self)
         balanced = self.class_weight == "balanced"
         if (self.preprocessing.method == "none" and not balanced) or self.class_counts.any():
             return
@@ -244,10 +248,31 @@ class SoftmaxRegression(LightningModule):
         self.preprocessing.fit(moments)
         self.class_counts.copy_(counts)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def on_train_epoch_start(self) -> None:
+        """Let the exact solver, where there is one, move to the point that this epoch evaluates."""
+        if self.solver is not None:
+            batches = self.trainer.num_training_batches * self.trainer.world_size
+            self.solver.begin_epoch(l2=self.l2, batches=batches)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         """The objective on one batch ``(x, y)``; y (batch,) integer labels."""
+        if self.solver is not None:
+            self._add_to(self.solver, batch)
+            if self.trainer.is_last_batch:  # judged before validation runs
+                end_epoch(self, self.solver)
+            return None
         log_probs, y = self._score(batch, "train")
         return self.loss(log_probs, y) + self.penalty()
+
+    @torch.no_grad()
+    def _add_to(self, solver: ExactSolver, batch: Any) -> None:
+        x, y = batch
+        check_labels(y, self.num_classes, "training batches")
+        x = self.preprocessing(self.checked_features(x)).to(self.linear.weight.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            log_probs = self.smx(x)
+        self._stage_metrics("train").update(log_probs, y)
+        solver.add(x, log_probs, y, self._weight_of_class(log_probs))
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Add one batch to the ``val/`` metrics."""
@@ -266,6 +291,8 @@ class SoftmaxRegression(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics."""
+        if self.solver is not None:
+            log_epoch(self, self.solver)
         values = self._log_epoch("train")
         nll = values.get("train/nll")
         if nll is not None and not torch.isfinite(nll):

@@ -49,3 +49,81 @@ def objective(weight, bias, x, y, l2=0.0, class_weight=None):
     w = np.ones(len(y)) if class_weight is None else np.asarray(class_weight)[y]
     data = -(w * log_probs[np.arange(len(y)), y]).sum() / w.sum()
     return float(data + 0.5 * l2 * (weight**2).sum())
+
+
+def gradient(weight, bias, x, y, l2=0.0, class_weight=None):
+    """Of :func:`objective`: (K, d + 1), the bias last, one row after the other."""
+    probs = np.exp(log_softmax(x @ weight.T + bias))
+    w = np.ones(len(y)) if class_weight is None else np.asarray(class_weight)[y]
+    total = np.zeros((len(bias), x.shape[1] + 1))
+    for row, p, label, share in zip(x, probs, y, w / w.sum(), strict=True):
+        residual = p - np.eye(len(bias))[label]
+        total += share * np.outer(residual, np.append(row, 1.0))
+    total[:, :-1] += l2 * weight
+    return total
+
+
+def hessian(x, probs, weights, l2):
+    """Of the weighted mean NLL + penalty: (K, d + 1, K, d + 1), one row after the other."""
+    n, d = x.shape
+    classes = probs.shape[1]
+    total = np.zeros((classes, d + 1, classes, d + 1))
+    for row, p, w in zip(x, probs, weights / weights.sum(), strict=True):
+        row = np.append(row, 1.0)
+        spread = np.diag(p) - np.outer(p, p)
+        total += w * np.einsum("kl,a,b->kalb", spread, row, row)
+    for k in range(classes):
+        total[k, range(d), k, range(d)] += l2
+    return total
+
+
+def free_port():
+    """A port of this machine that nobody listens on."""
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def exact_rank(rank, port, x, y, l2, answers):
+    """One of two processes: the Trainer's DDP over gloo, every second row."""
+    import functools
+    import os
+
+    import torch
+    from lightning.pytorch import Trainer
+    from torch.utils.data import DataLoader
+
+    from smx_lightning import SoftmaxRegression
+    from smx_lightning.optim import ExactSolver
+
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "NODE_RANK": "0",
+        "LOCAL_RANK": str(rank),
+        "RANK": str(rank),
+    }
+    torch.set_num_threads(1)
+    share, labels = torch.tensor(x[rank::2]), torch.tensor(y[rank::2]).long()
+    parts = list(zip(share.split(100), labels.split(100), strict=True))
+    torch.manual_seed(rank)  # DDP starts both from rank 0's weights
+    model = SoftmaxRegression(
+        x.shape[1], int(max(y)) + 1, l2=l2, optimizer=functools.partial(ExactSolver, tol=1e-9)
+    )
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_epochs=300,
+        precision="64-true",
+        use_distributed_sampler=False,
+    )
+    trainer.fit(model, DataLoader(parts, batch_size=None))
+    answers[rank] = model.linear.weight.detach().numpy(), model.solver.status.name

@@ -1,0 +1,433 @@
+"""Curvature of the objective, gathered from few rows while an epoch passes.
+
+Conventions
+-----------
+A row x, with a 1 appended for the bias, has D = d + 1 entries; p are its probabilities at the
+current point, c its weight. Its share of the Hessian of Σ c · nll is
+
+    c · (diag(p) - p pᵀ) ⊗ x xᵀ  =  Σ_{j<k} c · p_j p_k · (e_j - e_k)(e_j - e_k)ᵀ ⊗ x xᵀ,
+
+a Laplacian over the classes with one (D, D) Gram matrix for each pair. Three models of it, from the
+cheapest to the exact one, each a sum of Gram matrices whose row weights v are the "columns" below:
+
+=========== ============================= ============ =======================================
+model       v of a row                    columns      what it leaves out
+=========== ============================= ============ =======================================
+Shared      c (1 - Σ p²) / (K - 1)        1            that classes differ; exact where p = 1/K
+PerClass    c p_k (1 - p_k)               K            the coupling of classes
+Coupled     c p_j p_k                     K (K - 1)/2  nothing
+=========== ============================= ============ =======================================
+
+Shared at p = 1/K is Böhning's bound ("Multinomial logistic regression algorithm", 1992) up to its
+factor. Adding the same vector to every class changes no prediction, so all three work on directions
+that sum to zero over the classes, where the objective is strictly convex.
+
+Rows with large v matter, the rest hardly: a row goes in with probability min(1, v / τ) and then
+weighs max(v, τ), which is unbiased and exact for v ≥ τ. Systematic sampling (Madow & Madow, 1944)
+decides without a random number: a row goes in where the running sum of probabilities passes an
+integer. What is left out must not be replaced by a smooth average: the weakest directions, those
+that make the problem hard, owe their curvature to few rows, and any average overstates it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PENDING_ROWS = 8192  # waiting for their Gram matrix: enough for a fast product, 25 MB at d = 784
+MOST_ENTRIES = 2**26  # of a model: 256 MB in float32
+MOST_SHARED = 2**27  # of the one matrix that Shared has: d up to 11584
+MOST_COUPLED_CLASSES = 32  # 496 pairs
+# A pass costs more than its 4 n D K operations: products with few columns run at a fraction of the
+# speed of square ones, as slowly as with about 32, and an epoch of the Trainer takes some 10 ms.
+NARROW = 32
+EPOCH_WORK = 1.5e9
+
+
+def pass_work(num_classes: int, width: int, rows: float) -> float:
+    """Multiplications and additions of an epoch, in units of fast ones, about."""
+    return 4 * rows * width * max(num_classes, NARROW) + EPOCH_WORK
+
+
+class Curvature:
+    """A model of the Hessian: collects an epoch's rows, then turns gradients into directions.
+
+    Args:
+        num_classes: K.
+        width: D, features and bias.
+        spread: Expected Σ c (1 - Σ p²) over all rows of all processes; τ follows from it.
+        rows: Expected number of rows, over all processes.
+        like: Gives dtype and device.
+    """
+
+    rows_per_unknown: ClassVar[float]
+
+    def __init__(
+        self, num_classes: int, width: int, *, spread: float, rows: float, like: Tensor
+    ) -> None:
+        self.num_classes, self.width = num_classes, width
+        self._threshold = self.mass(spread) / self.rows_wanted(num_classes, width, rows)
+        self._carry = like.new_zeros(self.columns(num_classes))
+        self._rows: list[Tensor] = []
+        self._weights: list[Tensor] = []
+        self._grams = like.new_zeros(self.shape(num_classes, width))
+        self.factor: Tensor | None = None
+
+    # What the three models differ in ----------------------------------------------------------
+
+    @staticmethod
+    def columns(num_classes: int) -> int:
+        """How many Gram matrices there are."""
+        raise NotImplementedError
+
+    @staticmethod
+    def shape(num_classes: int, width: int) -> tuple[int, ...]:
+        """Shape of the tensor that holds the model."""
+        raise NotImplementedError
+
+    @staticmethod
+    def fits(num_classes: int, width: int) -> bool:
+        """Whether the model is small enough to be had."""
+        raise NotImplementedError
+
+    @staticmethod
+    def follows(num_classes: int) -> bool:
+        """Whether a later collection is better than the first, from where the classes are alike."""
+        return True
+
+    def mass(self, spread: float) -> float:
+        """Σ v over rows and columns."""
+        raise NotImplementedError
+
+    def weights(self, probs: Tensor) -> Tensor:
+        """v / c of each row, (rows, columns)."""
+        raise NotImplementedError
+
+    def deposit(self, column: int, gram: Tensor) -> None:
+        """Add one column's (D, D) Gram matrix to the model."""
+        self._grams[column] += gram
+
+    def penalised(self, penalty: Tensor) -> Tensor:
+        """The model with the penalty's (D,) diagonal."""
+        self._grams.diagonal(dim1=-2, dim2=-1).add_(penalty)
+        return self._grams
+
+    def solve(self, gradient: Tensor) -> Tensor:
+        """Model⁻¹ · gradient, both (K, D) float64 and summing to zero over the classes."""
+        raise NotImplementedError
+
+    # What they share -------------------------------------------------------------------------
+
+    @classmethod
+    def unknowns(cls, num_classes: int, width: int) -> float:
+        """How many coefficients the sampled rows must pin down."""
+        return width * cls.columns(num_classes)
+
+    @classmethod
+    def rows_wanted(cls, num_classes: int, width: int, rows: float) -> float:
+        """Rows to sample: so many a coefficient, or as many as cost what a pass costs."""
+        for_a_pass = pass_work(num_classes, width, rows) / (2 * width**2)
+        return max(cls.rows_per_unknown * cls.unknowns(num_classes, width), for_a_pass)
+
+    @classmethod
+    def work(cls, num_classes: int, width: int, rows: float) -> float:
+        """Multiplications and additions of collecting and factoring, about."""
+        sampled = min(
+            cls.rows_wanted(num_classes, width, rows), rows * cls.columns(num_classes)
+        )
+        *blocks, size, _ = cls.shape(num_classes, width)
+        return 2 * width**2 * sampled + math.prod(blocks) * size**3 / 3
+
+    @torch.no_grad()
+    def add(self, x: Tensor, probs: Tensor, row_weights: Tensor | None) -> None:
+        """Choose from a batch: x (rows, d), probs (rows, K), row_weights (rows,)."""
+        v = self.weights(probs)
+        if row_weights is not None:
+            v = v * row_weights[:, None]
+        chosen = self._systematic((v / self._threshold).clamp(max=1))
+        some = chosen.any(1).nonzero()[:, 0]
+        v = torch.where(chosen[some], v[some].clamp(min=self._threshold), 0)
+        self._rows.append(torch.nn.functional.pad(x[some], (0, 1), value=1.0))
+        self._weights.append(v)
+        if sum(map(len, self._rows)) >= PENDING_ROWS:
+            self._flush()
+
+    def _systematic(self, probability: Tensor) -> Tensor:
+        """Where a column's running sum passes an integer; the fraction is kept for the next batch."""
+        running = probability.cumsum(0) + self._carry
+        if len(running) == 0:
+            return probability.bool()
+        whole = running.floor()
+        before = torch.cat([torch.zeros_like(whole[:1]), whole[:-1]])
+        self._carry = running[-1] - whole[-1]
+        return whole > before
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        rows = self._rows[0] if len(self._rows) == 1 else torch.cat(self._rows)
+        root = torch.cat(self._weights).sqrt().T.contiguous()
+        self._rows, self._weights = [], []
+        for column, weights in enumerate(root):
+            chosen = weights.nonzero()[:, 0]
+            if len(chosen):
+                self.deposit(column, _gram(rows[chosen].mul_(weights[chosen, None])))
+
+    @torch.no_grad()
+    def finish(
+        self, total_weight: float, l2: float, reduce: Callable[[Tensor], Tensor]
+    ) -> Curvature:
+        """Average over all processes, add the penalty, factor; ``self``, ready to solve."""
+        self._flush()
+        self._grams = reduce(self._grams).div_(total_weight)
+        penalty = self._grams.new_full((self.width,), l2)
+        penalty[-1] = 0
+        self.factor = _cholesky(self.penalised(penalty))
+        del self._grams
+        return self
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of a finished model."""
+        assert self.factor is not None
+        return {"model": type(self).__name__, "factor": self.factor}
+
+    @staticmethod
+    def restored(state: dict[str, Any], num_classes: int, width: int) -> Curvature:
+        """Inverse of :meth:`state`."""
+        model = next(cls for cls in LADDER if cls.__name__ == state["model"])
+        factor: Tensor = state["factor"]
+        restored = model(num_classes, width, spread=1.0, rows=1.0, like=factor.new_zeros(()))
+        restored.factor = factor
+        del restored._grams
+        return restored
+
+
+class Diagonal(Curvature):
+    """One number a coefficient, of all rows: for features too many for a matrix."""
+
+    rows_per_unknown = 1.0
+
+    @staticmethod
+    def columns(num_classes: int) -> int:
+        return num_classes
+
+    @staticmethod
+    def shape(num_classes: int, width: int) -> tuple[int, ...]:
+        return (num_classes, width)
+
+    @staticmethod
+    def fits(num_classes: int, width: int) -> bool:
+        return not Shared.fits(num_classes, width)
+
+    @staticmethod
+    def follows(num_classes: int) -> bool:
+        return False  # too coarse to be worth L-BFGS's pairs
+
+    @classmethod
+    def work(cls, num_classes: int, width: int, rows: float) -> float:
+        return 2 * rows * num_classes * width
+
+    def mass(self, spread: float) -> float:
+        return spread
+
+    @torch.no_grad()
+    def add(self, x: Tensor, probs: Tensor, row_weights: Tensor | None) -> None:
+        v = probs * (1 - probs)
+        if row_weights is not None:
+            v = v * row_weights[:, None]
+        self._grams[:, :-1] += v.T @ x.square()
+        self._grams[:, -1] += v.sum(0)
+
+    def finish(
+        self, total_weight: float, l2: float, reduce: Callable[[Tensor], Tensor]
+    ) -> Curvature:
+        self._grams = reduce(self._grams).div_(total_weight)
+        self._grams[:, :-1] += l2
+        self._grams[self._grams <= 0] = 1.0
+        self.factor = self._grams
+        del self._grams
+        return self
+
+    def solve(self, gradient: Tensor) -> Tensor:
+        assert self.factor is not None
+        direction = gradient / self.factor.double()
+        return direction - direction.mean(0)
+
+
+class Shared(Curvature):
+    """One (D, D) matrix for all classes."""
+
+    rows_per_unknown = 8.0
+
+    @staticmethod
+    def columns(num_classes: int) -> int:
+        return 1
+
+    @staticmethod
+    def shape(num_classes: int, width: int) -> tuple[int, ...]:
+        return (1, width, width)
+
+    @staticmethod
+    def fits(num_classes: int, width: int) -> bool:
+        return width**2 <= MOST_SHARED
+
+    @staticmethod
+    def follows(num_classes: int) -> bool:
+        return num_classes == 2  # else an average over classes: too small for some, and steps too far
+
+    def mass(self, spread: float) -> float:
+        return spread / (self.num_classes - 1)
+
+    def weights(self, probs: Tensor) -> Tensor:
+        return (1 - probs.square().sum(1, keepdim=True)) / (self.num_classes - 1)
+
+    def solve(self, gradient: Tensor) -> Tensor:
+        assert self.factor is not None
+        return _solved(self.factor[0], gradient.T).T
+
+
+class PerClass(Curvature):
+    """One (D, D) matrix a class."""
+
+    rows_per_unknown = 8.0
+
+    @staticmethod
+    def columns(num_classes: int) -> int:
+        return num_classes
+
+    @staticmethod
+    def shape(num_classes: int, width: int) -> tuple[int, ...]:
+        return (num_classes, width, width)
+
+    @staticmethod
+    def fits(num_classes: int, width: int) -> bool:
+        # For two classes both blocks are the same, and Shared has it.
+        return num_classes > 2 and num_classes * width**2 <= MOST_ENTRIES
+
+    def mass(self, spread: float) -> float:
+        return spread
+
+    def weights(self, probs: Tensor) -> Tensor:
+        return probs * (1 - probs)
+
+    def solve(self, gradient: Tensor) -> Tensor:
+        assert self.factor is not None
+        direction = _solved(self.factor, gradient[:, :, None])[:, :, 0]
+        return direction - direction.mean(0)
+
+
+class Coupled(Curvature):
+    """The whole Hessian, in the differences to the last class: ((K - 1) D, (K - 1) D).
+
+    With v_k = w_k - w_K the last class drops out, the first K - 1 block rows of the Laplacian stay,
+    and ½ l2 ‖W‖², at its least over what is added to all classes, is ½ l2 Σ v (I - 11ᵀ / K) v.
+    """
+
+    rows_per_unknown = 20.0
+
+    @staticmethod
+    def columns(num_classes: int) -> int:
+        return num_classes * (num_classes - 1) // 2
+
+    @staticmethod
+    def shape(num_classes: int, width: int) -> tuple[int, ...]:
+        return ((num_classes - 1) * width, (num_classes - 1) * width)
+
+    @classmethod
+    def unknowns(cls, num_classes: int, width: int) -> float:
+        return (num_classes - 1) * width
+
+    @staticmethod
+    def fits(num_classes: int, width: int) -> bool:
+        few = 2 < num_classes <= MOST_COUPLED_CLASSES
+        return few and ((num_classes - 1) * width) ** 2 <= MOST_ENTRIES
+
+    def mass(self, spread: float) -> float:
+        return spread / 2
+
+    def weights(self, probs: Tensor) -> Tensor:
+        first, second = self._pairs()
+        return probs[:, first] * probs[:, second]
+
+    def _pairs(self) -> Tensor:
+        return torch.triu_indices(self.num_classes, self.num_classes, 1, device=self._carry.device)
+
+    def _blocks(self) -> Tensor:
+        return self._grams.view(self.num_classes - 1, self.width, self.num_classes - 1, self.width)
+
+    def deposit(self, column: int, gram: Tensor) -> None:
+        first, second = self._pairs()[:, column].tolist()
+        blocks = self._blocks()
+        blocks[first, :, first] += gram
+        if second < self.num_classes - 1:
+            blocks[second, :, second] += gram
+            blocks[second, :, first] -= gram  # the lower triangle: Cholesky reads no other
+
+    def penalised(self, penalty: Tensor) -> Tensor:
+        blocks = self._blocks()
+        for row in range(self.num_classes - 1):
+            for column in range(row + 1):
+                share = (row == column) - 1 / self.num_classes
+                blocks[row, :, column].diagonal().add_(penalty, alpha=share)
+        return self._grams
+
+    def solve(self, gradient: Tensor) -> Tensor:
+        assert self.factor is not None
+        differences = _solved(self.factor, gradient[:-1].reshape(-1, 1))
+        direction = torch.cat([differences.view(-1, self.width), gradient.new_zeros(1, self.width)])
+        return direction - direction.mean(0)
+
+
+LADDER: tuple[type[Curvature], ...] = (Diagonal, Shared, PerClass, Coupled)
+
+
+def _gram(rows: Tensor, halvings: int = 2) -> Tensor:
+    """``rowsᵀ rows`` with little of the symmetric half computed twice: 5/8 of the work."""
+    width = rows.shape[1]
+    if halvings == 0 or width < 256:
+        return rows.T @ rows
+    half = width // 2
+    left, right = rows[:, :half], rows[:, half:]
+    gram = rows.new_empty(width, width)
+    gram[:half, :half] = _gram(left, halvings - 1)
+    gram[half:, half:] = _gram(right, halvings - 1)
+    gram[half:, :half] = right.T @ left
+    gram[:half, half:] = gram[half:, :half].T
+    return gram
+
+
+def _cholesky(matrix: Tensor) -> Tensor:
+    """Lower factor of a matrix that may be singular: the diagonal grows until there is one.
+
+    Cholesky's rounding is indifferent to the scaling of features (van der Sluis, 1969), so that the
+    growth is relative, entry by entry.
+    """
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    # Nothing was seen of these unknowns, and nothing penalises them: leave them where they are.
+    unseen = diagonal <= 0
+    diagonal.masked_fill_(unseen, 1.0)
+    growth = 8 * torch.finfo(matrix.dtype).eps
+    while True:
+        diagonal.mul_(1 + growth)
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if not failed.any():
+            return factor
+        growth *= 32
+        if not growth < 1:  # not even the diagonal dominates: not finite
+            raise FloatingPointError("curvature is not finite")
+
+
+def _solved(factor: Tensor, right: Tensor) -> Tensor:
+    """``(L Lᵀ)⁻¹ right`` in the factor's precision; answered in float64.
+
+    Two triangular solves: ``cholesky_solve`` took ten times as long for one right-hand side.
+    """
+    right = right.to(factor.dtype)
+    half = torch.linalg.solve_triangular(factor, right, upper=False)
+    return torch.linalg.solve_triangular(factor.mT, half, upper=True).double()

@@ -1,0 +1,416 @@
+"""The exact solver: one epoch, one evaluation of the full objective, one step.
+
+Minimises
+
+    f(W, b) = Σ c · nll(x) / Σ c + ½ · l2 · ‖W‖²
+
+over all rows of an epoch, whatever the batches. While the epoch passes, loss, gradient and curvature
+are summed; at its end the sums of all processes meet, and L-BFGS (Nocedal & Wright, "Numerical
+Optimization", 2006, alg. 7.4), preconditioned with the sampled Hessian of
+:mod:`smx_lightning.optim.curvature`, says where the next epoch evaluates. The line search costs
+whole epochs too: a step that raised the objective is shortened, and the next epoch tries again.
+
+The parameters stay where the epoch evaluated them until the next epoch begins, so that whatever
+runs in between, validation and checkpoints, sees the point whose objective was logged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.distributed
+from lightning.fabric.utilities import move_data_to_device
+from torch import Tensor
+
+from smx_lightning.checks import at_least, non_negative
+from smx_lightning.errors import InputError
+from smx_lightning.optim.curvature import LADDER, Curvature, pass_work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+ARMIJO = 1e-4  # Nocedal & Wright, sec. 3.1
+SHORTEST = 1e-6  # of a step: after some twenty halvings the direction is at fault
+PATIENCE = 0.6  # pay for new curvature when the passes since the last have cost this much of it
+STALLED = 6  # epochs without progress that rounding could show
+LOG_HALF = math.log(0.5)
+UNKNOWN_BATCHES = 64  # in an epoch whose length is not known
+KEPT = (
+    *("point", "objective", "gradient", "direction", "slope", "length"),
+    *("work", "work_at_refresh", "largest", "stalled"),
+)
+EPOCH_WORK = 1.5e9
+
+
+class Status(Enum):
+    """Why the solver stopped; the value is the message."""
+
+    RUNNING = "still running"
+    CONVERGED = "converged: no entry of the gradient is larger than tol"
+    PRECISION = "stopped at the limit of the parameters' precision"
+    SEPARABLE = (
+        "stopped: every training row has more than half of the probability on its own class and "
+        "l2 is 0, so the objective falls for ever and has no minimum; set l2 above 0"
+    )
+
+
+class Evaluation(NamedTuple):
+    """The objective at one point; gradient (classes, features + 1), the bias last, float64."""
+
+    objective: float
+    gradient: Tensor
+    nll: float
+    total_weight: float
+    rows: float
+    spread: float
+    separated: bool
+
+
+class ExactSolver(torch.optim.Optimizer):
+    """Minimises softmax regression's objective to its unique optimum, one epoch a step.
+
+    Inject it like any other optimiser: ``SoftmaxRegression(..., optimizer=ExactSolver)``, or
+    ``--model.optimizer smx_lightning.optim.ExactSolver``. The Trainer then stops by itself, before
+    ``max_epochs``, and says why. It starts from the present weights, or from zero where those are
+    worse, as random ones are. Batches may be of any size, also uneven; large ones are faster.
+    Memory is one batch, the chosen rows' curvature (at most 512 MB, most of it while it is
+    factored) and 2 · ``memory`` copies of the parameters.
+
+    Args:
+        params: Weight (classes, features) and bias (classes,) of the linear layer, in this order.
+        tol: Stop when the largest absolute entry of the gradient is at most this, as
+            scikit-learn's ``tol``.
+        memory: Curvature pairs that L-BFGS remembers, at least 1.
+
+    Attributes:
+        status: A :class:`Status`.
+        evaluation: The last epoch's :class:`Evaluation`, ``None`` before.
+        evaluations: Epochs done.
+
+    Raises:
+        InputError: For other parameters than these, or for parameters below float32.
+    """
+
+    def __init__(self, params: Iterable[Any], tol: float = 1e-6, memory: int = 20) -> None:
+        self.tol = non_negative("tol", tol)
+        self.memory = at_least("memory", memory, 1)
+        super().__init__(params, {"lr": 1.0})  # where the line search begins; monitors show it
+        tensors = [p for group in self.param_groups for p in group["params"]]
+        shapes = [tuple(p.shape) for p in tensors]
+        if len(shapes) != 2 or len(shapes[0]) != 2 or shapes[1] != shapes[0][:1]:
+            raise InputError(
+                "the exact solver trains one linear layer: expected a weight (classes, features) "
+                f"and a bias (classes,), got parameters of shapes {shapes}; freeze the others with "
+                "requires_grad_(False)"
+            )
+        self.weight, self.bias = tensors
+        if self.weight.dtype.itemsize < 4:
+            raise InputError(
+                "the exact solver needs parameters of float32 or float64, got "
+                f"{str(self.weight.dtype).removeprefix('torch.')}; use Trainer precision 32-true, "
+                "bf16-mixed or 64-true"
+            )
+        self.status = Status.RUNNING
+        self.evaluation: Evaluation | None = None
+        self.evaluations = 0
+        # The best point so far: f and its gradient there, and the direction that leads on.
+        self._point: Tensor | None = None
+        self._objective = math.inf
+        self._gradient = self._direction = torch.empty(0)
+        self._slope, self._length = 0.0, 1.0
+        self._pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=self.memory)
+        self._curvature: Curvature | None = None
+        self._work = self._work_at_refresh = 0.0
+        self._largest: list[float] = []  # gradient entry, of the accepted points since the refresh
+        self._stalled = 0
+        self._resumed = False
+        # What the epoch under way sums.
+        self._l2, self._batches = 0.0, math.inf
+        self._due: type[Curvature] | None = None
+        self._collecting: Curvature | None = None
+        self._zero_sums()
+
+    # An epoch --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def begin_epoch(self, *, l2: float, batches: float) -> None:
+        """Move the parameters to the next point, and get ready to sum.
+
+        Args:
+            l2: Weight of the penalty.
+            batches: Of the coming epoch, over all processes; ``inf`` where that is unknown.
+        """
+        self._l2, self._batches = l2, batches
+        if self._point is None:
+            # What all classes share changes no prediction, and no direction leads there.
+            start = self._present()
+            self._move_to(start - start.mean(0) if self.evaluation is None else 0 * start)
+        elif self.status is Status.RUNNING:
+            self._move_to(self._point + self._length * self._direction)
+        self._zero_sums()
+        self._due = self._choose()
+        self._collecting = None
+
+    @torch.no_grad()
+    def add(self, x: Tensor, log_probs: Tensor, y: Tensor, class_weight: Tensor | None) -> None:
+        """Add a batch at the present parameters.
+
+        Args:
+            x: (batch, features) rows as the linear layer saw them.
+            log_probs: (batch, classes).
+            y: (batch,) labels.
+            class_weight: (classes,) or ``None``.
+        """
+        weights = None if class_weight is None else class_weight[y]
+        probs = log_probs.exp()
+        own = log_probs.gather(1, y[:, None])[:, 0]
+        spread = 1 - probs.square().sum(1)
+        if self._due is not None:
+            self._collect(x, probs, weights)
+        residual = probs.scatter_add_(1, y[:, None], own.new_full((len(y), 1), -1.0))
+        rows = float(len(y))
+        nll = -own.sum(dtype=torch.float64)
+        sums = [nll, nll.new_tensor(rows), nll, spread.sum(dtype=torch.float64)]
+        if weights is not None:
+            residual *= weights[:, None]
+            wide = weights.double()
+            sums = [-(own * wide).sum(), wide.sum(), nll, (spread * wide).sum()]
+        in_doubt = (own <= LOG_HALF).sum()
+        self._sums += torch.stack([*sums, in_doubt.double(), nll.new_tensor(rows)])
+        self._gradient_sum[:, :-1] += residual.T @ x
+        self._gradient_sum[:, -1] += residual.sum(0)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """End the epoch: meet the other processes, judge the point, and choose the next one."""
+        evaluation, before = self._evaluated(), self.evaluation
+        if before is not None and evaluation.rows != before.rows:
+            if self._resumed:  # in the middle of an epoch: evaluate the same point again, wholly
+                return
+            raise InputError(
+                f"the exact solver expects the same rows every epoch, got {evaluation.rows:.0f} "
+                f"after {before.rows:.0f}; let the loader keep its last batch and every row"
+            )
+        self._resumed = False
+        self.evaluation = evaluation
+        self.evaluations += 1
+        self._work += pass_work(*self._shape, evaluation.rows)
+        if self.status is not Status.RUNNING:
+            return
+        if before is None and not evaluation.objective <= math.log(self._shape[0]):
+            return  # worse than zero weights: a saturated softmax has no curvature, begin with those
+        if self._point is not None and not self._accepts(evaluation):
+            self._shorten(evaluation)
+            return
+        self._accept(evaluation)
+        largest = float(evaluation.gradient.abs().max())
+        if largest <= self.tol:
+            self.status = Status.CONVERGED
+        elif self._l2 == 0 and evaluation.separated:
+            self.status = Status.SEPARABLE
+        elif self._stalled >= STALLED:
+            self.status = Status.PRECISION
+        else:
+            self._aim(evaluation)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Move the parameters back to the best point, if the last epoch evaluated a worse one."""
+        if self._point is not None:
+            self._move_to(self._point)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The solver's whole state, as plain values: a resumed run goes on where this one stands."""
+        kept = {name: getattr(self, f"_{name}") for name in KEPT}
+        kept["pairs"] = [list(pair) for pair in self._pairs]
+        kept["curvature"] = None if self._curvature is None else self._curvature.state()
+        kept["evaluation"] = None if self.evaluation is None else self.evaluation._asdict()
+        kept["evaluations"], kept["status"] = self.evaluations, self.status.name
+        groups = [{**group, "params": [0, 1]} for group in self.param_groups]
+        return {"state": kept, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`, for a layer of the same shape."""
+        kept = state_dict["state"]
+        if "point" not in kept:
+            raise InputError(
+                "expected a checkpoint of the exact solver, got one of another optimiser; resume "
+                "with that optimiser, or start the solver from the weights without ckpt_path"
+            )
+        kept = move_data_to_device(kept, self.weight.device)
+        for name in KEPT:
+            setattr(self, f"_{name}", kept[name])
+        self._pairs.clear()
+        self._pairs.extend((moved, turned) for moved, turned in kept["pairs"])
+        state = kept["curvature"]
+        self._curvature = None if state is None else Curvature.restored(state, *self._shape)
+        values = kept["evaluation"]
+        self.evaluation = None if values is None else Evaluation(**values)
+        self.evaluations, self.status = kept["evaluations"], Status[kept["status"]]
+        self._resumed = True
+
+    # The method ------------------------------------------------------------------------------
+
+    def _noise(self) -> float:
+        """What rounding may do to the objective: errors of many rows cancel for the most part."""
+        relative = max(torch.finfo(self.weight.dtype).eps / 8, 1e-15)
+        return relative * abs(self._objective)
+
+    def _accepts(self, new: Evaluation) -> bool:
+        """Armijo's condition; within rounding, the slope decides (Hager & Zhang, 2005, eq. 4.1)."""
+        gained = self._objective - new.objective
+        if gained >= -ARMIJO * self._length * self._slope:
+            return True
+        slope = float((new.gradient * self._direction).sum())
+        return gained >= -self._noise() and slope <= (2 * ARMIJO - 1) * self._slope
+
+    def _shorten(self, new: Evaluation) -> None:
+        """The least point of the parabola through both values and the slope, safeguarded."""
+        excess = new.objective - self._objective - self._length * self._slope
+        least = -self._slope * self._length**2 / (2 * excess) if math.isfinite(excess) else 0.0
+        self._length = min(max(least, 0.1 * self._length), 0.5 * self._length)
+        if self._length < SHORTEST:
+            if not self._pairs:
+                self.status = Status.PRECISION
+                self.restore()
+                return
+            self._pairs.clear()
+            self._head_for()
+
+    def _accept(self, new: Evaluation) -> None:
+        point = self._present()
+        if self._point is not None:
+            moved, turned = point - self._point, new.gradient - self._gradient
+            rounding = torch.finfo(self.weight.dtype).eps * moved.norm() * turned.norm()
+            if (moved * turned).sum() > rounding:
+                self._pairs.append((moved, turned))
+        largest = float(new.gradient.abs().max())
+        progress = self._objective - new.objective > self._noise()
+        least = min(self._largest, default=math.inf)
+        self._stalled = 0 if progress or largest < 0.9 * least else self._stalled + 1
+        self._largest.append(largest)
+        self._point, self._objective, self._gradient = point, new.objective, new.gradient
+
+    def _aim(self, evaluation: Evaluation) -> None:
+        """Take new curvature into use if there is some, and head for the next point."""
+        if self._due is not None:
+            num_classes, width = self._shape
+            collected = self._collecting or self._due(  # this process had no rows
+                num_classes, width, spread=1.0, rows=1.0, like=self.weight
+            )
+            self._curvature = collected.finish(evaluation.total_weight, self._l2, _summed)
+            self._work_at_refresh = self._work
+            self._largest = self._largest[-1:]
+            # Pairs describe what the old curvature missed; the new one is better without them.
+            self._pairs.clear()
+        self._head_for()
+
+    def _head_for(self) -> None:
+        """L-BFGS's two loops around the curvature, algorithm 7.4."""
+        assert self._curvature is not None
+        gradient = self._gradient
+        remaining, steps = gradient, []
+        for moved, turned in reversed(self._pairs):
+            step = (moved * remaining).sum() / (moved * turned).sum()
+            remaining = remaining - step * turned
+            steps.append(step)
+        direction = -self._curvature.solve(remaining)
+        for (moved, turned), step in zip(self._pairs, reversed(steps), strict=True):
+            direction = direction - moved * (
+                step + (turned * direction).sum() / (moved * turned).sum()
+            )
+        slope = float((gradient * direction).sum())
+        if not slope < 0:  # rounding has the upper hand
+            if self._pairs:
+                self._pairs.clear()
+                self._head_for()
+                return
+            self.status = Status.PRECISION
+        self._direction, self._slope, self._length = direction, slope, 1.0
+
+    def _choose(self) -> type[Curvature] | None:
+        """The model of the curvature to collect in the coming epoch, if any.
+
+        As whoever rents skis buys them when the rent paid reaches their price: a model is collected
+        once the passes have cost about as much as it will. Small problems get the whole Hessian
+        every epoch that way, which is Newton's method. All processes choose alike.
+        """
+        num_classes, width = self._shape
+        models = [model for model in LADDER if model.fits(num_classes, width)]
+        if self._curvature is None or self.evaluation is None:
+            return models[0]
+        rows = self.evaluation.rows
+        a_pass = pass_work(num_classes, width, rows)
+        ahead = self._epochs_ahead() * a_pass
+        for model in reversed(models):
+            price = model.work(num_classes, width, rows)
+            rank, present = LADDER.index(model), LADDER.index(type(self._curvature))
+            paid = a_pass + self._work - (self._work_at_refresh if rank == present else 0.0)
+            wanted = rank > present or (rank == present and model.follows(num_classes))
+            if wanted and PATIENCE * price <= paid and price < ahead:
+                return model
+        return None
+
+    def _collect(self, x: Tensor, probs: Tensor, weights: Tensor | None) -> None:
+        assert self._due is not None
+        if self._collecting is None:
+            num_classes, width = self._shape
+            if self.evaluation is not None:
+                rows, spread = self.evaluation.rows, self.evaluation.spread
+            else:  # nothing is known yet but the number of batches
+                rows = len(x) * min(self._batches, UNKNOWN_BATCHES)
+                spread = rows * (1 - 1 / num_classes)
+            self._collecting = self._due(num_classes, width, spread=spread, rows=rows, like=x)
+        self._collecting.add(x, probs, weights)
+
+    def _epochs_ahead(self) -> float:
+        """How many more it takes at the rate since the last refresh; infinite while unknown."""
+        largest = self._largest[-5:]
+        if len(largest) < 5 or self.tol == 0 or not largest[-1] < largest[0]:
+            return math.inf
+        rate = math.log(largest[0] / largest[-1]) / (len(largest) - 1)
+        return math.log(largest[-1] / self.tol) / rate
+
+    # Details ---------------------------------------------------------------------------------
+
+    def _present(self) -> Tensor:
+        """The parameters as one (classes, features + 1) float64 tensor, the bias last."""
+        return torch.cat([self.weight, self.bias[:, None]], 1).double()
+
+    def _move_to(self, point: Tensor) -> None:
+        self.weight.copy_(point[:, :-1])
+        self.bias.copy_(point[:, -1])
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """(classes, features + 1)."""
+        return self.weight.shape[0], self.weight.shape[1] + 1
+
+    def _zero_sums(self) -> None:
+        wide = {"dtype": torch.float64, "device": self.weight.device}
+        self._sums = torch.zeros(6, **wide)
+        self._gradient_sum = torch.zeros(self._shape, **wide)
+
+    def _evaluated(self) -> Evaluation:
+        sums = _summed(torch.cat([self._sums, self._gradient_sum.flatten()]))
+        loss, weight, nll, spread, in_doubt, rows = sums[:6].tolist()
+        if rows == 0:
+            raise InputError("expected training rows, got an epoch without any; check the data")
+        gradient = sums[6:].view_as(self._gradient_sum) / weight
+        present = self._present()[:, :-1]
+        gradient[:, :-1] += self._l2 * present
+        objective = loss / weight + 0.5 * self._l2 * float(present.square().sum())
+        return Evaluation(
+            objective, gradient, nll / rows, weight, rows, spread, separated=in_doubt == 0
+        )
+
+
+def _summed(tensor: Tensor) -> Tensor:
+    """The sum over all processes, the same bits on each."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(tensor)
+    return tensor

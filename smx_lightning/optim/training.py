@@ -1,0 +1,77 @@
+"""Where the exact solver meets the Trainer: what it refuses, its epochs' end, what it logs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from smx_lightning.errors import InputError
+from smx_lightning.optim.exact import ExactSolver, Status
+
+if TYPE_CHECKING:
+    from smx_lightning.module import SoftmaxRegression
+
+
+def exact_solver(model: SoftmaxRegression) -> ExactSolver | None:
+    """The exact solver among the attached trainer's optimisers, if there is one.
+
+    Raises:
+        InputError: For what would make the optimum another one than was asked for.
+    """
+    optimizers = model.trainer.optimizers
+    solver = next((o for o in optimizers if isinstance(o, ExactSolver)), None)
+    model.automatic_optimization = solver is None
+    if solver is None:
+        return None
+    from smx_lightning.module import SoftmaxRegression
+
+    trainer = model.trainer
+    refused = {
+        "a loss of its own: the solver minimises the class-weighted negative log-likelihood, drop "
+        "the override or take another optimiser": type(model).loss is not SoftmaxRegression.loss,
+        "a second optimiser: leave only the solver": len(optimizers) > 1,
+        "a learning-rate schedule: the solver chooses its steps itself, drop lr_scheduler": bool(
+            trainer.lr_scheduler_configs
+        ),
+        "gradient clipping: drop gradient_clip_val": bool(trainer.gradient_clip_val),
+        "accumulated batches: the solver adds up the whole epoch by itself, drop "
+        "accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
+        "a loader that drops rows: set drop_last=False": bool(
+            getattr(trainer.train_dataloader, "drop_last", False)
+        ),
+        "part of the data: drop limit_train_batches": not (
+            trainer.limit_train_batches == 1.0 or trainer.overfit_batches or trainer.fast_dev_run
+        ),
+        "precision 16-mixed, whose loss scaling it cannot undo: use bf16-mixed or 32-true": (
+            str(trainer.precision) == "16-mixed"
+        ),
+    }
+    for what, found in refused.items():
+        if found:
+            raise InputError(f"the exact solver does not go with {what}")
+    return solver
+
+
+def end_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
+    """Let the solver judge the epoch's point; stop the Trainer where the solver has stopped."""
+    model.optimizers().step()  # type: ignore[union-attr]  # through Lightning, which counts steps
+    trainer = model.trainer
+    if solver.status is not Status.RUNNING:
+        trainer.should_stop = True
+    elif trainer.max_epochs not in (None, -1) and model.current_epoch + 1 >= trainer.max_epochs:
+        solver.restore()
+
+
+def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
+    """Log the epoch's objective and largest gradient entry; say why the solver stopped."""
+    evaluation = solver.evaluation
+    assert evaluation is not None
+    largest = evaluation.gradient.abs().max()
+    model.log("train/objective", evaluation.objective, prog_bar=True, sync_dist=True)
+    model.log("train/gradient_max", largest, prog_bar=True, sync_dist=True)
+    if solver.status is not Status.RUNNING:
+        rank_zero_info(
+            f"{solver.status.value} (epoch {model.current_epoch}, objective "
+            f"{evaluation.objective:.8g}, largest gradient entry {largest:.2g})"
+        )
