@@ -30,13 +30,23 @@ lint: .venv/ready  ## ruff, mypy --strict, import contracts
 	$(BIN)/mypy
 	PYTHONPATH=.:export $(BIN)/lint-imports
 
-bench: .venv/ready  ## measure against peers, write benchmarks/README.md's table to the terminal
+.venv/bench-ready: .venv/ready
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+# One after the other: two at once would measure each other.
+bench: .venv/bench-ready  ## measure against peers (two hours); print the tables of benchmarks/README.md
+	$(BIN)/python -m benchmarks.minibatch
 	$(BIN)/python -m benchmarks.main_job
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.shipping
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.solvers
 
 lock: .venv/ready  ## pin the newest versions that fit, for every Python and platform
 	$(BIN)/pip install --quiet uv
 	echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 \
-	  --constraint - --extra dev --no-annotate --no-header --no-emit-index-url pyproject.toml --output-file constraints.txt
+	  --constraint - --extra dev --extra bench --no-annotate --no-header --no-emit-index-url pyproject.toml --output-file constraints.txt
 
 clean:  ## remove .venv and what runs left behind
 	rm -rf .venv lightning_logs dist

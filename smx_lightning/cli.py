@@ -31,6 +31,8 @@ from smx_lightning.module import SoftmaxRegression
 DONE, PARITY_FAILED, BAD_INPUT = 0, 1, 2
 FROM_DATA = ("num_features", "num_classes", "class_names", "input_shape")
 BAD_INPUT_ERRORS = (InputError, MisconfigurationException, OSError)
+BEST_EPOCH = "val/nll"
+EXACT_SOLVER = "smx_lightning.optim.ExactSolver"
 EXPORTER = "smx_export"  # named, not imported: training knows nothing of ONNX
 
 
@@ -68,7 +70,7 @@ class SmxCLI(LightningCLI):
                     "init_args": {"preprocessing": "standardize", "l2": 1e-3},
                 },
                 "data": {"class_path": "smx_lightning.data.DigitsDataModule"},
-                "checkpoint.monitor": "val/nll",
+                "checkpoint.monitor": BEST_EPOCH,
                 "checkpoint.filename": "best",
                 "checkpoint.save_last": True,
             }
@@ -102,6 +104,14 @@ class SmxCLI(LightningCLI):
         init_args = {name: value for name, value in hparams if name not in linked}
         model = {"class_path": named, "init_args": init_args}
         self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)
+
+    def before_fit(self) -> None:
+        """The exact solver's best epoch is that of the least objective, unless told otherwise."""
+        optimizer = self.config.fit.model.init_args.get("optimizer") or {}
+        exact = optimizer.get("class_path") == EXACT_SOLVER
+        checkpoint = self._callback(ModelCheckpoint)
+        if exact and checkpoint.monitor == BEST_EPOCH:
+            checkpoint.monitor = "train/objective"
 
     def after_fit(self) -> None:
         """Test the best checkpoint and say what was made."""
@@ -148,6 +158,8 @@ class SmxCLI(LightningCLI):
         confusion = self._callback(ConfusionCsv).written
         if confusion is not None:
             lines["confusion matrix"] = os.path.relpath(confusion)
+        if self.model.solver is not None and checkpoint:
+            lines["solver"] = self.model.solver.status.value
         if checkpoint:
             lines["checkpoint"] = os.path.relpath(checkpoint)
             export = self._callback(importlib.import_module(EXPORTER).OnnxExport).export

@@ -65,7 +65,7 @@ def gradient(weight, bias, x, y, l2=0.0, class_weight=None):
 
 def hessian(x, probs, weights, l2):
     """Of the weighted mean NLL + penalty: (K, d + 1, K, d + 1), one row after the other."""
-    n, d = x.shape
+    d = x.shape[1]
     classes = probs.shape[1]
     total = np.zeros((classes, d + 1, classes, d + 1))
     for row, p, w in zip(x, probs, weights / weights.sum(), strict=True):

@@ -168,7 +168,7 @@ def test_balanced_weights_are_counted_on_the_training_data(quiet_trainer):
     model = SoftmaxRegression(3, 2, class_weight="balanced")
     quiet_trainer().fit(model, DataLoader(TensorDataset(x, y), batch_size=7))
     assert model.class_counts.tolist() == [30, 10]
-    torch.testing.assert_close(model._weight_of_class(x), torch.tensor([40 / 60, 40 / 20]))
+    torch.testing.assert_close(model.class_weights_for(x), torch.tensor([40 / 60, 40 / 20]))
 
 
 def test_optimizer_and_scheduler_are_injected_as_callables(quiet_trainer):

@@ -1,37 +1,19 @@
 """Curvature of the objective, gathered from few rows while an epoch passes.
 
-Conventions
------------
-A row x, with a 1 appended for the bias, has D = d + 1 entries; p are its probabilities at the
-current point, c its weight. Its share of the Hessian of Σ c · nll is
+A model of the Hessian is made of Gram matrices Σ v · x xᵀ, one a "column" of row weights v; the
+models and their weights are in :mod:`smx_lightning.optim.hessians`. Rows with large v matter, the
+rest hardly: a row goes in with probability min(1, v / τ) and then weighs max(v, τ), which is
+unbiased, and exact for v ≥ τ. Systematic sampling (Madow & Madow, 1944) decides without a random
+number: a row goes in where the running sum of probabilities passes an integer.
 
-    c · (diag(p) - p pᵀ) ⊗ x xᵀ  =  Σ_{j<k} c · p_j p_k · (e_j - e_k)(e_j - e_k)ᵀ ⊗ x xᵀ,
-
-a Laplacian over the classes with one (D, D) Gram matrix for each pair. Three models of it, from the
-cheapest to the exact one, each a sum of Gram matrices whose row weights v are the "columns" below:
-
-=========== ============================= ============ =======================================
-model       v of a row                    columns      what it leaves out
-=========== ============================= ============ =======================================
-Shared      c (1 - Σ p²) / (K - 1)        1            that classes differ; exact where p = 1/K
-PerClass    c p_k (1 - p_k)               K            the coupling of classes
-Coupled     c p_j p_k                     K (K - 1)/2  nothing
-=========== ============================= ============ =======================================
-
-Shared at p = 1/K is Böhning's bound ("Multinomial logistic regression algorithm", 1992) up to its
-factor. Adding the same vector to every class changes no prediction, so all three work on directions
-that sum to zero over the classes, where the objective is strictly convex.
-
-Rows with large v matter, the rest hardly: a row goes in with probability min(1, v / τ) and then
-weighs max(v, τ), which is unbiased and exact for v ≥ τ. Systematic sampling (Madow & Madow, 1944)
-decides without a random number: a row goes in where the running sum of probabilities passes an
-integer. What is left out must not be replaced by a smooth average: the weakest directions, those
-that make the problem hard, owe their curvature to few rows, and any average overstates it.
+What is left out must not be replaced by a smooth average: the weakest directions, those that make
+the problem hard, owe their curvature to few rows, and any average overstates it.
 """
 
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -40,10 +22,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PENDING_ROWS = 8192  # waiting for their Gram matrix: enough for a fast product, 25 MB at d = 784
-MOST_ENTRIES = 2**26  # of a model: 256 MB in float32
-MOST_SHARED = 2**27  # of the one matrix that Shared has: d up to 11584
-MOST_COUPLED_CLASSES = 32  # 496 pairs
+PENDING_ENTRIES = 2**24  # of rows that wait for their Gram matrices, 64 MB: few, large products
 # A pass costs more than its 4 n D K operations: products with few columns run at a fraction of the
 # speed of square ones, as slowly as with about 32, and an epoch of the Trainer takes some 10 ms.
 NARROW = 32
@@ -76,10 +55,15 @@ class Curvature:
         self._carry = like.new_zeros(self.columns(num_classes))
         self._rows: list[Tensor] = []
         self._weights: list[Tensor] = []
-        self._grams = like.new_zeros(self.shape(num_classes, width))
+        self._like = like.new_empty(())
         self.factor: Tensor | None = None
 
-    # What the three models differ in ----------------------------------------------------------
+    @cached_property
+    def _grams(self) -> Tensor:
+        """The sums: in memory from the first row on, until they are factored."""
+        return self._like.new_zeros(self.shape(self.num_classes, self.width))
+
+    # What the models differ in -----------------------------------------------------------------
 
     @staticmethod
     def columns(num_classes: int) -> int:
@@ -106,7 +90,7 @@ class Curvature:
         raise NotImplementedError
 
     def weights(self, probs: Tensor) -> Tensor:
-        """v / c of each row, (rows, columns)."""
+        """The v / c of each row, (rows, columns)."""
         raise NotImplementedError
 
     def deposit(self, column: int, gram: Tensor) -> None:
@@ -138,9 +122,7 @@ class Curvature:
     @classmethod
     def work(cls, num_classes: int, width: int, rows: float) -> float:
         """Multiplications and additions of collecting and factoring, about."""
-        sampled = min(
-            cls.rows_wanted(num_classes, width, rows), rows * cls.columns(num_classes)
-        )
+        sampled = min(cls.rows_wanted(num_classes, width, rows), rows * cls.columns(num_classes))
         *blocks, size, _ = cls.shape(num_classes, width)
         return 2 * width**2 * sampled + math.prod(blocks) * size**3 / 3
 
@@ -155,11 +137,11 @@ class Curvature:
         v = torch.where(chosen[some], v[some].clamp(min=self._threshold), 0)
         self._rows.append(torch.nn.functional.pad(x[some], (0, 1), value=1.0))
         self._weights.append(v)
-        if sum(map(len, self._rows)) >= PENDING_ROWS:
+        if sum(map(len, self._rows)) * self.width >= PENDING_ENTRIES:
             self._flush()
 
     def _systematic(self, probability: Tensor) -> Tensor:
-        """Where a column's running sum passes an integer; the fraction is kept for the next batch."""
+        """Where a column's running sum passes an integer; the fraction waits for the next batch."""
         running = probability.cumsum(0) + self._carry
         if len(running) == 0:
             return probability.bool()
@@ -197,195 +179,6 @@ class Curvature:
         assert self.factor is not None
         return {"model": type(self).__name__, "factor": self.factor}
 
-    @staticmethod
-    def restored(state: dict[str, Any], num_classes: int, width: int) -> Curvature:
-        """Inverse of :meth:`state`."""
-        model = next(cls for cls in LADDER if cls.__name__ == state["model"])
-        factor: Tensor = state["factor"]
-        restored = model(num_classes, width, spread=1.0, rows=1.0, like=factor.new_zeros(()))
-        restored.factor = factor
-        del restored._grams
-        return restored
-
-
-class Diagonal(Curvature):
-    """One number a coefficient, of all rows: for features too many for a matrix."""
-
-    rows_per_unknown = 1.0
-
-    @staticmethod
-    def columns(num_classes: int) -> int:
-        return num_classes
-
-    @staticmethod
-    def shape(num_classes: int, width: int) -> tuple[int, ...]:
-        return (num_classes, width)
-
-    @staticmethod
-    def fits(num_classes: int, width: int) -> bool:
-        return not Shared.fits(num_classes, width)
-
-    @staticmethod
-    def follows(num_classes: int) -> bool:
-        return False  # too coarse to be worth L-BFGS's pairs
-
-    @classmethod
-    def work(cls, num_classes: int, width: int, rows: float) -> float:
-        return 2 * rows * num_classes * width
-
-    def mass(self, spread: float) -> float:
-        return spread
-
-    @torch.no_grad()
-    def add(self, x: Tensor, probs: Tensor, row_weights: Tensor | None) -> None:
-        v = probs * (1 - probs)
-        if row_weights is not None:
-            v = v * row_weights[:, None]
-        self._grams[:, :-1] += v.T @ x.square()
-        self._grams[:, -1] += v.sum(0)
-
-    def finish(
-        self, total_weight: float, l2: float, reduce: Callable[[Tensor], Tensor]
-    ) -> Curvature:
-        self._grams = reduce(self._grams).div_(total_weight)
-        self._grams[:, :-1] += l2
-        self._grams[self._grams <= 0] = 1.0
-        self.factor = self._grams
-        del self._grams
-        return self
-
-    def solve(self, gradient: Tensor) -> Tensor:
-        assert self.factor is not None
-        direction = gradient / self.factor.double()
-        return direction - direction.mean(0)
-
-
-class Shared(Curvature):
-    """One (D, D) matrix for all classes."""
-
-    rows_per_unknown = 8.0
-
-    @staticmethod
-    def columns(num_classes: int) -> int:
-        return 1
-
-    @staticmethod
-    def shape(num_classes: int, width: int) -> tuple[int, ...]:
-        return (1, width, width)
-
-    @staticmethod
-    def fits(num_classes: int, width: int) -> bool:
-        return width**2 <= MOST_SHARED
-
-    @staticmethod
-    def follows(num_classes: int) -> bool:
-        return num_classes == 2  # else an average over classes: too small for some, and steps too far
-
-    def mass(self, spread: float) -> float:
-        return spread / (self.num_classes - 1)
-
-    def weights(self, probs: Tensor) -> Tensor:
-        return (1 - probs.square().sum(1, keepdim=True)) / (self.num_classes - 1)
-
-    def solve(self, gradient: Tensor) -> Tensor:
-        assert self.factor is not None
-        return _solved(self.factor[0], gradient.T).T
-
-
-class PerClass(Curvature):
-    """One (D, D) matrix a class."""
-
-    rows_per_unknown = 8.0
-
-    @staticmethod
-    def columns(num_classes: int) -> int:
-        return num_classes
-
-    @staticmethod
-    def shape(num_classes: int, width: int) -> tuple[int, ...]:
-        return (num_classes, width, width)
-
-    @staticmethod
-    def fits(num_classes: int, width: int) -> bool:
-        # For two classes both blocks are the same, and Shared has it.
-        return num_classes > 2 and num_classes * width**2 <= MOST_ENTRIES
-
-    def mass(self, spread: float) -> float:
-        return spread
-
-    def weights(self, probs: Tensor) -> Tensor:
-        return probs * (1 - probs)
-
-    def solve(self, gradient: Tensor) -> Tensor:
-        assert self.factor is not None
-        direction = _solved(self.factor, gradient[:, :, None])[:, :, 0]
-        return direction - direction.mean(0)
-
-
-class Coupled(Curvature):
-    """The whole Hessian, in the differences to the last class: ((K - 1) D, (K - 1) D).
-
-    With v_k = w_k - w_K the last class drops out, the first K - 1 block rows of the Laplacian stay,
-    and ½ l2 ‖W‖², at its least over what is added to all classes, is ½ l2 Σ v (I - 11ᵀ / K) v.
-    """
-
-    rows_per_unknown = 20.0
-
-    @staticmethod
-    def columns(num_classes: int) -> int:
-        return num_classes * (num_classes - 1) // 2
-
-    @staticmethod
-    def shape(num_classes: int, width: int) -> tuple[int, ...]:
-        return ((num_classes - 1) * width, (num_classes - 1) * width)
-
-    @classmethod
-    def unknowns(cls, num_classes: int, width: int) -> float:
-        return (num_classes - 1) * width
-
-    @staticmethod
-    def fits(num_classes: int, width: int) -> bool:
-        few = 2 < num_classes <= MOST_COUPLED_CLASSES
-        return few and ((num_classes - 1) * width) ** 2 <= MOST_ENTRIES
-
-    def mass(self, spread: float) -> float:
-        return spread / 2
-
-    def weights(self, probs: Tensor) -> Tensor:
-        first, second = self._pairs()
-        return probs[:, first] * probs[:, second]
-
-    def _pairs(self) -> Tensor:
-        return torch.triu_indices(self.num_classes, self.num_classes, 1, device=self._carry.device)
-
-    def _blocks(self) -> Tensor:
-        return self._grams.view(self.num_classes - 1, self.width, self.num_classes - 1, self.width)
-
-    def deposit(self, column: int, gram: Tensor) -> None:
-        first, second = self._pairs()[:, column].tolist()
-        blocks = self._blocks()
-        blocks[first, :, first] += gram
-        if second < self.num_classes - 1:
-            blocks[second, :, second] += gram
-            blocks[second, :, first] -= gram  # the lower triangle: Cholesky reads no other
-
-    def penalised(self, penalty: Tensor) -> Tensor:
-        blocks = self._blocks()
-        for row in range(self.num_classes - 1):
-            for column in range(row + 1):
-                share = (row == column) - 1 / self.num_classes
-                blocks[row, :, column].diagonal().add_(penalty, alpha=share)
-        return self._grams
-
-    def solve(self, gradient: Tensor) -> Tensor:
-        assert self.factor is not None
-        differences = _solved(self.factor, gradient[:-1].reshape(-1, 1))
-        direction = torch.cat([differences.view(-1, self.width), gradient.new_zeros(1, self.width)])
-        return direction - direction.mean(0)
-
-
-LADDER: tuple[type[Curvature], ...] = (Diagonal, Shared, PerClass, Coupled)
-
 
 def _gram(rows: Tensor, halvings: int = 2) -> Tensor:
     """``rowsᵀ rows`` with little of the symmetric half computed twice: 5/8 of the work."""
@@ -415,6 +208,7 @@ def _cholesky(matrix: Tensor) -> Tensor:
     growth = 8 * torch.finfo(matrix.dtype).eps
     while True:
         diagonal.mul_(1 + growth)
+        factor: Tensor
         factor, failed = torch.linalg.cholesky_ex(matrix)
         if not failed.any():
             return factor
@@ -423,11 +217,12 @@ def _cholesky(matrix: Tensor) -> Tensor:
             raise FloatingPointError("curvature is not finite")
 
 
-def _solved(factor: Tensor, right: Tensor) -> Tensor:
+def solved(factor: Tensor, right: Tensor) -> Tensor:
     """``(L Lᵀ)⁻¹ right`` in the factor's precision; answered in float64.
 
     Two triangular solves: ``cholesky_solve`` took ten times as long for one right-hand side.
     """
     right = right.to(factor.dtype)
     half = torch.linalg.solve_triangular(factor, right, upper=False)
-    return torch.linalg.solve_triangular(factor.mT, half, upper=True).double()
+    whole: Tensor = torch.linalg.solve_triangular(factor.mT, half, upper=True)
+    return whole.double()

@@ -4,10 +4,10 @@ Minimises
 
     f(W, b) = Σ c · nll(x) / Σ c + ½ · l2 · ‖W‖²
 
-over all rows of an epoch, whatever the batches. While the epoch passes, loss, gradient and curvature
-are summed; at its end the sums of all processes meet, and L-BFGS (Nocedal & Wright, "Numerical
-Optimization", 2006, alg. 7.4), preconditioned with the sampled Hessian of
-:mod:`smx_lightning.optim.curvature`, says where the next epoch evaluates. The line search costs
+over all rows of an epoch, whatever the batches. While the epoch passes, loss, gradient and
+curvature are summed; at its end the sums of all processes meet, and L-BFGS (Nocedal & Wright,
+"Numerical Optimization", 2006, alg. 7.4), preconditioned with the sampled Hessian of
+:mod:`smx_lightning.optim.hessians`, says where the next epoch evaluates. The line search costs
 whole epochs too: a step that raised the objective is shortened, and the next epoch tries again.
 
 The parameters stay where the epoch evaluated them until the next epoch begins, so that whatever
@@ -28,14 +28,15 @@ from torch import Tensor
 
 from smx_lightning.checks import at_least, non_negative
 from smx_lightning.errors import InputError
-from smx_lightning.optim.curvature import LADDER, Curvature, pass_work
+from smx_lightning.optim.curvature import Curvature, pass_work
+from smx_lightning.optim.hessians import LADDER, restored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 ARMIJO = 1e-4  # Nocedal & Wright, sec. 3.1
 SHORTEST = 1e-6  # of a step: after some twenty halvings the direction is at fault
-PATIENCE = 0.6  # pay for new curvature when the passes since the last have cost this much of it
+PATIENCE = 0.45  # pay for new curvature when the passes so far have cost this much of its price
 STALLED = 6  # epochs without progress that rounding could show
 LOG_HALF = math.log(0.5)
 UNKNOWN_BATCHES = 64  # in an epoch whose length is not known
@@ -201,8 +202,8 @@ class ExactSolver(torch.optim.Optimizer):
         self._work += pass_work(*self._shape, evaluation.rows)
         if self.status is not Status.RUNNING:
             return
-        if before is None and not evaluation.objective <= math.log(self._shape[0]):
-            return  # worse than zero weights: a saturated softmax has no curvature, begin with those
+        if before is None and not evaluation.objective <= (1 + 1e-6) * math.log(self._shape[0]):
+            return  # worse than zero weights: a saturated softmax has no curvature, begin there
         if self._point is not None and not self._accepts(evaluation):
             self._shorten(evaluation)
             return
@@ -224,7 +225,7 @@ class ExactSolver(torch.optim.Optimizer):
             self._move_to(self._point)
 
     def state_dict(self) -> dict[str, Any]:
-        """The solver's whole state, as plain values: a resumed run goes on where this one stands."""
+        """The solver's whole state as plain values: a resumed run goes on where this one stands."""
         kept = {name: getattr(self, f"_{name}") for name in KEPT}
         kept["pairs"] = [list(pair) for pair in self._pairs]
         kept["curvature"] = None if self._curvature is None else self._curvature.state()
@@ -247,7 +248,7 @@ class ExactSolver(torch.optim.Optimizer):
         self._pairs.clear()
         self._pairs.extend((moved, turned) for moved, turned in kept["pairs"])
         state = kept["curvature"]
-        self._curvature = None if state is None else Curvature.restored(state, *self._shape)
+        self._curvature = None if state is None else restored(state, *self._shape)
         values = kept["evaluation"]
         self.evaluation = None if values is None else Evaluation(**values)
         self.evaluations, self.status = kept["evaluations"], Status[kept["status"]]
@@ -270,6 +271,10 @@ class ExactSolver(torch.optim.Optimizer):
 
     def _shorten(self, new: Evaluation) -> None:
         """The least point of the parabola through both values and the slope, safeguarded."""
+        predicted = -self._length * self._slope
+        if self._due is not None and new.objective - self._objective <= predicted:
+            self._aim(new)  # not far off: what was collected there is better than what failed
+            return
         excess = new.objective - self._objective - self._length * self._slope
         least = -self._slope * self._length**2 / (2 * excess) if math.isfinite(excess) else 0.0
         self._length = min(max(least, 0.1 * self._length), 0.5 * self._length)
@@ -296,7 +301,7 @@ class ExactSolver(torch.optim.Optimizer):
         self._point, self._objective, self._gradient = point, new.objective, new.gradient
 
     def _aim(self, evaluation: Evaluation) -> None:
-        """Take new curvature into use if there is some, and head for the next point."""
+        """Take new curvature into use if there is some, and head on from the best point."""
         if self._due is not None:
             num_classes, width = self._shape
             collected = self._collecting or self._due(  # this process had no rows
@@ -350,8 +355,9 @@ class ExactSolver(torch.optim.Optimizer):
             price = model.work(num_classes, width, rows)
             rank, present = LADDER.index(model), LADDER.index(type(self._curvature))
             paid = a_pass + self._work - (self._work_at_refresh if rank == present else 0.0)
-            wanted = rank > present or (rank == present and model.follows(num_classes))
-            if wanted and PATIENCE * price <= paid and price < ahead:
+            # The same model again only where there is no better one to save for.
+            again = rank == present and model is models[-1] and model.follows(num_classes)
+            if (rank > present or again) and PATIENCE * price <= paid and price < ahead:
                 return model
         return None
 

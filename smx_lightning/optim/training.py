@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
 from smx_lightning.errors import InputError
 from smx_lightning.optim.exact import ExactSolver, Status
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
+
+CACHED_ENTRIES = 2**21  # 8 MB of float32: with little else in a last-level cache
 
 
 def exact_solver(model: SoftmaxRegression) -> ExactSolver | None:
@@ -41,7 +45,9 @@ def exact_solver(model: SoftmaxRegression) -> ExactSolver | None:
             getattr(trainer.train_dataloader, "drop_last", False)
         ),
         "part of the data: drop limit_train_batches": not (
-            trainer.limit_train_batches == 1.0 or trainer.overfit_batches or trainer.fast_dev_run
+            trainer.limit_train_batches == 1.0
+            or bool(getattr(trainer, "overfit_batches", False))
+            or bool(getattr(trainer, "fast_dev_run", False))
         ),
         "precision 16-mixed, whose loss scaling it cannot undo: use bf16-mixed or 32-true": (
             str(trainer.precision) == "16-mixed"
@@ -51,6 +57,24 @@ def exact_solver(model: SoftmaxRegression) -> ExactSolver | None:
         if found:
             raise InputError(f"the exact solver does not go with {what}")
     return solver
+
+
+@torch.no_grad()
+def evaluate(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor) -> Tensor:
+    """Add a batch to the solver's sums; its log-probabilities (batch, classes).
+
+    On a CPU in parts that stay in its cache from the product with W to the product with the
+    residuals: each entry of x is read from memory once.
+    """
+    x = model.checked_features(x)
+    size = max(CACHED_ENTRIES // x.shape[1], 1) if x.device.type == "cpu" else max(len(x), 1)
+    log_probs = []
+    with torch.autocast(x.device.type, enabled=False):
+        for rows, labels in zip(torch.split(x, size), torch.split(y, size), strict=True):
+            rows = model.preprocessing(rows).to(model.linear.weight.dtype)
+            log_probs.append(model.smx(rows))
+            solver.add(rows, log_probs[-1], labels, model.class_weights_for(log_probs[-1]))
+    return torch.cat(log_probs)
 
 
 def end_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
