@@ -69,11 +69,14 @@ class SoftmaxRegression(LightningModule):
         preprocessing: ``none``, ``standardize`` or ``scale``, fitted on the training data in one
             pass before the first epoch, see :mod:`smx_lightning.preprocessing`.
         threshold: γ of a binary problem: class 1 is predicted where its probability is at least γ.
-        optimizer: Called with the parameters, as in LightningCLI.
+        optimizer: Called with the parameters, as in LightningCLI. An
+            :class:`~smx_lightning.optim.ExactSolver` makes an epoch one evaluation of the whole
+            objective, and stops the trainer at the optimum.
         lr_scheduler: Called with the optimiser; stepped once an epoch.
 
     Attributes:
         smx: ``nn.Sequential(nn.Linear(num_features, num_classes), nn.LogSoftmax(dim=1))``.
+        solver: The exact solver of the last training, with its status; ``None`` with others.
         confusion_matrix: Counts (classes, classes) of the last test, a row a label; ``None`` before
             it, and beyond 1000 classes.
 
@@ -218,11 +221,8 @@ class SoftmaxRegression(LightningModule):
 
     def head(self, x: Shaped[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
         """Feature vectors → log-probabilities: standardisation, linear layer, log-softmax."""
-        if self.preprocessing.method != "none" or x.dtype != torch.float32:
-            x = self.preprocessing(x)
+        x = self.preprocessing(x)
         dtype = self.linear.weight.dtype
-        if dtype == x.dtype:
-            return cast("Tensor", self.smx(x))
         if dtype.itemsize < 4:  # bf16-true, 16-true
             wide = {name: p.to(x.dtype) for name, p in self.smx.named_parameters()}
             return cast("Tensor", torch.func.functional_call(self.smx, wide, x))
@@ -236,6 +236,8 @@ class SoftmaxRegression(LightningModule):
         """½ · l2 · ‖W‖²."""
         weight = self.linear.weight
         wide = torch.promote_types(weight.dtype, torch.float32)
+        if self.l2 == 0:  # a tenth of a small step for nothing
+            return weight.new_zeros((), dtype=wide)
         return 0.5 * self.l2 * weight.to(wide).square().sum()
 
     # The Trainer's hooks ---------------------------------------------------------------------
@@ -280,7 +282,7 @@ class SoftmaxRegression(LightningModule):
         except (IndexError, RuntimeError):
             check_labels(y, self.num_classes, "train batches")  # says more, if labels are at fault
             raise
-        return loss + self.penalty() if self.l2 else loss
+        return loss + self.penalty()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Add one batch to the ``val/`` metrics."""

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from sklearn import datasets
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.cli import main
@@ -480,3 +480,11 @@ def test_every_rung_of_the_ladder_survives_a_checkpoint():
         again = restored(curvature.state(), 3, 5)
         gradient = torch.randn(3, 5, dtype=torch.float64)
         assert torch.equal(again.solve(gradient), curvature.solve(gradient))
+
+
+def test_a_sampler_that_repeats_rows_is_pointed_out():
+    x, y = REAL["iris"]()
+    rows = TensorDataset(torch.tensor(x[:149]).float(), torch.tensor(y[:149]))
+    loader = DataLoader(rows, 50, sampler=DistributedSampler(rows, num_replicas=2, rank=0))
+    with pytest.warns(UserWarning, match="repeats rows"):
+        trainer_for(torch.float32, max_epochs=1).fit(Plain(optimizer=ExactSolver), loader)

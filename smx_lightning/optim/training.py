@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
+from torch.utils.data import DistributedSampler
 
 from smx_lightning.errors import InputError
 from smx_lightning.optim.exact import ExactSolver, Status
@@ -56,6 +57,15 @@ def exact_solver(model: SoftmaxRegression) -> ExactSolver | None:
     for what, found in refused.items():
         if found:
             raise InputError(f"the exact solver does not go with {what}")
+    sampler = getattr(trainer.train_dataloader, "sampler", None)
+    if isinstance(sampler, DistributedSampler) and len(sampler) * sampler.num_replicas != len(
+        sampler.dataset  # type: ignore[arg-type]  # a sized one, or there were no sampler
+    ):
+        rank_zero_warn(
+            f"the sampler repeats rows to share them out evenly over {sampler.num_replicas} "
+            "processes, so the optimum is that of the data with these rows twice; share them out "
+            "unevenly with use_distributed_sampler=False and a sampler of your own"
+        )
     return solver
 
 
