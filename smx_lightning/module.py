@@ -233,11 +233,9 @@ class SoftmaxRegression(LightningModule):
         return metrics.decide(log_probs, self.threshold)
 
     def penalty(self) -> Float[Tensor, ""]:
-        """½ · l2 · ‖W‖²."""
+        """½ · l2 · ‖W‖²; added to the loss where l2 is not 0."""
         weight = self.linear.weight
         wide = torch.promote_types(weight.dtype, torch.float32)
-        if self.l2 == 0:  # a tenth of a small step for nothing
-            return weight.new_zeros((), dtype=wide)
         return 0.5 * self.l2 * weight.to(wide).square().sum()
 
     # The Trainer's hooks ---------------------------------------------------------------------
@@ -247,7 +245,8 @@ class SoftmaxRegression(LightningModule):
 
         One pass over the training batches, once: a resumed run finds both in its checkpoint.
         """
-        self.solver = exact_solver(self)
+        own_loss = type(self).loss is not SoftmaxRegression.loss
+        self.solver = exact_solver(self, own_loss=own_loss)
         balanced = self.class_weight == "balanced"
         if (self.preprocessing.method == "none" and not balanced) or self.class_counts.any():
             return
@@ -282,7 +281,7 @@ class SoftmaxRegression(LightningModule):
         except (IndexError, RuntimeError):
             check_labels(y, self.num_classes, "train batches")  # says more, if labels are at fault
             raise
-        return loss + self.penalty()
+        return loss + self.penalty() if self.l2 else loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Add one batch to the ``val/`` metrics."""

@@ -51,7 +51,8 @@ class Curvature:
         self, num_classes: int, width: int, *, spread: float, rows: float, like: Tensor
     ) -> None:
         self.num_classes, self.width = num_classes, width
-        self._threshold = self.mass(spread) / self.rows_wanted(num_classes, width, rows)
+        threshold = self.mass(spread) / self.rows_wanted(num_classes, width, rows)
+        self._threshold = max(threshold, torch.finfo(like.dtype).tiny)
         self._carry = like.new_zeros(self.columns(num_classes))
         self._rows: list[Tensor] = []
         self._weights: list[Tensor] = []

@@ -17,19 +17,19 @@ runs in between, validation and checkpoints, sees the point whose objective was 
 from __future__ import annotations
 
 import math
-from collections import deque
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from smx_lightning.checks import at_least, non_negative
 from smx_lightning.errors import InputError
 from smx_lightning.optim.curvature import Curvature, pass_work
+from smx_lightning.optim.evaluation import EpochSums, Evaluation, summed
 from smx_lightning.optim.hessians import LADDER, restored
+from smx_lightning.optim.lbfgs import Pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,7 +38,6 @@ ARMIJO = 1e-4  # Nocedal & Wright, sec. 3.1
 SHORTEST = 1e-6  # of a step: after some twenty halvings the direction is at fault
 PATIENCE = 0.45  # pay for new curvature when the passes so far have cost this much of its price
 STALLED = 6  # epochs without progress that rounding could show
-LOG_HALF = math.log(0.5)
 UNKNOWN_BATCHES = 64  # in an epoch whose length is not known
 KEPT = (
     *("point", "objective", "gradient", "direction", "slope", "length"),
@@ -57,18 +56,6 @@ class Status(Enum):
         "stopped: every training row has more than half of the probability on its own class and "
         "l2 is 0, so the objective falls for ever and has no minimum; set l2 above 0"
     )
-
-
-class Evaluation(NamedTuple):
-    """The objective at one point; gradient (classes, features + 1), the bias last, float64."""
-
-    objective: float
-    gradient: Tensor
-    nll: float
-    total_weight: float
-    rows: float
-    spread: float
-    separated: bool
 
 
 class ExactSolver(torch.optim.Optimizer):
@@ -123,7 +110,7 @@ class ExactSolver(torch.optim.Optimizer):
         self._objective = math.inf
         self._gradient = self._direction = torch.empty(0)
         self._slope, self._length = 0.0, 1.0
-        self._pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=self.memory)
+        self._pairs = Pairs(self.memory, torch.finfo(self.weight.dtype).eps)
         self._curvature: Curvature | None = None
         self._work = self._work_at_refresh = 0.0
         self._largest: list[float] = []  # gradient entry, of the accepted points since the refresh
@@ -133,7 +120,7 @@ class ExactSolver(torch.optim.Optimizer):
         self._l2, self._batches = 0.0, math.inf
         self._due: type[Curvature] | None = None
         self._collecting: Curvature | None = None
-        self._zero_sums()
+        self._sums = EpochSums(self._shape, self.weight.device)
 
     # An epoch --------------------------------------------------------------------------------
 
@@ -152,7 +139,7 @@ class ExactSolver(torch.optim.Optimizer):
             self._move_to(start - start.mean(0) if self.evaluation is None else 0 * start)
         elif self.status is Status.RUNNING:
             self._move_to(self._point + self._length * self._direction)
-        self._zero_sums()
+        self._sums = EpochSums(self._shape, self.weight.device)
         self._due = self._choose()
         self._collecting = None
 
@@ -168,27 +155,15 @@ class ExactSolver(torch.optim.Optimizer):
         """
         weights = None if class_weight is None else class_weight[y]
         probs = log_probs.exp()
-        own = log_probs.gather(1, y[:, None])[:, 0]
-        spread = 1 - probs.square().sum(1)
         if self._due is not None:
             self._collect(x, probs, weights)
-        residual = probs.scatter_add_(1, y[:, None], own.new_full((len(y), 1), -1.0))
-        rows = float(len(y))
-        nll = -own.sum(dtype=torch.float64)
-        sums = [nll, nll.new_tensor(rows), nll, spread.sum(dtype=torch.float64)]
-        if weights is not None:
-            residual *= weights[:, None]
-            wide = weights.double()
-            sums = [-(own * wide).sum(), wide.sum(), nll, (spread * wide).sum()]
-        in_doubt = (own <= LOG_HALF).sum()
-        self._sums += torch.stack([*sums, in_doubt.double(), nll.new_tensor(rows)])
-        self._gradient_sum[:, :-1] += residual.T @ x
-        self._gradient_sum[:, -1] += residual.sum(0)
+        self._sums.add(x, log_probs, probs, y, weights)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """End the epoch: meet the other processes, judge the point, and choose the next one."""
-        evaluation, before = self._evaluated(), self.evaluation
+        evaluation = self._sums.evaluation(self._present()[:, :-1], self._l2)
+        before = self.evaluation
         if before is not None and evaluation.rows != before.rows:
             if self._resumed:  # in the middle of an epoch: evaluate the same point again, wholly
                 return
@@ -227,7 +202,7 @@ class ExactSolver(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """The solver's whole state as plain values: a resumed run goes on where this one stands."""
         kept = {name: getattr(self, f"_{name}") for name in KEPT}
-        kept["pairs"] = [list(pair) for pair in self._pairs]
+        kept["pairs"] = self._pairs.state()
         kept["curvature"] = None if self._curvature is None else self._curvature.state()
         kept["evaluation"] = None if self.evaluation is None else self.evaluation._asdict()
         kept["evaluations"], kept["status"] = self.evaluations, self.status.name
@@ -245,8 +220,7 @@ class ExactSolver(torch.optim.Optimizer):
         kept = move_data_to_device(kept, self.weight.device)
         for name in KEPT:
             setattr(self, f"_{name}", kept[name])
-        self._pairs.clear()
-        self._pairs.extend((moved, turned) for moved, turned in kept["pairs"])
+        self._pairs.restore(kept["pairs"])
         state = kept["curvature"]
         self._curvature = None if state is None else restored(state, *self._shape)
         values = kept["evaluation"]
@@ -289,10 +263,7 @@ class ExactSolver(torch.optim.Optimizer):
     def _accept(self, new: Evaluation) -> None:
         point = self._present()
         if self._point is not None:
-            moved, turned = point - self._point, new.gradient - self._gradient
-            rounding = torch.finfo(self.weight.dtype).eps * moved.norm() * turned.norm()
-            if (moved * turned).sum() > rounding:
-                self._pairs.append((moved, turned))
+            self._pairs.add(point - self._point, new.gradient - self._gradient)
         largest = float(new.gradient.abs().max())
         progress = self._objective - new.objective > self._noise()
         least = min(self._largest, default=math.inf)
@@ -307,7 +278,7 @@ class ExactSolver(torch.optim.Optimizer):
             collected = self._collecting or self._due(  # this process had no rows
                 num_classes, width, spread=1.0, rows=1.0, like=self.weight
             )
-            self._curvature = collected.finish(evaluation.total_weight, self._l2, _summed)
+            self._curvature = collected.finish(evaluation.total_weight, self._l2, summed)
             self._work_at_refresh = self._work
             self._largest = self._largest[-1:]
             # Pairs describe what the old curvature missed; the new one is better without them.
@@ -315,20 +286,10 @@ class ExactSolver(torch.optim.Optimizer):
         self._head_for()
 
     def _head_for(self) -> None:
-        """L-BFGS's two loops around the curvature, algorithm 7.4."""
+        """L-BFGS's direction around the curvature; the line search begins at its full length."""
         assert self._curvature is not None
-        gradient = self._gradient
-        remaining, steps = gradient, []
-        for moved, turned in reversed(self._pairs):
-            step = (moved * remaining).sum() / (moved * turned).sum()
-            remaining = remaining - step * turned
-            steps.append(step)
-        direction = -self._curvature.solve(remaining)
-        for (moved, turned), step in zip(self._pairs, reversed(steps), strict=True):
-            direction = direction - moved * (
-                step + (turned * direction).sum() / (moved * turned).sum()
-            )
-        slope = float((gradient * direction).sum())
+        direction = self._pairs.direction(self._gradient, self._curvature.solve)
+        slope = float((self._gradient * direction).sum())
         if not slope < 0:  # rounding has the upper hand
             if self._pairs:
                 self._pairs.clear()
@@ -395,28 +356,3 @@ class ExactSolver(torch.optim.Optimizer):
     def _shape(self) -> tuple[int, int]:
         """(classes, features + 1)."""
         return self.weight.shape[0], self.weight.shape[1] + 1
-
-    def _zero_sums(self) -> None:
-        wide = {"dtype": torch.float64, "device": self.weight.device}
-        self._sums = torch.zeros(6, **wide)
-        self._gradient_sum = torch.zeros(self._shape, **wide)
-
-    def _evaluated(self) -> Evaluation:
-        sums = _summed(torch.cat([self._sums, self._gradient_sum.flatten()]))
-        loss, weight, nll, spread, in_doubt, rows = sums[:6].tolist()
-        if rows == 0:
-            raise InputError("expected training rows, got an epoch without any; check the data")
-        gradient = sums[6:].view_as(self._gradient_sum) / weight
-        present = self._present()[:, :-1]
-        gradient[:, :-1] += self._l2 * present
-        objective = loss / weight + 0.5 * self._l2 * float(present.square().sum())
-        return Evaluation(
-            objective, gradient, nll / rows, weight, rows, spread, separated=in_doubt == 0
-        )
-
-
-def _summed(tensor: Tensor) -> Tensor:
-    """The sum over all processes, the same bits on each."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(tensor)
-    return tensor

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 CACHED_ENTRIES = 2**21  # 8 MB of float32: with little else in a last-level cache
 
 
-def exact_solver(model: SoftmaxRegression) -> ExactSolver | None:
+def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | None:
     """The exact solver among the attached trainer's optimisers, if there is one.
+
+    Args:
+        model: Attached to a trainer.
+        own_loss: Whether its loss is another than the class-weighted negative log-likelihood.
 
     Raises:
         InputError: For what would make the optimum another one than was asked for.
@@ -29,12 +33,10 @@ def exact_solver(model: SoftmaxRegression) -> ExactSolver | None:
     model.automatic_optimization = solver is None
     if solver is None:
         return None
-    from smx_lightning.module import SoftmaxRegression
-
     trainer = model.trainer
     refused = {
         "a loss of its own: the solver minimises the class-weighted negative log-likelihood, drop "
-        "the override or take another optimiser": type(model).loss is not SoftmaxRegression.loss,
+        "the override or take another optimiser": own_loss,
         "a second optimiser: leave only the solver": len(optimizers) > 1,
         "a learning-rate schedule: the solver chooses its steps itself, drop lr_scheduler": bool(
             trainer.lr_scheduler_configs

@@ -1,0 +1,57 @@
+"""Limited-memory BFGS: what earlier steps taught about the curvature."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+
+class Pairs:
+    """The last steps s and the changes of the gradient y along them.
+
+    Args:
+        memory: How many are remembered.
+        epsilon: Relative rounding of the gradients.
+    """
+
+    def __init__(self, memory: int, epsilon: float) -> None:
+        self._pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=memory)
+        self._epsilon = epsilon
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def add(self, step: Tensor, change: Tensor) -> None:
+        """Remember a step, if the curvature along it is positive beyond rounding."""
+        if (step * change).sum() > self._epsilon * step.norm() * change.norm():
+            self._pairs.append((step, change))
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._pairs.clear()
+
+    def direction(self, gradient: Tensor, solve: Callable[[Tensor], Tensor]) -> Tensor:
+        """Where to go from ``gradient``; ``solve`` applies the inverse of the first curvature.
+
+        Nocedal & Wright, "Numerical Optimization", 2006, algorithm 7.4 ("two-loop recursion").
+        """
+        remaining, lengths = gradient, []
+        for step, change in reversed(self._pairs):
+            lengths.append((step * remaining).sum() / (step * change).sum())
+            remaining = remaining - lengths[-1] * change
+        direction = solve(remaining)
+        for (step, change), length in zip(self._pairs, reversed(lengths), strict=True):
+            present = (change * direction).sum() / (step * change).sum()
+            direction = direction + (length - present) * step
+        return -direction
+
+    def state(self) -> list[list[Tensor]]:
+        """What a checkpoint keeps."""
+        return [list(pair) for pair in self._pairs]
+
+    def restore(self, state: Sequence[Sequence[Tensor]]) -> None:
+        """Inverse of :meth:`state`."""
+        self._pairs.clear()
+        self._pairs.extend((step, change) for step, change in state)
