@@ -488,3 +488,13 @@ def test_a_sampler_that_repeats_rows_is_pointed_out():
     loader = DataLoader(rows, 50, sampler=DistributedSampler(rows, num_replicas=2, rank=0))
     with pytest.warns(UserWarning, match="repeats rows"):
         trainer_for(torch.float32, max_epochs=1).fit(Plain(optimizer=ExactSolver), loader)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_finds_the_same_optimum():
+    x, y = REAL["digits"]()
+    x = x / 16
+    model = solved(x, y, 1e-3, trainer=trainer_for(accelerator="gpu", devices=1))
+    assert model.solver.status is Status.CONVERGED
+    assert_optimal(model.cpu(), x, y, 1e-3)

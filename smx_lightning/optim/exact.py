@@ -65,8 +65,9 @@ class ExactSolver(torch.optim.Optimizer):
     ``--model.optimizer smx_lightning.optim.ExactSolver``. The Trainer then stops by itself, before
     ``max_epochs``, and says why. It starts from the present weights, or from zero where those are
     worse, as random ones are. Batches may be of any size, also uneven; large ones are faster.
-    Memory is one batch, the chosen rows' curvature (at most 512 MB, most of it while it is
-    factored) and 2 · ``memory`` copies of the parameters.
+    Memory is one batch, 2 · ``memory`` copies of the parameters, and the chosen rows' curvature: up
+    to 256 MB in float32 (512 MB for one matrix of 11584 features), as much again while it is
+    factored.
 
     Args:
         params: Weight (classes, features) and bias (classes,) of the linear layer, in this order.

@@ -52,6 +52,9 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
             or bool(getattr(trainer, "overfit_batches", False))
             or bool(getattr(trainer, "fast_dev_run", False))
         ),
+        "an accelerator without float64: take the CPU with accelerator='cpu'": (
+            model.device.type == "mps"
+        ),
         "precision 16-mixed, whose loss scaling it cannot undo: use bf16-mixed or 32-true": (
             str(trainer.precision) == "16-mixed"
         ),
