@@ -177,7 +177,8 @@ def test_the_curvature_is_the_hessian_s_or_its_blocks(model):
     weights = torch.tensor(rng.random(rows) + 0.5)
     curvature = model(classes, d + 1, spread=1e-9, rows=rows, like=x)  # threshold 0: every row
     for part in range(0, rows, 7):
-        curvature.add(x[part : part + 7], probs[part : part + 7], weights[part : part + 7])
+        some = slice(part, part + 7)
+        curvature.add(x[some], probs[some], torch.ones(rows)[some], weights[some])
     curvature.finish(float(weights.sum()), l2, lambda total: total)
 
     hessian = references.hessian(x.numpy(), probs.numpy(), weights.numpy(), l2)
@@ -475,7 +476,7 @@ def test_every_rung_of_the_ladder_survives_a_checkpoint():
         rows = torch.randn(30, 4, dtype=torch.float64)
         probs = torch.randn(30, 3, dtype=torch.float64).softmax(1)
         curvature = model(3, 5, spread=1.0, rows=30, like=rows)
-        curvature.add(rows, probs, None)
+        curvature.add(rows, probs, torch.ones(30), None)
         curvature.finish(30.0, 0.1, lambda total: total)
         again = restored(curvature.state(), 3, 5)
         gradient = torch.randn(3, 5, dtype=torch.float64)

@@ -1,9 +1,9 @@
 """Curvature of the objective, gathered from few rows while an epoch passes.
 
 A model of the Hessian is made of Gram matrices Σ v · x xᵀ, one a "column" of row weights v; the
-models and their weights are in :mod:`smx_lightning.optim.hessians`. Rows with large v matter, the
-rest hardly: a row goes in with probability min(1, v / τ) and then weighs max(v, τ), which is
-unbiased, and exact for v ≥ τ. Systematic sampling (Madow & Madow, 1944) decides without a random
+models and their weights are in :mod:`smx_lightning.optim.hessians`. Rows with large v and unusual
+features matter, the rest hardly: a row of importance r goes in with probability q = min(1, v r / τ)
+and then weighs v / q, which is unbiased, and exact where q is 1. Systematic sampling (Madow & Madow, 1944) decides without a random
 number: a row goes in where the running sum of probabilities passes an integer.
 
 What is left out must not be replaced by a smooth average: the weakest directions, those that make
@@ -55,7 +55,7 @@ class Curvature:
         self.num_classes, self.width = num_classes, width
         threshold = self.mass(spread) / self.rows_wanted(num_classes, width, rows)
         self._threshold = max(threshold, torch.finfo(like.dtype).tiny)
-        self._carry = like.new_zeros(self.columns(num_classes))
+        self._carry = like.new_zeros(self.columns(num_classes), dtype=torch.float64)
         self._rows: list[Tensor] = []
         self._weights: list[Tensor] = []
         self._like = like.new_empty(())
@@ -130,14 +130,22 @@ class Curvature:
         return 2 * width**2 * sampled + math.prod(blocks) * size**3 / 3
 
     @torch.no_grad()
-    def add(self, x: Tensor, probs: Tensor, row_weights: Tensor | None) -> None:
-        """Choose from a batch: x (rows, d), probs (rows, K), row_weights (rows,)."""
+    def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
+        """Choose from a batch.
+
+        Args:
+            x: (rows, features).
+            probs: (rows, classes).
+            importance: (rows,), about 1: how unusual a row's features are.
+            row_weights: (rows,) or ``None``.
+        """
         v = self.weights(probs)
         if row_weights is not None:
             v = v * row_weights[:, None]
-        chosen = self._systematic((v / self._threshold).clamp(max=1))
+        probability = (v * (importance / self._threshold)[:, None]).clamp(max=1)
+        chosen = self._systematic(probability)
         some = chosen.any(1).nonzero()[:, 0]
-        v = torch.where(chosen[some], v[some].clamp(min=self._threshold), 0)
+        v = torch.where(chosen[some], v[some] / probability[some], 0)
         self._rows.append(torch.nn.functional.pad(x[some], (0, 1), value=1.0))
         self._weights.append(v)
         if sum(map(len, self._rows)) * self.width >= PENDING_ENTRIES:
@@ -145,7 +153,7 @@ class Curvature:
 
     def _systematic(self, probability: Tensor) -> Tensor:
         """Where a column's running sum passes an integer; the fraction waits for the next batch."""
-        running = probability.cumsum(0) + self._carry
+        running = probability.cumsum(0, dtype=torch.float64) + self._carry
         if len(running) == 0:
             return probability.bool()
         whole = running.floor()

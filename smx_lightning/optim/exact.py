@@ -37,11 +37,13 @@ if TYPE_CHECKING:
 ARMIJO = 1e-4  # Nocedal & Wright, sec. 3.1
 SHORTEST = 1e-6  # of a step: after some twenty halvings the direction is at fault
 PATIENCE = 0.45  # pay for new curvature when the passes so far have cost this much of its price
+CAUTION = 0.1  # how far probabilities go towards 1/K in the curvature, after it misled a step
+MISLED = 0.2  # of the step would have been best
 STALLED = 6  # epochs without progress that rounding could show
 UNKNOWN_BATCHES = 64  # in an epoch whose length is not known
 KEPT = (
     *("point", "objective", "gradient", "direction", "slope", "length"),
-    *("work", "work_at_refresh", "largest", "stalled"),
+    *("work", "work_at_refresh", "largest", "stalled", "squares", "caution", "look_again"),
 )
 EPOCH_WORK = 1.5e9
 
@@ -116,7 +118,10 @@ class ExactSolver(torch.optim.Optimizer):
         self._work = self._work_at_refresh = 0.0
         self._largest: list[float] = []  # gradient entry, of the accepted points since the refresh
         self._stalled = 0
+        self._caution, self._look_again = 0.0, False
         self._resumed = False
+        # Σ x² a feature, and the number of rows: of the first epoch.
+        self._squares = torch.zeros(self._shape[1], dtype=torch.float64, device=self.weight.device)
         # What the epoch under way sums.
         self._l2, self._batches = 0.0, math.inf
         self._due: type[Curvature] | None = None
@@ -173,6 +178,8 @@ class ExactSolver(torch.optim.Optimizer):
                 f"after {before.rows:.0f}; let the loader keep its last batch and every row"
             )
         self._resumed = False
+        if before is None:
+            self._squares = summed(self._squares)
         self.evaluation = evaluation
         self.evaluations += 1
         self._work += pass_work(*self._shape, evaluation.rows)
@@ -252,6 +259,14 @@ class ExactSolver(torch.optim.Optimizer):
             return
         excess = new.objective - self._objective - self._length * self._slope
         least = -self._slope * self._length**2 / (2 * excess) if math.isfinite(excess) else 0.0
+        assert self._curvature is not None
+        follows = self._curvature.follows(self._shape[0])
+        if least < MISLED and self._length == 1 and self._caution < 1 and follows:
+            # Rows that were certain have turned over: they carry curvature after all. Back to the
+            # best point, to collect it again as if they were less so.
+            self._caution = min(1.0, max(CAUTION, 2 * self._caution))
+            self._length, self._look_again = 0.0, True
+            return
         self._length = min(max(least, 0.1 * self._length), 0.5 * self._length)
         if self._length < SHORTEST:
             if not self._pairs:
@@ -281,6 +296,7 @@ class ExactSolver(torch.optim.Optimizer):
             )
             self._curvature = collected.finish(evaluation.total_weight, self._l2, summed)
             self._work_at_refresh = self._work
+            self._look_again = False
             self._largest = self._largest[-1:]
             # Pairs describe what the old curvature missed; the new one is better without them.
             self._pairs.clear()
@@ -310,6 +326,8 @@ class ExactSolver(torch.optim.Optimizer):
         models = [model for model in LADDER if model.fits(num_classes, width)]
         if self._curvature is None or self.evaluation is None:
             return models[0]
+        if self._look_again:
+            return type(self._curvature)
         rows = self.evaluation.rows
         a_pass = pass_work(num_classes, width, rows)
         ahead = self._epochs_ahead() * a_pass
@@ -320,6 +338,7 @@ class ExactSolver(torch.optim.Optimizer):
             # The same model again only where there is no better one to save for.
             again = rank == present and model is models[-1] and model.follows(num_classes)
             if (rank > present or again) and PATIENCE * price <= paid and price < ahead:
+                self._caution = self._caution / 3 if self._caution > CAUTION / 30 else 0.0
                 return model
         return None
 
@@ -333,7 +352,15 @@ class ExactSolver(torch.optim.Optimizer):
                 rows = len(x) * min(self._batches, UNKNOWN_BATCHES)
                 spread = rows * (1 - 1 / num_classes)
             self._collecting = self._due(num_classes, width, spread=spread, rows=rows, like=x)
-        self._collecting.add(x, probs, weights)
+        squares = x.square()
+        if self.evaluation is None:
+            self._squares[:-1] += squares.sum(0)
+            self._squares[-1] += len(x)
+        moments = self._squares[:-1] / self._squares[-1]
+        # Rare features, however small, are as much a part of the Hessian as common ones.
+        unusual = squares @ torch.where(moments > 0, 1 / moments, 0.0).to(x.dtype) / x.shape[1]
+        probs = (1 - self._caution) * probs + self._caution / self._shape[0]
+        self._collecting.add(x, probs, 0.5 + 0.5 * unusual, weights)
 
     def _epochs_ahead(self) -> float:
         """How many more it takes at the rate since the last refresh; infinite while unknown."""

@@ -77,7 +77,7 @@ class Diagonal(Curvature):
 
     @torch.no_grad()
     @override
-    def add(self, x: Tensor, probs: Tensor, row_weights: Tensor | None) -> None:
+    def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
         v = probs * (1 - probs)
         if row_weights is not None:
             v = v * row_weights[:, None]
