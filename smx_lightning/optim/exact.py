@@ -43,7 +43,7 @@ STALLED = 6  # epochs without progress that rounding could show
 UNKNOWN_BATCHES = 64  # in an epoch whose length is not known
 KEPT = (
     *("point", "objective", "gradient", "direction", "slope", "length"),
-    *("work", "work_at_refresh", "largest", "stalled", "squares", "caution", "look_again"),
+    *("work", "work_at_refresh", "largest", "least", "stalled", "squares", "caution", "look_again"),
 )
 EPOCH_WORK = 1.5e9
 
@@ -117,6 +117,7 @@ class ExactSolver(torch.optim.Optimizer):
         self._curvature: Curvature | None = None
         self._work = self._work_at_refresh = 0.0
         self._largest: list[float] = []  # gradient entry, of the accepted points since the refresh
+        self._least = [math.inf, math.inf]  # objective and largest gradient entry, of any point
         self._stalled = 0
         self._caution, self._look_again = 0.0, False
         self._resumed = False
@@ -254,6 +255,11 @@ class ExactSolver(torch.optim.Optimizer):
     def _shorten(self, new: Evaluation) -> None:
         """The least point of the parabola through both values and the slope, safeguarded."""
         predicted = -self._length * self._slope
+        self._stalled += 1
+        if self._stalled > 2 * STALLED:
+            self.status = Status.PRECISION
+            self.restore()
+            return
         if self._due is not None and new.objective - self._objective <= predicted:
             self._aim(new)  # not far off: what was collected there is better than what failed
             return
@@ -261,7 +267,8 @@ class ExactSolver(torch.optim.Optimizer):
         least = -self._slope * self._length**2 / (2 * excess) if math.isfinite(excess) else 0.0
         assert self._curvature is not None
         follows = self._curvature.follows(self._shape[0])
-        if least < MISLED and self._length == 1 and self._caution < 1 and follows:
+        misled = least < MISLED and self._length == 1 and predicted > 1000 * self._noise()
+        if misled and self._caution < 1 and follows:
             # Rows that were certain have turned over: they carry curvature after all. Back to the
             # best point, to collect it again as if they were less so.
             self._caution = min(1.0, max(CAUTION, 2 * self._caution))
@@ -281,9 +288,13 @@ class ExactSolver(torch.optim.Optimizer):
         if self._point is not None:
             self._pairs.add(point - self._point, new.gradient - self._gradient)
         largest = float(new.gradient.abs().max())
-        progress = self._objective - new.objective > self._noise()
-        least = min(self._largest, default=math.inf)
-        self._stalled = 0 if progress or largest < 0.9 * least else self._stalled + 1
+        # Against the best so far: within rounding, points may take turns for ever.
+        objective, entry = self._least
+        if objective - new.objective > self._noise() or largest < 0.9 * entry:
+            self._least = [min(objective, new.objective), min(entry, largest)]
+            self._stalled = 0
+        else:
+            self._stalled += 1
         self._largest.append(largest)
         self._point, self._objective, self._gradient = point, new.objective, new.gradient
 
