@@ -342,6 +342,18 @@ def test_a_resumed_run_continues_the_same_trajectory(tmp_path, epoch, newton, mo
     assert newton or len(whole.solver._pairs) > 3
 
 
+def test_a_solver_that_has_stopped_keeps_its_answer_and_no_curvature(tmp_path):
+    x, y, l2 = shirts()
+    trainer = trainer_for()
+    whole = solved(x, y, l2, trainer=trainer)
+    trainer.save_checkpoint(tmp_path / "done.ckpt")
+    assert whole.solver.state_dict()["state"]["curvature"] is None
+    again = SoftmaxRegression(64, 10, l2=l2, optimizer=ExactSolver)
+    trainer_for().fit(again, batches(x, y, 100), ckpt_path=tmp_path / "done.ckpt")
+    assert again.solver.status is Status.CONVERGED
+    torch.testing.assert_close(again.linear.weight, whole.linear.weight, rtol=0, atol=0)
+
+
 def test_a_rejected_last_step_is_taken_back():
     x, y, l2 = shirts()
     objectives = []

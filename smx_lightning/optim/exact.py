@@ -146,6 +146,8 @@ class ExactSolver(torch.optim.Optimizer):
             self._move_to(start - start.mean(0) if self.evaluation is None else 0 * start)
         elif self.status is Status.RUNNING:
             self._move_to(self._point + self._length * self._direction)
+        else:  # resumed after its end: Lightning loads weights before it widens them to float64
+            self._move_to(self._point)
         self._sums = EpochSums(self._shape, self.weight.device)
         self._due = self._choose()
         self._collecting = None
@@ -211,8 +213,10 @@ class ExactSolver(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """The solver's whole state as plain values: a resumed run goes on where this one stands."""
         kept = {name: getattr(self, f"_{name}") for name in KEPT}
+        # Once it has stopped it needs no curvature, which is nearly all of the state.
+        curvature = self._curvature if self.status is Status.RUNNING else None
+        kept["curvature"] = None if curvature is None else curvature.state()
         kept["pairs"] = self._pairs.state()
-        kept["curvature"] = None if self._curvature is None else self._curvature.state()
         kept["evaluation"] = None if self.evaluation is None else self.evaluation._asdict()
         kept["evaluations"], kept["status"] = self.evaluations, self.status.name
         groups = [{**group, "params": [0, 1]} for group in self.param_groups]
