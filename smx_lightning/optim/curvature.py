@@ -23,9 +23,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PENDING_ENTRIES = (
-    2**22
-)  # of rows that wait for their Gram matrices: 16 MB, enough for fast products
+PENDING_ENTRIES = 2**22  # 16 MB of rows that wait for their Gram matrices: fast products
 # A pass costs more than its 4 n D K operations: products with few columns run at a fraction of the
 # speed of square ones, as slowly as with about 32, and an epoch of the Trainer takes some 10 ms.
 NARROW = 32

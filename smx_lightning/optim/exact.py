@@ -45,7 +45,6 @@ KEPT = (
     *("point", "objective", "gradient", "direction", "slope", "length"),
     *("work", "work_at_refresh", "largest", "least", "stalled", "squares", "caution", "look_again"),
 )
-EPOCH_WORK = 1.5e9
 
 
 class Status(Enum):
@@ -194,8 +193,7 @@ class ExactSolver(torch.optim.Optimizer):
             self._shorten(evaluation)
             return
         self._accept(evaluation)
-        largest = float(evaluation.gradient.abs().max())
-        if largest <= self.tol:
+        if self._largest[-1] <= self.tol:
             self.status = Status.CONVERGED
         elif self._l2 == 0 and evaluation.separated:
             self.status = Status.SEPARABLE

@@ -41,67 +41,6 @@ MOST_SHARED = 2**27  # of the one matrix that Shared has: d up to 11584
 MOST_COUPLED_CLASSES = 32  # 496 pairs
 
 
-class Diagonal(Curvature):
-    """One number a coefficient, of all rows: for features too many for a matrix."""
-
-    rows_per_unknown = 1.0
-
-    @staticmethod
-    @override
-    def columns(num_classes: int) -> int:
-        return num_classes
-
-    @staticmethod
-    @override
-    def shape(num_classes: int, width: int) -> tuple[int, ...]:
-        return (num_classes, width)
-
-    @staticmethod
-    @override
-    def fits(num_classes: int, width: int) -> bool:
-        return not Shared.fits(num_classes, width)
-
-    @staticmethod
-    @override
-    def follows(num_classes: int) -> bool:
-        return False  # too coarse to be worth L-BFGS's pairs
-
-    @classmethod
-    @override
-    def work(cls, num_classes: int, width: int, rows: float) -> float:
-        return 2 * rows * num_classes * width
-
-    @override
-    def mass(self, spread: float) -> float:
-        return spread
-
-    @torch.no_grad()
-    @override
-    def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
-        v = probs * (1 - probs)
-        if row_weights is not None:
-            v = v * row_weights[:, None]
-        self._grams[:, :-1] += v.T @ x.square()
-        self._grams[:, -1] += v.sum(0)
-
-    @override
-    def finish(
-        self, total_weight: float, l2: float, reduce: Callable[[Tensor], Tensor]
-    ) -> Curvature:
-        self._grams = reduce(self._grams).div_(total_weight)
-        self._grams[:, :-1] += l2
-        self._grams[self._grams <= 0] = 1.0
-        self.factor = self._grams
-        del self._grams
-        return self
-
-    @override
-    def solve(self, gradient: Tensor) -> Tensor:
-        assert self.factor is not None
-        direction = gradient / self.factor.double()
-        return direction - direction.mean(0)
-
-
 class Shared(Curvature):
     """One (D, D) matrix for all classes."""
 
@@ -175,6 +114,56 @@ class PerClass(Curvature):
     def solve(self, gradient: Tensor) -> Tensor:
         assert self.factor is not None
         direction = solved(self.factor, gradient[:, :, None])[:, :, 0]
+        return direction - direction.mean(0)
+
+
+class Diagonal(PerClass):
+    """One number a coefficient, of all rows: for features too many for a matrix."""
+
+    @staticmethod
+    @override
+    def shape(num_classes: int, width: int) -> tuple[int, ...]:
+        return (num_classes, width)
+
+    @staticmethod
+    @override
+    def fits(num_classes: int, width: int) -> bool:
+        return not Shared.fits(num_classes, width)
+
+    @staticmethod
+    @override
+    def follows(num_classes: int) -> bool:
+        return False  # too coarse to be worth L-BFGS's pairs
+
+    @classmethod
+    @override
+    def work(cls, num_classes: int, width: int, rows: float) -> float:
+        return 2 * rows * num_classes * width
+
+    @torch.no_grad()
+    @override
+    def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
+        v = self.weights(probs)
+        if row_weights is not None:
+            v = v * row_weights[:, None]
+        self._grams[:, :-1] += v.T @ x.square()
+        self._grams[:, -1] += v.sum(0)
+
+    @override
+    def finish(
+        self, total_weight: float, l2: float, reduce: Callable[[Tensor], Tensor]
+    ) -> Curvature:
+        self._grams = reduce(self._grams).div_(total_weight)
+        self._grams[:, :-1] += l2
+        self._grams[self._grams <= 0] = 1.0
+        self.factor = self._grams
+        del self._grams
+        return self
+
+    @override
+    def solve(self, gradient: Tensor) -> Tensor:
+        assert self.factor is not None
+        direction = gradient / self.factor.double()
         return direction - direction.mean(0)
 
 
