@@ -5,8 +5,8 @@ import os
 import numpy as np
 import pytest
 import torch
+import trainers
 from hypothesis import settings
-from lightning.pytorch import Trainer
 
 from smx_lightning import SoftmaxRegression
 from smx_lightning.data import DigitsDataModule
@@ -33,21 +33,7 @@ def cli_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def quiet_trainer():
     """A CPU trainer that prints and writes nothing."""
-
-    def make(**kwargs):
-        return Trainer(
-            **{
-                "accelerator": "cpu",
-                "logger": False,
-                "enable_checkpointing": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "max_epochs": 1,
-                **kwargs,
-            }
-        )
-
-    return make
+    return trainers.quiet_trainer
 
 
 @pytest.fixture(scope="session")
@@ -62,14 +48,7 @@ def _training(digits, tmp_path_factory):
     model = SoftmaxRegression(
         64, 10, preprocessing="standardize", input_shape=(8, 8), class_names=digits.class_names
     )
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        max_epochs=5,
-    )
+    trainer = trainers.quiet_trainer(max_epochs=5)
     trainer.fit(model, digits)
     path = tmp_path_factory.mktemp("checkpoint") / "digits.ckpt"
     trainer.save_checkpoint(path)

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import references
 import torch
+import trainers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from sklearn import datasets
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from trainers import quiet_trainer
 
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.cli import main
@@ -29,18 +31,8 @@ def batches(x, y, size, dtype=torch.float64):
 
 
 def trainer_for(dtype=torch.float64, **kwargs):
-    return Trainer(
-        **{
-            "accelerator": "cpu",
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "max_epochs": 300,
-            "precision": "64-true" if dtype == torch.float64 else "32-true",
-            **kwargs,
-        }
-    )
+    precision = "64-true" if dtype == torch.float64 else "32-true"
+    return quiet_trainer(**{"max_epochs": 300, "precision": precision, **kwargs})
 
 
 def solved(x, y, l2, *, size=500, dtype=torch.float64, tol=1e-9, trainer=None, **kwargs):
@@ -381,9 +373,9 @@ def _in_two_processes(x, y, l2):
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
         answers = manager.dict()
-        port = references.free_port()
+        port = trainers.free_port()
         workers = [
-            context.Process(target=references.exact_rank, args=(r, port, x, y, l2, answers))
+            context.Process(target=trainers.exact_rank, args=(r, port, x, y, l2, answers))
             for r in range(2)
         ]
         for worker in workers:

@@ -17,14 +17,13 @@ LOG_HALF = math.log(0.5)
 class Evaluation(NamedTuple):
     """The objective at one point.
 
-    ``gradient`` is (classes, features + 1) float64, the bias last. ``nll`` is the mean over rows,
-    unweighted; ``total_weight`` is Σ c and ``spread`` Σ c (1 - Σ p²), c a row's class weight.
-    ``separated`` says that every row has more than half of the probability on its own class.
+    ``gradient`` is (classes, features + 1) float64, the bias last. ``total_weight`` is Σ c and
+    ``spread`` Σ c (1 - Σ p²), c a row's class weight. ``separated`` says that every row has more
+    than half of the probability on its own class.
     """
 
     objective: float
     gradient: Tensor
-    nll: float
     total_weight: float
     rows: float
     spread: float
@@ -40,8 +39,8 @@ class EpochSums:
     """
 
     def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
-        # loss, total weight, nll, spread, rows in doubt, rows
-        self._scalars = torch.zeros(6, dtype=torch.float64, device=device)
+        # loss, total weight, spread, rows in doubt, rows
+        self._scalars = torch.zeros(5, dtype=torch.float64, device=device)
         self._gradient = torch.zeros(shape, dtype=torch.float64, device=device)
 
     def add(
@@ -60,13 +59,13 @@ class EpochSums:
         spread = 1 - probs.square().sum(1)
         # The gradient by the logits is p - onehot(y).
         residual = probs.scatter_add_(1, y[:, None], own.new_full((len(y), 1), -1.0))
-        nll = -own.sum(dtype=torch.float64)
-        rows = nll.new_tensor(float(len(y)))
-        sums = [nll, rows, nll, spread.sum(dtype=torch.float64)]
+        loss = -own.sum(dtype=torch.float64)
+        rows = loss.new_tensor(float(len(y)))
+        sums = [loss, rows, spread.sum(dtype=torch.float64)]
         if weights is not None:
             residual *= weights[:, None]
             wide = weights.double()
-            sums = [-(own * wide).sum(), wide.sum(), nll, (spread * wide).sum()]
+            sums = [-(own * wide).sum(), wide.sum(), (spread * wide).sum()]
         self._scalars += torch.stack([*sums, (own <= LOG_HALF).sum().double(), rows])
         self._gradient[:, :-1] += residual.T @ x
         self._gradient[:, -1] += residual.sum(0)
@@ -74,15 +73,13 @@ class EpochSums:
     def evaluation(self, weight: Tensor, l2: float) -> Evaluation:
         """Of all processes together, at ``weight`` (classes, features) float64."""
         sums = summed(torch.cat([self._scalars, self._gradient.flatten()]))
-        loss, total_weight, nll, spread, in_doubt, rows = sums[:6].tolist()
+        loss, total_weight, spread, in_doubt, rows = sums[:5].tolist()
         if rows == 0:
             raise InputError("expected training rows, got an epoch without any; check the data")
-        gradient = sums[6:].view_as(self._gradient) / total_weight
+        gradient = sums[5:].view_as(self._gradient) / total_weight
         gradient[:, :-1] += l2 * weight
         objective = loss / total_weight + 0.5 * l2 * float(weight.square().sum())
-        return Evaluation(
-            objective, gradient, nll / rows, total_weight, rows, spread, separated=in_doubt == 0
-        )
+        return Evaluation(objective, gradient, total_weight, rows, spread, separated=in_doubt == 0)
 
 
 def summed(tensor: Tensor) -> Tensor:
