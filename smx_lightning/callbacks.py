@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
@@ -42,7 +44,51 @@ class ConfusionCsv(Callback):
         )
 
 
-class PredictionsCsv(BasePredictionWriter):
+class PredictionsInOrder(BasePredictionWriter):
+    """Collect on rank zero what all processes predict, a row a row of the input and in its order.
+
+    ``trainer.predict`` answers on each process with that process's rows.
+
+    Attributes:
+        prediction: label (n,) and probs (n, classes) of the last prediction, on the CPU; ``None``
+            before it, and on other ranks.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="epoch")
+        self.prediction: Prediction | None = None
+
+    def write_on_epoch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        predictions: Sequence[Any],
+        batch_indices: Sequence[Any],
+    ) -> None:
+        """Bring the rows together, and into order."""
+        softmax_regression(self, pl_module)
+        if len(batch_indices) != 1 or len(batch_indices[0]) != len(predictions):
+            raise InputError(
+                f"{type(self).__name__} expected the batches of one DataLoader, got "
+                f"{len(batch_indices)} loaders with the indices of {sum(map(len, batch_indices))} "
+                "batches; predict on one DataLoader at a time"
+            )
+        rows = torch.cat([torch.as_tensor(indices) for indices in batch_indices[0]])
+        labels, probs = (torch.cat(part).cpu() for part in zip(*predictions, strict=True))
+        parts: list[Any] = [(rows, labels, probs)]
+        if trainer.world_size > 1:
+            gathered = [None] * trainer.world_size if trainer.is_global_zero else None
+            torch.distributed.gather_object(parts[0], gathered)
+            if gathered is None:
+                return
+            parts = gathered
+        rows, labels, probs = (torch.cat(part) for part in zip(*parts, strict=True))
+        # Where processes share the classes of one model, each of them has seen each row.
+        order = torch.full((int(rows.max()) + 1,), -1).index_copy_(0, rows, torch.arange(len(rows)))
+        self.prediction = Prediction(labels[order], probs[order])
+
+
+class PredictionsCsv(PredictionsInOrder):
     """Write what ``predict`` answers as a CSV file: row, class name, one probability a class.
 
     Args:
@@ -53,7 +99,7 @@ class PredictionsCsv(BasePredictionWriter):
     """
 
     def __init__(self, path: str | None = None) -> None:
-        super().__init__(write_interval="epoch")
+        super().__init__()
         self.path = path
         self.written: Path | None = None
 
@@ -64,13 +110,16 @@ class PredictionsCsv(BasePredictionWriter):
         predictions: Sequence[Any],
         batch_indices: Sequence[Any],
     ) -> None:
-        """Write all batches in order."""
+        """Write all rows in order, on rank zero."""
+        super().write_on_epoch_end(trainer, pl_module, predictions, batch_indices)
+        if self.prediction is None:
+            return
         names = softmax_regression(self, pl_module).class_names
         rows: list[list[Any]] = [["row", "class", *(f"p({name})" for name in names)]]
-        for prediction in predictions:
-            label, probs = Prediction(*prediction)
-            for k, p in zip(label.tolist(), probs.tolist(), strict=True):
-                rows.append([len(rows) - 1, names[k], *(f"{value:.7g}" for value in p)])
+        for row, (k, p) in enumerate(
+            zip(*(part.tolist() for part in self.prediction), strict=True)
+        ):
+            rows.append([row, names[k], *(f"{value:.7g}" for value in p)])
         self.written = _write_csv(target_file(trainer, self.path, "predictions.csv"), rows)
 
 

@@ -133,7 +133,8 @@ class SmxCLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Say where the predictions are."""
-        print(f"predictions  {self._callback(PredictionsCsv).written}")
+        if self.trainer.is_global_zero:
+            print(f"predictions  {self._callback(PredictionsCsv).written}")
 
     def validate(self, **kwargs: Any) -> None:
         """Validate without Lightning's own table: the summary has it."""

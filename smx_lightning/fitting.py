@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from smx_lightning.checks import check_labels
 from smx_lightning.errors import InputError
 from smx_lightning.preprocessing import Moments
+from smx_lightning.sharding import data_group
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
@@ -46,7 +47,11 @@ def training_statistics(model: SoftmaxRegression) -> Statistics:
 
     # float64 holds counts exactly up to 2⁵³ rows.
     share = torch.cat([moments.packed().flatten(), counts.double()]).to(model.device)
-    shares = cast("Tensor", model.all_gather(share)).reshape(-1, len(share)).cpu()
+    shares = (
+        cast("Tensor", model.all_gather(share, group=data_group(model)))
+        .reshape(-1, len(share))
+        .cpu()
+    )
     moments, counts = Moments.empty(num_features), torch.zeros_like(counts)
     for part in shares:
         packed, count = part.split([4 * num_features, model.num_classes])

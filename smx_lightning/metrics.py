@@ -153,14 +153,17 @@ def evaluation_metrics(
     return MetricCollection(metrics, prefix=prefix)
 
 
-def confusion_matrix(num_classes: int, *, threshold: float | None = None) -> Metric | None:
-    """Counts (classes, classes): the row is the label, the column the prediction.
+def confusion_matrix(
+    num_classes: int, *, threshold: float | None = None
+) -> MetricCollection | None:
+    """``confusion``: counts (classes, classes), the row is the label, the column the prediction.
 
     ``None`` beyond 1000 classes.
     """
     if num_classes > MOST_SQUARED:
         return None
-    return _decided(MulticlassConfusionMatrix(num_classes, validate_args=False), threshold)
+    matrix = MulticlassConfusionMatrix(num_classes, validate_args=False)
+    return MetricCollection({"confusion": _decided(matrix, threshold)})
 
 
 def _accuracy(num_classes: int, average: Any, threshold: float | None, top_k: int = 1) -> Metric:

@@ -29,11 +29,22 @@ from torch.nn import functional as F  # noqa: N812 (its customary name)
 from smx_lightning import metrics
 from smx_lightning.checks import at_least, check_labels, check_threshold, names_of, non_negative
 from smx_lightning.class_weight import ClassWeight, class_weights
+from smx_lightning.distributed import check_world_size, log_agreed, rows_of_batch, sharing
 from smx_lightning.errors import InputError
 from smx_lightning.fitting import training_statistics
 from smx_lightning.optim import ExactSolver
-from smx_lightning.optim.training import end_epoch, evaluate, exact_solver, log_epoch
+from smx_lightning.optim.evaluation import summed
+from smx_lightning.optim.training import (
+    begin_epoch,
+    end_epoch,
+    evaluate,
+    exact_solver,
+    is_exact_solver_s,
+    log_epoch,
+)
 from smx_lightning.preprocessing import Method, Preprocessing
+from smx_lightning.progress import settle
+from smx_lightning.sharding import data_group, parallel_loss, shard, whole
 from smx_lightning.tally import Tally
 
 if TYPE_CHECKING:
@@ -41,6 +52,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_KEY = "smx_lightning"
 STAGES = ("train", "val", "test")
+CONFUSION = "confusion"
 PROGRESS_BAR = ("train/nll", "val/nll", "val/accuracy_micro")
 
 
@@ -77,6 +89,7 @@ class SoftmaxRegression(LightningModule):
     Attributes:
         smx: ``nn.Sequential(nn.Linear(num_features, num_classes), nn.LogSoftmax(dim=1))``.
         solver: The exact solver of the last training, with its status; ``None`` with others.
+        tallies: What has been counted of each stage's epoch so far.
         confusion_matrix: Counts (classes, classes) of the last test, a row a label; ``None`` before
             it, and beyond 1000 classes.
 
@@ -129,19 +142,18 @@ class SoftmaxRegression(LightningModule):
         self.class_counts: Tensor
         self.register_buffer("class_counts", torch.zeros(num_classes, dtype=torch.int64))
         self.solver: ExactSolver | None = None
+        self._shares = 1  # of each batch: processes that see different rows
+        self._parallel_loss = False
         # "train" itself is taken: it is a method of every module.
-        self._metrics = nn.ModuleDict(
-            {f"{stage}_metrics": self.configure_metrics(stage) for stage in STAGES}
-        )
-        self._tallies = {
-            stage: Tally(
-                cast("MetricCollection", self._metrics[f"{stage}_metrics"]),
-                num_classes,
-                f"{stage} batches",
-            )
-            for stage in STAGES
+        collections = {stage: self.configure_metrics(stage) for stage in STAGES}
+        confusion = metrics.confusion_matrix(num_classes, threshold=threshold)
+        if confusion is not None:
+            collections[CONFUSION] = confusion
+        self._metrics = nn.ModuleDict({f"{name}_metrics": m for name, m in collections.items()})
+        self.tallies = {
+            name: Tally(collection, num_classes, f"{name} batches")
+            for name, collection in collections.items()
         }
-        self.confusion = metrics.confusion_matrix(num_classes, threshold=threshold)
         self.confusion_matrix: Tensor | None = None
 
     # What subclasses override: one small method each -----------------------------------------
@@ -236,17 +248,31 @@ class SoftmaxRegression(LightningModule):
         """½ · l2 · ‖W‖²; added to the loss where l2 is not 0."""
         weight = self.linear.weight
         wide = torch.promote_types(weight.dtype, torch.float32)
-        return 0.5 * self.l2 * weight.to(wide).square().sum()
+        return whole(0.5 * self.l2 * weight.to(wide).square().sum())
 
     # The Trainer's hooks ---------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Refuse a trainer that ignores the processes that a launcher has started."""
+        check_world_size(self.trainer)
+
+    def configure_model(self) -> None:
+        """Spread the classes over processes, where ModelParallelStrategy asks for it."""
+        if self.device_mesh is not None:
+            shard(self)
+            # Its gradient is that of nll_loss only.
+            self._parallel_loss = type(self).loss is SoftmaxRegression.loss
 
     def on_train_start(self) -> None:
         """Fit what the training data decides: standardisation and class counts.
 
         One pass over the training batches, once: a resumed run finds both in its checkpoint.
         """
+        _, self._shares = sharing(self.trainer)
         own_loss = type(self).loss is not SoftmaxRegression.loss
         self.solver = exact_solver(self, own_loss=own_loss)
+        if self.solver is not None and self.trainer.fit_loop.restarted_mid_epoch:
+            begin_epoch(self, self.solver)  # which is on_train_epoch_start's, of other epochs
         balanced = self.class_weight == "balanced"
         if (self.preprocessing.method == "none" and not balanced) or self.class_counts.any():
             return
@@ -263,25 +289,34 @@ class SoftmaxRegression(LightningModule):
     def on_train_epoch_start(self) -> None:
         """Let the exact solver, where there is one, move to the point that this epoch evaluates."""
         if self.solver is not None:
-            batches = self.trainer.num_training_batches * self.trainer.world_size
-            self.solver.begin_epoch(l2=self.l2, batches=batches)
+            begin_epoch(self, self.solver)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         """The objective on one batch ``(x, y)``; y (batch,) integer labels."""
         if self.solver is not None:
             x, y = batch
             check_labels(y, self.num_classes, "train batches")
-            self._tallies["train"].add(evaluate(self, self.solver, x, y), y)
+            self.tallies["train"].add(evaluate(self, self.solver, x, y), y)
             if self.trainer.is_last_batch:  # judged before validation runs
                 end_epoch(self, self.solver)
             return None
-        log_probs, y = self._score(batch, "train")
-        try:
-            loss = self.loss(log_probs, y)
-        except (IndexError, RuntimeError):
-            check_labels(y, self.num_classes, "train batches")  # says more, if labels are at fault
-            raise
+        with parallel_loss(self._parallel_loss):
+            log_probs, y = self._score(batch, "train")
+            if self._parallel_loss:  # which would not complain
+                check_labels(y, self.num_classes, "train batches")
+            try:
+                loss = self._mean_loss(log_probs, y, batch_idx)
+            except (IndexError, RuntimeError):
+                check_labels(
+                    y, self.num_classes, "train batches"
+                )  # says more, if they are at fault
+                raise
         return loss + self.penalty() if self.l2 else loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """As of every LightningModule, on sharded classes where there are such."""
+        with parallel_loss(self._parallel_loss):
+            super().backward(loss, *args, **kwargs)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Add one batch to the ``val/`` metrics."""
@@ -289,13 +324,11 @@ class SoftmaxRegression(LightningModule):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Add one batch to the ``test/`` metrics and the confusion matrix."""
-        log_probs, y = self._score(batch, "test")
-        if self.confusion is not None:
-            self.confusion.update(log_probs, y)
+        self._score(batch, "test", CONFUSION)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Prediction:
         """Labels and probabilities of a batch ``x`` or ``(x, y)``."""
-        log_probs = self(batch[0] if isinstance(batch, (tuple, list)) else batch)
+        log_probs = whole(self(batch[0] if isinstance(batch, (tuple, list)) else batch))
         return Prediction(self.decide(log_probs), log_probs.exp())
 
     def on_train_epoch_end(self) -> None:
@@ -318,9 +351,8 @@ class SoftmaxRegression(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the ``test/`` metrics; ``confusion_matrix`` holds the counts from then on."""
         self._log_epoch("test")
-        if self.confusion is not None:
-            self.confusion_matrix = self.confusion.compute().cpu()
-            self.confusion.reset()
+        if CONFUSION in self.tallies:
+            self.confusion_matrix = self.tallies[CONFUSION].compute()[CONFUSION].cpu()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say which class wrote the checkpoint, and what training had reached."""
@@ -331,7 +363,11 @@ class SoftmaxRegression(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Complain about a checkpoint of another problem: its weights would fit badly, or fit."""
-        weight = checkpoint["state_dict"].get("smx.0.weight", self.linear.weight)
+        optimizers = checkpoint.get("optimizer_states", [])
+        if any(is_exact_solver_s(state) for state in optimizers):
+            settle(checkpoint["loops"]["fit_loop"], rewind=True)  # it needs the epoch whole
+        # ModelParallelStrategy has loaded and dropped them by now.
+        weight = checkpoint.get("state_dict", {}).get("smx.0.weight", self.linear.weight)
         if weight.shape != self.linear.weight.shape:
             num_classes, num_features = weight.shape
             raise InputError(
@@ -379,17 +415,44 @@ class SoftmaxRegression(LightningModule):
 
     # Details ---------------------------------------------------------------------------------
 
-    def _score(self, batch: Any, stage: str) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and labels of a batch, counted in the metrics of the stage."""
+    def _score(self, batch: Any, *tallies: str) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and labels of a batch, counted."""
         x, y = batch
         log_probs = self(x)
-        self._tallies[stage].add(log_probs, y)
+        if not self._parallel_loss:  # a loss of a subclass's own sees all classes
+            log_probs = whole(log_probs)
+        counted = whole(log_probs.detach())
+        for name in tallies:
+            if name in self.tallies:
+                self.tallies[name].add(counted, y)
         return log_probs, y
 
+    def _mean_loss(self, log_probs: Tensor, y: Tensor, batch_idx: int) -> Tensor:
+        """The loss, so scaled that the processes' average is the mean over the whole batch.
+
+        That is the mean over this process's rows, times the number of processes, times the part of
+        the batch's weight that these rows have.
+        """
+        if self._shares == 1:
+            return whole(self.loss(log_probs, y))
+        weights = self.class_weights_for(log_probs)
+        total: Tensor | float | None = None
+        if weights is None:
+            own: Tensor | float = len(y)
+            total = rows_of_batch(self.trainer, batch_idx)
+        else:
+            own = weights[y].sum()
+        if total is None:
+            rows = torch.as_tensor(own, dtype=torch.float64, device=y.device).clone()
+            total = summed(rows, data_group(self))
+        if len(y) == 0:
+            return whole(log_probs.sum())  # zero, with the gradients that the others wait for
+        return whole(self.loss(log_probs, y)) * (own * self._shares / total)
+
     def _log_epoch(self, stage: str) -> dict[str, Tensor]:
-        values = self._tallies[stage].compute()
-        for name, value in values.items():  # equal on all ranks: torchmetrics reduced them
-            self.log(name, value, prog_bar=name in PROGRESS_BAR, sync_dist=True)
+        values = self.tallies[stage].compute()
+        for name, value in values.items():
+            log_agreed(self, name, value, prog_bar=name in PROGRESS_BAR)
         return values
 
     def __setattr__(self, name: str, value: Any) -> None:

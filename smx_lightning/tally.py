@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from smx_lightning.checks import check_labels
 
@@ -27,6 +32,7 @@ class Tally:
         self.metrics, self.num_classes, self.where = metrics, num_classes, where
         self._batches: list[tuple[Tensor, Tensor]] = []
         self._entries = 0
+        self._empty = True
 
     def add(self, log_probs: Tensor, y: Tensor) -> None:
         """Count a batch: log_probs (batch, classes), y (batch,)."""
@@ -45,11 +51,57 @@ class Tally:
         if batches:
             log_probs, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
             check_labels(y, self.num_classes, self.where)
-            self.metrics.update(log_probs, y)
+            if len(y):
+                self.metrics.update(log_probs, y)
+                self._empty = False
+
+    def state(self) -> dict[str, Any]:
+        """What has been counted since the last :meth:`compute`, as plain values on the CPU."""
+        pending = [torch.cat(parts).cpu() for parts in zip(*self._batches, strict=True)]
+        counted = {
+            name: {key: move_data_to_device(value, "cpu") for key, value in m.metric_state.items()}
+            for name, m in self._counters()
+        }
+        return {"pending": pending, "counted": counted}
+
+    def restore(self, states: Sequence[dict[str, Any]]) -> None:
+        """Go on from what was counted then; several states, of several processes, add up."""
+        self.metrics.reset()
+        self._batches, self._entries = [], 0
+        for position, state in enumerate(states):
+            for name, metric in self._counters():
+                counted = move_data_to_device(state["counted"][name], self._device)
+                if position:
+                    metric.merge_state(counted)
+                else:
+                    for key, value in counted.items():
+                        setattr(metric, key, value)
+                    metric._update_count = 1
+            if state["pending"]:
+                log_probs, y = move_data_to_device(state["pending"], self._device)
+                self._batches.append((log_probs, y))
+                self._entries += log_probs.numel()
+
+    @property
+    def _device(self) -> torch.device:
+        metric: Metric = next(iter(self.metrics.values()))
+        return metric.device
+
+    def _counters(self) -> list[tuple[str, Metric]]:
+        """Every metric that holds a state, those within others too."""
+        return [
+            (name, metric)
+            for name, metric in self.metrics.named_modules()
+            if isinstance(metric, Metric) and metric.metric_state
+        ]
 
     def compute(self) -> dict[str, Tensor]:
         """The values over all rows since the last time, under their names; begins anew."""
         self.flush()
-        values: dict[str, Tensor] = self.metrics.compute()
+        with warnings.catch_warnings():
+            if self._empty:  # other processes had rows
+                warnings.filterwarnings("ignore", ".*was called before the ``update`` method")
+            values: dict[str, Tensor] = self.metrics.compute()
         self.metrics.reset()
+        self._empty = True
         return values

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from smx_export.convert import Export, export_copy, export_onnx
+from smx_export.convert import Export, export_copy
 from smx_export.shipped import inference_copy
 from smx_lightning.callbacks import softmax_regression, target_file
 from smx_lightning.checkpoint import read_checkpoint
+from smx_lightning.sharding import is_sharded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,19 +38,20 @@ class OnnxExport(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export; see the class."""
-        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
-            return
         live = softmax_regression(self, pl_module)
-        path = target_file(trainer, self.path, "model.onnx")
-        data = _validation_rows(trainer)
+        sharded = is_sharded(live.smx)
+        if getattr(trainer, "fast_dev_run", False) or not (trainer.is_global_zero or sharded):
+            return
+        model, training = inference_copy(live), live.training_summary()
+        if not trainer.is_global_zero:  # its classes are in the copy
+            return
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
         if best:
             checkpoint = read_checkpoint(best)
-            model = inference_copy(live)
             model.load_state_dict(checkpoint.state_dict)
-            self.export = export_copy(model, path, checkpoint.training, data)
-        else:
-            self.export = export_onnx(live, path, data=data)
+            training = checkpoint.training
+        path = target_file(trainer, self.path, "model.onnx")
+        self.export = export_copy(model, path, training, _validation_rows(trainer))
 
 
 def _validation_rows(trainer: Trainer) -> tuple[Tensor, Tensor] | None:

@@ -6,11 +6,13 @@ Only what is inherited unchanged is known to be so; whatever a subclass redefine
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from torchmetrics import Metric
 
 from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.sharding import is_sharded, whole_smx
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,9 +21,16 @@ if TYPE_CHECKING:
 def inference_copy(
     model: SoftmaxRegression, input_shape: Sequence[int] | None = None
 ) -> SoftmaxRegression:
-    """The model as it is shipped: a detached copy in eval mode, float32, on the CPU."""
+    """The model as it is shipped: a detached copy in eval mode, float32, on the CPU.
+
+    Where its classes are spread over processes, each of them must call this.
+    """
     # The copy leaves the trainer behind, and with it data and loggers.
-    detached = copy.deepcopy(model, {id(model._trainer): None, id(model._fabric): None})
+    memo: dict[int, Any] = {id(model._trainer): None, id(model._fabric): None}
+    if is_sharded(model.smx):
+        memo |= {id(model.device_mesh): None, id(model.smx): whole_smx(model.smx)}
+        memo |= {id(m.process_group): None for m in model.modules() if isinstance(m, Metric)}
+    detached = copy.deepcopy(model, memo)
     if input_shape is not None:
         detached.input_shape = tuple(input_shape)
     shipped = detached.cpu().float().eval()

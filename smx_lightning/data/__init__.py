@@ -1,12 +1,16 @@
 """Data modules that know their number of features, classes and class names."""
 
-from smx_lightning.data.base import InMemoryDataModule, Loaded, Rows, Splits
+from smx_lightning.data.base import InMemoryDataModule, Loaded, Splits
 from smx_lightning.data.digits import DigitsDataModule
 from smx_lightning.data.idx import IdxDataModule
+from smx_lightning.data.loading import BatchLoader, EpochOrder, GlobalBatches, Rows
 from smx_lightning.data.npz import NpzDataModule
 
 __all__ = [
+    "BatchLoader",
     "DigitsDataModule",
+    "EpochOrder",
+    "GlobalBatches",
     "IdxDataModule",
     "InMemoryDataModule",
     "Loaded",

@@ -1,7 +1,8 @@
 """What all in-memory data modules share: checks, splits and loaders.
 
 A data set is read once, checked once, and served as slices of two tensors: a batch is one indexing
-operation, not a list of samples to be collated.
+operation, not a list of samples to be collated. They are those of
+:mod:`smx_lightning.data.loading`: the same on any number of processes.
 """
 
 from __future__ import annotations
@@ -10,37 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from smx_lightning.checks import at_least, check_labels
+from smx_lightning.data.loading import BatchLoader, Rows
 from smx_lightning.data.split import stratified_split
 from smx_lightning.errors import InputError
-
-
-@dataclass(frozen=True)
-class Rows(Dataset[tuple[Tensor, Tensor]]):
-    """Inputs x (n, …) and labels y (n,) int64; an index, a slice or a tensor of them selects."""
-
-    x: Tensor
-    y: Tensor
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
-        return self.x[index], self.y[index]
-
-
-class _Sliced(Rows):
-    """Rows that answer a whole batch at once, as DataLoader asks where a data set offers it."""
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        return self[torch.as_tensor(indices)]
 
 
 @dataclass(frozen=True)
@@ -70,10 +48,10 @@ class InMemoryDataModule(LightningDataModule, ABC):
     where another is named.
 
     Args:
-        batch_size: Rows a batch.
+        batch_size: Rows a batch, over all processes together.
         val_fraction: Share of the training rows to validate on, where no such split is given.
         test_fraction: Share of all rows to test on, where no such split is given.
-        seed: Of the splits, which are stratified; the order of batches follows the global seed.
+        seed: Of the splits, which are stratified, and of the order of the training rows.
 
     Attributes:
         num_features: Entries of one unrolled input.
@@ -154,29 +132,33 @@ class InMemoryDataModule(LightningDataModule, ABC):
         """One name a class."""
         return list(self.splits.class_names)
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def train_dataloader(self) -> BatchLoader:
         """Shuffled batches of the training rows."""
-        return self._loader(self.splits.train, shuffle=True)
+        overfit = self.trainer is not None and bool(getattr(self.trainer, "overfit_batches", 0))
+        return self._loader(self.splits.train, shuffle=not overfit)
 
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def val_dataloader(self) -> BatchLoader:
         """The validation rows in order."""
         return self._loader(self.splits.val)
 
-    def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def test_dataloader(self) -> BatchLoader:
         """The test rows in order."""
         return self._loader(self.splits.test)
 
-    def predict_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def predict_dataloader(self) -> BatchLoader:
         """The test rows in order."""
         return self.test_dataloader()
 
-    def _loader(self, rows: Rows, shuffle: bool = False) -> DataLoader[tuple[Tensor, Tensor]]:
-        sliced = _Sliced(rows.x, rows.y)
-        return DataLoader(sliced, batch_size=self.batch_size, shuffle=shuffle, collate_fn=_as_is)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
+    def _loader(self, rows: Rows, shuffle: bool = False) -> BatchLoader:
+        sharing = self.trainer.distributed_sampler_kwargs if self.trainer is not None else None
+        return BatchLoader(
+            rows,
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            seed=self.seed,
+            rank=sharing["rank"] if sharing else 0,
+            world_size=sharing["num_replicas"] if sharing else 1,
+        )
 
 
 def _check(name: str, rows: Rows, num_classes: int, shape: Sequence[int]) -> None:

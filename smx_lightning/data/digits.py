@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from smx_lightning.data.base import InMemoryDataModule, Loaded, Rows
+from smx_lightning.data.base import InMemoryDataModule, Loaded
+from smx_lightning.data.loading import Rows
 
 
 class DigitsDataModule(InMemoryDataModule):

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smx_lightning.data.base import InMemoryDataModule, Loaded, Rows
+from smx_lightning.data.base import InMemoryDataModule, Loaded
+from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
 
 UNSIGNED_BYTE = 0x08

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smx_lightning.data.base import InMemoryDataModule, Loaded, Rows
+from smx_lightning.data.base import InMemoryDataModule, Loaded
+from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
 
 NPY_MAGIC = b"\x93NUMPY"

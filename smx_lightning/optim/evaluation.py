@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed
@@ -82,8 +82,8 @@ class EpochSums:
         return Evaluation(objective, gradient, total_weight, rows, spread, separated=in_doubt == 0)
 
 
-def summed(tensor: Tensor) -> Tensor:
-    """The sum over all processes, the same bits on each."""
+def summed(tensor: Tensor, group: Any = None) -> Tensor:
+    """The sum over all processes, or over those of a group; the same bits on each."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(tensor)
+        torch.distributed.all_reduce(tensor, group=group)
     return tensor

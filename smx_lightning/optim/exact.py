@@ -139,7 +139,11 @@ class ExactSolver(torch.optim.Optimizer):
             batches: Of the coming epoch, over all processes; ``inf`` where that is unknown.
         """
         self._l2, self._batches = l2, batches
-        if self._point is None:
+        if self.evaluation is None:
+            self._squares.zero_()
+        if self._resumed and self.evaluation is None:
+            pass  # the first epoch again, where it was
+        elif self._point is None:
             # What all classes share changes no prediction, and no direction leads there.
             start = self._present()
             self._move_to(start - start.mean(0) if self.evaluation is None else 0 * start)
@@ -147,6 +151,7 @@ class ExactSolver(torch.optim.Optimizer):
             self._move_to(self._point + self._length * self._direction)
         else:  # resumed after its end: Lightning loads weights before it widens them to float64
             self._move_to(self._point)
+        self._resumed = False
         self._sums = EpochSums(self._shape, self.weight.device)
         self._due = self._choose()
         self._collecting = None
@@ -173,13 +178,10 @@ class ExactSolver(torch.optim.Optimizer):
         evaluation = self._sums.evaluation(self._present()[:, :-1], self._l2)
         before = self.evaluation
         if before is not None and evaluation.rows != before.rows:
-            if self._resumed:  # in the middle of an epoch: evaluate the same point again, wholly
-                return
             raise InputError(
                 f"the exact solver expects the same rows every epoch, got {evaluation.rows:.0f} "
                 f"after {before.rows:.0f}; let the loader keep its last batch and every row"
             )
-        self._resumed = False
         if before is None:
             self._squares = summed(self._squares)
         self.evaluation = evaluation

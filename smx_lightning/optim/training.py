@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
+from smx_lightning.distributed import log_agreed
 from smx_lightning.errors import InputError
 from smx_lightning.optim.exact import ExactSolver, Status
 
@@ -55,6 +56,8 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
         "an accelerator without float64: take the CPU with accelerator='cpu'": (
             model.device.type == "mps"
         ),
+        "classes that are spread over processes: take strategy='ddp'": model.device_mesh
+        is not None,
         "precision 16-mixed, whose loss scaling it cannot undo: use bf16-mixed or 32-true": (
             str(trainer.precision) == "16-mixed"
         ),
@@ -72,6 +75,17 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
             "unevenly with use_distributed_sampler=False and a sampler of your own"
         )
     return solver
+
+
+def is_exact_solver_s(optimizer_state: dict[str, Any]) -> bool:
+    """Whether a checkpoint's state of an optimiser is one of the exact solver's."""
+    return "point" in optimizer_state.get("state", {})
+
+
+def begin_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
+    """Let the solver move to the point that this epoch evaluates."""
+    trainer = model.trainer
+    solver.begin_epoch(l2=model.l2, batches=trainer.num_training_batches * trainer.world_size)
 
 
 @torch.no_grad()
@@ -107,8 +121,8 @@ def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
     evaluation = solver.evaluation
     assert evaluation is not None
     largest = evaluation.gradient.abs().max()
-    model.log("train/objective", evaluation.objective, prog_bar=True, sync_dist=True)
-    model.log("train/gradient_max", largest, prog_bar=True, sync_dist=True)
+    log_agreed(model, "train/objective", evaluation.objective, prog_bar=True)
+    log_agreed(model, "train/gradient_max", largest, prog_bar=True)
     if solver.status is not Status.RUNNING:
         rank_zero_info(
             f"{solver.status.value} (epoch {model.current_epoch}, objective "

@@ -1,0 +1,272 @@
+"""Training that nothing interrupts for good: not ``kill -9``, not SIGTERM, not a full disk.
+
+A checkpoint of :class:`Recovery` is taken just before a batch begins, when all that came before is
+over and done with: callbacks, schedules, validation. What follows is a pure function of it, because
+the order of the rows is one of (seed, epoch), and random numbers are drawn from generators that are
+seeded anew for every batch, with (seed, epoch, batch, rank). So a resumed run ends with the bits of
+an uninterrupted one, whenever it was saved and however often.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from smx_lightning.callbacks import softmax_regression
+from smx_lightning.checks import at_least, non_negative
+from smx_lightning.files import written_whole
+from smx_lightning.progress import settle
+
+KEY = "smx_lightning_recovery"
+FILE = "last.ckpt"
+TERMINATED = 128 + signal.SIGTERM  # the exit code that shells give a process ended by SIGTERM
+VOTE_SECONDS = (
+    0.25  # between two occasions on which processes agree; each costs about one broadcast
+)
+
+
+class WholeFileIO(TorchCheckpointIO):
+    """Checkpoints that are whole or absent: written beside their target, flushed to disk, moved."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write ``checkpoint``; what was at ``path`` stays until the new one is on the disk."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as draft, draft.open("wb") as file:
+            torch.save(checkpoint, file)
+
+
+class Recovery(ModelCheckpoint):
+    """Save what a run needs to go on, and let the next run go on from there, bit for bit.
+
+    One line turns it on: ``Trainer(callbacks=[Recovery()])``, or in a configuration file
+    ``trainer.callbacks: smx_lightning.Recovery``. A run that finds the checkpoint of an unfinished
+    one resumes it, in the middle of an epoch too; a finished run removes it. SIGTERM saves and ends
+    the process with exit code 143. Every checkpoint of the run, also those of other callbacks, is
+    written whole or not at all.
+
+    Resuming in the middle of an epoch needs a loader that can, as
+    :class:`~smx_lightning.data.BatchLoader`, which the data modules here use.
+
+    Args:
+        dirpath: Folder of the checkpoint ``last.ckpt``; ``recovery`` in the Trainer's
+            ``default_root_dir`` by default. All processes of all hosts must see it.
+        seconds: How much work a crash may cost.
+        every_n_steps: Save before every n-th batch instead, whatever the clock says.
+    """
+
+    def __init__(
+        self,
+        dirpath: str | None = None,
+        seconds: float = 60.0,
+        every_n_steps: int | None = None,
+    ) -> None:
+        super().__init__(dirpath=dirpath, save_top_k=0, save_last=False)
+        self.seconds = non_negative("seconds", seconds)
+        self.every_n_steps = every_n_steps and at_least("every_n_steps", every_n_steps, 1)
+        self._seed: int | None = None
+        self._received: set[int] = set()
+        self._handlers: dict[int, Any] = {}
+        self._settled = False
+        # Batches since the last vote and from one to the next; the same on all processes.
+        self._since_vote, self._gap = 0, 1
+        self._since_save, self._saved_at = 0, 0.0
+        self._voted_at = 0.0
+
+    @property
+    def state_key(self) -> str:
+        """One, whatever the arguments: they may change between runs."""
+        return KEY
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: see :meth:`on_save_checkpoint`."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to load."""
+
+    def file(self, trainer: Trainer) -> Path:
+        """The checkpoint."""
+        return Path(self.dirpath or Path(trainer.default_root_dir) / "recovery") / FILE
+
+    def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
+        """What ``ckpt_path="last"`` finds."""
+        file = self.file(trainer)
+        return {str(file)} if file.is_file() else set()
+
+    # Before training -------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write files whole, and resume an unfinished run."""
+        softmax_regression(self, pl_module)
+        file = self.file(trainer)
+        self.dirpath = str(file.parent)
+        super().setup(trainer, pl_module, stage)
+        if stage != "fit":
+            return
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeFileIO()
+        # Behind the others: the first one's best model is the Trainer's.
+        others = [c for c in trainer.callbacks if c is not self]  # type: ignore[attr-defined]
+        trainer.callbacks = [*others, self]  # type: ignore[attr-defined]
+        if trainer.is_global_zero:
+            for draft in file.parent.glob(f".{FILE}.*.tmp"):  # of a run that was killed
+                with suppress(OSError):
+                    draft.unlink()
+        if trainer.strategy.broadcast(file.is_file()):
+            rank_zero_info(f"Resuming the unfinished run of {file}; remove it to begin anew.")
+            # A path given to ``fit`` is loaded over it.
+            trainer._checkpoint_connector.resume_start(file)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the signals, and agree on a seed."""
+        super().on_train_start(trainer, pl_module)
+        if self._seed is None:
+            self._seed = trainer.strategy.broadcast(torch.initial_seed())
+        self._saved_at = self._voted_at = time.monotonic()
+        self._since_vote, self._gap, self._since_save = 0, 1, 0
+        self._received.clear()
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._handlers = {signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
+        slurm = self._slurm(trainer)
+        if slurm is not None and slurm.requeue_signal is not None:
+            self._handlers[slurm.requeue_signal] = signal.getsignal(slurm.requeue_signal)
+        for signum in self._handlers:
+            signal.signal(signum, lambda number, _: self._note(trainer, number))
+
+    # While training --------------------------------------------------------------------------
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed the batch; where it is time, save the state before it."""
+        # Of integers, so not salted: the same in every process and every run.
+        key = hash((self._seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+        torch.manual_seed(key)
+        np.random.seed(key % 2**32)
+        random.seed(key)
+        if batch_idx % trainer.accumulate_grad_batches:
+            return  # gradients are under way
+        self._since_vote += 1
+        self._since_save += 1
+        received, due = self._vote(trainer)
+        if signal.SIGTERM in received and self._slurm(trainer) is None:
+            self._save(trainer)
+            raise SIGTERMException(TERMINATED)
+        if received:  # pre-empted: Lightning saves its own checkpoint, and queues the job again
+            self._settled = True
+            for signum in received:
+                self._handlers[signum](signum, None)
+            self._settled = False
+        if due:
+            self._save(trainer)
+
+    def _vote(self, trainer: Trainer) -> tuple[set[int], bool]:
+        """Signals that any process has received, and whether to save: the same on all of them."""
+        now = time.monotonic()
+        if self.every_n_steps is not None:
+            due = self._since_save >= self.every_n_steps
+        else:
+            due = now - self._saved_at >= self.seconds
+        received = set(self._received)
+        if trainer.world_size == 1:
+            self._received -= received
+            return received, due
+        counted = self.every_n_steps is not None and due  # the same everywhere without asking
+        if self._since_vote < self._gap:
+            return set(), counted
+        pace = (now - self._voted_at) / self._since_vote
+        gap = min(max(int(VOTE_SECONDS / max(pace, 1e-9)), 1), 2 * self._gap)
+        numbers = list(self._handlers)
+        opinion = [int(due), gap] if trainer.is_global_zero else [0, 0]
+        ballot = torch.tensor(
+            [*opinion, *(int(number in received) for number in numbers)],
+            device=trainer.strategy.root_device,
+        )
+        torch.distributed.all_reduce(ballot, torch.distributed.ReduceOp.MAX)
+        agreed = ballot.tolist()
+        self._since_vote, self._gap, self._voted_at = 0, agreed[1], now
+        received = {number for number, yes in zip(numbers, agreed[2:], strict=True) if yes}
+        self._received -= received
+        return received, counted or bool(agreed[0])
+
+    def _save(self, trainer: Trainer) -> None:
+        self._settled = True
+        trainer.save_checkpoint(self.file(trainer))
+        self._settled = False
+        self._since_save, self._saved_at = 0, time.monotonic()
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the seed and what the training metrics have counted of the epoch, on each process."""
+        model = softmax_regression(self, pl_module)
+        if self._settled:
+            settle(checkpoint["loops"]["fit_loop"])
+        states: list[Any] = []
+        if model.solver is None:  # which repeats the epoch from its beginning
+            states = [model.tallies["train"].state()] * trainer.world_size
+            if trainer.world_size > 1:
+                torch.distributed.all_gather_object(states, states[0])
+        checkpoint[KEY] = {"seed": self._seed, "tallies": states}
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Inverse of :meth:`on_save_checkpoint`."""
+        saved = checkpoint.get(KEY)
+        if saved is None or trainer.state.fn != "fit":
+            return
+        self._seed = saved["seed"]
+        states = saved["tallies"]
+        tally = softmax_regression(self, pl_module).tallies["train"]
+        # As many processes as then take what each had; others share it out.
+        tally.restore(states[trainer.global_rank :: trainer.world_size])
+
+    # After training --------------------------------------------------------------------------
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing is left to resume."""
+        if trainer.is_global_zero:
+            self.file(trainer).unlink(missing_ok=True)
+            with suppress(OSError):
+                self.file(trainer).parent.rmdir()  # unless something else is in it
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for signum, handler in self._handlers.items():
+            signal.signal(signum, handler)
+        self._handlers = {}
+
+    def _note(self, trainer: Trainer, number: int) -> None:
+        """Only note the signal: in the middle of a batch there is no state worth saving."""
+        self._received.add(number)
+        launcher = trainer.strategy.launcher
+        if launcher is not None:  # the processes that this one has started
+            launcher.kill(signal.Signals(number))
+
+    @staticmethod
+    def _slurm(trainer: Trainer) -> SLURMEnvironment | None:
+        """The environment that handles pre-emption by itself, if that is where this runs."""
+        environment = trainer._accelerator_connector.cluster_environment
+        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+            return environment
+        return None
