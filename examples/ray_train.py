@@ -27,7 +27,7 @@ from smx_lightning.data import DigitsDataModule
 
 def train() -> None:
     """What each worker does."""
-    data = DigitsDataModule(batch_size=128)  # of each of two
+    data = DigitsDataModule()  # each worker gets its share of every batch
     model = SoftmaxRegression(data.num_features, data.num_classes, preprocessing="standardize")
     trainer = prepare_trainer(
         Trainer(

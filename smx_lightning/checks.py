@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor
 
 from smx_lightning.errors import InputError
@@ -45,6 +46,7 @@ def check_threshold(threshold: float | None, num_classes: int) -> None:
         )
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # it looks at values
 def check_labels(y: Tensor, num_classes: int, where: str) -> None:
     """Complain about labels that are no class indices (n,); ``where`` says which rows."""
     if y.ndim != 1 or y.is_floating_point():
@@ -61,3 +63,15 @@ def check_labels(y: Tensor, num_classes: int, where: str) -> None:
             f"labels must lie in 0..{num_classes - 1}, got {low if low < 0 else high} in the "
             f"{where}; number the classes from 0, or give them as strings"
         )
+
+
+def check_eps(optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Complain about an eps that the parameters' dtype rounds to zero: Adam divides by it."""
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        eps, dtype = group.get("eps"), group["params"][0].dtype
+        if eps and not torch.tensor(eps, dtype=dtype):
+            raise InputError(
+                f"expected an eps that {str(dtype).removeprefix('torch.')} can hold, got {eps}, "
+                "which is 0 in it; use Trainer precision bf16-true or 32-true, or set the "
+                "optimiser's eps to 1e-4"
+            )

@@ -38,12 +38,14 @@ def training_statistics(model: SoftmaxRegression) -> Statistics:
     model.eval()
     hidden = not trainer.is_global_zero or trainer.progress_bar_callback is None
     loader = trainer.train_dataloader
-    for x, y in tqdm(loader, "Fitting preprocessing", leave=False, delay=1, disable=hidden):
-        check_labels(y, model.num_classes, "training batches")
-        counts += torch.bincount(y.cpu(), minlength=model.num_classes)
-        moments = moments.merged(Moments.of(model.checked_features(x.to(model.device))))
-    for module in training:  # one by one: a frozen backbone was, and stays, in eval mode
-        module.training = True
+    try:
+        for x, y in tqdm(loader, "Fitting preprocessing", leave=False, delay=1, disable=hidden):
+            check_labels(y, model.num_classes, "training batches")
+            counts += torch.bincount(y.cpu(), minlength=model.num_classes)
+            moments = moments.merged(Moments.of(model.checked_features(x.to(model.device))))
+    finally:
+        for module in training:  # one by one: a frozen backbone was, and stays, in eval mode
+            module.training = True
 
     # float64 holds counts exactly up to 2⁵³ rows.
     share = torch.cat([moments.packed().flatten(), counts.double()]).to(model.device)

@@ -27,7 +27,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its customary name)
 
 from smx_lightning import metrics
-from smx_lightning.checks import at_least, check_labels, check_threshold, names_of, non_negative
+from smx_lightning.checks import (
+    at_least,
+    check_eps,
+    check_labels,
+    check_threshold,
+    names_of,
+    non_negative,
+)
 from smx_lightning.class_weight import ClassWeight, class_weights
 from smx_lightning.distributed import check_world_size, log_agreed, rows_of_batch, sharing
 from smx_lightning.errors import InputError
@@ -87,6 +94,8 @@ class SoftmaxRegression(LightningModule):
         lr_scheduler: Called with the optimiser; stepped once an epoch.
 
     Attributes:
+        lr: Takes the place of the optimiser's learning rate once it is set, as Lightning's
+            ``Tuner.lr_find`` does; ``None`` before.
         smx: ``nn.Sequential(nn.Linear(num_features, num_classes), nn.LogSoftmax(dim=1))``.
         solver: The exact solver of the last training, with its status; ``None`` with others.
         tallies: What has been counted of each stage's epoch so far.
@@ -142,6 +151,7 @@ class SoftmaxRegression(LightningModule):
         self.class_counts: Tensor
         self.register_buffer("class_counts", torch.zeros(num_classes, dtype=torch.int64))
         self.solver: ExactSolver | None = None
+        self.lr: float | None = None
         self._shares = 1  # of each batch: processes that see different rows
         self._parallel_loss = False
         # "train" itself is taken: it is a method of every module.
@@ -194,6 +204,9 @@ class SoftmaxRegression(LightningModule):
     def configure_optimizers(self) -> Any:
         """The injected optimiser over the parameters that are trained, and its schedule."""
         optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr
         if self._lr_scheduler is None:
             return optimizer
         scheduler = self._lr_scheduler(optimizer)
@@ -269,6 +282,7 @@ class SoftmaxRegression(LightningModule):
         One pass over the training batches, once: a resumed run finds both in its checkpoint.
         """
         _, self._shares = sharing(self.trainer)
+        check_eps(self.trainer.optimizers)
         own_loss = type(self).loss is not SoftmaxRegression.loss
         self.solver = exact_solver(self, own_loss=own_loss)
         if self.solver is not None and self.trainer.fit_loop.restarted_mid_epoch:
@@ -288,8 +302,14 @@ class SoftmaxRegression(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Let the exact solver, where there is one, move to the point that this epoch evaluates."""
+        self.tallies["train"].restore([])  # of an epoch that broke off
         if self.solver is not None:
             begin_epoch(self, self.solver)
+
+    def on_train_end(self) -> None:
+        """Leave the exact solver's best point behind, whatever stopped the training."""
+        if self.solver is not None:
+            self.solver.restore()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         """The objective on one batch ``(x, y)``; y (batch,) integer labels."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -24,7 +25,6 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from smx_lightning.callbacks import softmax_regression
@@ -131,7 +131,8 @@ class Recovery(ModelCheckpoint):
                 with suppress(OSError):
                     draft.unlink()
         if trainer.strategy.broadcast(file.is_file()):
-            rank_zero_info(f"Resuming the unfinished run of {file}; remove it to begin anew.")
+            if trainer.is_global_zero:
+                print(f"Resuming the run of {file}; remove it to begin anew", file=sys.stderr)
             # A path given to ``fit`` is loaded over it.
             trainer._checkpoint_connector.resume_start(file)
 
@@ -235,6 +236,11 @@ class Recovery(ModelCheckpoint):
         saved = checkpoint.get(KEY)
         if saved is None or trainer.state.fn != "fit":
             return
+        for other in trainer.checkpoint_callbacks:
+            state = checkpoint["callbacks"].get(other.state_key, {})
+            if isinstance(other, ModelCheckpoint) and "dirpath" in state:
+                # Lightning forgets the best score where a resumed run logs into a new folder.
+                state["dirpath"] = other.dirpath
         self._seed = saved["seed"]
         states = saved["tallies"]
         tally = softmax_regression(self, pl_module).tallies["train"]
@@ -244,11 +250,16 @@ class Recovery(ModelCheckpoint):
     # After training --------------------------------------------------------------------------
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing is left to resume."""
-        if trainer.is_global_zero:
-            self.file(trainer).unlink(missing_ok=True)
-            with suppress(OSError):
-                self.file(trainer).parent.rmdir()  # unless something else is in it
+        """Nothing is left to resume, or to be taken for the trained model by a test."""
+        if not trainer.is_global_zero:
+            return
+        file = self.file(trainer)
+        file.unlink(missing_ok=True)
+        with suppress(OSError):
+            file.parent.rmdir()  # unless something else is in it
+        if self._slurm(trainer) is not None:
+            for requeued in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
+                requeued.unlink(missing_ok=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back."""

@@ -34,6 +34,7 @@ class Tally:
         self._entries = 0
         self._empty = True
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a graph for every length otherwise
     def add(self, log_probs: Tensor, y: Tensor) -> None:
         """Count a batch: log_probs (batch, classes), y (batch,)."""
         self._batches.append((log_probs.detach(), y))

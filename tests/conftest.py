@@ -7,6 +7,7 @@ import pytest
 import torch
 import trainers
 from hypothesis import settings
+from processes import Ranks
 
 from smx_lightning import SoftmaxRegression
 from smx_lightning.data import DigitsDataModule
@@ -34,6 +35,14 @@ def cli_folder(tmp_path, monkeypatch):
 def quiet_trainer():
     """A CPU trainer that prints and writes nothing."""
     return trainers.quiet_trainer
+
+
+@pytest.fixture(scope="session")
+def ranks():
+    """Four processes that take jobs as ranks of one group, see processes.py."""
+    started = Ranks(4)
+    yield started
+    started.stop()
 
 
 @pytest.fixture(scope="session")

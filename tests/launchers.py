@@ -75,6 +75,8 @@ def run(*commands, folder, environ=({},), timeout=120):
         except subprocess.TimeoutExpired as late:
             said = "\n".join(log.read_text(errors="replace") for log in logs)
             raise TimeoutError(f"still running after {timeout} s, having said:\n{said}") from late
+        for pid in relatives(tag):  # some end a moment after those that started them
+            wait_for(pid)
         if left := relatives(tag):
             raise AssertionError(f"left running: {left}")
     return [
@@ -98,13 +100,19 @@ def bury(tag):
     """Kill all processes that inherited the tag, and wait until they are gone."""
     while left := relatives(tag):
         for pid in left:
-            with suppress(ProcessLookupError):
-                handle = os.pidfd_open(pid)
-                try:
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
-                    select.select([handle], [], [], 10)
-                finally:
-                    os.close(handle)
+            wait_for(pid, signal.SIGKILL)
+
+
+def wait_for(pid, number=None):
+    """Wait until a process has ended, for 10 seconds; send it a signal first."""
+    with suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        try:
+            if number is not None:
+                signal.pidfd_send_signal(handle, number)
+            select.select([handle], [], [], 10)
+        finally:
+            os.close(handle)
 
 
 # Two hosts ---------------------------------------------------------------------------------------

@@ -181,6 +181,7 @@ def test_the_exact_solver_leaves_its_best_point_whatever_stops_it(stop, monkeypa
         (ADAM, {"precision": "16-true"}, "eps that float16 can hold"),
     ],
 )
+@ignoring("ignore:You're using the WeightAveraging callback")  # so it is refused
 def test_what_would_not_reach_the_optimum_is_refused(optimizer, options, message):
     with pytest.raises(InputError, match=message):
         fit(model_of(optimizer), **options)
@@ -198,14 +199,13 @@ def test_a_plateau_lowers_the_rate_and_the_monitor_sees_it(tmp_path):
 
 
 def test_weight_averaging_ends_at_the_average():
-    """Of the weights with which epochs begin, from the third on."""
     points = []
     record = callbacks.LambdaCallback(
         on_train_epoch_start=lambda _, model: points.append(model.linear.weight.clone())
     )
     averaging, model = callbacks.StochasticWeightAveraging(0.5, swa_epoch_start=3), model_of()
     fit(model, max_epochs=5, callbacks=[averaging, record])
-    assert_weights(model, torch.stack(points[2:]).mean(0))
+    assert_weights(model, torch.stack(points[2:]).mean(0))  # epochs' beginnings, from the third on
 
 
 @ignoring("ignore:(?s).*Error detected in MulBackward0")  # and the line that it stands in

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DistributedSampler
@@ -49,9 +50,13 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
             getattr(trainer.train_dataloader, "drop_last", False)
         ),
         "part of the data: drop limit_train_batches": not (
-            trainer.limit_train_batches == 1.0
+            (isinstance(trainer.limit_train_batches, float) and trainer.limit_train_batches == 1.0)
             or bool(getattr(trainer, "overfit_batches", False))
             or bool(getattr(trainer, "fast_dev_run", False))
+        ),
+        "averaged weights, which are not the optimum: drop the callback": any(
+            isinstance(callback, (StochasticWeightAveraging, WeightAveraging))
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
         ),
         "an accelerator without float64: take the CPU with accelerator='cpu'": (
             model.device.type == "mps"
@@ -88,6 +93,7 @@ def begin_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
     solver.begin_epoch(l2=model.l2, batches=trainer.num_training_batches * trainer.world_size)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # the solver's sums are no graph
 @torch.no_grad()
 def evaluate(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor) -> Tensor:
     """Add a batch to the solver's sums; its log-probabilities (batch, classes).
@@ -106,9 +112,11 @@ def evaluate(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor
     return torch.cat(log_probs)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def end_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
     """Let the solver judge the epoch's point; stop the Trainer where the solver has stopped."""
-    model.optimizers().step()  # type: ignore[union-attr]  # through Lightning, which counts steps
+    with torch.autocast(model.device.type, enabled=False):  # directions are not bfloat16's
+        model.optimizers().step()  # type: ignore[union-attr]  # through Lightning, which counts steps
     trainer = model.trainer
     if solver.status is not Status.RUNNING:
         trainer.should_stop = True
