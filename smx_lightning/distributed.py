@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import torch.distributed
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch.utils._pytree import tree_leaves
 
 from smx_lightning.data.loading import GlobalBatches
 from smx_lightning.errors import InputError
@@ -42,10 +46,39 @@ def check_world_size(trainer: Trainer) -> None:
         )
 
 
+@cache
+def leave_group_at_exit() -> None:
+    """End the process group with the process.
+
+    Lightning does so for NCCL only, and torch not at all: gloo's threads then abort one exit in a
+    dozen ("terminate called without an active exception"), and torchrun takes that for a crash.
+    """
+    atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def sharing(trainer: Trainer | None) -> tuple[int, int]:
     """Which share of every batch this process has, and of how many: (rank, number of shares)."""
     kwargs = trainer.distributed_sampler_kwargs if trainer is not None else None
     return (kwargs["rank"], kwargs["num_replicas"]) if kwargs else (0, 1)
+
+
+def share_out(trainer: Trainer, loaders: Any) -> None:
+    """Tell loaders which do not know it which share of a batch this process has.
+
+    By themselves they ask torch.distributed, which counts processes that share the classes of one
+    model, and must see the same rows.
+    """
+    rank, shares = sharing(trainer)
+    for loader in tree_leaves(loaders):
+        sampler = getattr(loader, "batch_sampler", None)
+        sampler = getattr(sampler, "_batch_sampler", sampler)  # in Lightning's wrapper
+        if isinstance(sampler, GlobalBatches) and sampler.rank is None:
+            sampler.rank, sampler.world_size = rank, shares
 
 
 def rows_of_batch(trainer: Trainer, batch_idx: int) -> int | None:

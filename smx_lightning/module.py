@@ -36,7 +36,14 @@ from smx_lightning.checks import (
     non_negative,
 )
 from smx_lightning.class_weight import ClassWeight, class_weights
-from smx_lightning.distributed import check_world_size, log_agreed, rows_of_batch, sharing
+from smx_lightning.distributed import (
+    check_world_size,
+    leave_group_at_exit,
+    log_agreed,
+    rows_of_batch,
+    share_out,
+    sharing,
+)
 from smx_lightning.errors import InputError
 from smx_lightning.fitting import training_statistics
 from smx_lightning.optim import ExactSolver
@@ -268,6 +275,7 @@ class SoftmaxRegression(LightningModule):
     def setup(self, stage: str) -> None:
         """Refuse a trainer that ignores the processes that a launcher has started."""
         check_world_size(self.trainer)
+        leave_group_at_exit()
 
     def configure_model(self) -> None:
         """Spread the classes over processes, where ModelParallelStrategy asks for it."""
@@ -282,6 +290,7 @@ class SoftmaxRegression(LightningModule):
         One pass over the training batches, once: a resumed run finds both in its checkpoint.
         """
         _, self._shares = sharing(self.trainer)
+        share_out(self.trainer, self.trainer.train_dataloader)
         check_eps(self.trainer.optimizers)
         own_loss = type(self).loss is not SoftmaxRegression.loss
         self.solver = exact_solver(self, own_loss=own_loss)
@@ -337,6 +346,18 @@ class SoftmaxRegression(LightningModule):
         """As of every LightningModule, on sharded classes where there are such."""
         with parallel_loss(self._parallel_loss):
             super().backward(loss, *args, **kwargs)
+
+    def on_validation_start(self) -> None:
+        """Share the rows out."""
+        share_out(self.trainer, self.trainer.val_dataloaders)
+
+    def on_test_start(self) -> None:
+        """Share the rows out."""
+        share_out(self.trainer, self.trainer.test_dataloaders)
+
+    def on_predict_start(self) -> None:
+        """Share the rows out."""
+        share_out(self.trainer, self.trainer.predict_dataloaders)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Add one batch to the ``val/`` metrics."""

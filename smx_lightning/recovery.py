@@ -9,6 +9,7 @@ an uninterrupted one, whenever it was saved and however often.
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sys
@@ -28,7 +29,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from smx_lightning.callbacks import softmax_regression
+from smx_lightning.checkpoint import UNREADABLE
 from smx_lightning.checks import at_least, non_negative
+from smx_lightning.errors import InputError
 from smx_lightning.files import written_whole
 from smx_lightning.progress import settle
 
@@ -58,9 +61,10 @@ class Recovery(ModelCheckpoint):
 
     One line turns it on: ``Trainer(callbacks=[Recovery()])``, or in a configuration file
     ``trainer.callbacks: smx_lightning.Recovery``. A run that finds the checkpoint of an unfinished
-    one resumes it, in the middle of an epoch too; a finished run removes it. SIGTERM saves and ends
-    the process with exit code 143. Every checkpoint of the run, also those of other callbacks, is
-    written whole or not at all.
+    one resumes it, in the middle of an epoch too. That of a finished one is resumed, and trains
+    nothing, where torchrun or SLURM restart their job, or on ``ckpt_path="last"``; otherwise the
+    next run begins anew. SIGTERM saves and ends the process with exit code 143. Every checkpoint of
+    the run, also those of other callbacks, is written whole or not at all.
 
     Resuming in the middle of an epoch needs a loader that can, as
     :class:`~smx_lightning.data.BatchLoader`, which the data modules here use.
@@ -85,6 +89,7 @@ class Recovery(ModelCheckpoint):
         self._received: set[int] = set()
         self._handlers: dict[int, Any] = {}
         self._settled = False
+        self._finished: list[int | None] | None = None
         # Batches since the last vote and from one to the next; the same on all processes.
         self._since_vote, self._gap = 0, 1
         self._since_save, self._saved_at = 0, 0.0
@@ -131,10 +136,23 @@ class Recovery(ModelCheckpoint):
                 with suppress(OSError):
                     draft.unlink()
         if trainer.strategy.broadcast(file.is_file()):
-            if trainer.is_global_zero:
-                print(f"Resuming the run of {file}; remove it to begin anew", file=sys.stderr)
-            # A path given to ``fit`` is loaded over it.
-            trainer._checkpoint_connector.resume_start(file)
+            self._resume(trainer, file)
+
+    def _resume(self, trainer: Trainer, file: Path) -> None:
+        """Let the Trainer restore the run of ``file``; a path given to ``fit`` goes before it."""
+        connector = trainer._checkpoint_connector
+        try:
+            connector.resume_start(file)
+        except UNREADABLE as error:
+            raise InputError(
+                f"expected the checkpoint of a run in {file}, got a file that torch cannot read; "
+                "remove it to begin anew"
+            ) from error
+        saved = connector._loaded_checkpoint.get(KEY, {"finished": None})
+        if saved["finished"] and not _restarted():
+            connector._loaded_checkpoint = {}
+        elif trainer.is_global_zero:
+            print(f"Resuming the run of {file}; remove it to begin anew", file=sys.stderr)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals, and agree on a seed."""
@@ -161,7 +179,7 @@ class Recovery(ModelCheckpoint):
         """Seed the batch; where it is time, save the state before it."""
         # Of integers, so not salted: the same in every process and every run.
         key = hash((self._seed, trainer.current_epoch, batch_idx, trainer.global_rank))
-        torch.manual_seed(key)
+        _seed_torch(key, trainer.strategy.root_device)
         np.random.seed(key % 2**32)
         random.seed(key)
         if batch_idx % trainer.accumulate_grad_batches:
@@ -227,7 +245,7 @@ class Recovery(ModelCheckpoint):
             states = [model.tallies["train"].state()] * trainer.world_size
             if trainer.world_size > 1:
                 torch.distributed.all_gather_object(states, states[0])
-        checkpoint[KEY] = {"seed": self._seed, "tallies": states}
+        checkpoint[KEY] = {"seed": self._seed, "tallies": states, "finished": self._finished}
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -236,6 +254,8 @@ class Recovery(ModelCheckpoint):
         saved = checkpoint.get(KEY)
         if saved is None or trainer.state.fn != "fit":
             return
+        if saved["finished"] == _limits(trainer):
+            trainer.should_stop = True  # it may have stopped early
         for other in trainer.checkpoint_callbacks:
             state = checkpoint["callbacks"].get(other.state_key, {})
             if isinstance(other, ModelCheckpoint) and "dirpath" in state:
@@ -249,15 +269,13 @@ class Recovery(ModelCheckpoint):
 
     # After training --------------------------------------------------------------------------
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing is left to resume, or to be taken for the trained model by a test."""
-        if not trainer.is_global_zero:
-            return
-        file = self.file(trainer)
-        file.unlink(missing_ok=True)
-        with suppress(OSError):
-            file.parent.rmdir()  # unless something else is in it
-        if self._slurm(trainer) is not None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the end: what follows may crash as well."""
+        self._finished = _limits(trainer)
+        trainer.save_checkpoint(self.file(trainer))
+        self._finished = None
+        if trainer.is_global_zero and self._slurm(trainer) is not None:
+            # Lightning would test these in place of the trained model.
             for requeued in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
                 requeued.unlink(missing_ok=True)
 
@@ -281,3 +299,23 @@ class Recovery(ModelCheckpoint):
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             return environment
         return None
+
+
+def _seed_torch(key: int, device: torch.device) -> None:
+    """Seed the generators in use; ``torch.manual_seed`` takes 0.3 ms to prepare the others."""
+    torch.default_generator.manual_seed(key)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(key)
+    elif device.type != "cpu":
+        torch.manual_seed(key)
+
+
+def _limits(trainer: Trainer) -> list[int | None]:
+    """When training is over."""
+    return [trainer.max_epochs, trainer.max_steps]
+
+
+def _restarted() -> bool:
+    """Whether a launcher started this process in the place of one that failed."""
+    counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    return any(os.environ.get(count, "0") != "0" for count in counts)

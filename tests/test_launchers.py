@@ -151,7 +151,7 @@ def test_a_requeued_slurm_job_goes_on_where_it_was(alone, scontrol, tmp_path):
     arguments = ["--interrupt", "SIGUSR1", 0, "after", 7, tmp_path / "preempted"]
     answer = preempt(scontrol, tmp_path, *arguments)
     assert (answer["began"], answer["steps"]) == (7, STEPS)
-    assert_identical(answer, alone, names=("weight", "bias"))
+    assert_identical(answer, alone, names=alone.keys() - {"began"})
 
 
 @pytest.mark.slow
@@ -161,7 +161,7 @@ def test_a_job_preempted_within_a_batch_loses_no_row_with_recovery(alone, scontr
     arguments = ["--recover", 4, "--interrupt", "SIGUSR1", 0, "within", 7, sent]
     answer = preempt(scontrol, tmp_path, *arguments)
     assert (answer["began"], answer["steps"]) == (8, STEPS)
-    assert_identical(answer, alone, names=("weight", "bias"))
+    assert_identical(answer, alone, names=alone.keys() - {"began"})
 
 
 # A Trainer that disagrees with its launcher would train copies that know nothing of each other ----
