@@ -58,7 +58,7 @@ from smx_lightning.optim.training import (
 )
 from smx_lightning.preprocessing import Method, Preprocessing
 from smx_lightning.progress import settle
-from smx_lightning.sharding import data_group, parallel_loss, shard, whole
+from smx_lightning.sharding import check_optimizers, data_group, parallel_loss, shard, whole
 from smx_lightning.tally import Tally
 
 if TYPE_CHECKING:
@@ -283,6 +283,10 @@ class SoftmaxRegression(LightningModule):
             shard(self)
             # Its gradient is that of nll_loss only.
             self._parallel_loss = type(self).loss is SoftmaxRegression.loss
+
+    def on_fit_start(self) -> None:
+        """Refuse an optimiser that sharded classes cannot have, before a checkpoint is read."""
+        check_optimizers(self)
 
     def on_train_start(self) -> None:
         """Fit what the training data decides: standardisation and class counts.

@@ -31,6 +31,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from smx_lightning.callbacks import softmax_regression
 from smx_lightning.checkpoint import UNREADABLE
 from smx_lightning.checks import at_least, non_negative
+from smx_lightning.distributed import sharing
 from smx_lightning.errors import InputError
 from smx_lightning.files import written_whole
 from smx_lightning.progress import settle
@@ -53,7 +54,12 @@ class WholeFileIO(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as draft, draft.open("wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch hides the system's complaint behind its own
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
 
 class Recovery(ModelCheckpoint):
@@ -135,23 +141,30 @@ class Recovery(ModelCheckpoint):
             for draft in file.parent.glob(f".{FILE}.*.tmp"):  # of a run that was killed
                 with suppress(OSError):
                     draft.unlink()
-        if trainer.strategy.broadcast(file.is_file()):
-            self._resume(trainer, file)
+        if not trainer.strategy.restore_checkpoint_after_setup:
+            self._resume(trainer)
 
-    def _resume(self, trainer: Trainer, file: Path) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Resume where the classes had to be spread over processes first."""
+        if trainer.strategy.restore_checkpoint_after_setup:
+            self._resume(trainer)
+
+    def _resume(self, trainer: Trainer) -> None:
         """Let the Trainer restore the run of ``file``; a path given to ``fit`` goes before it."""
-        connector = trainer._checkpoint_connector
+        file = self.file(trainer)
+        if not trainer.strategy.broadcast(file.is_file()):
+            return
         try:
-            connector.resume_start(file)
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         except UNREADABLE as error:
             raise InputError(
                 f"expected the checkpoint of a run in {file}, got a file that torch cannot read; "
                 "remove it to begin anew"
             ) from error
-        saved = connector._loaded_checkpoint.get(KEY, {"finished": None})
-        if saved["finished"] and not _restarted():
-            connector._loaded_checkpoint = {}
-        elif trainer.is_global_zero:
+        if content.get(KEY, {}).get("finished") and not _restarted():
+            return
+        trainer._checkpoint_connector.resume_start(file)
+        if trainer.is_global_zero:
             print(f"Resuming the run of {file}; remove it to begin anew", file=sys.stderr)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -178,7 +191,7 @@ class Recovery(ModelCheckpoint):
     ) -> None:
         """Seed the batch; where it is time, save the state before it."""
         # Of integers, so not salted: the same in every process and every run.
-        key = hash((self._seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+        key = hash((self._seed, trainer.current_epoch, batch_idx, sharing(trainer)[0]))
         _seed_torch(key, trainer.strategy.root_device)
         np.random.seed(key % 2**32)
         random.seed(key)
@@ -245,6 +258,8 @@ class Recovery(ModelCheckpoint):
             states = [model.tallies["train"].state()] * trainer.world_size
             if trainer.world_size > 1:
                 torch.distributed.all_gather_object(states, states[0])
+                # Processes that share the classes of a model have counted the same rows.
+                states = states[:: trainer.world_size // sharing(trainer)[1]]
         checkpoint[KEY] = {"seed": self._seed, "tallies": states, "finished": self._finished}
 
     def on_load_checkpoint(
@@ -265,12 +280,14 @@ class Recovery(ModelCheckpoint):
         states = saved["tallies"]
         tally = softmax_regression(self, pl_module).tallies["train"]
         # As many processes as then take what each had; others share it out.
-        tally.restore(states[trainer.global_rank :: trainer.world_size])
+        rank, shares = sharing(trainer)
+        tally.restore(states[rank::shares])
 
     # After training --------------------------------------------------------------------------
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the end: what follows may crash as well."""
+        """Save the end, because what follows may crash as well; give the signals back."""
+        self._give_back()
         self._finished = _limits(trainer)
         trainer.save_checkpoint(self.file(trainer))
         self._finished = None
@@ -279,8 +296,13 @@ class Recovery(ModelCheckpoint):
             for requeued in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
                 requeued.unlink(missing_ok=True)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         """Give the signals back."""
+        self._give_back()
+
+    def _give_back(self) -> None:
         for signum, handler in self._handlers.items():
             signal.signal(signum, handler)
         self._handlers = {}

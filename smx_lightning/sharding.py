@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
@@ -20,6 +21,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, loss_parallel, pa
 from torchmetrics import Metric
 
 from smx_lightning.errors import InputError
+from smx_lightning.optim.exact import ExactSolver
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
@@ -72,6 +74,30 @@ def shard(model: SoftmaxRegression) -> None:
     for module in model.modules():
         if isinstance(module, Metric):
             module.process_group = data_group(model)
+
+
+def check_optimizers(model: SoftmaxRegression) -> None:
+    """Complain about an optimiser that cannot train sharded classes, or go on from a checkpoint.
+
+    Raises:
+        InputError: For the exact solver, and SGD without momentum: it has no state, and
+            ModelParallelStrategy takes that for a damaged file.
+    """
+    if not is_sharded(model.smx):
+        return
+    for optimizer in model.trainer.optimizers:
+        if isinstance(optimizer, ExactSolver):
+            raise InputError(
+                "the exact solver does not go with classes that are spread over processes: take "
+                "strategy='ddp'"
+            )
+        if isinstance(optimizer, torch.optim.SGD) and not any(
+            group["momentum"] for group in optimizer.param_groups
+        ):
+            raise InputError(
+                "expected an optimiser with a state where classes are sharded, got SGD without "
+                "momentum, whose checkpoints Lightning cannot load; set momentum, or take Adam"
+            )
 
 
 def data_group(model: SoftmaxRegression) -> dist.ProcessGroup | None:

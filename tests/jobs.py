@@ -1,14 +1,18 @@
 """What the tests run on several processes: plain values in, plain values out."""
 
 import functools
+import sys
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.data import TensorDataset
 from trainers import quiet_trainer
 
 from smx_lightning import SoftmaxRegression
 from smx_lightning.callbacks import PredictionsInOrder
-from smx_lightning.data import InMemoryDataModule, Loaded, Rows
+from smx_lightning.cli import main
+from smx_lightning.data import BatchLoader, InMemoryDataModule, Loaded, Rows
 from smx_lightning.optim import ExactSolver
 
 OPTIMIZERS = {
@@ -19,21 +23,22 @@ OPTIMIZERS = {
 
 
 class Made(InMemoryDataModule):
-    """Normal features (n, 7) and labels of 6 classes that depend on them; n rows in each split."""
+    """Normal features (n, 7) and labels that depend on them; n rows in each split."""
 
-    def __init__(self, n, batch_size, dtype=torch.float64):
+    def __init__(self, n, batch_size, dtype=torch.float64, num_classes=6):
         super().__init__(batch_size=batch_size)
-        self.n, self.dtype = n, dtype
+        self.n, self.dtype, self.classes = n, dtype, num_classes
 
     def load(self):
         rng = np.random.default_rng(self.n)
         splits = []
         for _ in range(3):
             x = rng.normal(size=(self.n, 7)) * 3 + 1
-            y = (x[:, :6] + rng.gumbel(size=(self.n, 6)) * 3).argmax(1)
+            y = (x[:, : self.classes] + rng.gumbel(size=(self.n, self.classes)) * 3).argmax(1)
+            y[: self.classes] = np.arange(self.classes)[: self.n]  # each has a row, if there is one
             splits.append(Rows(torch.tensor(x, dtype=self.dtype), torch.tensor(y)))
         train, val, test = splits
-        return Loaded(train, tuple("abcdef"), val=val, test=test)
+        return Loaded(train, tuple("abcdef"[: self.classes]), val=val, test=test)
 
 
 def trainer_for(world_size, **kwargs):
@@ -42,13 +47,31 @@ def trainer_for(world_size, **kwargs):
     return quiet_trainer(**several, **kwargs)
 
 
-def fitted(world_size, n, *, optimizer, precision, epochs=4, batch_size=32, trainer=(), **model):
+def fitted(world_size, n, *, optimizer, precision, epochs=4, num_classes=6, trainer=(), **model):
     """Train; the weights, the training metrics and the order in which this process saw its rows."""
     torch.manual_seed(0)
-    data = Made(n, batch_size, torch.float64 if precision == "64-true" else torch.float32)
-    module = Traced(7, 6, optimizer=OPTIMIZERS[optimizer], **model)
+    dtype = torch.float64 if precision == "64-true" else torch.float32
+    data = Made(n, 32, dtype, num_classes)
+    module = Traced(7, num_classes, optimizer=OPTIMIZERS[optimizer], **model)
     runner = trainer_for(world_size, max_epochs=epochs, precision=precision, **dict(trainer))
     runner.fit(module, data)
+    return learned(module, runner)
+
+
+def fitted_with_loaders(world_size):
+    """The same with loaders of a script's own, over a data set that is read sample by sample."""
+    torch.manual_seed(0)
+    splits = Made(203, 32).splits
+    train, val = (TensorDataset(rows.x, rows.y) for rows in (splits.train, splits.val))
+    module = Traced(7, 6, optimizer=OPTIMIZERS["sgd"], class_weight="balanced")
+    runner = trainer_for(world_size, max_epochs=3, precision="64-true")
+    loader = BatchLoader(train, batch_size=34, shuffle=True)  # the last batch has 33 rows
+    runner.fit(module, loader, BatchLoader(val, batch_size=50))
+    return learned(module, runner)
+
+
+def learned(module, runner):
+    """What training left behind."""
     return {
         "weight": module.linear.weight.detach().numpy(),
         "bias": module.linear.bias.detach().numpy(),
@@ -56,6 +79,21 @@ def fitted(world_size, n, *, optimizer, precision, epochs=4, batch_size=32, trai
         "seen": module.seen,
         "status": module.solver.status.name if module.solver else None,
     }
+
+
+def predicted_by_command(world_size, folder, path):
+    """The file of ``smx-lightning predict``, of a model of two epochs."""
+    several = ["--trainer.devices", str(world_size), "--trainer.strategy", "ddp"]
+    common = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+    common += ["--trainer.logger.save_dir", f"{folder}/{world_size}"]
+    common += several if world_size > 1 else []
+    checkpoint = Path(folder, "run", "best.ckpt")
+    sys.argv = ["smx-lightning"]  # Lightning looks there
+    if world_size == 1:
+        fit = ["fit", "--trainer.max_epochs", "2", "--checkpoint.dirpath", f"{folder}/run"]
+        assert main([*fit, "--onnx.path", f"{folder}/model.onnx", *common]) == 0
+    predict = ["predict", "--ckpt_path", str(checkpoint), "--predictions.path", path]
+    assert main([*predict, *common]) == 0
 
 
 class Traced(SoftmaxRegression):

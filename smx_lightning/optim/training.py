@@ -61,8 +61,6 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
         "an accelerator without float64: take the CPU with accelerator='cpu'": (
             model.device.type == "mps"
         ),
-        "classes that are spread over processes: take strategy='ddp'": model.device_mesh
-        is not None,
         "precision 16-mixed, whose loss scaling it cannot undo: use bf16-mixed or 32-true": (
             str(trainer.precision) == "16-mixed"
         ),

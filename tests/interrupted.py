@@ -1,0 +1,147 @@
+"""Trainings that leave a trace of every batch and every epoch, to be interrupted and resumed."""
+
+import functools
+import hashlib
+import json
+import os
+import signal
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback
+from torch import nn
+from trainers import quiet_trainer
+
+from smx_lightning import Recovery, SoftmaxRegression
+from smx_lightning.data import DigitsDataModule
+from smx_lightning.optim import ExactSolver
+
+
+class Interrupted(Exception):  # noqa: N818 (nothing is wrong)
+    """Raised by :class:`Stop`."""
+
+
+class Noisy(SoftmaxRegression):
+    """Softmax regression on pixels that dropout blanks: every step draws random numbers."""
+
+    def __init__(self, **kwargs):
+        super().__init__(64, 10, preprocessing="standardize", l2=1e-3, **kwargs)
+        self.backbone = nn.Sequential(nn.Flatten(), nn.Dropout(0.3))
+
+    def features(self, x):
+        return self.backbone(x)
+
+
+MODELS = {
+    "dropout": Noisy,
+    "adam": functools.partial(SoftmaxRegression, 64, 10, preprocessing="standardize"),
+    "exact": functools.partial(
+        SoftmaxRegression, 64, 10, l2=1e-3, preprocessing="standardize", optimizer=ExactSolver
+    ),
+}
+
+
+class Trace(Callback):
+    """Writes down each batch that was trained on, and the metrics of each epoch."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        rows = hashlib.md5(b"".join(part.numpy().tobytes() for part in batch)).hexdigest()
+        self.write("batches", [trainer.current_epoch, batch_idx, trainer.global_rank], rows)
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.metrics(trainer)
+
+    def on_train_end(self, trainer, pl_module):
+        self.metrics(trainer)
+
+    def metrics(self, trainer):
+        """Of the epoch that ended last, in all their bits."""
+        values = {name: float(value).hex() for name, value in trainer.callback_metrics.items()}
+        if "train/nll" in values and trainer.is_global_zero:
+            self.write("metrics", [trainer.fit_loop.epoch_progress.current.completed], values)
+
+    def write(self, name, key, value):
+        """In one piece, so that no kill leaves half a line."""
+        line = json.dumps([key, value], sort_keys=True) + "\n"
+        descriptor = os.open(f"{self.folder}/{name}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(descriptor, line.encode())
+        os.close(descriptor)
+
+
+def traces(folder):
+    """What was written for each key; more than one thing where a repetition differed."""
+    found = defaultdict(set)
+    for name in ("batches", "metrics"):
+        for line in Path(folder, name).read_text().splitlines():
+            key, value = json.loads(line)
+            found[(name, *key)].add(json.dumps(value, sort_keys=True))
+    return found
+
+
+class Save(Callback):
+    """Saves after a batch, counted over all epochs, and raises."""
+
+    def __init__(self, batch, path):
+        self.batch, self.path, self.seen = batch, path, 0
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen += 1
+        if self.seen == self.batch:
+            trainer.save_checkpoint(self.path)
+            raise Interrupted
+
+
+class Stop(Callback):
+    """Raises before a batch, counted over all epochs; or sends its process a signal."""
+
+    def __init__(self, batch, marker=None):
+        self.batch, self.marker = batch, marker and Path(marker)
+        self.seen = 0
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.seen += 1
+        if self.seen == self.batch:
+            if self.marker is None:
+                raise Interrupted
+            if not self.marker.exists():
+                self.marker.touch()
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+def train(folder, kind="dropout", *, stop=None, started=None, ckpt_path=None, every=3, **trainer):
+    """Train, or go on training; the final state, saved too."""
+    torch.manual_seed(0)
+    callbacks = [Trace(folder), Recovery(every_n_steps=every)]
+    if stop:
+        callbacks.insert(0, Stop(stop))
+    runner = quiet_trainer(
+        **{
+            "max_epochs": 6,
+            "callbacks": callbacks,
+            "default_root_dir": folder,
+            "enable_checkpointing": True,
+            **trainer,
+        }
+    )
+    model = MODELS[kind]()
+    if started is not None:
+        started.send(None)
+    runner.fit(model, DigitsDataModule(batch_size=200), ckpt_path=ckpt_path)
+    final = model.state_dict()
+    if runner.is_global_zero:
+        torch.save(final, f"{folder}/final.pt")
+    return final
+
+
+def train_on_ranks(world_size, folder, *, stop=None):
+    """The same on several processes; whether it was interrupted."""
+    several = {"devices": world_size, "strategy": "ddp"} if world_size > 1 else {}
+    try:
+        train(folder, stop=stop, **several)
+    except Interrupted:
+        return True
+    return False

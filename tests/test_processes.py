@@ -1,0 +1,163 @@
+"""The same answer on one process and on several, whatever the sizes."""
+
+from itertools import chain
+
+import jobs
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DistributedSampler, TensorDataset
+
+from smx_lightning import InputError
+from smx_lightning.data import BatchLoader, EpochOrder, GlobalBatches
+
+WEIGHTED = {"class_weight": [1, 2, 3, 1, 2, 0.5], "preprocessing": "standardize", "l2": 0.1}
+
+
+def assert_same(one, several, tolerance):
+    for name in ("weight", "bias"):
+        for other in several:  # DDP keeps ranks alike to the bit
+            np.testing.assert_array_equal(other[name], several[0][name])
+        np.testing.assert_allclose(several[0][name], one[name], rtol=0, atol=tolerance)
+    for name, value in one["metrics"].items():
+        if name != "train/gradient_max":  # which is nothing but rounding, at an optimum
+            assert several[0]["metrics"][name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+
+
+@pytest.mark.parametrize("model", [{}, WEIGHTED], ids=["plain", "weighted"])
+@pytest.mark.parametrize("n", [200, 203, 21, 2, 1])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_mini_batches_give_the_same_weights(ranks, optimizer, n, model):
+    case = {"n": n, "optimizer": optimizer, "precision": "64-true", **model}
+    one = jobs.fitted(1, **case)
+    for world_size in (2, 3):
+        several = ranks.run(world_size, jobs.fitted, **case)
+        assert_same(one, several, 1e-12)
+        # Share by share the rows of each batch, in an order of each epoch's own.
+        shares = zip(*(other["seen"] for other in several), strict=True)
+        for batch, parts in zip(one["seen"], shares, strict=True):
+            for rank, part in enumerate(parts):
+                assert part == batch[rank::world_size]
+    steps = len(one["seen"]) // 4
+    orders = [list(chain(*one["seen"][epoch * steps :][:steps])) for epoch in range(4)]
+    assert all(sorted(order) == sorted(orders[0]) for order in orders)
+    if n > 2:
+        assert len({tuple(order) for order in orders}) == 4
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("n", [203, 2])
+def test_in_float32_they_agree_to_rounding(ranks, optimizer, n):
+    case = {"n": n, "optimizer": optimizer, "precision": "32-true", **WEIGHTED}
+    one = jobs.fitted(1, **case)
+    for world_size in (2, 3):
+        assert_same(one, ranks.run(world_size, jobs.fitted, **case), 1e-6)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("64-true", 1e-12), ("32-true", 1e-6)])
+@pytest.mark.parametrize(("n", "classes"), [(200, 6), (203, 6), (2, 2)])
+def test_the_exact_solver_finds_the_same_optimum(ranks, n, classes, precision, tolerance):
+    case = {"n": n, "optimizer": "exact", "precision": precision, "epochs": 60, "l2": 0.1}
+    one = jobs.fitted(1, **case, num_classes=classes)
+    for world_size in (2, 3):
+        several = ranks.run(world_size, jobs.fitted, **case, num_classes=classes)
+        assert_same(one, several, tolerance)
+        if precision == "64-true":
+            assert several[0]["status"] == "CONVERGED"
+
+
+@pytest.mark.parametrize("n", [1, 21, 203])
+def test_every_row_is_evaluated_once(ranks, n):
+    one = jobs.evaluated(1, n)
+    assert one["confusion"].sum() == n
+    for world_size in (2, 3):
+        several = ranks.run(world_size, jobs.evaluated, n)
+        for other in several:
+            np.testing.assert_array_equal(other["confusion"], one["confusion"])
+            assert other["metrics"] == pytest.approx(one["metrics"], rel=1e-6, abs=1e-7)
+        first, *others = (other["prediction"] for other in several)
+        assert others == [None] * (world_size - 1)
+        np.testing.assert_array_equal(first[0], one["prediction"][0])
+        np.testing.assert_allclose(first[1], one["prediction"][1], rtol=1e-14)
+
+
+def test_gradients_may_be_accumulated(ranks):
+    case = {"n": 203, "optimizer": "sgd", "precision": "64-true", **WEIGHTED}
+    case["trainer"] = {"accumulate_grad_batches": 3}
+    assert_same(jobs.fitted(1, **case), ranks.run(2, jobs.fitted, **case), 1e-12)
+
+
+def test_loaders_of_one_s_own_give_the_same_weights(ranks):
+    one = jobs.fitted_with_loaders(1)
+    for world_size in (2, 3):
+        assert_same(one, ranks.run(world_size, jobs.fitted_with_loaders), 1e-12)
+
+
+def test_the_command_line_writes_predictions_in_order(ranks, tmp_path):
+    one, both = tmp_path / "one.csv", tmp_path / "both.csv"
+    jobs.predicted_by_command(1, str(tmp_path), str(one))
+    ranks.run(2, jobs.predicted_by_command, str(tmp_path), str(both))
+    assert both.read_text() == one.read_text()
+    assert len(one.read_text().splitlines()) == 450
+
+
+# The loader by itself --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+@pytest.mark.parametrize(("n", "batch_size"), [(1, 4), (7, 3), (12, 4)])
+def test_shares_are_a_partition_of_each_batch(n, batch_size, world_size):
+    shares = [
+        list(GlobalBatches(range(n), batch_size, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    assert {len(share) for share in shares} == {-(-n // batch_size)}
+    for k, parts in enumerate(zip(*shares, strict=True)):
+        batch = list(range(n))[k * batch_size :][:batch_size]
+        assert sorted(chain(*parts)) == batch
+        assert GlobalBatches(range(n), batch_size).rows(k) == len(batch)
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    def order(seed, epoch):
+        sampler = EpochOrder(range(100), shuffle=True, seed=seed)
+        sampler.set_epoch(epoch)
+        return tuple(sampler)
+
+    orders = {(seed, epoch): order(seed, epoch) for seed in range(5) for epoch in range(5)}
+    assert len(set(orders.values())) == 25
+    torch.manual_seed(1)
+    assert orders == {key: order(*key) for key in orders}
+    assert all(sorted(rows) == list(range(100)) for rows in orders.values())
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_loader_goes_on_where_its_state_says(num_workers):
+    def loader():
+        rows = TensorDataset(torch.arange(23))
+        return BatchLoader(rows, batch_size=5, shuffle=True, num_workers=num_workers)
+
+    whole = [x.tolist() for (x,) in loader()]
+    first = loader()
+    batches = iter(first)
+    assert [next(batches)[0].tolist() for _ in range(2)] == whole[:2]
+    second = loader()
+    second.load_state_dict(first.state_dict())
+    assert [x.tolist() for (x,) in second] == whole[2:]
+    assert len(list(second)) == 5  # the next epoch is whole
+
+
+def test_an_empty_share_has_the_shape_of_the_others():
+    rows = TensorDataset(torch.zeros(3, 4), torch.zeros(3).long())
+    loader = BatchLoader(rows, batch_size=2, rank=1, world_size=2)
+    assert [(tuple(x.shape), tuple(y.shape)) for x, y in loader] == [((1, 4), (1,)), ((0, 4), (0,))]
+
+
+def test_a_sampler_that_shares_rows_out_already_is_refused():
+    sampler = DistributedSampler(range(4), num_replicas=2, rank=0)
+    with pytest.raises(InputError, match="use_distributed_sampler=False"):
+        GlobalBatches(sampler, 2)
+    with pytest.raises(InputError, match="drop_last=False"):
+        GlobalBatches(range(4), 2, drop_last=True)
+    with pytest.raises(InputError, match="batch_size must be at least 1"):
+        GlobalBatches(range(4), 0)
