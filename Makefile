@@ -4,10 +4,10 @@ BIN := .venv/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test test-slow lint bench lock clean
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 # constraints.txt pins every package, those of the build too; what is installed is in pyproject.toml.
 .venv/ready: pyproject.toml constraints.txt
@@ -23,6 +23,9 @@ demo: .venv/ready  ## train on digits, test, export one ONNX file, prove that it
 
 test: .venv/ready  ## run the tests
 	$(BIN)/python -m pytest
+
+test-slow: .venv/ready  ## run the tests that take minutes: a hundred kills, restarted groups
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/ready  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
@@ -40,13 +43,14 @@ bench: .venv/bench-ready  ## measure against peers (two hours); print the tables
 	$(BIN)/python -m benchmarks.main_job
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.shipping
+	$(BIN)/python -m benchmarks.processes
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.solvers
 
 lock: .venv/ready  ## pin the newest versions that fit, for every Python and platform
 	$(BIN)/pip install --quiet uv
 	echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 \
-	  --constraint - --extra dev --extra bench --no-annotate --no-header --no-emit-index-url pyproject.toml --output-file constraints.txt
+	  --constraint - --extra dev --extra bench --extra ray --no-annotate --no-header --no-emit-index-url pyproject.toml --output-file constraints.txt
 
 clean:  ## remove .venv and what runs left behind
 	rm -rf .venv lightning_logs dist

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.distributed
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -18,6 +21,8 @@ from smx_lightning.errors import InputError
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
+
+VOTE_SECONDS = 0.25
 
 
 def check_world_size(trainer: Trainer) -> None:
@@ -90,3 +95,37 @@ def rows_of_batch(trainer: Trainer, batch_idx: int) -> int | None:
 def log_agreed(module: LightningModule, name: str, value: Any, *, prog_bar: bool) -> None:
     """Log what is equal on all processes: their maximum is exactly it, their mean only nearly."""
     module.log(name, value, prog_bar=prog_bar, sync_dist=True, reduce_fx="max")
+
+
+class Votes:
+    """Occasions on which processes agree: about four a second, because each costs a broadcast.
+
+    Args:
+        device: Where the processes' messages are; ``None`` for a process that is alone.
+    """
+
+    def __init__(self, device: torch.device | None) -> None:
+        self._device = device
+        # Calls since the last occasion and from one to the next, which is agreed on too.
+        self._since, self._gap = 0, 1
+        self._at = time.monotonic()
+
+    def agreed(self, flags: Sequence[bool], *, last: bool = False) -> list[bool]:
+        """The flags that any process raises; between two occasions all of them are down.
+
+        Args:
+            flags: As many on every process.
+            last: Make this an occasion.
+        """
+        if self._device is None:
+            return list(flags)
+        self._since += 1
+        if self._since < self._gap and not last:
+            return [False] * len(flags)
+        now = time.monotonic()
+        calls = self._since * VOTE_SECONDS / max(now - self._at, 1e-9)
+        ballot = torch.tensor([*flags, min(max(int(calls), 1), 2 * self._gap)], device=self._device)
+        torch.distributed.all_reduce(ballot, torch.distributed.ReduceOp.MAX)
+        *raised, self._gap = ballot.tolist()
+        self._since, self._at = 0, now
+        return [bool(flag) for flag in raised]

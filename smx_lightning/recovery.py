@@ -31,7 +31,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from smx_lightning.callbacks import softmax_regression
 from smx_lightning.checkpoint import UNREADABLE
 from smx_lightning.checks import at_least, non_negative
-from smx_lightning.distributed import sharing
+from smx_lightning.distributed import Votes, sharing
 from smx_lightning.errors import InputError
 from smx_lightning.files import written_whole
 from smx_lightning.progress import settle
@@ -39,9 +39,6 @@ from smx_lightning.progress import settle
 KEY = "smx_lightning_recovery"
 FILE = "last.ckpt"
 TERMINATED = 128 + signal.SIGTERM  # the exit code that shells give a process ended by SIGTERM
-VOTE_SECONDS = (
-    0.25  # between two occasions on which processes agree; each costs about one broadcast
-)
 
 
 class WholeFileIO(TorchCheckpointIO):
@@ -96,10 +93,8 @@ class Recovery(ModelCheckpoint):
         self._handlers: dict[int, Any] = {}
         self._settled = False
         self._finished: list[int | None] | None = None
-        # Batches since the last vote and from one to the next; the same on all processes.
-        self._since_vote, self._gap = 0, 1
+        self._votes = Votes(None)
         self._since_save, self._saved_at = 0, 0.0
-        self._voted_at = 0.0
 
     @property
     def state_key(self) -> str:
@@ -130,7 +125,7 @@ class Recovery(ModelCheckpoint):
         file = self.file(trainer)
         self.dirpath = str(file.parent)
         super().setup(trainer, pl_module, stage)
-        if stage != "fit":
+        if stage != "fit" or self._trying_out(trainer):
             return
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFileIO()
@@ -146,8 +141,13 @@ class Recovery(ModelCheckpoint):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Resume where the classes had to be spread over processes first."""
-        if trainer.strategy.restore_checkpoint_after_setup:
+        if trainer.strategy.restore_checkpoint_after_setup and not self._trying_out(trainer):
             self._resume(trainer)
+
+    @staticmethod
+    def _trying_out(trainer: Trainer) -> bool:
+        """Whether this is no run to be continued."""
+        return bool(getattr(trainer, "fast_dev_run", False))
 
     def _resume(self, trainer: Trainer) -> None:
         """Let the Trainer restore the run of ``file``; a path given to ``fit`` goes before it."""
@@ -172,8 +172,9 @@ class Recovery(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         if self._seed is None:
             self._seed = trainer.strategy.broadcast(torch.initial_seed())
-        self._saved_at = self._voted_at = time.monotonic()
-        self._since_vote, self._gap, self._since_save = 0, 1, 0
+        several = trainer.world_size > 1
+        self._votes = Votes(trainer.strategy.root_device if several else None)
+        self._since_save, self._saved_at = 0, time.monotonic()
         self._received.clear()
         if threading.current_thread() is not threading.main_thread():
             return
@@ -197,9 +198,9 @@ class Recovery(ModelCheckpoint):
         random.seed(key)
         if batch_idx % trainer.accumulate_grad_batches:
             return  # gradients are under way
-        self._since_vote += 1
         self._since_save += 1
-        received, due = self._vote(trainer)
+        received, due = self._agree(trainer)
+        due = due and not self._trying_out(trainer)
         if signal.SIGTERM in received and self._slurm(trainer) is None:
             self._save(trainer)
             raise SIGTERMException(TERMINATED)
@@ -211,34 +212,18 @@ class Recovery(ModelCheckpoint):
         if due:
             self._save(trainer)
 
-    def _vote(self, trainer: Trainer) -> tuple[set[int], bool]:
+    def _agree(self, trainer: Trainer, *, last: bool = False) -> tuple[set[int], bool]:
         """Signals that any process has received, and whether to save: the same on all of them."""
-        now = time.monotonic()
         if self.every_n_steps is not None:
             due = self._since_save >= self.every_n_steps
-        else:
-            due = now - self._saved_at >= self.seconds
-        received = set(self._received)
-        if trainer.world_size == 1:
-            self._received -= received
-            return received, due
-        counted = self.every_n_steps is not None and due  # the same everywhere without asking
-        if self._since_vote < self._gap:
-            return set(), counted
-        pace = (now - self._voted_at) / self._since_vote
-        gap = min(max(int(VOTE_SECONDS / max(pace, 1e-9)), 1), 2 * self._gap)
+        else:  # by one clock
+            due = trainer.is_global_zero and time.monotonic() - self._saved_at >= self.seconds
         numbers = list(self._handlers)
-        opinion = [int(due), gap] if trainer.is_global_zero else [0, 0]
-        ballot = torch.tensor(
-            [*opinion, *(int(number in received) for number in numbers)],
-            device=trainer.strategy.root_device,
-        )
-        torch.distributed.all_reduce(ballot, torch.distributed.ReduceOp.MAX)
-        agreed = ballot.tolist()
-        self._since_vote, self._gap, self._voted_at = 0, agreed[1], now
-        received = {number for number, yes in zip(numbers, agreed[2:], strict=True) if yes}
-        self._received -= received
-        return received, counted or bool(agreed[0])
+        flags = [due, *(number in self._received for number in numbers)]
+        agreed, *received = self._votes.agreed(flags, last=last)
+        signals = {number for number, yes in zip(numbers, received, strict=True) if yes}
+        self._received -= signals
+        return signals, (agreed if self.every_n_steps is None else due)
 
     def _save(self, trainer: Trainer) -> None:
         self._settled = True
@@ -287,10 +272,15 @@ class Recovery(ModelCheckpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end, because what follows may crash as well; give the signals back."""
+        received, _ = self._agree(trainer, last=True)
         self._give_back()
+        if self._trying_out(trainer):
+            return
         self._finished = _limits(trainer)
         trainer.save_checkpoint(self.file(trainer))
         self._finished = None
+        if signal.SIGTERM in received and self._slurm(trainer) is None:
+            raise SIGTERMException(TERMINATED)
         if trainer.is_global_zero and self._slurm(trainer) is not None:
             # Lightning would test these in place of the trained model.
             for requeued in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
