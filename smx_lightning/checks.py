@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,3 +76,31 @@ def check_eps(optimizers: Iterable[torch.optim.Optimizer]) -> None:
                 "which is 0 in it; use Trainer precision bf16-true or 32-true, or set the "
                 "optimiser's eps to 1e-4"
             )
+
+
+def check_same_problem(
+    checkpoint: dict[str, Any], shape: Sequence[int], class_names: Sequence[str]
+) -> None:
+    """Complain about a checkpoint whose weights would not fit, or would fit other classes.
+
+    Args:
+        checkpoint: As Lightning loads it.
+        shape: (classes, features) of the model's weight.
+        class_names: The model's.
+    """
+    # ModelParallelStrategy has loaded and dropped the weights by now.
+    weight = checkpoint.get("state_dict", {}).get("smx.0.weight")
+    if weight is not None and tuple(weight.shape) != tuple(shape):
+        (num_classes, num_features), saved_shape = shape, weight.shape
+        raise InputError(
+            f"expected a checkpoint of {num_features} features and {num_classes} classes, as the "
+            f"data has, got one of {saved_shape[1]} features and {saved_shape[0]} classes; take "
+            "the data it was trained on"
+        )
+    names = list(class_names)
+    saved = checkpoint.get("hyper_parameters", {}).get("class_names") or names
+    if list(saved) != names:
+        raise InputError(
+            f"expected a checkpoint of the classes {names}, as the data has, got one of {saved}; "
+            "take the data it was trained on, or name its classes alike"
+        )

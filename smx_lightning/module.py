@@ -31,6 +31,7 @@ from smx_lightning.checks import (
     at_least,
     check_eps,
     check_labels,
+    check_same_problem,
     check_threshold,
     names_of,
     non_negative,
@@ -409,26 +410,11 @@ class SoftmaxRegression(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Complain about a checkpoint of another problem: its weights would fit badly, or fit."""
+        """Complain about a checkpoint of another problem, rewind one of the exact solver's."""
         optimizers = checkpoint.get("optimizer_states", [])
         if any(is_exact_solver_s(state) for state in optimizers):
             settle(checkpoint["loops"]["fit_loop"], rewind=True)  # it needs the epoch whole
-        # ModelParallelStrategy has loaded and dropped them by now.
-        weight = checkpoint.get("state_dict", {}).get("smx.0.weight", self.linear.weight)
-        if weight.shape != self.linear.weight.shape:
-            num_classes, num_features = weight.shape
-            raise InputError(
-                f"expected a checkpoint of {self.num_features} features and {self.num_classes} "
-                f"classes, as the data has, got one of {num_features} features and {num_classes} "
-                "classes; take the data it was trained on"
-            )
-        names = list(self.class_names)
-        saved = checkpoint.get("hyper_parameters", {}).get("class_names") or names
-        if list(saved) != names:
-            raise InputError(
-                f"expected a checkpoint of the classes {names}, as the data has, got one of "
-                f"{saved}; take the data it was trained on, or name its classes alike"
-            )
+        check_same_problem(checkpoint, self.linear.weight.shape, self.class_names)
 
     def training_summary(self) -> dict[str, Any] | None:
         """Epochs begun, steps taken, finite held-out metrics; ``None`` without a trainer."""

@@ -49,7 +49,7 @@ class Trace(Callback):
         self.folder = folder
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        rows = hashlib.md5(b"".join(part.numpy().tobytes() for part in batch)).hexdigest()
+        rows = hashlib.md5(b"".join(part.cpu().numpy().tobytes() for part in batch)).hexdigest()
         self.write("batches", [trainer.current_epoch, batch_idx, trainer.global_rank], rows)
 
     def on_train_epoch_start(self, trainer, pl_module):

@@ -1,12 +1,13 @@
 """What the tests run on several processes: plain values in, plain values out."""
 
 import functools
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 from trainers import quiet_trainer
 
 from smx_lightning import SoftmaxRegression
@@ -43,7 +44,7 @@ class Made(InMemoryDataModule):
 
 def trainer_for(world_size, **kwargs):
     """A quiet trainer of as many processes."""
-    several = {"devices": world_size, "strategy": "ddp"} if world_size > 1 else {}
+    several = {"devices": world_size, "strategy": "ddp" if world_size > 1 else "auto"}
     return quiet_trainer(**several, **kwargs)
 
 
@@ -70,8 +71,22 @@ def fitted_with_loaders(world_size):
     return learned(module, runner)
 
 
+def solved_on_shares(world_size, x, y, l2):
+    """The exact solver's weight and status, over loaders that know nothing of each other."""
+    rank = int(os.environ["RANK"])
+    share, labels = torch.tensor(x[rank::world_size]), torch.tensor(y[rank::world_size]).long()
+    parts = list(zip(share.split(100), labels.split(100), strict=True))
+    torch.manual_seed(rank)  # DDP starts all from rank 0's weights
+    solver = functools.partial(ExactSolver, tol=1e-9)
+    module = SoftmaxRegression(x.shape[1], int(max(y)) + 1, l2=l2, optimizer=solver)
+    options = {"max_epochs": 300, "precision": "64-true", "use_distributed_sampler": False}
+    trainer_for(world_size, **options).fit(module, DataLoader(parts, batch_size=None))
+    return module.linear.weight.detach().numpy(), module.solver.status.name
+
+
 def learned(module, runner):
     """What training left behind."""
+    module.cpu()
     return {
         "weight": module.linear.weight.detach().numpy(),
         "bias": module.linear.bias.detach().numpy(),

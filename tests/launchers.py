@@ -29,10 +29,10 @@ def script(*arguments):
     return [sys.executable, SCRIPT, *map(str, arguments)]
 
 
-def torchrun(*options, arguments):
+def torchrun(*options, arguments=(), script=SCRIPT):
     """The command that trains under torchrun."""
     command = [sys.executable, "-m", "torch.distributed.run", *map(str, options)]
-    return [*command, SCRIPT, *map(str, arguments)]
+    return [*command, str(script), *map(str, arguments)]
 
 
 def run(*commands, folder, environ=({},), timeout=120):

@@ -5,11 +5,11 @@ import functools
 import itertools
 import warnings
 
+import jobs
 import numpy as np
 import pytest
 import references
 import torch
-import trainers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Callback
@@ -356,34 +356,15 @@ def test_a_rejected_last_step_is_taken_back():
     assert all(later <= earlier for earlier, later in itertools.pairwise(objectives))
 
 
-def test_the_sums_of_two_processes_meet():
+def test_the_sums_of_two_processes_meet(ranks):
     """Shares of 300 and 299 rows: the same optimum, bit by bit the same on both ranks."""
     x, y, l2 = shirts(599)
     alone = solved(x, y, l2)
-    assert_ranks = _in_two_processes(x, y, l2)
-    for weight, status in assert_ranks:
+    answers = ranks.run(2, jobs.solved_on_shares, x, y, l2)
+    for weight, status in answers:
         assert status == Status.CONVERGED.name
         np.testing.assert_allclose(weight, alone.linear.weight.detach(), atol=1e-4)
-    np.testing.assert_array_equal(assert_ranks[0][0], assert_ranks[1][0])
-
-
-def _in_two_processes(x, y, l2):
-    import multiprocessing
-
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        answers = manager.dict()
-        port = trainers.free_port()
-        workers = [
-            context.Process(target=trainers.exact_rank, args=(r, port, x, y, l2, answers))
-            for r in range(2)
-        ]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join(120)
-            assert worker.exitcode == 0
-        return [answers[r] for r in range(2)]
+    np.testing.assert_array_equal(answers[0][0], answers[1][0])
 
 
 # What it refuses -----------------------------------------------------------------------------

@@ -24,9 +24,10 @@ def assert_same(one, several, tolerance):
             assert several[0]["metrics"][name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
 
 
-@pytest.mark.parametrize("model", [{}, WEIGHTED], ids=["plain", "weighted"])
-@pytest.mark.parametrize("n", [200, 203, 21, 2, 1])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("n", [192, 203, 21, 2, 1])  # batches of 32
+@pytest.mark.parametrize(
+    ("optimizer", "model"), [("sgd", {}), ("adam", WEIGHTED)], ids=["sgd", "adam-weighted"]
+)
 def test_mini_batches_give_the_same_weights(ranks, optimizer, n, model):
     case = {"n": n, "optimizer": optimizer, "precision": "64-true", **model}
     one = jobs.fitted(1, **case)
@@ -54,8 +55,15 @@ def test_in_float32_they_agree_to_rounding(ranks, optimizer, n):
         assert_same(one, ranks.run(world_size, jobs.fitted, **case), 1e-6)
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("64-true", 1e-12), ("32-true", 1e-6)])
-@pytest.mark.parametrize(("n", "classes"), [(200, 6), (203, 6), (2, 2)])
+@pytest.mark.parametrize(
+    ("n", "classes", "precision", "tolerance"),
+    [
+        (192, 6, "64-true", 1e-12),
+        (203, 6, "64-true", 1e-12),
+        (2, 2, "64-true", 1e-12),
+        (203, 6, "32-true", 1e-6),
+    ],
+)
 def test_the_exact_solver_finds_the_same_optimum(ranks, n, classes, precision, tolerance):
     case = {"n": n, "optimizer": "exact", "precision": precision, "epochs": 60, "l2": 0.1}
     one = jobs.fitted(1, **case, num_classes=classes)
@@ -99,6 +107,17 @@ def test_the_command_line_writes_predictions_in_order(ranks, tmp_path):
     ranks.run(2, jobs.predicted_by_command, str(tmp_path), str(both))
     assert both.read_text() == one.read_text()
     assert len(one.read_text().splitlines()) == 450
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_gpus_give_the_weights_of_a_cpu(ranks, world_size):
+    if world_size > torch.cuda.device_count():
+        pytest.skip("fewer CUDA devices")
+    case = {"n": 203, "optimizer": "sgd", "precision": "64-true", **WEIGHTED}
+    several = ranks.run(world_size, jobs.fitted, trainer={"accelerator": "gpu"}, **case)
+    assert_same(jobs.fitted(1, **case), several, 1e-10)  # another order of summation
 
 
 # The loader by itself --------------------------------------------------------------------------

@@ -53,13 +53,27 @@ def undisturbed(tmp_path_factory):
 def test_a_run_stopped_before_any_batch_goes_on(undisturbed, tmp_path, kind, trainer):
     if kind == "exact" and "accumulate_grad_batches" in trainer:
         pytest.skip("refused, see test_exact_solver.py")
-    for batch in range(2, 20):
+    for batch in range(2, 20, 3 if trainer else 1):  # epochs have seven
         folder = tmp_path / str(batch)
         folder.mkdir()
         with pytest.raises(Interrupted):
             train(folder, kind, stop=batch, **trainer)
         train(folder, kind, **trainer)
         assert_same_run(folder, undisturbed(kind, **trainer))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_run_on_a_gpu_goes_on_too(tmp_path):
+    gpu = {"accelerator": "gpu", "devices": 1, "deterministic": True}
+    folders = whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in folders:
+        folder.mkdir()
+    train(whole, **gpu)
+    with pytest.raises(Interrupted):
+        train(stopped, stop=12, **gpu)
+    train(stopped, **gpu)
+    assert_same_run(stopped, whole)
 
 
 def killed_at_random(kind, kills, tmp_path, undisturbed):

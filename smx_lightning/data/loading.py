@@ -42,6 +42,9 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         return len(self.y)
 
     def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
+        if isinstance(index, Tensor) and index.dtype == torch.int64 and index.ndim == 1:
+            # Three times as fast as brackets, for a batch of images.
+            return self.x.index_select(0, index), self.y.index_select(0, index)
         return self.x[index], self.y[index]
 
 

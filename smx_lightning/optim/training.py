@@ -74,8 +74,8 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
     ):
         rank_zero_warn(
             f"the sampler repeats rows to share them out evenly over {sampler.num_replicas} "
-            "processes, so the optimum is that of the data with these rows twice; share them out "
-            "unevenly with use_distributed_sampler=False and a sampler of your own"
+            "processes, so the optimum is that of the data with these rows twice; take "
+            "smx_lightning.data.BatchLoader in place of the DataLoader"
         )
     return solver
 
