@@ -200,7 +200,7 @@ def test_devices_that_disagree_with_the_launcher_are_refused(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     model = SoftmaxRegression(64, 10)
-    with pytest.raises(InputError, match="2 processes that .* world size 1; set devices"):
+    with pytest.raises(InputError, match=r"2 processes that .* world size 1; set devices"):
         quiet_trainer(devices=1).fit(model, digits)
     copies = quiet_trainer(devices=1, plugins=LightningEnvironment())  # wanted
     copies.fit(model, digits)
