@@ -55,8 +55,8 @@ def check_world_size(trainer: Trainer) -> None:
 def leave_group_at_exit() -> None:
     """End the process group with the process.
 
-    Lightning does so for NCCL only, and torch not at all: gloo's threads then abort one exit in a
-    dozen ("terminate called without an active exception"), and torchrun takes that for a crash.
+    Lightning does so for NCCL only, and torch not at all: gloo's threads then abort some exits
+    ("terminate called without an active exception"), and torchrun takes that for a crash.
     """
     atexit.register(_leave_group)
 

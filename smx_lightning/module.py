@@ -342,10 +342,8 @@ class SoftmaxRegression(LightningModule):
                 check_labels(y, self.num_classes, "train batches")
             try:
                 loss = self._mean_loss(log_probs, y, batch_idx)
-            except (IndexError, RuntimeError):
-                check_labels(
-                    y, self.num_classes, "train batches"
-                )  # says more, if they are at fault
+            except (IndexError, RuntimeError):  # labels at fault are worth a clearer complaint
+                check_labels(y, self.num_classes, "train batches")
                 raise
         return loss + self.penalty() if self.l2 else loss
 
