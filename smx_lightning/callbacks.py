@@ -34,14 +34,13 @@ class ConfusionCsv(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the counts, where there are any, on rank zero."""
         model = softmax_regression(self, pl_module)
+        target = target_file(trainer, self.path, "confusion_matrix.csv")
         if not trainer.is_global_zero or model.confusion_matrix is None:
             return
         header = ["label", *(f"predicted {name}" for name in model.class_names)]
         counts = model.confusion_matrix.tolist()
         rows = [[name, *row] for name, row in zip(model.class_names, counts, strict=True)]
-        self.written = _write_csv(
-            target_file(trainer, self.path, "confusion_matrix.csv"), [header, *rows]
-        )
+        self.written = _write_csv(target, [header, *rows])
 
 
 class PredictionsInOrder(BasePredictionWriter):
@@ -112,6 +111,7 @@ class PredictionsCsv(PredictionsInOrder):
     ) -> None:
         """Write all rows in order, on rank zero."""
         super().write_on_epoch_end(trainer, pl_module, predictions, batch_indices)
+        target = target_file(trainer, self.path, "predictions.csv")
         if self.prediction is None:
             return
         names = softmax_regression(self, pl_module).class_names
@@ -120,7 +120,7 @@ class PredictionsCsv(PredictionsInOrder):
             zip(*(part.tolist() for part in self.prediction), strict=True)
         ):
             rows.append([row, names[k], *(f"{value:.7g}" for value in p)])
-        self.written = _write_csv(target_file(trainer, self.path, "predictions.csv"), rows)
+        self.written = _write_csv(target, rows)
 
 
 def softmax_regression(callback: Callback, module: LightningModule) -> SoftmaxRegression:
@@ -138,9 +138,13 @@ def softmax_regression(callback: Callback, module: LightningModule) -> SoftmaxRe
 
 
 def target_file(trainer: Trainer, path: str | None, name: str) -> Path:
-    """Where a callback writes: ``path``, or ``name`` in the run's log folder, which is made."""
+    """Where a callback writes: ``path``, or ``name`` in the run's log folder, which is made.
+
+    All processes must ask, whichever of them writes: they agree on the log folder.
+    """
     target = Path(path or Path(trainer.log_dir or trainer.default_root_dir) / name)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if trainer.is_global_zero:
+        target.parent.mkdir(parents=True, exist_ok=True)
     return target
 
 

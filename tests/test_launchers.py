@@ -68,6 +68,25 @@ def test_the_readme_s_script_makes_the_same_file_under_torchrun(digits, tmp_path
     assert right["both"] == right["alone"] > 0.95 * len(test)
 
 
+def test_the_command_line_does_its_whole_job_in_two_processes(tmp_path):
+    options = [
+        "--trainer.devices",
+        "2",
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.max_epochs",
+        "3",
+    ]
+    command = [sys.executable, "-m", "smx_lightning", "fit", *options]  # which starts the second
+    ((code, output),) = run(command, folder=tmp_path)
+    assert code == 0, output
+    logs = tmp_path / "lightning_logs" / "version_0"
+    assert {"model.onnx", "confusion_matrix.csv", "metrics.csv"} <= {p.name for p in logs.iterdir()}
+    assert [path.name for path in logs.parent.iterdir()] == ["version_0"]
+    for said in ("parity holds", "test accuracy micro"):
+        assert output.count(said) == 1, output
+
+
 def test_two_hosts_learn_what_one_process_learns(alone, tmp_path):
     if reason := why_not_two_hosts():
         pytest.skip(reason)

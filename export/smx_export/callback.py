@@ -39,6 +39,7 @@ class OnnxExport(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export; see the class."""
         live = softmax_regression(self, pl_module)
+        path = target_file(trainer, self.path, "model.onnx")
         sharded = is_sharded(live.smx)
         if getattr(trainer, "fast_dev_run", False) or not (trainer.is_global_zero or sharded):
             return
@@ -50,7 +51,6 @@ class OnnxExport(Callback):
             checkpoint = read_checkpoint(best)
             model.load_state_dict(checkpoint.state_dict)
             training = checkpoint.training
-        path = target_file(trainer, self.path, "model.onnx")
         self.export = export_copy(model, path, training, _validation_rows(trainer))
 
 
