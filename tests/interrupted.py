@@ -96,10 +96,10 @@ class Save(Callback):
 
 
 class Stop(Callback):
-    """Raises before a batch, counted over all epochs; or sends its process a signal."""
+    """Raises before a batch, counted over all epochs; or sends one process SIGTERM, once."""
 
-    def __init__(self, batch, marker=None):
-        self.batch, self.marker = batch, marker and Path(marker)
+    def __init__(self, batch, marker=None, rank=0):
+        self.batch, self.marker, self.rank = batch, marker and Path(marker), rank
         self.seen = 0
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -107,17 +107,17 @@ class Stop(Callback):
         if self.seen == self.batch:
             if self.marker is None:
                 raise Interrupted
-            if not self.marker.exists():
+            if trainer.global_rank == self.rank and not self.marker.exists():
                 self.marker.touch()
                 os.kill(os.getpid(), signal.SIGTERM)
 
 
-def train(folder, kind="dropout", *, stop=None, started=None, ckpt_path=None, every=3, **trainer):
+def train(folder, kind="dropout", *, stop=None, started=None, ckpt_path=None, saves=(), **trainer):
     """Train, or go on training; the final state, saved too."""
     torch.manual_seed(0)
-    callbacks = [Trace(folder), Recovery(every_n_steps=every)]
+    callbacks = [Trace(folder), Recovery(**dict(saves or {"every_n_steps": 3}))]
     if stop:
-        callbacks.insert(0, Stop(stop))
+        callbacks.insert(0, stop if isinstance(stop, Stop) else Stop(stop))
     runner = quiet_trainer(
         **{
             "max_epochs": 6,
@@ -137,11 +137,13 @@ def train(folder, kind="dropout", *, stop=None, started=None, ckpt_path=None, ev
     return final
 
 
-def train_on_ranks(world_size, folder, *, stop=None):
-    """The same on several processes; whether it was interrupted."""
+def train_on_ranks(world_size, folder, **options):
+    """The same on several processes; what interrupted it, or 0."""
     several = {"devices": world_size, "strategy": "ddp"} if world_size > 1 else {}
     try:
-        train(folder, stop=stop, **several)
+        train(folder, **options, **several)
     except Interrupted:
-        return True
-    return False
+        return "interrupted"
+    except SystemExit as end:
+        return end.code
+    return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from interrupted import Interrupted, Save, traces, train, train_on_ranks
+from interrupted import Interrupted, Save, Stop, traces, train, train_on_ranks
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 
@@ -136,15 +136,44 @@ def test_several_processes_go_on_also_as_another_number(ranks, tmp_path, after):
     whole, stopped = (tmp_path / name for name in names)
     for folder in (whole, stopped):
         folder.mkdir()
-    assert ranks.run(2, train_on_ranks, str(whole)) == [False] * 2
-    assert ranks.run(2, train_on_ranks, str(stopped), stop=13) == [True] * 2
-    assert ranks.run(after, train_on_ranks, str(stopped)) == [False] * after
+    assert ranks.run(2, train_on_ranks, str(whole)) == [0] * 2
+    assert ranks.run(2, train_on_ranks, str(stopped), stop=13) == ["interrupted"] * 2
+    assert ranks.run(after, train_on_ranks, str(stopped)) == [0] * after
     if after == 2:
         assert_same_run(stopped, whole)
         return
     # Dropout draws other numbers on other processes; the rows are the same, and counted once.
     epochs = {name: traces(tmp_path / name)["metrics", 3] for name in names}
     assert all(len(values) == 1 for values in epochs.values())
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_sigterm_to_one_of_several_processes_ends_all_of_them(ranks, tmp_path, rank):
+    names = ("whole", "stopped")
+    whole, stopped = (tmp_path / name for name in names)
+    for folder in (whole, stopped):
+        folder.mkdir()
+    by_the_clock = {"saves": {"seconds": 3600}}
+    assert ranks.run(2, train_on_ranks, str(whole), **by_the_clock) == [0] * 2
+    stop = Stop(9, stopped / "sent", rank)
+    answers = ranks.run(2, train_on_ranks, str(stopped), stop=stop, **by_the_clock)
+    assert answers == [TERMINATED] * 2
+    assert (stopped / LAST).exists()
+    assert ranks.run(2, train_on_ranks, str(stopped), **by_the_clock) == [0] * 2
+    assert_same_run(stopped, whole)
+
+
+@pytest.mark.parametrize("kind", ["dropout", "exact"])
+def test_the_clock_says_when_to_save(undisturbed, tmp_path, kind):
+    with pytest.raises(Interrupted):
+        train(tmp_path, kind, stop=10, saves={"seconds": 0})
+    resumed = len((tmp_path / "batches").read_text().splitlines())
+    assert resumed == 9  # each of which was saved before
+    train(tmp_path, kind, saves={"seconds": 3600})
+    batches = (tmp_path / "batches").read_text().splitlines()
+    repeated = len(batches) - len(set(batches))
+    assert repeated == (1 if kind == "dropout" else 2)  # of two in the epoch: it begins anew
+    assert_same_run(tmp_path, undisturbed(kind))
 
 
 def test_sigterm_saves_and_the_command_exits_with_143(tmp_path):
