@@ -16,7 +16,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch.utils._pytree import tree_leaves
 
-from smx_lightning.data.loading import GlobalBatches
+from smx_lightning.data.loading import GlobalBatches, sharing
 from smx_lightning.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,12 +64,6 @@ def leave_group_at_exit() -> None:
 def _leave_group() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def sharing(trainer: Trainer | None) -> tuple[int, int]:
-    """Which share of every batch this process has, and of how many: (rank, number of shares)."""
-    kwargs = trainer.distributed_sampler_kwargs if trainer is not None else None
-    return (kwargs["rank"], kwargs["num_replicas"]) if kwargs else (0, 1)
 
 
 def share_out(trainer: Trainer, loaders: Any) -> None:

@@ -37,13 +37,13 @@ from smx_lightning.checks import (
     non_negative,
 )
 from smx_lightning.class_weight import ClassWeight, class_weights
+from smx_lightning.data.loading import sharing
 from smx_lightning.distributed import (
     check_world_size,
     leave_group_at_exit,
     log_agreed,
     rows_of_batch,
     share_out,
-    sharing,
 )
 from smx_lightning.errors import InputError
 from smx_lightning.fitting import training_statistics

@@ -31,7 +31,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from smx_lightning.callbacks import softmax_regression
 from smx_lightning.checkpoint import UNREADABLE
 from smx_lightning.checks import at_least, non_negative
-from smx_lightning.distributed import Votes, sharing
+from smx_lightning.data.loading import sharing
+from smx_lightning.distributed import Votes
 from smx_lightning.errors import InputError
 from smx_lightning.files import written_whole
 from smx_lightning.progress import settle
@@ -200,7 +201,6 @@ class Recovery(ModelCheckpoint):
             return  # gradients are under way
         self._since_save += 1
         received, due = self._agree(trainer)
-        due = due and not self._trying_out(trainer)
         if signal.SIGTERM in received and self._slurm(trainer) is None:
             self._save(trainer)
             raise SIGTERMException(TERMINATED)
@@ -226,6 +226,8 @@ class Recovery(ModelCheckpoint):
         return signals, (agreed if self.every_n_steps is None else due)
 
     def _save(self, trainer: Trainer) -> None:
+        if self._trying_out(trainer):
+            return
         self._settled = True
         trainer.save_checkpoint(self.file(trainer))
         self._settled = False

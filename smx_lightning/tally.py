@@ -68,7 +68,7 @@ class Tally:
     def restore(self, states: Sequence[dict[str, Any]]) -> None:
         """Go on from what was counted then; several states, of several processes, add up."""
         self.metrics.reset()
-        self._batches, self._entries = [], 0
+        self._batches, self._entries, self._empty = [], 0, True
         for position, state in enumerate(states):
             for name, metric in self._counters():
                 counted = move_data_to_device(state["counted"][name], self._device)

@@ -1,5 +1,6 @@
 """Whatever interrupts a training, the next run ends at the bits of one that nothing interrupted."""
 
+import json
 import multiprocessing
 import os
 import random
@@ -31,6 +32,15 @@ def assert_same_run(folder, undisturbed):
     for name in ours:
         assert torch.equal(ours[name], theirs[name]), name
     assert traces(folder) == traces(undisturbed)
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+    """Folders of a run that nothing interrupts, and of one that something does."""
+    folders = tmp_path / "whole", tmp_path / "stopped"
+    for folder in folders:
+        folder.mkdir()
+    return folders
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +80,9 @@ def test_a_run_stopped_before_any_batch_goes_on(undisturbed, tmp_path, kind, tra
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_run_on_a_gpu_goes_on_too(tmp_path):
+def test_a_run_on_a_gpu_goes_on_too(two_runs):
     gpu = {"accelerator": "gpu", "devices": 1, "deterministic": True}
-    folders = whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    for folder in folders:
-        folder.mkdir()
+    whole, stopped = two_runs
     train(whole, **gpu)
     with pytest.raises(Interrupted):
         train(stopped, stop=12, **gpu)
@@ -131,28 +139,28 @@ def test_kill_9_a_hundred_times_costs_nothing(undisturbed, tmp_path, kind, monke
 
 
 @pytest.mark.parametrize("after", [2, 3])
-def test_several_processes_go_on_also_as_another_number(ranks, tmp_path, after):
-    names = ("whole", "stopped")
-    whole, stopped = (tmp_path / name for name in names)
-    for folder in (whole, stopped):
-        folder.mkdir()
-    assert ranks.run(2, train_on_ranks, str(whole)) == [0] * 2
-    assert ranks.run(2, train_on_ranks, str(stopped), stop=13) == ["interrupted"] * 2
-    assert ranks.run(after, train_on_ranks, str(stopped)) == [0] * after
+def test_several_processes_go_on_also_as_another_number(ranks, two_runs, after):
+    whole, stopped = two_runs
+    kind = {"kind": "dropout" if after == 2 else "adam"}  # whose noise is each process's own
+    assert ranks.run(2, train_on_ranks, str(whole), **kind) == [0] * 2
+    assert ranks.run(2, train_on_ranks, str(stopped), stop=13, **kind) == ["interrupted"] * 2
+    assert ranks.run(after, train_on_ranks, str(stopped), **kind) == [0] * after
     if after == 2:
         assert_same_run(stopped, whole)
         return
-    # Dropout draws other numbers on other processes; the rows are the same, and counted once.
-    epochs = {name: traces(tmp_path / name)["metrics", 3] for name in names}
-    assert all(len(values) == 1 for values in epochs.values())
+    for name, value in final(whole).items():
+        torch.testing.assert_close(final(stopped)[name], value, rtol=0, atol=1e-6)
+    for epoch in range(1, 7):  # the rows are the same, and each is counted once
+        values = []
+        for folder in (whole, stopped):
+            (metrics,) = traces(folder)["metrics", epoch]
+            values.append({k: float.fromhex(v) for k, v in json.loads(metrics).items()})
+        assert values[1] == pytest.approx(values[0], rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_sigterm_to_one_of_several_processes_ends_all_of_them(ranks, tmp_path, rank):
-    names = ("whole", "stopped")
-    whole, stopped = (tmp_path / name for name in names)
-    for folder in (whole, stopped):
-        folder.mkdir()
+def test_sigterm_to_one_of_several_processes_ends_all_of_them(ranks, two_runs, rank):
+    whole, stopped = two_runs
     by_the_clock = {"saves": {"seconds": 3600}}
     assert ranks.run(2, train_on_ranks, str(whole), **by_the_clock) == [0] * 2
     stop = Stop(9, stopped / "sent", rank)

@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from smx_lightning.checks import at_least, check_labels
-from smx_lightning.data.loading import BatchLoader, Rows
+from smx_lightning.data.loading import BatchLoader, Rows, sharing
 from smx_lightning.data.split import stratified_split
 from smx_lightning.errors import InputError
 
@@ -150,14 +150,14 @@ class InMemoryDataModule(LightningDataModule, ABC):
         return self.test_dataloader()
 
     def _loader(self, rows: Rows, shuffle: bool = False) -> BatchLoader:
-        sharing = self.trainer.distributed_sampler_kwargs if self.trainer is not None else None
+        rank, shares = sharing(self.trainer)
         return BatchLoader(
             rows,
             batch_size=self.batch_size,
             shuffle=shuffle,
             seed=self.seed,
-            rank=sharing["rank"] if sharing else 0,
-            world_size=sharing["num_replicas"] if sharing else 1,
+            rank=rank,
+            world_size=shares,
         )
 
 

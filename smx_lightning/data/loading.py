@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from torch.utils.data import (
 from smx_lightning.checks import at_least
 from smx_lightning.errors import InputError
 
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
 
 @dataclass(frozen=True)
 class Rows(Dataset[tuple[Tensor, Tensor]]):
@@ -46,6 +49,12 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
             # Three times as fast as brackets, for a batch of images.
             return self.x.index_select(0, index), self.y.index_select(0, index)
         return self.x[index], self.y[index]
+
+
+def sharing(trainer: Trainer | None) -> tuple[int, int]:
+    """Which share of every batch this process has, and of how many: (rank, number of shares)."""
+    kwargs = trainer.distributed_sampler_kwargs if trainer is not None else None
+    return (kwargs["rank"], kwargs["num_replicas"]) if kwargs else (0, 1)
 
 
 class EpochOrder(DistributedSampler[Any]):
