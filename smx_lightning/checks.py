@@ -38,6 +38,16 @@ def names_of(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
     return names
 
 
+def check_range(given: Sequence[float]) -> tuple[float, float]:
+    """Smallest and largest value of an input, if they are two finite numbers in that order."""
+    values = tuple(float(value) for value in given)
+    if len(values) != 2 or not -math.inf < values[0] < values[1] < math.inf:
+        raise InputError(
+            f"input_range must be two finite numbers, the smaller first, got {list(given)}"
+        )
+    return values
+
+
 def check_threshold(threshold: float | None, num_classes: int) -> None:
     """Complain about a γ that is no probability or has more than two classes to decide between."""
     if threshold is not None and not (num_classes == 2 and 0 < threshold < 1):

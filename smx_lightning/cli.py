@@ -29,7 +29,7 @@ from smx_lightning.errors import InputError
 from smx_lightning.module import SoftmaxRegression
 
 DONE, PARITY_FAILED, BAD_INPUT = 0, 1, 2
-FROM_DATA = ("num_features", "num_classes", "class_names", "input_shape")
+FROM_DATA = ("num_features", "num_classes", "class_names", "input_shape", "input_range")
 BAD_INPUT_ERRORS = (InputError, MisconfigurationException, OSError)
 BEST_EPOCH = "val/nll"
 EXACT_SOLVER = "smx_lightning.optim.ExactSolver"

@@ -31,6 +31,7 @@ from smx_lightning.checks import (
     at_least,
     check_eps,
     check_labels,
+    check_range,
     check_same_problem,
     check_threshold,
     names_of,
@@ -90,6 +91,8 @@ class SoftmaxRegression(LightningModule):
         num_classes: K, at least 2.
         class_names: One name a class; ``"0"``, ``"1"``, … by default.
         input_shape: Shape of one input without the batch dimension; ``(num_features,)`` by default.
+        input_range: Smallest and largest value of an input's entries, such as (0, 255) of pixels:
+            the model itself needs it not, but the exported file tells it to who makes inputs.
         l2: Weight of the penalty ½‖W‖², at least 0.
         class_weight: ``None`` (all 1), ``"balanced"`` (n / (K · count), counted on the training
             data), one weight a class, or a dict from class name to weight (1 for those left out).
@@ -125,6 +128,7 @@ class SoftmaxRegression(LightningModule):
         *,
         class_names: Sequence[str] | None = None,
         input_shape: Sequence[int] | None = None,
+        input_range: Sequence[float] | None = None,
         l2: float = 0.0,
         class_weight: ClassWeight = None,
         preprocessing: Method = "none",
@@ -137,6 +141,7 @@ class SoftmaxRegression(LightningModule):
         num_classes = at_least("num_classes", num_classes, 2)
         class_names = names_of(class_names, num_classes)
         input_shape = list(input_shape or (num_features,))
+        input_range = None if input_range is None else list(check_range(input_range))
         class_weight = class_weights(class_weight, class_names)
         l2 = non_negative("l2", l2)
         check_threshold(threshold, num_classes)
@@ -147,6 +152,7 @@ class SoftmaxRegression(LightningModule):
         self.num_classes = num_classes
         self.class_names = tuple(class_names)
         self.input_shape = tuple(input_shape)
+        self.input_range = None if input_range is None else check_range(input_range)
         self.l2 = l2
         self.class_weight = class_weight
         self.threshold = threshold

@@ -662,6 +662,8 @@ CASES = [
      "with its data inside"),
     ("verify: another model's weights", ship("verify other.onnx --checkpoint good.ckpt"), FAILED,
      "FAIL log_probs against float64 …parity FAILED on"),
+    ("verify: a weight changed", ship("verify changed.onnx --checkpoint good.ckpt"), FAILED,
+     "FAIL seal changed since export …parity FAILED on"),
     ("verify: another width", ship("verify wide.onnx --checkpoint good.ckpt"), FAILED,
      "FAIL input expected input: float32 ['batch', 4], got input: float32 ['batch', 5]"),
     ("verify: other classes", ship("verify renamed.onnx --checkpoint good.ckpt"), FAILED,
@@ -773,7 +775,7 @@ CASES = [
     ("unknown subcommand of smx-export", ship("transmute good.ckpt"), USAGE,
      "invalid choice: 'transmute' (choose from"),
     ("verify without a checkpoint", ship("verify good.onnx"), USAGE,
-     "the following arguments are required: --checkpoint"),
+     "verify needs something to compare with: --checkpoint, --targets, or both"),
 ]
 # fmt: on
 

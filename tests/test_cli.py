@@ -156,7 +156,7 @@ def test_verify_of_another_model_s_file_is_exit_code_1(run, checkpoint, cli_fold
     [
         (smx_lightning, ["fit", "--help"], ["--model.help", "--data.help", "--trainer.max_epochs"]),
         (smx_export, ["--help"], ["convert", "verify", "inspect", "Exit codes"]),
-        (smx_export, ["verify", "--help"], ["Example: ", "--data", "--model-class"]),
+        (smx_export, ["verify", "--help"], ["Examples: ", "--data", "--targets", "--model-class"]),
     ],
     ids=["fit", "smx-export", "verify"],
 )

@@ -1,7 +1,7 @@
-"""``smx-export convert | verify | inspect``.
+"""``smx-export convert | verify | selftest | web | inspect``.
 
 Exit codes: 0 done and parity holds; 1 parity failed; 2 bad usage or bad input, with one sentence on
-stderr. torch is loaded only by the commands that need it.
+stderr. torch is loaded only where there is a checkpoint.
 """
 
 from __future__ import annotations
@@ -11,14 +11,25 @@ import importlib
 import json
 import os
 import sys
+import threading
 import warnings
+import webbrowser
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, get_args
 
-from smx_export.errors import ParityError
+from smx_export.compact import Width
+from smx_export.contract import ALL_OUTPUTS, OUTPUTS
+from smx_export.errors import FileError, ParityError
+from smx_export.files import is_checkpoint
+from smx_export.profile import Profile
+from smx_export.targets import NAMES, NotInstalled, named, target
 
 if TYPE_CHECKING:
+    from smx_export.convert import Export
+    from smx_export.matrix import Matrix
     from smx_export.parity import Data
     from smx_export.report import ParityReport
     from smx_lightning import SoftmaxRegression
@@ -32,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore")  # of libraries, about themselves: not the user's business
     try:
         code: int = args.run(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, NotInstalled) as error:
         print(f"smx-export: {error}", file=sys.stderr)
         code = BAD_INPUT
     return code
@@ -51,24 +62,50 @@ def _parser() -> argparse.ArgumentParser:
         help="write a checkpoint as a verified ONNX file",
         description="Write a checkpoint as one ONNX file. It appears under its name only after "
         "every parity check has passed.",
-        epilog="Example: smx-export convert best.ckpt digits.onnx",
+        epilog="Example: smx-export convert best.ckpt digits.onnx --profile robust",
     )
     convert.add_argument("checkpoint", help="a checkpoint that smx_lightning wrote")
     convert.add_argument("output", metavar="OUT.onnx", help="the file to write")
+    convert.add_argument(
+        "--sidecar",
+        action="store_true",
+        help="also write OUT.json: class names and self-test, for runtimes that read no metadata",
+    )
     convert.set_defaults(run=_convert)
 
     verify = commands.add_parser(
         "verify",
-        help="compare an ONNX file with the checkpoint it came from",
-        description="Compare an ONNX file under onnxruntime with the model in a checkpoint and "
-        "with an independent float64 computation.",
-        epilog="Example: smx-export verify digits.onnx --checkpoint best.ckpt --data mine.npz",
+        help="compare an ONNX file with the checkpoint it came from, or try it on other runtimes",
+        description="With --checkpoint, compare an ONNX file under onnxruntime with the model in a "
+        "checkpoint and with an independent float64 computation. With --targets, run it on the "
+        "runtimes named, and hold their answers against those that it carries; a runtime that is "
+        "not installed is reported as not run.",
+        epilog="Examples: smx-export verify digits.onnx --checkpoint best.ckpt --data mine.npz; "
+        "smx-export verify digits.onnx --targets all",
     )
     verify.add_argument("file", metavar="FILE.onnx", help="the file to verify")
-    verify.add_argument("--checkpoint", required=True, help="the checkpoint it should equal")
+    verify.add_argument("--checkpoint", help="the checkpoint it should equal")
+    verify.add_argument(
+        "--targets", metavar="all|NAME,…", help=f"runtimes to try it on: {', '.join(NAMES)}"
+    )
     verify.set_defaults(run=_verify)
 
-    for command in (convert, verify):
+    web = commands.add_parser(
+        "web",
+        help="write a page that runs the model in the browser",
+        description="Write a folder for any web server: draw or drop an image, or type the "
+        "features, and see the probabilities; the page checks the file's self-test when it loads. "
+        "It needs npm's onnxruntime-web: npm install onnxruntime-web.",
+        epilog="Example: smx-export web best.ckpt site --open",
+    )
+    web.add_argument("model", metavar="MODEL", help="an exported ONNX file, or a checkpoint")
+    web.add_argument("folder", metavar="DIR", help="the folder to write")
+    web.add_argument("--serve", action="store_true", help="serve it on this machine until Ctrl-C")
+    web.add_argument("--open", action="store_true", help="serve it, and open it in the browser")
+    web.add_argument("--port", type=int, default=0, help="to serve at; a free one by default")
+    web.set_defaults(run=_web)
+
+    for command in (convert, verify, web):
         command.add_argument(
             "--model-class",
             metavar="MODULE:CLASS",
@@ -79,45 +116,173 @@ def _parser() -> argparse.ArgumentParser:
             metavar="FILE.npz",
             help="also compare on these rows: x_test and y_test where present, else x and y",
         )
+    for command in (convert, web):
+        _add_profile(command)
+    for command in (convert, verify):
         command.add_argument("--json", metavar="REPORT.json", help="write the whole report there")
 
+    selftest = commands.add_parser(
+        "selftest",
+        help="ask a file whether it still answers what it answered when it was exported",
+        description="Check a file's seal, the hash of its weights, and the answers that it "
+        "carries, on one runtime of this machine. Neither torch nor the checkpoint is needed.",
+        epilog="Example: smx-export selftest digits.onnx --target openvino",
+    )
+    selftest.add_argument("--target", default="onnxruntime", help=", ".join(NAMES), choices=NAMES)
+    selftest.set_defaults(run=_selftest)
     inspect = commands.add_parser(
         "inspect",
         help="say what is in an ONNX file",
         description="Print inputs, outputs, class names, versions and provenance of a file.",
         epilog="Example: smx-export inspect digits.onnx",
     )
-    inspect.add_argument("file", metavar="FILE.onnx", help="the file to look into")
-    inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(run=_inspect)
+    for command, whose in ((selftest, "to test"), (inspect, "to look into")):
+        command.add_argument("file", metavar="FILE.onnx", help=f"the file {whose}")
+        command.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
-def _convert(args: argparse.Namespace) -> int:
-    from smx_export.convert import export_onnx
+def _add_profile(command: argparse.ArgumentParser) -> None:
+    default = Profile()
+    group = command.add_argument_group("where the file will run")
+    group.add_argument(
+        "--profile",
+        default="portable",
+        help="portable: the graph that ran everywhere. robust: log-probabilities that are right "
+        "beyond 104 nats also where a runtime computes log(softmax). compact: weights of 8 or 16 "
+        "bits, within the budget below. image: uint8 pixels as input. Several with commas",
+    )
+    group.add_argument(
+        "--outputs",
+        metavar="NAME,…",
+        help=f"some of {', '.join(ALL_OUTPUTS)}; {','.join(OUTPUTS)} by default",
+    )
+    group.add_argument(
+        "--input-range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="what the model knows as black and white, where its checkpoint does not tell",
+    )
+    group.add_argument(
+        "--weights", choices=get_args(Width), default="int8", help="of profile compact"
+    )
+    group.add_argument(
+        "--max-accuracy-loss",
+        type=float,
+        default=default.max_accuracy_loss,
+        help="of profile compact, on the rows of --data (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-nll-increase",
+        type=float,
+        default=default.max_nll_increase,
+        help="likewise, in nats a row (default: %(default)s)",
+    )
 
-    model_class = _model_class(args.model_class)
-    data = None if args.data is None else _data(_model(args), args.data)
+
+def _convert(args: argparse.Namespace) -> int:
     with _report_to(args.json) as report:  # first of all: a report that cannot be kept ends it
-        try:
-            export = export_onnx(args.checkpoint, args.output, model_class=model_class, data=data)
-        except ParityError as error:
-            report(error.report)
-            print(f"smx-export: {error}", file=sys.stderr)
-            return PARITY_FAILED
-        report(export.report)
+        code, export = _export(args, args.checkpoint, args.output, report)
+    if export is None:
+        return code
     print(f"wrote {export.path} ({export.path.stat().st_size:,} bytes)")
+    if args.sidecar:
+        from smx_export.sidecar import write_sidecar
+
+        print(f"wrote {write_sidecar(export.path)}")
     return DONE
 
 
-def _verify(args: argparse.Namespace) -> int:
-    from smx_export.parity import check_parity
+def _export(
+    args: argparse.Namespace, checkpoint: str, output: str | Path, report: Callable[[Any], None]
+) -> tuple[int, Export | None]:
+    from smx_export.convert import export_onnx
 
-    model = _model(args)
+    model_class = _model_class(args.model_class)
+    data = None if args.data is None else _data(_model(args, checkpoint), args.data)
+    profile = Profile.of(
+        args.profile,
+        outputs=args.outputs and args.outputs.split(","),
+        weights=args.weights,
+        max_accuracy_loss=args.max_accuracy_loss,
+        max_nll_increase=args.max_nll_increase,
+    )
+    try:
+        export = export_onnx(
+            checkpoint,
+            output,
+            model_class=model_class,
+            profile=profile,
+            input_range=args.input_range and tuple(args.input_range),
+            data=data,
+        )
+    except ParityError as error:
+        report(error.report)
+        print(f"smx-export: {error}", file=sys.stderr)
+        return PARITY_FAILED, None
+    report(export.report)
+    return DONE, export
+
+
+def _verify(args: argparse.Namespace) -> int:
+    if args.checkpoint is None and args.targets is None:
+        raise FileError("verify needs something to compare with: --checkpoint, --targets, or both")
+    targets = [] if args.targets is None else named(args.targets)
     with _report_to(args.json) as report:
-        found = check_parity(model, args.file, _data(model, args.data))
-        report(found)
+        passed, more = True, []
+        if args.checkpoint is not None:
+            from smx_export.parity import comparison
+
+            model = _model(args, args.checkpoint)
+            compared = comparison(model, args.file, _data(model, args.data))
+            found = compared.report(args.file)
+            report(found)
+            passed, more = found.passed, compared.batches()
+        if targets and passed:  # a file that is not the model is tried nowhere
+            from smx_export.matrix import matrix
+
+            ran = matrix(args.file, targets, more=more, progress=_progress)
+            report(ran)
+            passed = ran.passed
+    return DONE if passed else PARITY_FAILED
+
+
+def _progress(target: str) -> None:
+    print(f"{target} …", file=sys.stderr, flush=True)
+
+
+def _selftest(args: argparse.Namespace) -> int:
+    from smx_export.selftest import selftest
+
+    found = selftest(args.file, target(args.target))
+    print(found.to_json() if args.json else found)
     return DONE if found.passed else PARITY_FAILED
+
+
+def _web(args: argparse.Namespace) -> int:
+    from smx_export.sidecar import sidecar
+    from smx_export.web.site import serve, write_site
+
+    with TemporaryDirectory() as folder:
+        model = Path(args.model)
+        if is_checkpoint(model):
+            exported = Path(folder) / f"{model.stem}.onnx"
+            code, export = _export(args, args.model, exported, print)
+            if export is None:
+                return code
+            model = exported
+        site = write_site(model, sidecar(model), Path(args.folder))
+    print(f"wrote {site.folder} ({site.size_bytes:,} bytes in {len(site.sizes)} files)")
+    if args.serve or args.open:
+        with serve(site.folder, args.port) as url:
+            print(f"serving {url} until Ctrl-C", flush=True)
+            if args.open:
+                webbrowser.open(url)
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
+    return DONE
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -129,18 +294,25 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _report_to(path: str | None) -> Iterator[Callable[[ParityReport], None]]:
-    """A function that prints a report, and keeps it as JSON where there is a path for it."""
+def _report_to(path: str | None) -> Iterator[Callable[[ParityReport | Matrix], None]]:
+    """A function that prints reports, and keeps them as JSON where there is a path for it.
+
+    One report is the whole of the file; where a matrix follows a parity report, it stands in it
+    under ``targets``.
+    """
     if path is None:
         yield print
         return
     from smx_lightning.files import written_whole
 
+    kept: dict[str, Any] = {}
     with written_whole(path) as draft:
 
-        def report(found: ParityReport) -> None:
+        def report(found: ParityReport | Matrix) -> None:
             print(found)
-            draft.write_text(found.to_json() + "\n", encoding="utf-8")
+            values = json.loads(found.to_json())
+            kept.update({"targets": values} if kept else values)
+            draft.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
         yield report
     print(f"wrote {path}")
@@ -156,11 +328,11 @@ def _data(model: SoftmaxRegression, path: str | None) -> Data | None:
     return inputs(arrays[x], x), labels(arrays[y], model.class_names)
 
 
-def _model(args: argparse.Namespace) -> SoftmaxRegression:
+def _model(args: argparse.Namespace, checkpoint: str) -> SoftmaxRegression:
     from smx_export.convert import model_of
     from smx_lightning.checkpoint import read_checkpoint
 
-    return model_of(read_checkpoint(args.checkpoint), _model_class(args.model_class))
+    return model_of(read_checkpoint(checkpoint), _model_class(args.model_class))
 
 
 def _model_class(name: str | None) -> type[SoftmaxRegression]:

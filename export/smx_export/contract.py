@@ -3,11 +3,18 @@
 INPUT = "input"
 LOG_PROBS = "log_probs"
 PROBS = "probs"
+SCORES = "scores"  # the logits: largest wins
+LABEL = "label"  # index of the chosen class
 OUTPUTS = (LOG_PROBS, PROBS)
+ALL_OUTPUTS = (*OUTPUTS, SCORES, LABEL)
 BATCH = "batch"
 
 # Metadata keys; every value is JSON.
 CLASS_NAMES = "class_names"
 INPUT_SHAPE = "input_shape"
+INPUT_RANGE = "input_range"
 THRESHOLD = "threshold"
 PROVENANCE = "provenance"
+PROFILE = "profile"
+SELFTEST = "selftest"
+SHA256 = "sha256"

@@ -11,12 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from smx_export.contract import CLASS_NAMES, INPUT_SHAPE, PROVENANCE, THRESHOLD
+from smx_export.contract import (
+    CLASS_NAMES,
+    INPUT_RANGE,
+    INPUT_SHAPE,
+    PROFILE,
+    PROVENANCE,
+    SELFTEST,
+    THRESHOLD,
+)
 from smx_export.errors import ParityError
-from smx_export.graph import softmax_regression_graph
-from smx_export.parity import Data, check_copy
+from smx_export.files import sealed, weights_sha256
+from smx_export.graph import image_metadata, sign, softmax_regression_graph
+from smx_export.parity import Comparison, Data
+from smx_export.profile import PORTABLE, Profile
 from smx_export.report import ParityReport
-from smx_export.shipped import inference_copy, is_linear
+from smx_export.shipped import Shipped, inference_copy, is_linear, layout_of, shipped_as
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.checkpoint import Checkpoint, read_checkpoint
 from smx_lightning.files import written_whole
@@ -40,21 +50,28 @@ def export_onnx(
     path: str | Path,
     *,
     model_class: type[SoftmaxRegression] = SoftmaxRegression,
+    profile: Profile | str = PORTABLE,
     input_shape: Sequence[int] | None = None,
+    input_range: tuple[float, float] | None = None,
     data: Data | None = None,
 ) -> Export:
     """Write the model as one ONNX file that was checked against it.
 
     The file holds float32 log-probabilities and probabilities, in eval mode, with standardisation
-    folded into the weights and class names in its metadata. It is written beside ``path`` and moved
-    into place only when every check has passed.
+    folded into the weights, and class names and self-test vectors in its metadata. It is written
+    beside ``path`` and moved into place only when every check has passed.
 
     Args:
         model_or_checkpoint: A live module, or the path of its checkpoint.
         path: Where the file goes.
         model_class: The subclass that wrote the checkpoint; code is never loaded from it.
+        profile: Where the file will run decides, see :class:`smx_export.profile.Profile`; a name
+            such as ``"robust,image"`` will do.
         input_shape: Shape of one input, where it differs from ``model.input_shape``.
-        data: Inputs, or (inputs, labels), to compare on besides the generated ones.
+        input_range: Smallest and largest value of an input's entries, where the model does not
+            know it; profile ``image`` maps the pixels 0..255 to it.
+        data: Inputs, or (inputs, labels), to compare on besides the generated ones; rounded weights
+            are judged by them, so profile ``compact`` needs labels.
 
     Returns:
         The path and the parity report.
@@ -73,7 +90,8 @@ def export_onnx(
             )
         checkpoint = read_checkpoint(model_or_checkpoint)
         live, training = model_of(checkpoint, model_class), checkpoint.training
-    return export_copy(inference_copy(live, input_shape), path, training, data)
+    copied = inference_copy(live, input_shape, input_range)
+    return export_copy(copied, path, training, data, profile)
 
 
 def export_copy(
@@ -81,12 +99,19 @@ def export_copy(
     path: str | Path,
     training: dict[str, Any] | None,
     data: Data | None = None,
+    profile: Profile | str = PORTABLE,
 ) -> Export:
     """Export a model that :func:`inference_copy` made; ``training`` goes into the provenance."""
-    graph = _graph(model, _metadata(model, training))
+    profile = Profile.of(profile) if isinstance(profile, str) else profile
+    shipped = shipped_as(model, profile)
+    comparison = Comparison(shipped, data)  # before anything is written: data may not fit
+    metadata = _metadata(model, profile, training)
+    graph = _graph(shipped, metadata)
+    metadata[SELFTEST] = comparison.vectors().to_json(weights_sha256(graph))
+    sign(graph, metadata)
     with written_whole(path) as draft:
-        draft.write_bytes(graph.SerializeToString(deterministic=True))
-        report = check_copy(model, draft, data)
+        draft.write_bytes(sealed(graph))
+        report = comparison.report(draft)
         if not report.passed:
             raise ParityError(report)
     return Export(Path(path), report)
@@ -120,21 +145,25 @@ def model_of(
         ) from error
 
 
-def _graph(model: SoftmaxRegression, metadata: dict[str, str]) -> onnx.ModelProto:
-    if is_linear(model):
-        weight, bias, shift = model.preprocessing.fold(model.linear)
-        return softmax_regression_graph(
-            weight.numpy(),
-            bias.numpy(),
-            metadata,
-            shift=None if shift is None else shift.numpy(),
-        )
-    from smx_export.trace import traced_graph  # loads torch's exporter, which takes seconds
+def _graph(shipped: Shipped, metadata: dict[str, str]) -> onnx.ModelProto:
+    model = shipped.model
+    if not is_linear(model):
+        from smx_export.trace import traced_graph  # loads torch's exporter, which takes seconds
 
-    return traced_graph(model, metadata)
+        return traced_graph(shipped, metadata)
+    weight, bias, shift = model.preprocessing.fold(model.linear)
+    return softmax_regression_graph(
+        weight.numpy() if shipped.weight is None else shipped.weight,
+        bias.numpy(),
+        metadata,
+        shift=None if shift is None else shift.numpy(),
+        layout=layout_of(shipped),
+    )
 
 
-def _metadata(model: SoftmaxRegression, training: dict[str, Any] | None) -> dict[str, str]:
+def _metadata(
+    model: SoftmaxRegression, profile: Profile, training: dict[str, Any] | None
+) -> dict[str, str]:
     provenance = {
         "packages": {name: version(name) for name in PACKAGES},
         "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
@@ -143,10 +172,14 @@ def _metadata(model: SoftmaxRegression, training: dict[str, Any] | None) -> dict
     values = {
         CLASS_NAMES: list(model.class_names),
         INPUT_SHAPE: list(model.input_shape),
+        INPUT_RANGE: model.input_range,
         PROVENANCE: provenance,
+        THRESHOLD: model.threshold,
     }
-    if model.threshold is not None:
-        values[THRESHOLD] = model.threshold
-    return {
-        key: json.dumps(value, sort_keys=True, ensure_ascii=False) for key, value in values.items()
+    texts = {
+        key: json.dumps(value, sort_keys=True, ensure_ascii=False)
+        for key, value in values.items()
+        if value is not None
     }
+    texts[PROFILE] = profile.to_json()
+    return texts | (image_metadata(model.input_shape) if profile.image else {})

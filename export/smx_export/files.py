@@ -1,28 +1,70 @@
-"""Reading ONNX files that nobody vouches for."""
+"""Reading ONNX files that nobody vouches for, and the seal by which a changed file is known."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, Message
+from onnx import numpy_helper
 from onnx.external_data_helper import uses_external_data
 
+from smx_export.contract import SHA256
 from smx_export.errors import FileError
+
+LARGEST = 2**31 - 1  # bytes: no protocol buffer may be larger
+UNSEALED = "0" * 64
+# A metadata entry as protocol buffers write it: key (field 1), then 64 characters (field 2).
+_SEAL = re.compile(
+    b"\n" + bytes([len(SHA256)]) + SHA256.encode() + b"\x12\x40([0-9a-f]{64})", re.DOTALL
+)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a file that may be an ONNX model.
+
+    Raises:
+        FileError: Where it is missing, or larger than any such file can be.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileError(f"expected an ONNX file at {path}, found none; check the path")
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise FileError(
+            f"expected an ONNX file of at most {LARGEST:,} bytes at {path}, got {size:,}; it is "
+            "no ONNX model, or one whose weights lie elsewhere"
+        )
+    return path.read_bytes()
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint rather than a model: torch writes archives."""
+    if not path.is_file():
+        return path.suffix == ".ckpt"
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def read_onnx(path: str | Path) -> onnx.ModelProto:
     """Parse an ONNX file without following anything it points to.
 
     Raises:
-        FileError: Where the file is missing, damaged, no ONNX, or keeps tensors in other files.
+        FileError: Where the file is missing, damaged, no ONNX, keeps tensors in other files, or
+            declares tensors larger than what it holds.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileError(f"expected an ONNX file at {path}, found none; check the path")
+    return parse(read_bytes(path), path)
+
+
+def parse(data: bytes, path: str | Path) -> onnx.ModelProto:
+    """:func:`read_onnx` of content that was read before; ``path`` is for the messages."""
     try:
-        model = onnx.load_model_from_string(path.read_bytes())
+        model = onnx.load_model_from_string(data)
     except DecodeError as error:
         raise FileError(
             f"expected an ONNX file at {path}, got one that does not parse; it may be truncated or "
@@ -38,14 +80,63 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
                 f"expected one self-contained ONNX file at {path}, got tensor {tensor.name!r} in "
                 "another file; save it with its data inside (save_as_external_data=False)"
             )
+        if any(size < 0 for size in tensor.dims) or math.prod(tensor.dims) > len(data):
+            raise FileError(
+                f"expected tensors that the file holds at {path}, got {tensor.name!r} of shape "
+                f"{list(tensor.dims)} in {len(data):,} bytes; export it again"
+            )
     try:
         onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise FileError(
             f"expected a valid ONNX model at {path}, got: {reason}; export it again"
         ) from error
     return model
+
+
+def sealed(model: onnx.ModelProto) -> bytes:
+    """The file's content, with its own SHA-256 in its metadata.
+
+    The hash is that of the content in which the hash itself is 64 zeros, so that anything which can
+    read bytes can check it (:func:`seal_holds`): no protocol buffers are needed. It tells damage
+    and later changes, not forgery: who changes a file on purpose can seal it again.
+    """
+    kept = {entry.key: entry.value for entry in model.metadata_props}
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(sorted((kept | {SHA256: UNSEALED}).items())))
+    blank = model.SerializeToString(deterministic=True)
+    (seal,) = _SEAL.finditer(blank)
+    return _with_seal(blank, seal, sha256(blank).hexdigest())
+
+
+def seal_holds(data: bytes) -> bool | None:
+    """Whether a file's content is as it was sealed; ``None`` where it bears no seal."""
+    seals = list(_SEAL.finditer(data))
+    if len(seals) != 1:
+        return None
+    blank = _with_seal(data, seals[0], UNSEALED)
+    return sha256(blank).hexdigest().encode() == seals[0][1]
+
+
+def _with_seal(data: bytes, seal: re.Match[bytes], value: str) -> bytes:
+    return data[: seal.start(1)] + value.encode() + data[seal.end(1) :]
+
+
+def weights_sha256(model: onnx.ModelProto) -> str:
+    """SHA-256 over the initializers, in the order of their names: name, dtype, shape, content.
+
+    It is that of the weights, whatever the graph around them: a relabelled file keeps it, and so
+    does another profile. Initializers of int64 are no weights but axes and shapes.
+    """
+    digest = sha256()
+    for tensor in sorted(model.graph.initializer, key=lambda tensor: tensor.name):
+        if tensor.data_type == onnx.TensorProto.INT64:
+            continue
+        array = numpy_helper.to_array(tensor)
+        digest.update(f"{tensor.name} {array.dtype} {list(array.shape)}\n".encode())
+        digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
 
 
 def _tensors(message: Message) -> Iterator[onnx.TensorProto]:

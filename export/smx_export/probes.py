@@ -19,6 +19,8 @@ RANDOM = "random rows"
 RANDOM_ROWS = 256
 MOST_ONE_HOTS = 4096  # rows; of more features several share one
 ONE_HOT = 1024.0  # in deviations: large enough that a weight outweighs the rounding of the bias
+ONE_HOT_ROWS = 256  # of images at a time
+WHITE = 255.0
 HUGE = 1e4
 TINY = 1e-6
 CHUNK_ELEMENTS = 4_000_000  # 32 MB of float64: a dozen such arrays are in use at a time
@@ -95,3 +97,43 @@ def probes(
         poisoned = random[:5].copy()
         poisoned[[1, 2, 3], d // 2] = np.nan, np.inf, -np.inf
         yield Probe("NaN and infinity", shaped(poisoned))
+
+
+def ordinary(
+    rows: int,
+    input_shape: tuple[int, ...],
+    centre: NDArray[np.floating] | np.floating,
+    spread: NDArray[np.floating] | np.floating,
+    *,
+    pixels: bool,
+    seed: int = 1,
+) -> NDArray[np.float32]:
+    """Random rows (n, *input_shape) as the training data were; of images, pixels of all values."""
+    rng = np.random.default_rng(seed)
+    d = math.prod(input_shape)
+    x = (
+        rng.integers(0, 256, (rows, d))
+        if pixels
+        else centre + spread * rng.standard_normal((rows, d))
+    )
+    return np.asarray(x, np.float32).reshape(rows, *input_shape)
+
+
+def image_probes(
+    input_shape: tuple[int, ...], *, one_hots: int = MOST_ONE_HOTS, seed: int = 0
+) -> Iterator[Probe]:
+    """Batches of 1, 2 and n pixel images: random, black, white, and every pixel alone."""
+    random = ordinary(
+        RANDOM_ROWS, input_shape, np.float32(0), np.float32(1), pixels=True, seed=seed
+    )
+    yield Probe("batch of 1", random[:1])
+    yield Probe("batch of 2", random[1:3])
+    yield Probe(RANDOM, random)
+    yield Probe("black", np.zeros_like(random[:2]))
+    yield Probe("white", np.full_like(random[:2], WHITE))
+    d = math.prod(input_shape)
+    for first in range(0, min(d, one_hots), ONE_HOT_ROWS):
+        pixels = np.arange(first, min(first + ONE_HOT_ROWS, d, one_hots))
+        rows = np.zeros((len(pixels), d), np.float32)
+        rows[np.arange(len(pixels)), pixels] = WHITE
+        yield Probe("one-hot", rows.reshape(-1, *input_shape), first)

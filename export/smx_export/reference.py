@@ -21,33 +21,16 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from smx_export.judge import UNIT_ROUNDOFF, Array, Expected, gamma, log_softmax
 from smx_export.shipped import has_own_head, is_linear
 from smx_lightning import InputError, SoftmaxRegression
 
-Array = NDArray[np.float64]
-
-UNIT_ROUNDOFF = 2.0**-24
 SAFETY = 16.0  # another summation order may be unluckier than the one that was measured
-
-
-class Expected(NamedTuple):
-    """Of n rows and K classes, all float64 (n, K), in nats.
-
-    Attributes:
-        log_probs: The answer.
-        tolerance: How far a correct float32 file may be from it.
-        live_tolerance: How far the live model in float32 may be from it.
-    """
-
-    log_probs: Array
-    tolerance: Array
-    live_tolerance: Array
 
 
 class Reference(ABC):
@@ -61,18 +44,6 @@ class Reference(ABC):
 def reference_of(model: SoftmaxRegression) -> Reference:
     """The sharpest reference there is for a model."""
     return LinearReference(model) if is_linear(model) else MeasuredReference(model)
-
-
-def gamma(n: Array | float) -> Array:
-    """γₙ, and infinity where n·u ≥ 1 leaves no bound."""
-    nu = np.asarray(n, np.float64) * UNIT_ROUNDOFF
-    return np.where(nu < 1, nu / np.maximum(1 - nu, 1e-300), np.inf)
-
-
-def log_softmax(logits: Array) -> Array:
-    """Row-wise ``z - log Σ exp z``, shifted by the maximum so that nothing overflows."""
-    shifted = logits - logits.max(1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
 
 
 class LinearReference(Reference):
@@ -117,7 +88,7 @@ class LinearReference(Reference):
                 e + e.max(1, keepdims=True) + 4 * UNIT_ROUNDOFF * size + gamma(classes + 8)
             )
 
-        return Expected(log_probs, tolerance(file), tolerance(live))
+        return Expected(log_probs, tolerance(file), tolerance(live), logits)
 
 
 class MeasuredReference(Reference):
@@ -162,4 +133,6 @@ class MeasuredReference(Reference):
             rest = gamma(self.live.num_features + self.live.num_classes + 8) * size
             return Expected(log_probs, backbone + rest, backbone + rest)
         head = self.head.expected(features.double().numpy())
-        return Expected(log_probs, backbone + head.tolerance, backbone + head.live_tolerance)
+        return Expected(
+            log_probs, backbone + head.tolerance, backbone + head.live_tolerance, head.scores
+        )

@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smx_export.errors import ParityError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from smx_export.profile import Profile
+
 SHOWN_FLIPS = 5
+NAME_WIDTH = 33  # of the longest check's name
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,9 @@ class Check:
     name: str
     passed: bool
     detail: str
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.passed else 'FAIL'} {self.name:{NAME_WIDTH}}  {self.detail}"
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,12 @@ class Flip:
     margin: float
     tolerance: float
 
+    def __str__(self) -> str:
+        return (
+            f"flip in {self.probe!r} row {self.row}: {self.model_class} → {self.file_class}, "
+            f"margin {self.margin:.2g} nats"
+        )
+
 
 @dataclass(frozen=True)
 class Task:
@@ -51,6 +66,29 @@ class Task:
     file_accuracy: float
     model_nll: float
     file_nll: float
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What fewer bits a weight cost on your labelled rows; ``flips`` are choices that changed."""
+
+    rows: int
+    accuracy_before: float
+    accuracy: float
+    nll_before: float
+    nll: float
+    flips: tuple[Flip, ...]
+
+    def checks(self, profile: Profile) -> Iterator[Check]:
+        """The budget, as two checks."""
+        for name, unit, cost, budget, before, after in (
+            ("accuracy after rounding", "", self.accuracy_before - self.accuracy,
+             profile.max_accuracy_loss, self.accuracy_before, self.accuracy),
+            ("NLL after rounding", " nats", self.nll - self.nll_before,
+             profile.max_nll_increase, self.nll_before, self.nll),
+        ):  # fmt: skip
+            detail = f"{before:.4f} → {after:.4f}, {budget:g}{unit} allowed"
+            yield Check(name, cost <= budget, f"{detail}, {len(self.flips)} of {self.rows} flips")
 
 
 @dataclass(frozen=True)
@@ -67,6 +105,7 @@ class ParityReport:
         live_error_over_tolerance: The same for the live float32 model.
         flips: Every row on which the most probable class differs.
         task: Accuracy and NLL of both sides, where labels were given.
+        rounding: What rounded weights cost, of profile ``compact``.
     """
 
     sha256: str
@@ -77,6 +116,7 @@ class ParityReport:
     live_error_over_tolerance: float
     flips: tuple[Flip, ...]
     task: Task | None
+    rounding: Rounding | None = None
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -104,21 +144,14 @@ class ParityReport:
 
     def to_json(self) -> str:
         """The whole report, JSON without NaN."""
-        return json.dumps(_finite({"passed": self.passed, **asdict(self)}), indent=2)
+        return json.dumps(strings_for_nan({"passed": self.passed, **asdict(self)}), indent=2)
 
     def __str__(self) -> str:
-        width = max(len(check.name) for check in self.checks)
-        lines = [
-            f"{'ok  ' if check.passed else 'FAIL'} {check.name:{width}}  {check.detail}"
-            for check in self.checks
-        ]
-        for flip in self.flips[:SHOWN_FLIPS]:
-            lines.append(
-                f"     flip in {flip.probe!r} row {flip.row}: {flip.model_class} → "
-                f"{flip.file_class}, margin {flip.margin:.2g} nats"
-            )
-        if len(self.flips) > SHOWN_FLIPS:
-            lines.append(f"     … {len(self.flips) - SHOWN_FLIPS} more flips in the JSON report")
+        lines = [str(check) for check in self.checks]
+        flips = [*self.flips, *(self.rounding.flips if self.rounding else ())]
+        lines += [f"     {flip}" for flip in flips[:SHOWN_FLIPS]]
+        if len(flips) > SHOWN_FLIPS:
+            lines.append(f"     … {len(flips) - SHOWN_FLIPS} more flips in the JSON report")
         if self.task is not None:
             task = self.task
             lines.append(
@@ -129,12 +162,17 @@ class ParityReport:
         return "\n".join([*lines, self.verdict])
 
 
-def _finite(value: Any) -> Any:
+def first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+
+
+def strings_for_nan(value: Any) -> Any:
     """The same structure with NaN and infinity as strings, which JSON can hold."""
     if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: strings_for_nan(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
+        return [strings_for_nan(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

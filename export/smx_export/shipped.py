@@ -1,25 +1,92 @@
 """The model as it is shipped, and whether it is nothing but standardisation and the linear layer.
 
 Only what is inherited unchanged is known to be so; whatever a subclass redefines is traced instead.
+
+What a profile changes is changed in a copy of the model first, an ordinary model in its own right:
+one whose inputs are pixels, or whose weights are rounded. The parity check then compares the file
+with that copy as strictly as any other.
 """
 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 from torchmetrics import Metric
 
+from smx_export.compact import Rounded, Width, rounded
+from smx_export.contract import SCORES
+from smx_export.graph import Layout
+from smx_export.profile import Profile
 from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.checks import check_range
 from smx_lightning.sharding import is_sharded, whole_smx
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+BYTE = 255.0  # the whitest pixel
+DEFAULT_RANGE = (0.0, BYTE)  # of inputs that nobody told the range of: raw pixels
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A model in the shape of a profile.
+
+    Attributes:
+        model: What the file must be; it takes the file's own inputs.
+        unrounded: The same before its weights were rounded.
+        profile: What was asked for.
+        weight: The rounded weights, where the profile has any.
+    """
+
+    model: SoftmaxRegression
+    unrounded: SoftmaxRegression
+    profile: Profile
+    weight: Rounded | None
+
+
+def shipped_as(model: SoftmaxRegression, profile: Profile) -> Shipped:
+    """What :func:`inference_copy` made, in the shape of a profile; ``model`` is not changed."""
+    if profile.robust or SCORES in profile.outputs:
+        _need(has_own_head(model), "a linear layer and log-softmax of its own", profile)
+    if profile.image:
+        model = _on_pixels(model)
+    if profile.weights is None:
+        return Shipped(model, model, profile, None)
+    _need(is_linear(model), "nothing but standardisation and a linear layer", profile)
+    return Shipped(*_rounded(model, profile.weights, profile))
+
+
+def layout_of(shipped: Shipped) -> Layout:
+    """How the file of a shipped model is laid out."""
+    profile, model = shipped.profile, shipped.model
+    return Layout(
+        outputs=profile.outputs,
+        robust=profile.robust,
+        image=model.input_shape if profile.image else None,
+        threshold=model.threshold,
+    )
+
+
+def _need(held: bool, what: str, profile: Profile) -> None:
+    if not held:
+        raise InputError(
+            f"expected a model with {what} for profile {profile.name} with outputs "
+            f"{', '.join(profile.outputs)}, got a subclass that redefines them; choose profile "
+            "portable with log_probs, probs, label"
+        )
+
+
 def inference_copy(
-    model: SoftmaxRegression, input_shape: Sequence[int] | None = None
+    model: SoftmaxRegression,
+    input_shape: Sequence[int] | None = None,
+    input_range: tuple[float, float] | None = None,
 ) -> SoftmaxRegression:
     """The model as it is shipped: a detached copy in eval mode, float32, on the CPU.
 
@@ -33,6 +100,13 @@ def inference_copy(
     detached = copy.deepcopy(model, memo)
     if input_shape is not None:
         detached.input_shape = tuple(input_shape)
+    if input_range is not None:
+        if detached.input_range not in (None, tuple(input_range)):
+            raise InputError(
+                f"expected the input range that the model knows, {detached.input_range}, got "
+                f"{tuple(input_range)}; leave it out"
+            )
+        detached.input_range = check_range(input_range)
     shipped = detached.cpu().float().eval()
     for name, parameter in shipped.named_parameters():
         if not parameter.isfinite().all():
@@ -60,3 +134,48 @@ def has_own_head(model: SoftmaxRegression) -> bool:
         and isinstance(rest[0], nn.LogSoftmax)
         and rest[0].dim == 1
     )
+
+
+def _on_pixels(model: SoftmaxRegression) -> SoftmaxRegression:
+    """The model of pixels 0..255, of which each is ``low + (high - low) / 255 · pixel`` to it."""
+    low, high = model.input_range or DEFAULT_RANGE
+    step = (high - low) / BYTE
+    if (low, step) == (0.0, 1.0):
+        return model
+    model = copy.deepcopy(model)
+    if is_linear(model):
+        # ((low + step · u) - mean) / scale is another standardisation; float64 keeps it exact.
+        statistics = model.preprocessing
+        statistics.mean = (statistics.mean.double() - low) / step
+        statistics.scale = statistics.scale.double() / step
+        statistics.method = "standardize"
+        return model
+    features = type(model).features
+
+    def scaled(self: SoftmaxRegression, x: Tensor) -> Tensor:
+        return features(self, low + step * x)
+
+    model.__class__ = type(type(model).__name__, (type(model),), {"features": scaled})
+    return model
+
+
+@torch.no_grad()
+def _rounded(
+    model: SoftmaxRegression, width: Width, profile: Profile
+) -> tuple[SoftmaxRegression, SoftmaxRegression, Profile, Rounded]:
+    weight, bias, shift = model.preprocessing.fold(model.linear)
+    small = rounded(weight.numpy(), width)
+    if not np.isfinite(small.stored).all():
+        raise InputError(
+            f"expected weights that {width} can hold, got {float(weight.abs().max()):.3g}; use "
+            "int8 (--weights int8), or standardise the features"
+        )
+    copied = copy.deepcopy(model)
+    copied.linear.weight.copy_(torch.from_numpy(small.stored))
+    copied.linear.bias.copy_(bias)
+    statistics = copied.preprocessing
+    statistics.method = "standardize"
+    ones = torch.ones_like(weight[0])
+    statistics.mean = 0 * ones if shift is None else shift
+    statistics.scale = ones if small.scale is None else 1 / torch.from_numpy(small.scale).double()
+    return copied, model, profile, small

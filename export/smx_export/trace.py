@@ -12,59 +12,64 @@ from collections.abc import Iterator, Mapping
 import onnx
 import onnx_ir
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from smx_export.contract import BATCH, INPUT, OUTPUTS
-from smx_export.graph import IR_VERSION, sign
-from smx_export.shipped import has_own_head
+from smx_export.contract import BATCH, INPUT, LOG_PROBS, SCORES
+from smx_export.graph import IR_VERSION, append_outputs, sign, take_pixels
+from smx_export.shipped import Shipped, has_own_head, layout_of
 from smx_lightning import SoftmaxRegression
 
 OPSET = 18  # the lowest that torch's exporter writes without converting, which can fail
 
 
-class _TwoOutputs(nn.Module):
-    """A copy of the model with both outputs, its standardisation folded into the linear layer."""
-
-    def __init__(self, model: SoftmaxRegression) -> None:
-        super().__init__()
-        self.model = copy.deepcopy(model)
-        weight, bias, shift = model.preprocessing.fold(model.linear)
-        if has_own_head(model) and shift is None:
-            self.model.linear.weight.copy_(weight)
-            self.model.linear.bias.copy_(bias)
-            self.model.preprocessing.method = "none"
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        log_probs = self.model(x)
-        return log_probs, log_probs.exp()
-
-
-def traced_graph(model: SoftmaxRegression, metadata: Mapping[str, str]) -> onnx.ModelProto:
+def traced_graph(shipped: Shipped, metadata: Mapping[str, str]) -> onnx.ModelProto:
     """Export through ``torch.onnx``: one file, named batch, IR 8, no source paths.
 
+    torch's exporter sees the model up to its scores; what follows is the same as in any other file.
+
     Args:
-        model: In eval mode, float32, on the CPU; it is not changed.
+        shipped: In eval mode, float32, on the CPU; it is not changed.
         metadata: Stored under the model's ``metadata_props``.
     """
+    model, profile = shipped.model, shipped.profile
     sample = torch.zeros(2, *model.input_shape)  # a batch of 1 would be specialised to 1
+    upto = SCORES if has_own_head(model) else LOG_PROBS
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")  # about torch's own internals, none about the model
         program = torch.onnx.export(
-            _TwoOutputs(model).eval(),
+            _upto_scores(model),
             (sample,),
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            dynamic_shapes={"x": {0: torch.export.Dim(BATCH)}},
+            output_names=[upto],
+            dynamic_shapes=({0: torch.export.Dim(BATCH)},),
             external_data=False,
         )
     assert program is not None
     program.model.ir_version = IR_VERSION
     clean = onnx_ir.serde.serialize_model(program.model)
     _strip(clean)
+    del clean.graph.output[:]
+    if profile.image:
+        take_pixels(clean, model.input_shape)
+    append_outputs(clean, model.num_classes, layout_of(shipped))
     sign(clean, metadata)
     return clean
+
+
+def _upto_scores(model: SoftmaxRegression) -> SoftmaxRegression:
+    """A copy without log-softmax, its standardisation folded into the linear layer."""
+    if not has_own_head(model):
+        return model
+    model = copy.deepcopy(model)
+    weight, bias, shift = model.preprocessing.fold(model.linear)
+    if shift is None:
+        model.linear.weight.copy_(weight)
+        model.linear.bias.copy_(bias)
+        model.preprocessing.method = "none"
+    model.smx = nn.Sequential(model.linear)
+    return model
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -58,6 +58,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
         num_classes: K.
         class_names: One name a class.
         input_shape: Shape of one input.
+        input_range: Smallest and largest entry of the inputs; (0, 255) of bytes.
     """
 
     def __init__(
@@ -116,6 +117,18 @@ class InMemoryDataModule(LightningDataModule, ABC):
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input."""
         return tuple(self.splits.train.x.shape[1:])
+
+    @property
+    def input_range(self) -> tuple[float, float] | None:
+        """Smallest and largest entry of the training inputs, (0, 255) of bytes.
+
+        ``None`` where all entries are the same.
+        """
+        x = self.splits.train.x
+        if x.dtype == torch.uint8:
+            return 0.0, 255.0
+        low, high = (float(bound) for bound in x.aminmax())
+        return (low, high) if low < high else None
 
     @property
     def num_features(self) -> int:

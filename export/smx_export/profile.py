@@ -1,0 +1,116 @@
+"""What a file should be like: where it will run decides. No torch here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import get_args
+
+from smx_export.compact import Width
+from smx_export.contract import ALL_OUTPUTS, OUTPUTS
+from smx_export.errors import FileError
+
+PORTABLE, ROBUST, COMPACT, IMAGE = NAMES = ("portable", "robust", "compact", "image")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The shape of a file; the default is the graph that ran on every runtime.
+
+    Attributes:
+        robust: Log-probabilities that are right beyond 104 nats also on runtimes that compute
+            log(softmax).
+        image: uint8 pixels as input, in the shape of the model's inputs.
+        weights: Width of the stored weights, where not float32.
+        outputs: Some of ``log_probs``, ``probs``, ``scores`` and ``label``.
+        max_accuracy_loss: What rounding the weights may cost, as a fraction of your rows.
+        max_nll_increase: Likewise, in nats a row.
+    """
+
+    robust: bool = False
+    image: bool = False
+    weights: Width | None = None
+    outputs: tuple[str, ...] = OUTPUTS
+    max_accuracy_loss: float = 0.005
+    max_nll_increase: float = 0.01
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.outputs if name not in ALL_OUTPUTS]
+        if unknown or not self.outputs or len(set(self.outputs)) != len(self.outputs):
+            raise FileError(
+                f"expected outputs out of {', '.join(ALL_OUTPUTS)}, each once, got "
+                f"{', '.join(self.outputs) or 'none'}"
+            )
+        if self.weights not in (None, *get_args(Width)):
+            raise FileError(
+                f"expected weights of {' or '.join(get_args(Width))}, got {self.weights!r}"
+            )
+        for name in ("max_accuracy_loss", "max_nll_increase"):
+            if not getattr(self, name) >= 0:
+                raise FileError(f"{name} must be at least 0, got {getattr(self, name)}")
+
+    @classmethod
+    def of(
+        cls,
+        names: str = PORTABLE,
+        *,
+        outputs: Sequence[str] | None = None,
+        weights: Width = "int8",
+        max_accuracy_loss: float = max_accuracy_loss,
+        max_nll_increase: float = max_nll_increase,
+    ) -> Profile:
+        """The profile of a name, or of several: ``robust,image``.
+
+        Args:
+            names: ``portable``, ``robust``, ``compact`` and ``image``, comma-separated.
+            outputs: In place of log_probs and probs.
+            weights: ``int8`` or ``float16``; it counts where ``compact`` is named.
+            max_accuracy_loss: See the class.
+            max_nll_increase: See the class.
+
+        >>> Profile.of("robust,image").image
+        True
+        """
+        chosen = {name.strip() for name in names.split(",")}
+        if not chosen <= set(NAMES):
+            raise FileError(
+                f"expected a profile out of {', '.join(NAMES)}, or several with commas, got "
+                f"{names!r}"
+            )
+        return cls(
+            robust=ROBUST in chosen,
+            image=IMAGE in chosen,
+            weights=weights if COMPACT in chosen else None,
+            outputs=tuple(outputs or OUTPUTS),
+            max_accuracy_loss=max_accuracy_loss,
+            max_nll_increase=max_nll_increase,
+        )
+
+    @property
+    def name(self) -> str:
+        """As :meth:`of` takes it."""
+        named = {ROBUST: self.robust, COMPACT: self.weights is not None, IMAGE: self.image}
+        return ",".join(name for name, chosen in named.items() if chosen) or PORTABLE
+
+    def to_json(self) -> str:
+        """For the file's metadata."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | None) -> Profile:
+        """The profile in a file's metadata; the default where there is none.
+
+        Raises:
+            FileError: Where it is damaged.
+        """
+        if text is None:
+            return cls()
+        try:
+            values = json.loads(text)
+            return cls(**{**values, "outputs": tuple(values["outputs"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise FileError(
+                f"expected the profile in the file's metadata, got a damaged one ({error}); export "
+                "it again"
+            ) from error

@@ -1,0 +1,149 @@
+"""Does this file, on this machine, still answer what it answered when it was exported?
+
+Three questions: is every byte as it was sealed, are the weights those that were signed off, and do
+the vectors in the file (:mod:`smx_export.vectors`) come out right. Neither torch nor the checkpoint
+is needed, and any runtime can be asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from smx_export.contract import SELFTEST, THRESHOLD
+from smx_export.errors import FileError
+from smx_export.files import parse, read_bytes, seal_holds, weights_sha256
+from smx_export.judge import judge
+from smx_export.report import Check, first_line, strings_for_nan
+from smx_export.targets.base import Target
+from smx_export.vectors import Vectors
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What was found: printable as a short table and as JSON."""
+
+    path: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file answers as it did."""
+        return all(check.passed for check in self.checks)
+
+    def to_json(self) -> str:
+        """The whole report, JSON without NaN."""
+        return json.dumps(strings_for_nan({"passed": self.passed, **asdict(self)}), indent=2)
+
+    def __str__(self) -> str:
+        verdict = "self-test passed" if self.passed else "self-test FAILED"
+        return "\n".join([*map(str, self.checks), verdict])
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What a file says of itself.
+
+    Attributes:
+        proto: The parsed file.
+        metadata: Its metadata, each value JSON.
+        vectors: Its inputs and answers.
+        weights_sha256: Hash of the weights that were signed off.
+    """
+
+    proto: onnx.ModelProto
+    metadata: dict[str, str]
+    vectors: Vectors
+    weights_sha256: str
+
+    @property
+    def threshold(self) -> float | None:
+        """γ of a binary problem."""
+        value = self.value(THRESHOLD)
+        return float(value) if isinstance(value, (int, float)) and 0 < value < 1 else None
+
+    def value(self, key: str) -> Any:
+        """One entry of the metadata, ``None`` where it is missing or no JSON."""
+        try:
+            return json.loads(self.metadata.get(key, "null"))
+        except ValueError:
+            return None
+
+
+def read_signed(data: bytes, path: str | Path) -> Signed:
+    """Parse a file that bears self-test vectors.
+
+    Raises:
+        FileError: Where it is no ONNX model, or bears none.
+    """
+    proto = parse(data, path)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    if SELFTEST not in metadata:
+        raise FileError(
+            f"expected a file with self-test vectors at {path}, got one without; export it with "
+            "smx-export convert"
+        )
+    vectors, weights = Vectors.from_json(metadata[SELFTEST])
+    return Signed(proto, metadata, vectors, weights)
+
+
+def selftest(path: str | Path, target: Target | None = None) -> SelfTest:
+    """Run a file's own test.
+
+    Args:
+        path: A file that smx_export wrote.
+        target: The runtime, onnxruntime by default.
+
+    Raises:
+        FileError: Where there is nothing to test: no file, no ONNX model, no vectors.
+    """
+    data = read_bytes(path)
+    holds = seal_holds(data)
+    if holds is False:  # a damaged file is not run: no runtime promises to survive it
+        changed = Check("seal", False, "the file was changed since it was exported")
+        return SelfTest(str(path), (changed,))
+    signed = read_signed(data, path)
+    seal = Check("seal", holds is True, "no byte was changed" if holds else "the file bears none")
+    weights = weights_sha256(signed.proto)
+    same = weights == signed.weights_sha256
+    hashed = Check("weights", same, weights if same else f"{weights}, not {signed.weights_sha256}")
+    checks = [seal, hashed]
+    if same:
+        checks += answers(signed, path, target)
+    return SelfTest(str(path), tuple(checks))
+
+
+def answers(signed: Signed, path: str | Path, target: Target | None = None) -> Iterator[Check]:
+    """The vectors, as one batch and one by one."""
+    if target is None:
+        from smx_export.targets.onnxruntime_ import OnnxRuntime
+
+        target = OnnxRuntime()
+    name = f"{target.name} {target.version()}"
+    x, expected = signed.vectors.x, signed.vectors.expected
+    try:
+        session = target.load(Path(path))
+    except Exception as error:  # runtimes' exceptions share no base class
+        yield Check(name, False, f"does not load it: {first_line(error)}")
+        return
+    try:
+        for start, stop, batch in [(0, len(x), len(x)), *((i, i + 1, 1) for i in range(len(x)))]:
+            part = expected.rows(slice(start, stop))
+            judgement = judge(part, session.run(x[start:stop]), threshold=signed.threshold)
+            if not judgement.right:
+                found = judgement.faults or judgement.beyond_rounding or (judgement.ratio,)
+                yield Check(name, False, f"vector {start}, batch of {batch}: {found[0]}")
+                return
+            if batch > 1:
+                ratio = judgement.ratio
+    except Exception as error:  # as above
+        yield Check(name, False, f"does not run it: {first_line(error)}")
+        return
+    finally:
+        session.close()
+    yield Check(name, True, f"{len(x)} vectors, largest error {ratio:.2g} of the tolerance")

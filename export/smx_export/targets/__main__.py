@@ -1,0 +1,73 @@
+"""One target in a process of its own: ``python -m smx_export.targets NAME FILE.onnx FOLDER``.
+
+A runtime that crashes, hangs or prints takes nobody along. The folder holds ``inputs.npz``, batches
+named 0, 1, …; ``outputs.npz`` and ``answer.json`` are written there as the work goes on, so that
+what was reached before a crash is known.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smx_export.report import first_line
+from smx_export.targets import NotInstalled, Session, target
+
+TIMED = {1: 200, 1024: 20}  # runs a batch size
+
+
+def main(name: str, file: str, folder: str) -> None:
+    """Load, run every batch in turn, and time what the first is made of."""
+    answer: dict[str, Any] = {"errors": {}, "micros": {}}
+    runtime = target(name)
+    try:
+        answer["version"] = runtime.version()
+    except NotInstalled as missing:
+        answer["missing"] = str(missing)
+        return _tell(folder, answer)
+    _tell(folder, answer)
+    try:
+        session = runtime.load(Path(file))
+    except Exception as error:  # runtimes' exceptions share no base class
+        answer["refused"] = first_line(error)
+        return _tell(folder, answer)
+    answer["loads"] = True
+    _tell(folder, answer)
+    try:
+        _run(session, Path(folder), answer)
+    finally:
+        session.close()
+    return None
+
+
+def _run(session: Session, folder: Path, answer: dict[str, Any]) -> None:
+    with np.load(folder / "inputs.npz") as archive:
+        batches = dict(archive)
+    outputs: dict[str, Any] = {}
+    for key, x in batches.items():
+        try:
+            for name, output in session.run(x).items():
+                outputs[f"{key}/{name}"] = output
+        except Exception as error:  # as above
+            answer["errors"][key] = first_line(error)
+        _tell(str(folder), answer)
+    np.savez(folder / "outputs.npz", **outputs)
+    first = batches["0"][:1]
+    for rows, runs in TIMED.items():
+        try:
+            answer["micros"][rows] = 1e6 * session.seconds(np.repeat(first, rows, axis=0), runs)
+        except Exception as error:  # as above
+            answer["errors"][f"{rows} rows, timed"] = first_line(error)
+    _tell(str(folder), answer)
+
+
+def _tell(folder: str, answer: dict[str, Any]) -> None:
+    Path(folder, "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,62 @@
+"""What every target offers: is it installed, which version, load a file, run it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Outputs = dict[str, NDArray[Any]]
+
+
+class NotInstalled(Exception):  # noqa: N818 (an answer, not a fault)
+    """A runtime is not on this machine; the message says how to get it."""
+
+
+class Session(ABC):
+    """A loaded file."""
+
+    @abstractmethod
+    def run(self, x: NDArray[np.generic]) -> Outputs:
+        """All of the file's outputs by name, of a batch (n, …)."""
+
+    def seconds(self, x: NDArray[np.generic], runs: int) -> float:
+        """Median seconds of one run of ``x``, as a user of this runtime sees it."""
+        times = []
+        for _ in range(runs):
+            start = time.perf_counter()
+            self.run(x)
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+    def close(self) -> None:  # noqa: B027 (most have nothing to end)
+        """End what the session started."""
+
+
+class Target(ABC):
+    """A runtime that may be on this machine.
+
+    Attributes:
+        name: What the command line calls it.
+        install: The command that installs it.
+    """
+
+    name: ClassVar[str]
+    install: ClassVar[str]
+
+    @abstractmethod
+    def version(self) -> str:
+        """The runtime's version.
+
+        Raises:
+            NotInstalled: Where it is missing.
+        """
+
+    @abstractmethod
+    def load(self, path: Path) -> Session:
+        """Load a file; raises whatever the runtime raises where it cannot."""

@@ -1,0 +1,48 @@
+"""onnx.reference: the standard, in numpy.
+
+Traps: its LogSoftmax is log(softmax), so -inf where others still answer -104 and below: no safe
+oracle; numpy warns where that happens; it accepts any dtype and answers in it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smx_export.targets.base import NotInstalled, Outputs, Session, Target
+
+
+class OnnxReference(Target):
+    """What the operators mean, by those who define them."""
+
+    name = "onnx-reference"
+    install = "pip install onnx"
+
+    def version(self) -> str:
+        """See :class:`Target`."""
+        try:
+            import onnx
+        except ImportError as error:
+            raise NotInstalled(f"expected onnx, found none ({error}); {self.install}") from error
+        return onnx.__version__
+
+    def load(self, path: Path) -> Session:
+        """See :class:`Target`."""
+        from onnx.reference import ReferenceEvaluator
+
+        return _Session(ReferenceEvaluator(str(path)))
+
+
+class _Session(Session):
+    def __init__(self, evaluator: Any) -> None:
+        self._evaluator = evaluator
+        self._input: str = evaluator.input_names[0]
+        self._outputs: list[str] = evaluator.output_names
+
+    def run(self, x: NDArray[np.generic]) -> Outputs:
+        with np.errstate(all="ignore"):  # an infinity is seen in the outputs
+            answers = self._evaluator.run(None, {self._input: x})
+        return dict(zip(self._outputs, answers, strict=True))

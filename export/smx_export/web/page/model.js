@@ -1,0 +1,100 @@
+// model.json, model.onnx and onnxruntime-web: all from this folder, wherever it is served.
+
+const RUNTIME = "./ort.wasm.bundle.min.mjs";
+const WASM = "./ort-wasm-simd-threaded.wasm";
+const AGAIN = "write the page again with smx-export web";
+
+/** The bytes of a file beside this one. */
+async function bytesOf(name) {
+  let reason;
+  try {
+    const response = await fetch(new URL(name, import.meta.url));
+    if (response.ok) {
+      return new Uint8Array(await response.arrayBuffer());
+    }
+    reason = `HTTP ${response.status}`;
+  } catch (error) {
+    reason = error.message;
+  }
+  throw new Error(`Could not load ${name.replace("./", "")} (${reason}); ${AGAIN}.`);
+}
+
+/** The sidecar: what the page knows of the model. */
+export async function loadSidecar() {
+  const text = new TextDecoder().decode(await bytesOf("./model.json"));
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error(`model.json is damaged; ${AGAIN}.`);
+  }
+}
+
+/** The model, ready to run: `run(values, rows)` gives its log-probabilities and probabilities. */
+export async function loadModel(sidecar) {
+  if (!sidecar.outputs?.includes("log_probs")) {
+    throw new Error(`The model has no output log_probs, which this page needs; ${AGAIN}.`);
+  }
+  const [bytes, wasm, ort] = await Promise.all([
+    bytesOf("./model.onnx"),
+    bytesOf(WASM),
+    import(RUNTIME).catch((error) => {
+      throw new Error(`Could not load onnxruntime-web (${error.message}); ${AGAIN}.`);
+    }),
+  ]);
+  // Handed over, or onnxruntime would look for the file by a URL of its own; one thread needs no
+  // worker and no special headers.
+  Object.assign(ort.env.wasm, { wasmBinary: wasm.buffer, numThreads: 1 });
+  ort.env.logLevel = "error";
+  const model = {
+    bytes,
+    version: ort.env.versions.web ?? ort.env.versions.common,
+    sha256: await sha256(bytes),
+    refused: null,
+    run: null,
+  };
+  try {
+    const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+    model.run = oneAtATime((values, rows) => run(ort, session, sidecar, values, rows));
+  } catch (error) {
+    model.refused = `onnxruntime-web does not take model.onnx (${firstLine(error)}); ${AGAIN}.`;
+  }
+  return model;
+}
+
+async function run(ort, session, sidecar, values, rows) {
+  const { name, dtype, shape } = sidecar.input;
+  const tensor = new ort.Tensor(dtype, values, [rows, ...shape]);
+  const wanted = ["log_probs", "probs"].filter((output) => sidecar.outputs.includes(output));
+  const outputs = await session.run({ [name]: tensor }, wanted);
+  const logProbs = outputs.log_probs.data;
+  return { logProbs, probs: outputs.probs?.data ?? Float32Array.from(logProbs, Math.exp) };
+}
+
+/** A session takes no second run before the first one ends. */
+function oneAtATime(work) {
+  let last = Promise.resolve();
+  return (...job) => {
+    const result = last.then(() => work(...job));
+    last = result.catch(() => {});
+    return result;
+  };
+}
+
+/** Hexadecimal SHA-256, or null where the browser offers none: it does on https and localhost. */
+async function sha256(bytes) {
+  if (!globalThis.crypto?.subtle) {
+    return null;
+  }
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Numbers of base64 in little endian, as every browser's typed arrays are. */
+export function decode(base64, dtype) {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  return dtype === "uint8" ? bytes : new Float32Array(bytes.buffer);
+}
+
+export function firstLine(error) {
+  return String(error?.message ?? error).split("\n")[0].slice(0, 200);
+}
