@@ -182,7 +182,8 @@ def make_bad_onnx_files(shelf):
         del model.graph.initializer[0], model.graph.node[:]
         model.graph.node.extend(nodes)
 
-    forge("other.onnx", lambda model: model.graph.initializer[0].CopyFrom(weight_of(1)))
+    forge("changed.onnx", lambda model: model.graph.initializer[0].CopyFrom(weight_of(1)))
+    export_onnx(SoftmaxRegression(D, K), shelf / "other.onnx")
     forge("unnamed.onnx", lambda model: model.metadata_props.clear())
     forge("misnamed.onnx", lambda model: helper.set_model_props(model, {"class_names": "a, b"}))
     forge("nonsense.onnx", lambda model: setattr(model.graph.node[0], "op_type", "Nonsense"))
@@ -774,7 +775,7 @@ CASES = [
      "smx-export: error: unrecognized arguments: --nope"),
     ("unknown subcommand of smx-export", ship("transmute good.ckpt"), USAGE,
      "invalid choice: 'transmute' (choose from"),
-    ("verify without a checkpoint", ship("verify good.onnx"), USAGE,
+    ("verify without a checkpoint", ship("verify good.onnx"), BAD,
      "verify needs something to compare with: --checkpoint, --targets, or both"),
 ]
 # fmt: on

@@ -7,6 +7,7 @@ installed.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,8 +15,13 @@ if TYPE_CHECKING:
     from smx_export.convert import Export, export_onnx
     from smx_export.errors import FileError, ParityError
     from smx_export.parity import check_parity
+    from smx_export.profile import Profile
     from smx_export.report import ParityReport
     from smx_export.runtime import OnnxClassifier
+
+# From 1.29 on onnxruntime reports to its maker unless told otherwise before it starts: what is
+# shipped, and from where, is nobody's business. Set it to 0 to let it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "Export": "convert",
@@ -24,6 +30,7 @@ _HOME = {
     "OnnxExport": "callback",
     "ParityError": "errors",
     "ParityReport": "report",
+    "Profile": "profile",
     "check_parity": "parity",
     "export_onnx": "convert",
 }
@@ -35,6 +42,7 @@ __all__ = [
     "OnnxExport",
     "ParityError",
     "ParityReport",
+    "Profile",
     "check_parity",
     "export_onnx",
 ]

@@ -155,21 +155,20 @@ def append_outputs(model: onnx.ModelProto, num_classes: int, layout: Layout) -> 
     """
     opset = model.opset_import[0].version
     nodes, arrays = model.graph.node, model.graph.initializer
+    foreign = any(LOG_PROBS in node.output for node in nodes)
     if layout.robust or LABEL in layout.outputs:
         arrays.append(numpy_helper.from_array(np.array([1], np.int64), "classes_axis"))
-    foreign = any(LOG_PROBS in node.output for node in nodes)
-    if LOG_PROBS in layout.outputs and not foreign:
-        if layout.robust:
-            nodes.extend(_robust_log_softmax(opset))
-        else:
-            nodes.append(
-                helper.make_node("LogSoftmax", [SCORES], [LOG_PROBS], "log_softmax", axis=1)
-            )
-    if PROBS in layout.outputs:
+    if PROBS in layout.outputs or layout.robust:
         nodes.append(
             helper.make_node("Exp", [LOG_PROBS], [PROBS], "exp_log_probs")
             if foreign
             else helper.make_node("Softmax", [SCORES], [PROBS], "softmax", axis=1)
+        )
+    if LOG_PROBS in layout.outputs and not foreign:
+        nodes.extend(
+            _robust_log_softmax(opset)
+            if layout.robust
+            else [helper.make_node("LogSoftmax", [SCORES], [LOG_PROBS], "log_softmax", axis=1)]
         )
     if LABEL in layout.outputs:
         ahead = chosen_from = LOG_PROBS if foreign else SCORES
@@ -196,21 +195,22 @@ def append_outputs(model: onnx.ModelProto, num_classes: int, layout: Layout) -> 
 
 
 def _robust_log_softmax(opset: int) -> list[NodeProto]:
-    """(z - max) + -(log Σ exp(z - max)): OpenCV would fuse a final subtraction back into one."""
-    if opset < AXES_ARE_INPUTS:
-        largest = helper.make_node("ReduceMax", [SCORES], ["largest"], "max", axes=[1], keepdims=1)
-    else:
-        largest = helper.make_node(
-            "ReduceMax", [SCORES, "classes_axis"], ["largest"], "max", keepdims=1
-        )
+    """(z - max z) + log max p, which is log-softmax because max p = 1 / Σ exp(z - max z).
+
+    It never underflows, as max p ≥ 1/K. Tried before: the sum itself, which ncnn's converter takes
+    over the batch; and a subtraction at the end, which OpenCV fuses back into log(softmax).
+    """
+    axes, given = (["classes_axis"], {}) if opset >= AXES_ARE_INPUTS else ([], {"axes": [1]})
+
+    def largest(of: str, name: str) -> NodeProto:
+        return helper.make_node("ReduceMax", [of, *axes], [name], name, keepdims=1, **given)
+
     return [
-        largest,
-        helper.make_node("Sub", [SCORES, "largest"], ["below_largest"], "below_largest"),
-        helper.make_node("Exp", ["below_largest"], ["exps"], "exp"),
-        helper.make_node("ReduceSum", ["exps", "classes_axis"], ["total"], "sum", keepdims=1),
-        helper.make_node("Log", ["total"], ["log_total"], "log"),
-        helper.make_node("Neg", ["log_total"], ["minus_log_total"], "neg"),
-        helper.make_node("Add", ["below_largest", "minus_log_total"], [LOG_PROBS], "log_probs"),
+        largest(SCORES, "max_score"),
+        largest(PROBS, "max_prob"),
+        helper.make_node("Sub", [SCORES, "max_score"], ["below_max"], "below_max"),
+        helper.make_node("Log", ["max_prob"], ["log_max_prob"], "log"),
+        helper.make_node("Add", ["below_max", "log_max_prob"], [LOG_PROBS], "log_probs"),
     ]
 
 

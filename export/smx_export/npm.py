@@ -1,15 +1,11 @@
-"""Where npm put a package: found as node finds it, and also beside a checkout of smx_export.
-
-Traps: ``targets.base`` is imported for its exception alone, so ``targets/__init__.py`` must not
-import the targets, which import this file. Nothing here needs node.
-"""
+"""Where npm put a package: found as node finds it, and also beside a checkout of smx_export."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from smx_export.targets.base import NotInstalled
+from smx_export.errors import NotInstalled
 
 
 def node_module(name: str) -> Path:

@@ -6,12 +6,22 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from smx_export.contract import CLASS_NAMES, INPUT, OUTPUTS, PROBS, THRESHOLD
+from smx_export.contract import (
+    ALL_OUTPUTS,
+    CLASS_NAMES,
+    INPUT,
+    LABEL,
+    LOG_PROBS,
+    PROBS,
+    SCORES,
+    THRESHOLD,
+)
 from smx_export.errors import FileError
 
 CONFINES_DATA = (1, 24)  # older onnxruntimes read external data from anywhere on the disk
@@ -61,19 +71,25 @@ class OnnxClassifier:
             threshold = json.loads(metadata.get(THRESHOLD, "null"))
         except json.JSONDecodeError:
             names = threshold = None
-        if inputs != [INPUT] or not set(OUTPUTS) <= set(outputs) or not isinstance(names, list):
+        known = bool(outputs) and set(outputs) <= set(ALL_OUTPUTS)
+        if inputs != [INPUT] or not known or not isinstance(names, list):
             raise FileError(
-                f"expected a file exported by smx_export, with input {INPUT!r} and outputs "
-                f"{', '.join(OUTPUTS)}, got inputs {inputs} and outputs {outputs} in {path}; "
+                f"expected a file exported by smx_export, with input {INPUT!r} and outputs out of "
+                f"{', '.join(ALL_OUTPUTS)}, got inputs {inputs} and outputs {outputs} in {path}; "
                 "export the model with smx-export convert"
             )
         self.class_names: list[str] = names
         self.threshold: float | None = threshold
-        self.input_shape: tuple[int, ...] = tuple(self.session.get_inputs()[0].shape[1:])
+        given = self.session.get_inputs()[0]
+        self.input_shape: tuple[int, ...] = tuple(given.shape[1:])
         self.num_features = math.prod(self.input_shape)
+        self._outputs = outputs
+        self._dtype = np.dtype(np.uint8 if given.type == "tensor(uint8)" else np.float32)
 
     def predict(self, x: ArrayLike) -> NDArray[np.int64]:
         """The class index of each row, (batch,); at the threshold γ where the file holds one."""
+        if LABEL in self._outputs:
+            return np.asarray(self._run(LABEL, x), np.int64)
         probs = self.predict_proba(x)
         if self.threshold is not None:
             return np.asarray(probs[:, 1] >= self.threshold, np.int64)
@@ -87,14 +103,30 @@ class OnnxClassifier:
         """Probabilities (batch, classes) of inputs (batch, …) with ``num_features`` entries a row.
 
         Raises:
-            TypeError: For a dtype that float32 cannot hold without loss.
-            ValueError: For another number of features, or no batch dimension.
+            TypeError: For a dtype that the file's own (float32, or uint8 of images) cannot hold
+                without loss.
+            ValueError: For another number of features, or no batch dimension; and where the file
+                holds nothing that tells probabilities.
         """
+        if PROBS in self._outputs:
+            return np.asarray(self._run(PROBS, x))
+        if LOG_PROBS in self._outputs:
+            return np.exp(self._run(LOG_PROBS, x))
+        if SCORES not in self._outputs:
+            raise ValueError(
+                f"expected a file that tells probabilities, got outputs {', '.join(self._outputs)};"
+                " export it with probs"
+            )
+        scores = self._run(SCORES, x)
+        exps = np.exp(scores - scores.max(1, keepdims=True))
+        return np.asarray(exps / exps.sum(1, keepdims=True))
+
+    def _run(self, output: str, x: ArrayLike) -> NDArray[Any]:
         array = np.asarray(x)
-        if not np.can_cast(array.dtype, np.float32, "safe"):
+        if not np.can_cast(array.dtype, self._dtype, "safe"):
             raise TypeError(
-                f"expected float32 inputs, or a dtype that fits into it, got {array.dtype}; "
-                "convert them with x.astype(numpy.float32)"
+                f"expected {self._dtype} inputs, or a dtype that fits into it, got {array.dtype}; "
+                f"convert them with x.astype(numpy.{self._dtype})"
             )
         if array.ndim < 2 or math.prod(array.shape[1:]) != self.num_features:
             raise ValueError(
@@ -105,9 +137,9 @@ class OnnxClassifier:
                     else "check the features"
                 )
             )
-        rows = array.astype(np.float32, copy=False).reshape(-1, *self.input_shape)
-        probs: NDArray[np.float32] = self.session.run([PROBS], {INPUT: rows})[0]
-        return probs
+        rows = array.astype(self._dtype, copy=False).reshape(-1, *self.input_shape)
+        answer: NDArray[Any] = self.session.run([output], {INPUT: rows})[0]
+        return answer
 
 
 def open_session(

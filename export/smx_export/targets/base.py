@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from smx_export.errors import NotInstalled
+
+__all__ = ["NotInstalled", "Outputs", "Session", "Target"]
+
 Outputs = dict[str, NDArray[Any]]
-
-
-class NotInstalled(Exception):  # noqa: N818 (an answer, not a fault)
-    """A runtime is not on this machine; the message says how to get it."""
 
 
 class Session(ABC):

@@ -4,8 +4,6 @@ The folder needs nothing from elsewhere, and works under any path of a server. T
 SHA-256 on https and localhost only, and load neither modules nor WebAssembly from ``file://``.
 """
 
-# ruff: noqa: A005 (never imported as a top-level module: it does not shadow Python's ``site``)
-
 from __future__ import annotations
 
 import hashlib

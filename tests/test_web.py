@@ -1,0 +1,297 @@
+"""The page of smx-export web, in a real browser: npm's playwright-core drives Debian's chromium."""
+
+import base64
+import json
+import os
+import shutil
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from smx_export import FileError, export_onnx
+from smx_export.npm import node_module
+from smx_export.sidecar import sidecar
+from smx_export.targets.base import NotInstalled
+from smx_export.web.site import RUNTIME, serve, write_site
+from smx_lightning import SoftmaxRegression
+
+DRIVER = Path(__file__).parent / "drive_page.mjs"
+PHONE = {"width": 390, "height": 844, "touch": True}
+TOP, BOTTOM = [[0.3, 0.2], [0.65, 0.15], [0.66, 0.4], [0.45, 0.48]], [[0.45, 0.48], [0.7, 0.6]]
+
+
+def missing(what):
+    """Skip where a tool is missing; in CI nothing may be."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs {what}")
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory):
+    """Opens pages in a browser, see drive_page.mjs; gives what each showed after every step."""
+    node, chromium = shutil.which("node"), shutil.which("chromium")
+    if node is None or chromium is None:
+        missing("node and chromium on the PATH")
+    try:
+        playwright = node_module("playwright-core")
+    except NotInstalled as error:
+        missing(str(error))
+    shots = tmp_path_factory.mktemp("shots")
+
+    def drive(*pages):
+        job = {"playwright": str(playwright), "chromium": chromium, "shots": str(shots)}
+        done = subprocess.run(
+            [node, DRIVER, json.dumps({**job, "pages": pages})],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    drive.shots = shots
+    return drive
+
+
+def site_of(model, folder):
+    """A model, exported, and its page: (ONNX file, page's folder)."""
+    path = export_onnx(model, folder / "model.onnx").path
+    try:
+        return path, write_site(path, sidecar(path), folder / "page").folder
+    except NotInstalled as error:
+        return missing(str(error))
+
+
+@pytest.fixture(scope="module")
+def digits_site(trained, tmp_path_factory):
+    return site_of(trained, tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def digits_url(digits_site):
+    with serve(digits_site[1]) as url:
+        yield url
+
+
+def png(pixels):
+    """A grey picture as a PNG file: signature, then chunks of length, kind, content, checksum."""
+    height, width = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    lines = b"".join(b"\0" + line.tobytes() for line in pixels)
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(lines), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks.items()
+    )
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    """A grey 8×8 picture, and its bytes."""
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    path = tmp_path_factory.mktemp("picture") / "picture.png"
+    path.write_bytes(png(pixels))
+    return path, pixels.ravel().astype(np.float32)
+
+
+def probs_in_python(path, x):
+    session = onnxruntime.InferenceSession(path)
+    return session.run(["probs"], {"input": np.asarray([x], np.float32)})[0][0]
+
+
+def assert_answers(path, state):
+    expected = probs_in_python(path, state["lastInput"])
+    np.testing.assert_allclose(state["lastProbs"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_file_is_verified_on_load(drive, digits_url):
+    (page,) = drive({"url": digits_url})
+    (state,) = page["states"]
+    assert state["badge"]["state"] == "good"
+    assert state["badge"]["text"].startswith("verified: ")
+    assert not state["distrusted"]
+    assert "onnxruntime-web 1." in state["facts"]
+    assert (page["problems"], page["foreign"]) == ([], [])
+
+
+def test_drawings_are_answered_as_onnxruntime_in_python_does(drive, digits_site, digits_url):
+    steps = [
+        {"draw": TOP},
+        {"draw": BOTTOM},
+        {"click": "#fit"},
+        {"click": "#clear"},
+        {"draw": BOTTOM},
+    ]
+    (page,) = drive({"url": digits_url, "steps": steps})
+    blank, top, both, unfitted, cleared, again = page["states"]
+    for state in (top, both, unfitted, again):
+        assert_answers(digits_site[0], state)
+        assert 0 <= min(state["lastInput"]) < 4 < 8 < max(state["lastInput"]) <= 16
+        name, share = state["prediction"].split(" ", 1)
+        assert name == state["winner"] == str(np.argmax(state["lastProbs"]))
+        assert share == f"{100 * max(state['lastProbs']):.1f} %"
+        assert len(state["bars"]) == 10
+    inputs = [state["lastInput"] for state in (top, both, unfitted, again)]
+    assert all(a != b for a, b in zip(inputs, inputs[1:], strict=False))
+    for state in (blank, cleared):
+        assert (state["lastInput"], state["lastProbs"], state["winner"]) == ([], [], None)
+    assert (page["problems"], page["foreign"]) == ([], [])
+
+
+def test_a_fitted_drawing_fills_the_frame_wherever_it_was_drawn(drive, digits_url):
+    stroke = np.array([[0.0, 0.0], [0.2, 0.0], [0.2, 0.4]])
+    steps = [
+        {"draw": (stroke + [0.1, 0.1]).tolist()},
+        {"click": "#clear"},
+        {"draw": (stroke + [0.6, 0.4]).tolist()},
+    ]
+    (page,) = drive({"url": digits_url, "steps": steps})
+    first, second = (np.reshape(page["states"][i]["lastInput"], (8, 8)) for i in (1, 3))
+    np.testing.assert_allclose(first, second, atol=1.0)
+    assert min(first[0].max(), first[7].max()) > 4
+
+
+def test_a_picture_is_scaled_to_the_range_of_the_inputs(drive, digits_site, digits_url, picture):
+    path, pixels = picture
+    steps = [{"choose": str(path)}, {"click": "#invert"}, {"click": "#clear"}, {"drop": str(path)}]
+    (page,) = drive({"url": digits_url, "steps": steps})
+    _, chosen, inverted, _, dropped = page["states"]
+    np.testing.assert_allclose(chosen["lastInput"], 16 * pixels / 255, rtol=1e-6)
+    for state in (inverted, dropped):
+        np.testing.assert_allclose(state["lastInput"], 16 * (255 - pixels) / 255, rtol=1e-6)
+    assert_answers(digits_site[0], chosen)
+    assert (page["problems"], page["foreign"]) == ([], [])
+
+
+def test_what_is_no_picture_is_refused_in_a_sentence(drive, digits_url):
+    (page,) = drive({"url": digits_url, "steps": [{"choose": str(DRIVER)}]})
+    assert "drive_page.mjs could not be read as a picture" in page["states"][-1]["error"]
+    assert page["states"][-1]["lastInput"] == []
+
+
+def test_everything_fits_on_a_phone(drive, digits_url):
+    steps = [{"draw": TOP}, {"shot": "phone"}]
+    for page in drive(
+        {"url": digits_url, "steps": steps, **PHONE},
+        {
+            "url": digits_url,
+            "steps": [{"draw": TOP}, {"shot": "phone_dark"}],
+            "dark": True,
+            **PHONE,
+        },
+    ):
+        for state in page["states"]:
+            assert (state["overflow"], state["below"]) == (0, 0)
+        assert page["states"][-1]["lastProbs"] != []
+        assert page["problems"] == []
+    assert (drive.shots / "phone.png").read_bytes() != (drive.shots / "phone_dark.png").read_bytes()
+
+
+def test_a_changed_file_fails_and_its_predictions_are_marked(drive, digits_site, digits_url):
+    initializers = onnx.load(digits_site[0]).graph.initializer
+    raw = max((tensor.raw_data for tensor in initializers), key=len)
+    content = bytearray(digits_site[0].read_bytes())
+    largest = int(np.abs(np.frombuffer(raw, "<f4")).argmax())
+    content[content.index(raw) + 4 * largest + 3] ^= 0x80  # the sign of the largest weight
+    answer = {"answer": "model.onnx", "with": base64.b64encode(content).decode()}
+    (page,) = drive({"url": digits_url, "steps": [answer, {"draw": TOP}]})
+    state = page["states"][-1]
+    assert state["badge"]["state"] == "bad"
+    assert "vectors differ" in state["badge"]["text"]
+    assert "not the one that was exported" in state["badge"]["text"]
+    assert state["distrusted"]
+    assert state["lastProbs"] != []
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.onnx", *RUNTIME])
+def test_a_missing_file_is_named(drive, digits_url, name):
+    (page,) = drive({"url": digits_url, "steps": [{"answer": name, "with": ""}]})
+    (state,) = page["states"]
+    assert state["badge"]["state"] == "bad"
+    named = "onnxruntime-web" if name.endswith("mjs") else name
+    assert f"Could not load {named}" in state["error"]
+    assert state["error"].endswith("write the page again with smx-export web.")
+
+
+@pytest.mark.parametrize("with_", ["not an ONNX file", "{"])
+def test_a_damaged_model_is_refused(drive, digits_url, with_):
+    answer = {"answer": "model.onnx", "with": base64.b64encode(with_.encode()).decode()}
+    (page,) = drive({"url": digits_url, "steps": [answer]})
+    assert page["states"][0]["badge"]["text"] == "FAILED: the model does not load"
+    assert "onnxruntime-web does not take model.onnx" in page["states"][0]["error"]
+
+
+def test_numbers_are_typed_and_a_threshold_decides(drive, tmp_path):
+    model = SoftmaxRegression(3, 2, class_names=["no", "yes"], threshold=0.2)
+    with torch.no_grad():
+        model.linear.weight.copy_(torch.tensor([[0.0, 0, 0], [1.0, -0.5, 0]]))
+        model.linear.bias.zero_()
+    path, folder = site_of(model, tmp_path)
+    steps = [
+        {"fill": [-1, 0, 2.5]},  # yes at 26.9 %: above 20 %, below a half
+        {"fill": [-2, 0, 2.5]},  # yes at 11.9 %
+        {"fill": [-2, "", 2.5]},
+        {"click": "#example"},
+    ]
+    with serve(folder) as url:
+        (page,) = drive({"url": url, "steps": steps})
+    _, yes, no, empty, example = page["states"]
+    for state in (yes, no, example):
+        assert_answers(path, state)
+    assert (yes["lastInput"], yes["winner"], no["winner"]) == ([-1, 0, 2.5], "yes", "no")
+    assert yes["prediction"].startswith("yes 26.9 %")
+    assert (empty["lastProbs"], empty["hint"]) == ([], "expected a number as x2")
+    assert page["problems"] == []
+
+
+def test_many_numbers_are_pasted_and_the_top_classes_shown(drive, tmp_path):
+    path, folder = site_of(SoftmaxRegression(100, 20), tmp_path)
+    numbers = np.linspace(-2, 2, 100, dtype=np.float32)
+    steps = [{"paste": ", ".join(map(str, numbers))}, {"paste": "1, 2, x"}]
+    with serve(folder) as url:
+        (page,) = drive({"url": url, "steps": steps, **PHONE})
+    _, pasted, short = page["states"]
+    np.testing.assert_array_equal(np.float32(pasted["lastInput"]), numbers)
+    assert_answers(path, pasted)
+    assert len(pasted["bars"]) == 10
+    assert short["hint"] == "expected 100 numbers, got 3"
+    assert pasted["overflow"] == 0
+
+
+def test_the_page_works_under_a_path(drive, digits_site):
+    inner = digits_site[1]
+    outer = inner.parent / "outer"
+    shutil.copytree(inner, outer)
+    shutil.copytree(inner, outer / "some" / "path")
+    with serve(outer) as url:
+        (page,) = drive({"url": f"{url}some/path/"})
+    assert page["states"][0]["badge"]["state"] == "good"
+
+
+def test_a_site_replaces_an_earlier_one_and_nothing_else(digits_site, tmp_path):
+    path, _ = digits_site
+    folder = tmp_path / "page"
+    first = write_site(path, sidecar(path), folder)
+    (folder / "model.json").write_text("{}")
+    assert write_site(path, sidecar(path), folder).sizes == first.sizes
+    assert {file.name for file in folder.iterdir()} == set(first.sizes)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(FileError, match=r"got also notes\.txt"):
+        write_site(path, sidecar(path), folder)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(FileError, match="expected an empty folder or an earlier page"):
+        write_site(path, sidecar(path), other)
+    with pytest.raises(FileError, match="expected the sidecar of"):
+        write_site(path, {**sidecar(path), "sha256": "0" * 64}, tmp_path / "third")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["other", "page"]
