@@ -29,8 +29,8 @@ from smx_export.targets import NAMES, NotInstalled, named, target
 
 if TYPE_CHECKING:
     from smx_export.convert import Export
+    from smx_export.labelled import Data
     from smx_export.matrix import Matrix
-    from smx_export.parity import Data
     from smx_export.report import ParityReport
     from smx_lightning import SoftmaxRegression
 
@@ -239,7 +239,7 @@ def _verify(args: argparse.Namespace) -> int:
             compared = comparison(model, args.file, _data(model, args.data))
             found = compared.report(args.file)
             report(found)
-            passed, more = found.passed, compared.batches()
+            passed, more = found.passed, compared.questions.batches(compared.own)
         if targets and passed:  # a file that is not the model is tried nowhere
             from smx_export.matrix import matrix
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from smx_export.compact import Width
 from smx_export.convert import Export, export_copy
+from smx_export.profile import PORTABLE, Profile
 from smx_export.shipped import inference_copy
 from smx_lightning.callbacks import softmax_regression, target_file
 from smx_lightning.checkpoint import read_checkpoint
@@ -27,13 +29,36 @@ class OnnxExport(Callback):
 
     Args:
         path: Where the file goes; ``model.onnx`` in the run's log folder by default.
+        profile: Where the file will run: ``portable``, ``robust``, ``compact``, ``image``, or
+            several with commas; see :class:`smx_export.Profile`. ``compact`` is judged on the
+            validation rows.
+        outputs: Some of ``log_probs``, ``probs``, ``scores`` and ``label``; the first two by
+            default.
+        weights: ``int8`` or ``float16``, of profile ``compact``.
+        max_accuracy_loss: What ``compact`` may cost, as a fraction of the validation rows.
+        max_nll_increase: Likewise, in nats a row.
 
     Attributes:
         export: The path and the report of the last export, or ``None``.
     """
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | None = None,
+        profile: str = PORTABLE,
+        outputs: list[str] | None = None,
+        weights: Width = "int8",
+        max_accuracy_loss: float = Profile.max_accuracy_loss,
+        max_nll_increase: float = Profile.max_nll_increase,
+    ) -> None:
         self.path = path
+        self.profile = Profile.of(
+            profile,
+            outputs=outputs,
+            weights=weights,
+            max_accuracy_loss=max_accuracy_loss,
+            max_nll_increase=max_nll_increase,
+        )
         self.export: Export | None = None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -51,7 +76,7 @@ class OnnxExport(Callback):
             checkpoint = read_checkpoint(best)
             model.load_state_dict(checkpoint.state_dict)
             training = checkpoint.training
-        self.export = export_copy(model, path, training, _validation_rows(trainer))
+        self.export = export_copy(model, path, training, _validation_rows(trainer), self.profile)
 
 
 def _validation_rows(trainer: Trainer) -> tuple[Tensor, Tensor] | None:

@@ -23,7 +23,8 @@ from smx_export.contract import (
 from smx_export.errors import ParityError
 from smx_export.files import sealed, weights_sha256
 from smx_export.graph import image_metadata, sign, softmax_regression_graph
-from smx_export.parity import Comparison, Data
+from smx_export.labelled import Data
+from smx_export.parity import Comparison
 from smx_export.profile import PORTABLE, Profile
 from smx_export.report import ParityReport
 from smx_export.shipped import Shipped, inference_copy, is_linear, layout_of, shipped_as
@@ -107,7 +108,7 @@ def export_copy(
     comparison = Comparison(shipped, data)  # before anything is written: data may not fit
     metadata = _metadata(model, profile, training)
     graph = _graph(shipped, metadata)
-    metadata[SELFTEST] = comparison.vectors().to_json(weights_sha256(graph))
+    metadata[SELFTEST] = comparison.questions.vectors().to_json(weights_sha256(graph))
     sign(graph, metadata)
     with written_whole(path) as draft:
         draft.write_bytes(sealed(graph))

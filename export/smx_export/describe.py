@@ -8,8 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from smx_export.contract import CLASS_NAMES, INPUT_SHAPE, PROVENANCE, THRESHOLD
-from smx_export.files import read_onnx, signature
+from smx_export.contract import (
+    CLASS_NAMES,
+    INPUT_RANGE,
+    INPUT_SHAPE,
+    PROFILE,
+    PROVENANCE,
+    SELFTEST,
+    THRESHOLD,
+)
+from smx_export.errors import FileError
+from smx_export.files import parse, read_bytes, seal_holds, signature
+from smx_export.vectors import Vectors
 
 SHOWN_NAMES = 12
 
@@ -29,7 +39,10 @@ class Description:
     parameters: int
     class_names: list[str] | None
     input_shape: list[int] | None
+    input_range: list[float] | None
     threshold: float | None
+    profile: dict[str, Any] | None
+    self_test: str
     provenance: dict[str, Any] | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,7 +64,10 @@ class Description:
             "parameters": f"{self.parameters:,}",
             "class names": shown,
             "input shape": self.input_shape,
+            "input range": self.input_range,
             "threshold": self.threshold,
+            "profile": self.profile and _words(self.profile),
+            "self-test": self.self_test,
         }
         for key, value in (self.provenance or {}).items():
             rows[key] = _words(value) if isinstance(value, dict) else value
@@ -64,7 +80,8 @@ def describe(path: str | Path) -> Description:
     Raises:
         FileError: Where it is no self-contained ONNX model.
     """
-    model = read_onnx(path)
+    data = read_bytes(path)
+    model = parse(data, path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
 
     def value(key: str) -> Any:
@@ -76,7 +93,7 @@ def describe(path: str | Path) -> Description:
     initial = {tensor.name for tensor in model.graph.initializer}
     return Description(
         path=str(path),
-        size_bytes=Path(path).stat().st_size,
+        size_bytes=len(data),
         ir_version=model.ir_version,
         opset=next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
         producer=f"{model.producer_name} {model.producer_version}".strip() or "unknown",
@@ -86,9 +103,24 @@ def describe(path: str | Path) -> Description:
         parameters=sum(math.prod(tensor.dims) for tensor in model.graph.initializer),
         class_names=value(CLASS_NAMES),
         input_shape=value(INPUT_SHAPE),
+        input_range=value(INPUT_RANGE),
         threshold=value(THRESHOLD),
+        profile=value(PROFILE),
+        self_test=_self_test(metadata.get(SELFTEST), seal_holds(data)),
         provenance=value(PROVENANCE),
     )
+
+
+def _self_test(text: str | None, seal: bool | None) -> str:
+    """What a file carries to be tested with."""
+    sealed = {True: "sealed", False: "CHANGED since it was sealed", None: "not sealed"}[seal]
+    if text is None:
+        return f"no vectors, {sealed}"
+    try:
+        vectors, weights = Vectors.from_json(text)
+    except FileError:
+        return f"damaged vectors, {sealed}"
+    return f"{len(vectors.inputs)} vectors, {sealed}, weights sha256 {weights[:16]}…"
 
 
 def _words(values: dict[str, Any]) -> str:

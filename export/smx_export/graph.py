@@ -200,10 +200,13 @@ def _robust_log_softmax(opset: int) -> list[NodeProto]:
     It never underflows, as max p ≥ 1/K. Tried before: the sum itself, which ncnn's converter takes
     over the batch; and a subtraction at the end, which OpenCV fuses back into log(softmax).
     """
-    axes, given = (["classes_axis"], {}) if opset >= AXES_ARE_INPUTS else ([], {"axes": [1]})
+    axes = ["classes_axis"] if opset >= AXES_ARE_INPUTS else []
 
     def largest(of: str, name: str) -> NodeProto:
-        return helper.make_node("ReduceMax", [of, *axes], [name], name, keepdims=1, **given)
+        node = helper.make_node("ReduceMax", [of, *axes], [name], name, keepdims=1)
+        if not axes:
+            node.attribute.append(helper.make_attribute("axes", [1]))
+        return node
 
     return [
         largest(SCORES, "max_score"),

@@ -20,7 +20,8 @@ Array = NDArray[np.float64]
 Outputs = Mapping[str, NDArray[Any]]
 
 UNIT_ROUNDOFF = 2.0**-24
-FLOAT32_TINY = float(np.finfo(np.float32).tiny)  # smaller probabilities may be flushed to zero
+# Smaller probabilities may be flushed to zero, or be exp(-87) where a runtime's exp ends there.
+NEAR_ZERO = 2 * float(np.finfo(np.float32).tiny)
 SUM = "sum"  # of a row's probabilities
 
 
@@ -114,7 +115,7 @@ def judge(expected: Expected, outputs: Outputs, *, threshold: float | None = Non
             elif name == PROBS:
                 # p = exp(log p): t nats off is a factor of exp(t), and p is never above 1.
                 allowed = np.exp(np.minimum(truth + tolerance, 0)) * -np.expm1(-tolerance)
-                ratios[name] = worst(values - np.exp(truth), allowed + FLOAT32_TINY)
+                ratios[name] = worst(values - np.exp(truth), allowed + NEAR_ZERO)
                 ratios[SUM] = worst(values.sum(1) - 1, gamma(2.0 * truth.shape[1] + 16))
         changed = {
             change.row: change

@@ -111,7 +111,7 @@ class OnnxClassifier:
         if PROBS in self._outputs:
             return np.asarray(self._run(PROBS, x))
         if LOG_PROBS in self._outputs:
-            return np.exp(self._run(LOG_PROBS, x))
+            return np.asarray(np.exp(self._run(LOG_PROBS, x)))
         if SCORES not in self._outputs:
             raise ValueError(
                 f"expected a file that tells probabilities, got outputs {', '.join(self._outputs)};"

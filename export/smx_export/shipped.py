@@ -10,11 +10,13 @@ with that copy as strictly as any other.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -49,6 +51,29 @@ class Shipped:
     unrounded: SoftmaxRegression
     profile: Profile
     weight: Rounded | None
+
+    @property
+    def width(self) -> int:
+        """How many numbers a row takes while it is computed, about."""
+        return max(math.prod(self.model.input_shape), self.model.num_classes)
+
+    def fed(self, x: NDArray[np.float32]) -> NDArray[Any]:
+        """The model's inputs (n, *input_shape) as the file takes them."""
+        if self.profile.image:
+            return x.astype(np.uint8)
+        return x.reshape(len(x), -1) if is_linear(self.model) else x
+
+    def given(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """The inverse of :meth:`fed`."""
+        return x.astype(np.float32).reshape(len(x), *self.model.input_shape)
+
+    def seen(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Inputs in the units of training, as this model takes them: images as nearest pixels."""
+        if not self.profile.image:
+            return x
+        low, high = self.model.input_range or DEFAULT_RANGE
+        pixels = ((x - low) * (BYTE / (high - low))).clip(0, BYTE)
+        return np.asarray(np.rint(pixels), np.float32)
 
 
 def shipped_as(model: SoftmaxRegression, profile: Profile) -> Shipped:

@@ -1,0 +1,138 @@
+"""Your own rows: as the file takes them, and what rounding the weights costs on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from smx_export.probes import Probe
+from smx_export.report import Flip, Rounding
+from smx_export.shipped import Shipped
+from smx_lightning import InputError, SoftmaxRegression
+
+Data = ArrayLike | tuple[ArrayLike, ArrayLike]
+YOUR_DATA = "your data"
+
+
+@dataclass(frozen=True)
+class OwnRows:
+    """Checked rows.
+
+    Attributes:
+        x: (n, *input_shape) float32, as the shipped model takes them.
+        y: (n,) class indices, or ``None``.
+    """
+
+    x: NDArray[np.float32]
+    y: NDArray[np.int64] | None
+
+    @classmethod
+    def of(cls, shipped: Shipped, data: Data | None) -> OwnRows | None:
+        """Rows out of what a user gave.
+
+        Raises:
+            InputError: Where it does not fit the model, or has no labels where they are needed.
+        """
+        model, profile = shipped.model, shipped.profile
+        given_x, given_y = data if isinstance(data, tuple) else (data, None)
+        if profile.weights is not None and given_y is None:
+            raise InputError(
+                f"expected labelled data to judge what {profile.weights} weights cost, got none; "
+                "give it with --data FILE.npz (in Python: data=(x, y)), or choose another profile"
+            )
+        if given_x is None:
+            return None
+        x = np.asarray(given_x, dtype=np.float32)
+        wanted = math.prod(model.input_shape)
+        if x.ndim < 2 or len(x) == 0 or x[0].size != wanted:
+            raise InputError(
+                f"expected data of shape (rows, {wanted}), got {x.shape}; it must be what the "
+                "model was trained on"
+            )
+        x = shipped.seen(x.reshape(len(x), *model.input_shape))
+        if given_y is None:
+            return cls(x, None)
+        y = np.asarray(given_y)
+        if y.dtype.kind not in "iu":
+            raise InputError(
+                f"expected labels as class indices, got {y.dtype}; look names up in "
+                "model.class_names"
+            )
+        if y.shape != (len(x),) or y.min() < 0 or y.max() >= model.num_classes:
+            raise InputError(
+                f"expected one label in 0..{model.num_classes - 1} for each of {len(x)} rows, got "
+                f"{y.tolist() if y.size < 5 else f'{y.shape}, {y.min()} to {y.max()}'}"
+            )
+        return cls(x, y.astype(np.int64))
+
+    def blocks(self, width: int) -> Iterator[tuple[Probe, NDArray[np.int64] | None]]:
+        """The rows in batches that fit in memory, with their labels."""
+        for block in Probe(YOUR_DATA, self.x).blocks(width):
+            rows = slice(block.first, block.first + len(block.x))
+            yield block, None if self.y is None else self.y[rows]
+
+
+@dataclass
+class Score:
+    """Accuracy and mean negative log-likelihood of rows that arrive in parts."""
+
+    rows: int = 0
+    correct: int = 0
+    nats: float = 0.0
+
+    def add(
+        self,
+        log_probs: NDArray[np.floating] | None,
+        chosen: NDArray[np.int64],
+        labels: NDArray[np.int64],
+    ) -> None:
+        """Count a part: log-probabilities (n, classes) if there are any, choices, labels (n,)."""
+        self.rows += len(labels)
+        self.correct += int((chosen == labels).sum())
+        if log_probs is None:  # a label alone
+            self.nats = math.nan
+        else:
+            self.nats -= float(log_probs[np.arange(len(labels)), labels].sum(dtype=np.float64))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of rows that were chosen right."""
+        return self.correct / self.rows
+
+    @property
+    def nll(self) -> float:
+        """Nats a row."""
+        return self.nats / self.rows
+
+
+def decided(model: SoftmaxRegression, log_probs: NDArray[np.floating]) -> NDArray[np.int64]:
+    """The class of each row, at the threshold γ where there is one."""
+    chosen: NDArray[np.int64] = model.decide(torch.from_numpy(log_probs)).numpy()
+    return chosen
+
+
+def cost_of_rounding(shipped: Shipped, own: OwnRows) -> Rounding:
+    """What rounding the weights costs on labelled rows."""
+    before, after, flips = Score(), Score(), []
+    names = shipped.model.class_names
+    for block, labels in own.blocks(shipped.width):
+        assert labels is not None
+        x = torch.from_numpy(block.x)
+        with torch.no_grad():
+            exact = shipped.unrounded(x).double().numpy()
+            coarse = shipped.model(x).double().numpy()
+        chosen, moved = decided(shipped.model, exact), decided(shipped.model, coarse)
+        before.add(exact, chosen, labels)
+        after.add(coarse, moved, labels)
+        for row in np.flatnonzero(chosen != moved):
+            k, j = chosen[row], moved[row]
+            margin = float(exact[row, k] - exact[row, j])
+            flips.append(Flip(YOUR_DATA, block.first + int(row), names[k], names[j], margin, 0))
+    return Rounding(
+        before.rows, before.accuracy, after.accuracy, before.nll, after.nll, tuple(flips)
+    )
