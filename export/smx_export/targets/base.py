@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import statistics
 import time
 from abc import ABC, abstractmethod
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,7 +53,7 @@ class Target(ABC):
 
     @abstractmethod
     def version(self) -> str:
-        """The runtime's version.
+        """The runtime's version; what converts files for it is named too.
 
         Raises:
             NotInstalled: Where it is missing.
@@ -60,3 +62,21 @@ class Target(ABC):
     @abstractmethod
     def load(self, path: Path) -> Session:
         """Load a file; raises whatever the runtime raises where it cannot."""
+
+    def imported(self, module: str) -> Any:
+        """A module that the runtime consists of; raises :class:`NotInstalled`."""
+        try:
+            return importlib.import_module(module)
+        except ImportError as error:
+            raise self.missing(module) from error
+
+    def packages(self, first: str, *others: str) -> str:
+        """Versions of installed packages; raises :class:`NotInstalled`."""
+        try:
+            return ", ".join([version(first), *(f"{name} {version(name)}" for name in others)])
+        except PackageNotFoundError as error:
+            raise self.missing(str(error.name)) from error
+
+    def missing(self, what: str) -> NotInstalled:
+        """The exception that says what is missing, and how to get it."""
+        return NotInstalled(f"expected {what} for {self.name}, found none; {self.install}")

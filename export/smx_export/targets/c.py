@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.targets.base import NotInstalled, Outputs, Session, Target
+from smx_export.files import read_onnx
+from smx_export.targets.base import Outputs, Session, Target
 
 COMPILE = ("cc", "-std=c99", "-O2", "-w", "-shared", "-fPIC")  # c99: a · b + c is not fused
 
@@ -27,24 +27,19 @@ class CompiledC(Target):
     """A function that needs no runtime."""
 
     name = "c"
-    install = "pip install emx-onnx-cgen, and a C compiler: apt-get install gcc"
+    install = "pip install smx-lightning[c], and a C compiler: apt-get install gcc"
 
     def version(self) -> str:
         """The generator's and the compiler's."""
-        try:
-            generator = version("emx-onnx-cgen")
-        except PackageNotFoundError as error:
-            raise NotInstalled(f"expected emx-onnx-cgen, found none; {self.install}") from error
+        generator = self.packages("emx-onnx-cgen")
         if shutil.which(COMPILE[0]) is None:
-            raise NotInstalled(f"expected a C compiler named cc, found none; {self.install}")
+            raise self.missing("a C compiler named cc")
         compiler = subprocess.run([COMPILE[0], "--version"], capture_output=True, text=True)
         return f"emx-onnx-cgen {generator}, {compiler.stdout.splitlines()[0]}"
 
     def load(self, path: Path) -> Session:
         """See :class:`Target`."""
         from emx_onnx_cgen.compiler import Compiler, CompilerOptions
-
-        from smx_export.files import read_onnx
 
         model = read_onnx(path)
         del model.metadata_props[:], model.graph.value_info[:]

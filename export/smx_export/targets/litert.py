@@ -11,14 +11,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.targets.base import NotInstalled, Outputs, Session, Target
+from smx_export.files import read_onnx
+from smx_export.targets.base import Outputs, Session, Target
 
 # Keep the names, and do not call the simplifier, another program, which may not be on the path.
 CONVERT = (sys.executable, "-m", "onnx2tf", "-coion", "-nuo", "-n", "-i", "model.onnx", "-o", ".")
@@ -28,16 +28,11 @@ class LiteRt(Target):
     """What runs on Android."""
 
     name = "litert"
-    install = "pip install onnx2tf ai-edge-litert, in a virtual environment of their own"
+    install = "pip install smx-lightning[litert], in a virtual environment of its own"
 
     def version(self) -> str:
         """The runtime's and the converter's."""
-        try:
-            return f"{version('ai-edge-litert')}, onnx2tf {version('onnx2tf')}"
-        except PackageNotFoundError as error:
-            raise NotInstalled(
-                f"expected ai-edge-litert and onnx2tf ({error}); {self.install}"
-            ) from error
+        return self.packages("ai-edge-litert", "onnx2tf")
 
     def load(self, path: Path) -> Session:
         """See :class:`Target`."""
@@ -47,8 +42,6 @@ class LiteRt(Target):
 class _Session(Session):
     def __init__(self, path: Path) -> None:
         from ai_edge_litert.interpreter import Interpreter
-
-        from smx_export.files import read_onnx
 
         self._input = read_onnx(path).graph.input[0].name
         with TemporaryDirectory() as folder:

@@ -12,28 +12,25 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.targets.base import NotInstalled, Outputs, Session, Target
+from smx_export.files import read_onnx
+from smx_export.targets.base import Outputs, Session, Target
 
 
 class Mnn(Target):
     """What runs in Alibaba's apps."""
 
     name = "mnn"
-    install = "pip install MNN"
+    install = "pip install smx-lightning[mnn]"
 
     def version(self) -> str:
         """See :class:`Target`."""
-        try:
-            return version("MNN")
-        except PackageNotFoundError as error:
-            raise NotInstalled(f"expected MNN, found none; {self.install}") from error
+        return self.packages("MNN")
 
     def load(self, path: Path) -> Session:
         """See :class:`Target`."""
@@ -42,8 +39,6 @@ class Mnn(Target):
 
 class _Session(Session):
     def __init__(self, path: Path) -> None:
-        from smx_export.files import read_onnx
-
         graph = read_onnx(path).graph
         names = [[tensor.name for tensor in tensors] for tensors in (graph.input, graph.output)]
         self._folder = TemporaryDirectory()

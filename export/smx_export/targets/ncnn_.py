@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.targets.base import NotInstalled, Outputs, Session, Target
+from smx_export.files import read_onnx
+from smx_export.targets.base import Outputs, Session, Target
 
 PRECISIONS = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage")
 TYPES = {"float32": "f32", "uint8": "u8"}
@@ -29,14 +29,11 @@ class Ncnn(Target):
     """What runs in Tencent's apps, in float32 on the CPU."""
 
     name = "ncnn"
-    install = "pip install ncnn, and pip install --no-deps pnnx"
+    install = "pip install smx-lightning[ncnn]"
 
     def version(self) -> str:
         """The runtime's and the converter's."""
-        try:
-            return f"{version('ncnn')}, pnnx {version('pnnx')}"
-        except PackageNotFoundError as error:
-            raise NotInstalled(f"expected ncnn and pnnx ({error}); {self.install}") from error
+        return self.packages("ncnn", "pnnx")
 
     def load(self, path: Path) -> Session:
         """See :class:`Target`."""
@@ -47,8 +44,6 @@ class _Session(Session):
     def __init__(self, path: Path) -> None:
         import ncnn
         from onnx import helper
-
-        from smx_export.files import read_onnx
 
         graph = read_onnx(path).graph
         tensor = graph.input[0].type.tensor_type

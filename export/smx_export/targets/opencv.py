@@ -13,22 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.targets.base import NotInstalled, Outputs, Session, Target
+from smx_export.targets.base import Outputs, Session, Target
 
 
 class OpenCv(Target):
     """The neural networks of the computer vision library."""
 
     name = "opencv"
-    install = "pip install opencv-python-headless"
+    install = "pip install smx-lightning[opencv]"
 
     def version(self) -> str:
         """See :class:`Target`."""
-        try:
-            import cv2
-        except ImportError as error:
-            raise NotInstalled(f"expected cv2, found none ({error}); {self.install}") from error
-        return str(cv2.__version__)
+        return str(self.imported("cv2").__version__)
 
     def load(self, path: Path) -> Session:
         """See :class:`Target`."""

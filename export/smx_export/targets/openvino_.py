@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.targets.base import NotInstalled, Outputs, Session, Target
+from smx_export.targets.base import Outputs, Session, Target
 
 CONFIG = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 
@@ -22,17 +22,11 @@ class OpenVino(Target):
     """Intel's runtime, in float32."""
 
     name = "openvino"
-    install = "pip install openvino"
+    install = "pip install smx-lightning[openvino]"
 
     def version(self) -> str:
         """See :class:`Target`."""
-        try:
-            import openvino
-        except ImportError as error:
-            raise NotInstalled(
-                f"expected openvino, found none ({error}); {self.install}"
-            ) from error
-        return str(openvino.__version__)
+        return str(self.imported("openvino").__version__)
 
     def load(self, path: Path) -> Session:
         """See :class:`Target`."""

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 
-from smx_export.targets.base import NotInstalled, Outputs, Session, Target
+from smx_export.targets.base import Outputs, Session, Target
 
 
 class OnnxReference(Target):
@@ -23,16 +25,10 @@ class OnnxReference(Target):
 
     def version(self) -> str:
         """See :class:`Target`."""
-        try:
-            import onnx
-        except ImportError as error:
-            raise NotInstalled(f"expected onnx, found none ({error}); {self.install}") from error
-        return onnx.__version__
+        return str(onnx.__version__)
 
     def load(self, path: Path) -> Session:
         """See :class:`Target`."""
-        from onnx.reference import ReferenceEvaluator
-
         return _Session(ReferenceEvaluator(str(path)))
 
 

@@ -12,28 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.targets.base import NotInstalled, Outputs, Session, Target
+from smx_export.files import read_onnx
+from smx_export.targets.base import Outputs, Session, Target
 
 
 class Tract(Target):
     """What runs where Rust runs."""
 
     name = "tract"
-    install = "pip install tract"
+    install = "pip install smx-lightning[tract]"
 
     def version(self) -> str:
         """See :class:`Target`."""
-        try:
-            import tract
-        except ImportError as error:
-            raise NotInstalled(f"expected tract, found none ({error}); {self.install}") from error
-        return str(tract.version())
+        return str(self.imported("tract").version())
 
     def load(self, path: Path) -> Session:
         """See :class:`Target`."""
         import tract
-
-        from smx_export.files import read_onnx
 
         outputs = [output.name for output in read_onnx(path).graph.output]
         return _Session(tract.onnx().load(str(path)).into_model().into_runnable(), outputs)
