@@ -37,7 +37,7 @@ def profile(name, outputs=None, **budget):
     return Profile.of(names, outputs=outputs, weights=weights, **budget)
 
 
-def model_of(classes=CLASSES, **kwargs):
+def model_of(num_features=12, classes=CLASSES, **kwargs):
     """Standardised, of inputs from 0 to 1, with weights that decide."""
     torch.manual_seed(1)
     arguments = {
@@ -46,7 +46,7 @@ def model_of(classes=CLASSES, **kwargs):
         "preprocessing": "standardize",
         "class_names": NAMES[:classes],
     }
-    model = SoftmaxRegression(int(np.prod(SHAPE)), classes, **{**arguments, **kwargs})
+    model = SoftmaxRegression(num_features, classes, **{**arguments, **kwargs})
     with torch.no_grad():
         model.linear.weight.normal_()
         model.linear.bias.normal_()
@@ -75,7 +75,9 @@ def labelled(model, rows=60):
 
 def logits(model, x, name="portable"):
     """Scores (n, classes) in float64, the weights rounded as a profile says."""
-    mean, scale = (t.double().numpy() for t in (model.preprocessing.mean, model.preprocessing.scale))
+    mean, scale = (
+        t.double().numpy() for t in (model.preprocessing.mean, model.preprocessing.scale)
+    )
     weight = model.linear.weight.detach().double().numpy() / scale
     bias = model.linear.bias.detach().double().numpy() - weight @ mean
     if "float16" in name:

@@ -210,9 +210,7 @@ def undecided(model):
 def test_a_budget_that_is_exceeded_refuses_the_file(budget, failed, tmp_path):
     model = profiled.model_of()
     with pytest.raises(ParityError, match=failed) as caught:
-        export_onnx(
-            model, tmp_path / "m.onnx", profile=compact(**budget), data=undecided(model)
-        )
+        export_onnx(model, tmp_path / "m.onnx", profile=compact(**budget), data=undecided(model))
     assert [check.name for check in caught.value.report.failed] == [failed]
     assert not list(tmp_path.iterdir())
 

@@ -132,7 +132,7 @@ def test_a_label_that_is_no_class_is_beyond_any_rounding(label):
 @pytest.mark.parametrize(("margin", "right"), [(0.0, True), (1.9e-5, True), (2.1e-5, False)])
 @pytest.mark.parametrize("name", ["label", "log_probs"])
 def test_a_flip_counts_where_both_tolerances_together_do_not_explain_it(name, margin, right):
-    truth = [*np.log([[0.4, 0.4, 0.2]]), [margin / 2, -margin / 2, 0]]
+    truth = np.log([[0.4, 0.4, 0.2]]) + np.array([[margin / 2, -margin / 2, 0]])
     tolerance = np.full((1, 3), 1e-5)
     flipped = {"label": np.array([1]), "log_probs": truth[:, [1, 0, 2]]}[name]
     found = judge(Expected(truth, tolerance, tolerance), {name: flipped})

@@ -4,7 +4,7 @@ import tempfile
 import uuid
 
 import pytest
-from tools import bearing
+from tools import left
 
 from smx_export import Profile, export_onnx
 from smx_export.contract import ALL_OUTPUTS
@@ -114,7 +114,7 @@ def fake_opencv(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(scratch))
     monkeypatch.setattr(tempfile, "tempdir", None)
     yield lambda code: (home / "cv2.py").write_text(CV2 + code)
-    assert bearing(mark) == []
+    assert left(mark) == []
     assert list(scratch.iterdir()) == []
 
 

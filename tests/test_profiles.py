@@ -150,7 +150,7 @@ def test_scores_are_the_logits(name, model, exported):
 @pytest.mark.parametrize("gamma", [0.2, 0.93])
 @pytest.mark.parametrize("outputs", SUBSETS, ids=",".join)
 def test_every_output_obeys_the_threshold(outputs, gamma, tmp_path):
-    model = profiled.model_of(2, threshold=gamma, input_shape=(12,))
+    model = profiled.model_of(classes=2, threshold=gamma, input_shape=(12,))
     profile = profiled.profile("robust" if gamma > 0.5 else "portable", outputs)
     export = export_onnx(model, tmp_path / "model.onnx", profile=profile)
     assert selftest(export.path).passed

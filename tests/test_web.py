@@ -4,8 +4,10 @@ import base64
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -14,9 +16,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from tools import missing
 
 from smx_export import FileError, export_onnx
+from smx_export.__main__ import main as smx_export
 from smx_export.npm import node_module
+from smx_export.profile import Profile
 from smx_export.sidecar import sidecar
 from smx_export.targets.base import NotInstalled
 from smx_export.web.site import RUNTIME, serve, write_site
@@ -27,14 +32,12 @@ PHONE = {"width": 390, "height": 844, "touch": True}
 TOP, BOTTOM = [[0.3, 0.2], [0.65, 0.15], [0.66, 0.4], [0.45, 0.48]], [[0.45, 0.48], [0.7, 0.6]]
 
 
-def missing(what):
-    """Skip where a tool is missing; in CI nothing may be."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs {what}")
-
-
 @pytest.fixture(scope="module")
-def drive(tmp_path_factory):
-    """Opens pages in a browser, see drive_page.mjs; gives what each showed after every step."""
+def drive():
+    """Opens pages in a browser, see drive_page.mjs; gives what each showed after every step.
+
+    Screenshots are kept in build/screenshots.
+    """
     node, chromium = shutil.which("node"), shutil.which("chromium")
     if node is None or chromium is None:
         missing("node and chromium on the PATH")
@@ -42,7 +45,8 @@ def drive(tmp_path_factory):
         playwright = node_module("playwright-core")
     except NotInstalled as error:
         missing(str(error))
-    shots = tmp_path_factory.mktemp("shots")
+    shots = Path(__file__).parents[1] / "build" / "screenshots"
+    shots.mkdir(parents=True, exist_ok=True)
 
     def drive(*pages):
         job = {"playwright": str(playwright), "chromium": chromium, "shots": str(shots)}
@@ -131,8 +135,8 @@ def test_drawings_are_answered_as_onnxruntime_in_python_does(drive, digits_site,
         {"click": "#clear"},
         {"draw": BOTTOM},
     ]
-    (page,) = drive({"url": digits_url, "steps": steps})
-    blank, top, both, unfitted, cleared, again = page["states"]
+    (page,) = drive({"url": digits_url, "steps": [*steps, {"shot": "desktop"}]})
+    blank, top, both, unfitted, cleared, again, _ = page["states"]
     for state in (top, both, unfitted, again):
         assert_answers(digits_site[0], state)
         assert 0 <= min(state["lastInput"]) < 4 < 8 < max(state["lastInput"]) <= 16
@@ -290,3 +294,40 @@ def test_a_site_replaces_an_earlier_one_and_nothing_else(digits_site, tmp_path):
     with pytest.raises(FileError, match="expected the sidecar of"):
         write_site(path, {**sidecar(path), "sha256": "0" * 64}, tmp_path / "third")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["other", "page"]
+
+
+def test_a_page_needs_log_probabilities(trained, tmp_path):
+    with pytest.raises(FileError, match="expected a file that answers log_probs"):
+        site_of(trained, tmp_path, profile=Profile.of(outputs=["probs", "label"]))
+
+
+def test_one_command_leads_from_a_checkpoint_to_the_browser(drive, checkpoint, tmp_path):
+    told, folder = tmp_path / "told", tmp_path / "site"
+    os.mkfifo(told)  # reading it waits until the browser was started
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {told}\n')
+    browser.chmod(0o755)
+    arguments = ["web", checkpoint, folder, "--input-range", "0", "16", "--open"]
+    command = [sys.executable, "-m", "smx_export", *map(str, arguments)]
+    paths = os.pathsep.join(sys.path)
+    environment = {**os.environ, "BROWSER": f"{browser} %s", "PYTHONPATH": paths}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            url = told.read_text().strip()
+            (page,) = drive({"url": url, "steps": [{"draw": TOP}]})
+            running.send_signal(signal.SIGINT)
+            said, _ = running.communicate(timeout=30)
+        finally:
+            running.kill()
+    assert running.returncode == 0
+    assert page["states"][0]["badge"]["state"] == "good"
+    assert page["states"][1]["winner"] is not None
+    assert "parity holds" in said
+    assert f"serving {url}" in said
+
+
+def test_a_file_is_taken_as_it_is(digits_site, tmp_path, capsys):
+    folder = tmp_path / "site"
+    assert smx_export(["web", str(digits_site[0]), str(folder)]) == 0
+    assert (folder / "model.onnx").read_bytes() == digits_site[0].read_bytes()
+    assert f"wrote {folder}" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import select
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,19 @@ def needed(module):
         return missing(f"{module} ({error})")
 
 
-def bearing(mark):
-    """Processes with ``mark`` in their environment or command line, this one apart; no zombies."""
+def left(mark, patience=2.0):
+    """Processes with ``mark`` in environment or command line that do not end by themselves."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
+        pid = int(process.name)
         try:
             told = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
+            if pid == os.getpid() or mark.encode() not in told:  # a zombie tells nothing
+                continue
+            ending = os.pidfd_open(pid)
         except OSError:  # it has ended, or is someone else's
             continue
-        if mark.encode() in told and int(process.name) != os.getpid():
-            found.append(int(process.name))
+        if not select.select([ending], [], [], patience)[0]:
+            found.append(pid)
+        os.close(ending)
     return found

@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from smx_export.contract import LOG_PROBS
 from smx_export.errors import FileError
 from smx_export.npm import node_module
 
@@ -135,6 +136,11 @@ def _contents(model: Path, sidecar: dict[str, Any]) -> dict[str, Path | bytes]:
         raise FileError(
             f"expected the sidecar of {model}, got one with another SHA-256; make it again from "
             "this file"
+        )
+    if LOG_PROBS not in sidecar["outputs"]:
+        raise FileError(
+            f"expected a file that answers {LOG_PROBS}, which the page's self-test needs, got "
+            f"outputs {', '.join(sidecar['outputs'])}; export it with more --outputs"
         )
     dist = node_module("onnxruntime-web") / "dist"
     for name in RUNTIME:

@@ -1,0 +1,58 @@
+"""model.onnx and the model.json beside it → model.c and model.h: python generate.py model.onnx.
+
+model.c is the work of emx-onnx-cgen, without heap or files; model.h holds names and self-test.
+"""
+
+import json
+import string
+import sys
+from base64 import b64decode
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from emx_onnx_cgen.compiler import Compiler, CompilerOptions
+
+
+def literal(value: Any) -> str:
+    """Numbers, texts and lists of them in C; float32 to the last bit."""
+    if isinstance(value, str):
+        plain = string.ascii_letters + string.digits + " "
+        escaped = (chr(b) if chr(b) in plain else f"\\{b:03o}" for b in value.encode())
+        return f'"{"".join(escaped)}"'
+    if isinstance(value, float):
+        return f"{value:.9e}f"
+    return "{" + ", ".join(map(literal, value)) + "}"
+
+
+try:
+    path = Path(sys.argv[1])
+    proto, about = onnx.load(path), json.loads(path.with_suffix(".json").read_text("utf-8"))
+except (IndexError, OSError, ValueError) as error:
+    sys.exit(f"expected model.onnx and model.json of smx-export convert --sidecar, got: {error}")
+if about["outputs"] != ["log_probs", "probs"] or about["input"]["dtype"] != "float32":
+    sys.exit(f"expected float32 inputs, log_probs and probs in {path}, got another profile's file")
+del proto.metadata_props[:]  # they would go into a comment, which */ in a class name would end
+for tensor in [*proto.graph.input, *proto.graph.output]:
+    tensor.type.tensor_type.shape.dim[0].dim_value = 1  # of a named batch it would reduce one row
+options = CompilerOptions(large_temp_threshold_bytes=0, large_weight_threshold=0)
+Path("model.c").write_text(Compiler(options).compile(proto), encoding="utf-8")
+
+test, names = about["selftest"], about["class_names"]
+vectors, classes = len(test["tolerance"]), len(names)
+inputs = np.frombuffer(b64decode(test["inputs"]), "<f4").reshape(vectors, -1)
+log_probs = np.frombuffer(b64decode(test["log_probs"]), "<f4").reshape(vectors, -1)
+dims = "".join(f"[{side}]" for side in about["input"]["shape"])
+Path("model.h").write_text(
+    f"""/* Of {path.name}, by generate.py. */
+enum {{ FEATURES = {inputs.shape[1]}, CLASSES = {classes}, VECTORS = {vectors} }};
+static const float threshold = {literal(float(about["threshold"] or 0))}; /* of class 1; 0: none */
+static const char *const class_names[CLASSES] = {literal(names)};
+static const float test_inputs[VECTORS][FEATURES] = {literal(inputs.tolist())};
+static const float test_log_probs[VECTORS][CLASSES] = {literal(log_probs.tolist())};
+static const float test_tolerance[VECTORS] = {literal(test["tolerance"])};
+void model(const float input[1]{dims}, float log_probs[1][CLASSES], float probs[1][CLASSES]);
+""",
+    encoding="utf-8",
+)

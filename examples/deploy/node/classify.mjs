@@ -1,0 +1,58 @@
+// Classify rows in Node: node classify.mjs model.onnx rows.json, or [[1, 2, …], …] on stdin.
+// Beside model.onnx lies model.json, which smx-export convert --sidecar writes.
+
+import { readFileSync } from "node:fs";
+
+// Where this is not set, onnxruntime-node reports its use to its maker. It looks once, on loading;
+// hence no static import, which would run before any line of this file.
+process.env.ORT_DISABLE_TELEMETRY = "1";
+
+function decode(base64) {
+  return new Float32Array(Uint8Array.from(Buffer.from(base64, "base64")).buffer);
+}
+
+/** A function from features, row after row, to log-probabilities. */
+async function load(path, { input }) {
+  const { default: ort } = await import("onnxruntime-node");
+  const session = await ort.InferenceSession.create(path);
+  return async (values, rows) => {
+    const x = new ort.Tensor("float32", values, [rows, ...input.shape]);
+    return (await session.run({ [input.name]: x }, ["log_probs"])).log_probs.data;
+  };
+}
+
+/** Whether this machine answers what the model answered when it was exported. */
+async function passes(run, { selftest, class_names }) {
+  const { inputs, log_probs, tolerance } = selftest;
+  const expected = decode(log_probs);
+  const got = await run(decode(inputs), tolerance.length);
+  const limit = (i) => tolerance[Math.floor(i / class_names.length)];
+  const near = (value, i) => Math.abs(got[i] - value) <= limit(i); // NaN is not
+  return expected.length > 0 && expected.length === got.length && expected.every(near);
+}
+
+async function main(path = "model.onnx", rowsPath = 0) {
+  const model = JSON.parse(readFileSync(path.replace(/\.onnx$/, ".json")));
+  const run = await load(path, model);
+  if (!(await passes(run, model))) {
+    throw new Error(`expected ${path} as it was exported, got one that fails its self-test`);
+  }
+  const rows = JSON.parse(readFileSync(rowsPath)).map((row) => [row].flat(Infinity));
+  const width = model.input.shape.reduce((product, side) => product * side, 1);
+  const bad = rows.find((row) => row.length !== width || !row.every(Number.isFinite));
+  if (bad) {
+    throw new Error(`expected rows of ${width} numbers, got ${JSON.stringify(bad).slice(0, 50)}`);
+  }
+  const probs = (await run(Float32Array.from(rows.flat()), rows.length)).map(Math.exp);
+  const { class_names: names, threshold } = model;
+  for (let row = 0; row < rows.length; row++) {
+    const p = probs.subarray(row * names.length, (row + 1) * names.length);
+    const label = threshold === null ? p.indexOf(Math.max(...p)) : Number(p[1] >= threshold);
+    console.log(`${names[label]}\t${p[label].toFixed(6)}`);
+  }
+}
+
+main(...process.argv.slice(2)).catch((error) => {
+  console.error(`classify: ${error.message.split("\n")[0]}`);
+  process.exitCode = 1;
+});

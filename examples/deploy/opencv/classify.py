@@ -1,0 +1,59 @@
+"""Classify pictures with OpenCV: python classify.py model.onnx picture.png ….
+
+Beside model.onnx lies model.json. Export with --profile robust --sidecar: OpenCV's LogSoftmax is
+log(softmax), so -inf where a class is out of the question, which no self-test lets pass.
+"""
+
+import json
+import sys
+from base64 import b64decode
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+
+def log_probs(net: Any, x: Any) -> Any:
+    """Of features (rows, d), float32."""
+    net.setInput(x)
+    return net.forward("log_probs")
+
+
+def passes(net: Any, test: dict[str, Any]) -> bool:
+    """Whether OpenCV answers, here, what the model answered when it was exported."""
+    inputs = np.frombuffer(b64decode(test["inputs"]), "<f4").reshape(test["shape"])
+    expected = np.frombuffer(b64decode(test["log_probs"]), "<f4").reshape(len(inputs), -1)
+    error = np.abs(log_probs(net, inputs) - expected).max(1)
+    return bool((error <= test["tolerance"]).all())  # NaN is not
+
+
+def features(frame: Any, about: dict[str, Any]) -> Any:
+    """One row of a frame (height, width, 3), as cameras and files give it."""
+    height, width = about["input_shape"]  # grey
+    grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+    pixels = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA).reshape(1, -1)
+    low, high = about["input_range"] or (0, 255)  # what black and white were in training
+    return (low + (high - low) / 255 * pixels).astype(np.float32)
+
+
+def main(path: str, *pictures: str) -> None:
+    """Print the class and the probability of each picture."""
+    about = json.loads(Path(path).with_suffix(".json").read_text("utf-8"))
+    net = cv2.dnn.readNetFromONNX(path)
+    if not passes(net, about["selftest"]):
+        raise ValueError(f"expected {path} with --profile robust, got one that fails its self-test")
+    for picture in pictures:
+        frame = cv2.imread(picture)
+        if frame is None:
+            raise ValueError(f"expected a picture at {picture}, found none")
+        (p,) = np.exp(log_probs(net, features(frame, about)))
+        label = p.argmax() if about["threshold"] is None else int(p[1] >= about["threshold"])
+        print(f"{about['class_names'][label]}\t{p[label]:.6f}")
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except (LookupError, OSError, TypeError, ValueError, cv2.error) as error:
+        sys.exit(f"classify: {error}")
