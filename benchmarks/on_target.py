@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import time
@@ -20,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx_export.contract import LABEL, PROBS
-from smx_export.report import first_line
 from smx_export.targets import NotInstalled, Session, target
 
 TOLERANCE = 1e-3  # of the row's largest probability
 LOADS = 3  # of each file, besides the first in the process
 LOADING = 30.0  # seconds after which one load of each will do
-WORDS = 120  # characters of an error
+HEAD, TAIL = 130, 110  # characters of an error: runtimes say why at either end
 
 
 def work(folder: Path) -> None:
@@ -36,7 +34,7 @@ def work(folder: Path) -> None:
     with np.load(folder / "inputs.npz") as archive:
         right = dict(archive)
     files: dict[str, dict[str, Any]] = {file: {} for file in paths}
-    answer: Answer = {"files": files, "at": None}
+    answer: dict[str, Any] = {"files": files, "at": None}
 
     def at(file: str | None) -> None:
         answer["at"] = file
@@ -97,7 +95,7 @@ def load(
             try:
                 sessions[file] = target(name).load(paths[file])
             except Exception as error:  # runtimes' exceptions share no base class
-                files[file]["fault"] = f"refused: {words(error, paths[file])}"
+                files[file]["fault"] = f"refused: {words(error)}"
             else:
                 times[file].append(1e3 * (time.perf_counter() - start))
                 files[file]["ms"] = statistics.median(times[file])
@@ -110,15 +108,15 @@ def fault(session: Session, x: NDArray[np.float32], right: NDArray[np.float64]) 
     try:
         outputs = session.run(x)
     except Exception as error:  # as above
-        return f"fails with {n}: {first_line(error)[:WORDS]}"
+        return f"fails with {n}: {words(error)}"
     probs = next((outputs[key] for key in (PROBS, "probabilities") if key in outputs), None)
     probs = [*outputs.values()][-1] if probs is None else probs
     if probs.shape != right.shape:
         return f"wrong with {n}: shape {probs.shape} in place of {right.shape}"
     largest = right.max(1)
-    error = np.abs(probs - right).max(1) / largest
-    if not error.max() < TOLERANCE:
-        return f"wrong with {n}: probabilities off by up to {error.max():.2g} of the largest"
+    off = float((np.abs(probs - right).max(1) / largest).max())
+    if not off < TOLERANCE:
+        return f"wrong with {n}: a probability off by {off:.2g} of the largest"
     labels = np.asarray(outputs.get(LABEL, probs.argmax(1)))
     if labels.size != len(x):
         return f"wrong with {n}: labels of shape {labels.shape}"
@@ -127,9 +125,10 @@ def fault(session: Session, x: NDArray[np.float32], right: NDArray[np.float64]) 
     return f"wrong with {n}: label, of {behind}" if behind else None
 
 
-def words(error: Exception, path: Path) -> str:
-    """The first of an exception's, without the temporary folder."""
-    return first_line(error).replace(f"{path.parent}{os.sep}", "")[:WORDS]
+def words(error: Exception) -> str:
+    """Beginning and end of what an exception says, in one line."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= HEAD + TAIL else f"{said[:HEAD]} … {said[-TAIL:]}"
 
 
 if __name__ == "__main__":

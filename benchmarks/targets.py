@@ -7,10 +7,10 @@ files take turns. A load is whatever the target does to an ONNX file: pnnx, MNN'
 compiler, the start of node or of Chromium. A run asks for all outputs: log-probabilities and
 probabilities of this project, label and probabilities of skl2onnx, probabilities of torch.
 
-dict[str, Any]s are checked first, against float64 with the weights that the file stores (a compact file's
-are rounded). No latency is given of a file that is *refused*, *fails* at its first rows, *crashes*
-its process or answers *wrong*: a probability off by over 1e-3 of the row's largest, or a label
-that is likewise behind.
+Answers are checked first, against float64 with the weights that the file stores (a compact file's
+are rounded). A file has no latency where it is *refused*, *fails* at its first rows, *crashes* its
+process, *hangs*, or is answered *wrong*: a probability off by over 1e-3 of the row's largest, or a
+label that is not the largest's.
 
 ``python -m benchmarks.targets [--targets NAME,…] [--repeats N] [--quick]``
 """
@@ -58,9 +58,8 @@ def main() -> None:
         parser.error(str(error))
 
     has_peer = importlib.util.find_spec(SKL2ONNX) is not None
-    print(
-        describe("torch", "onnx", "onnxscript", "scikit-learn", *[SKL2ONNX] * has_peer), end="\n\n"
-    )
+    packages = ["torch", "onnx", "onnxscript", "scikit-learn"] + [SKL2ONNX] * has_peer
+    print(describe(*packages), end="\n\n")
     if not has_peer:
         print("skl2onnx is not measured: it is not installed (pip install skl2onnx).\n")
     job = {"repeats": 2, "block": 0.01} if args.quick else {"repeats": args.repeats, "block": 0.1}
@@ -92,13 +91,15 @@ def compare(
         first = cell(answer, "first_ms")
         loads.append([name, answer.get("version", "-"), first, *(cell(o, "ms") for o in figures)])
         pairs = zip(paths, figures, strict=True)
-        faults += [f"- {name}, {file}: {one['fault']}" for file, one in pairs if "fault" in one]
+        faults += [
+            f"- {name}, {file}: {one['fault'].replace(str(folder), '')}"
+            for file, one in pairs
+            if "fault" in one
+        ]
     table([f"µs: one row / a row of {ROWS}", *paths], latency)
-    table(["load, ms", "version", "first in the process, with its imports", *paths], loads)
-    missing = [
-        f"- not run: {answer['missing']}" for answer in answers.values() if "missing" in answer
-    ]
-    print("\n".join([*faults, *missing, ""]), flush=True)
+    table(["load, ms", "version", "first, with imports", *paths], loads)
+    faults += [f"- not run: {one['missing']}" for one in answers.values() if "missing" in one]
+    print("".join(f"{line}\n" for line in [*faults, ""] if faults), flush=True)
     return [*found]
 
 
@@ -154,17 +155,18 @@ def probabilities(
 def ask(job: dict[str, Any], paths: dict[str, Path], folder: Path) -> dict[str, Any]:
     """One target's answer; a file that ends the process is left out of the next."""
     left = {file: str(path) for file, path in paths.items()}
-    faults = {}
+    faults: dict[str, dict[str, Any]] = {}
     while True:
         (folder / "job.json").write_text(json.dumps({**job, "files": left}))
-        (folder / "answer.json").write_text(json.dumps({"files": {}, "at": None}))
+        (folder / "answer.json").write_text("{}")
         ended = run(folder)
         answer: dict[str, Any] = json.loads((folder / "answer.json").read_text())
-        at = answer["at"]  # nowhere once all is measured, and before anything is loaded
-        if at in left:
-            faults[at] = {"fault": ended}
-            del left[at]
-        if at not in paths or not left:
+        if not answer:
+            sys.exit(f"expected {job['target']} to begin, its process {ended}")
+        if answer["at"] is not None:  # once all is done, it is nowhere
+            faults[answer["at"]] = {"fault": ended}
+            del left[answer["at"]]
+        if answer["at"] is None or not left:
             return {**answer, "files": answer["files"] | faults}
 
 

@@ -217,7 +217,7 @@ def test_a_budget_that_is_exceeded_refuses_the_file(budget, failed, tmp_path):
 
 def test_what_rounding_gains_is_no_cost(tmp_path):
     model = profiled.model_of()
-    x, y = undecided(model)
+    x, _ = undecided(model)
     coarse = torch.from_numpy(profiled.logits(model, x.numpy(), "int8").argmax(1))
     profile = compact(max_accuracy_loss=0, max_nll_increase=0)
     report = export_onnx(model, tmp_path / "m.onnx", profile=profile, data=(x, coarse)).report

@@ -39,7 +39,7 @@ ENDS = {  # by what a corruption was found: enough of each, or the sweep sweeps 
     RESEALED: ("FileError", "failed weights", "failed onnxruntime", "passed, same computation"),
     UNSEALED: ("FileError", "failed log_probs", "failed outputs", "passed, same computation"),
 }
-PATIENCE = 300  # seconds for all
+PATIENCE = 120  # seconds for all; a tenth will do
 
 
 def model_of(k=4, d=6, **kwargs):

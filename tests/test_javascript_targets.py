@@ -171,6 +171,8 @@ def test_a_process_that_stands_still_is_given_up(load, rows, monkeypatch):
     os.kill(session._process.pid, signal.SIGSTOP)
     with pytest.raises(JavaScriptError, match=r"none came in 0\.1 s"):
         session.run(rows[:1])
+    with pytest.raises(JavaScriptError, match="got a closed one"):  # its answer would come late
+        session.run(rows[:1])
 
 
 def test_a_session_can_be_closed_twice(load, rows):

@@ -1,4 +1,4 @@
-"""Profiles from the command lines and the callback, and the input range on its way into the file."""
+"""Profiles from the command lines and the callback; the input range on its way to the file."""
 
 import json
 import shlex
@@ -40,9 +40,11 @@ class Ignorant(Own):
             self, 8, num_classes, class_names=class_names, input_shape=(8, 8)
         )
 
-class Passing(Own):
-    def __init__(self, num_classes: int, **kwargs):
-        SoftmaxRegression.__init__(self, 8, num_classes, **kwargs)
+class Taking(Own):
+    def __init__(self, num_classes: int, input_range: tuple[float, float] | None = None):
+        SoftmaxRegression.__init__(
+            self, 8, num_classes, input_shape=(8, 8), input_range=input_range
+        )
 """
 
 
@@ -233,7 +235,7 @@ def test_a_bad_profile_ends_fit_before_it_trains(option, words, cli_folder, caps
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [("Own", [0, 16]), ("Ignorant", None), ("Passing", [0, 16])]
+    ("kind", "told"), [("Own", [0, 16]), ("Ignorant", None), ("Taking", [0, 16])]
 )
 def test_a_subclass_need_not_take_what_the_data_knows(kind, told, cli_folder, monkeypatch):
     Path(f"of_{kind.lower()}.py").write_text(PROBES)  # a module of its own: imports are kept

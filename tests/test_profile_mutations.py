@@ -175,7 +175,8 @@ def log_probabilities_over_the_batch(proto):
 
 @seen_by(NOT_FINITE, "portable", "int8", "float16")
 def log_of_the_softmax(proto):
-    replace(proto, "LogSoftmax", ("Log", ["probs"], ["log_probs"], {}))
+    proto.graph.node.remove(node(proto, "LogSoftmax"))
+    proto.graph.node.append(helper.make_node("Log", ["probs"], ["log_probs"]))
 
 
 @seen_by(NOT_FINITE, "robust")

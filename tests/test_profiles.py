@@ -225,7 +225,7 @@ def test_the_label_is_taken_from_the_scores(name, outputs, exported):
     assert list(nodes["ArgMax"].input) == ["scores"]
     attributes = {a.name: a.i for a in nodes["ArgMax"].attribute}
     assert attributes == {"axis": 1, "keepdims": 1}
-    assert list(nodes["Squeeze"].input)[0] == nodes["ArgMax"].output[0]
+    assert nodes["Squeeze"].input[0] == nodes["ArgMax"].output[0]
     assert list(nodes["Squeeze"].output) == ["label"]
 
 

@@ -229,6 +229,10 @@ def _export(
 def _verify(args: argparse.Namespace) -> int:
     if args.checkpoint is None and args.targets is None:
         raise FileError("verify needs something to compare with: --checkpoint, --targets, or both")
+    if args.checkpoint is None:
+        for option, value in (("--data", args.data), ("--model-class", args.model_class)):
+            if value is not None:
+                raise FileError(f"expected {option} with --checkpoint, got it without; add one")
     targets = [] if args.targets is None else named(args.targets)
     with _report_to(args.json) as report:
         passed, more = True, []

@@ -22,6 +22,7 @@ from smx_export.files import parse, read_bytes, seal_holds, signature
 from smx_export.vectors import Vectors
 
 SHOWN_NAMES = 12
+DEEPEST = 8  # levels of JSON in JSON: what is deeper is not ours, and may exhaust the stack
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Description:
         shown = "none"
         if names is not None:
             more = f", … ({len(names)} in all)" if len(names) > SHOWN_NAMES else ""
-            shown = ", ".join(names[:SHOWN_NAMES]) + more
+            shown = ", ".join(map(str, names[:SHOWN_NAMES])) + more
         rows = {
             "file": f"{self.path} ({self.size_bytes:,} bytes)",
             "format": f"opset {self.opset}, IR {self.ir_version}, by {self.producer}",
@@ -84,11 +85,13 @@ def describe(path: str | Path) -> Description:
     model = parse(data, path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
 
-    def value(key: str) -> Any:
+    def value(key: str, kind: type) -> Any:
         try:
-            return json.loads(metadata[key])
-        except (KeyError, json.JSONDecodeError):
+            found = json.loads(metadata[key])
+            known = isinstance(found, kind) and _depth(found) <= DEEPEST
+        except (KeyError, ValueError, RecursionError):
             return None
+        return found if known else None
 
     initial = {tensor.name for tensor in model.graph.initializer}
     return Description(
@@ -101,13 +104,13 @@ def describe(path: str | Path) -> Description:
         outputs=signature(model.graph.output),
         operators=[node.op_type for node in model.graph.node],
         parameters=sum(math.prod(tensor.dims) for tensor in model.graph.initializer),
-        class_names=value(CLASS_NAMES),
-        input_shape=value(INPUT_SHAPE),
-        input_range=value(INPUT_RANGE),
-        threshold=value(THRESHOLD),
-        profile=value(PROFILE),
+        class_names=value(CLASS_NAMES, list),
+        input_shape=value(INPUT_SHAPE, list),
+        input_range=value(INPUT_RANGE, list),
+        threshold=value(THRESHOLD, float),
+        profile=value(PROFILE, dict),
         self_test=_self_test(metadata.get(SELFTEST), seal_holds(data)),
-        provenance=value(PROVENANCE),
+        provenance=value(PROVENANCE, dict),
     )
 
 
@@ -121,6 +124,12 @@ def _self_test(text: str | None, seal: bool | None) -> str:
     except FileError:
         return f"damaged vectors, {sealed}"
     return f"{len(vectors.inputs)} vectors, {sealed}, weights sha256 {weights[:16]}…"
+
+
+def _depth(value: Any) -> int:
+    """How many lists and objects lie in one another."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, parts), default=0)
 
 
 def _words(values: dict[str, Any]) -> str:

@@ -92,6 +92,11 @@ def parse(data: bytes, path: str | Path) -> onnx.ModelProto:
         raise FileError(
             f"expected a valid ONNX model at {path}, got: {reason}; export it again"
         ) from error
+    if not all(map(_readable, _messages(model))):
+        raise FileError(
+            f"expected an ONNX model at {path} with names and metadata in UTF-8, got bytes that "
+            "are none; it is damaged: export it again"
+        )
     return model
 
 
@@ -127,13 +132,20 @@ def weights_sha256(model: onnx.ModelProto) -> str:
     """SHA-256 over the initializers, in the order of their names: name, dtype, shape, content.
 
     It is that of the weights, whatever the graph around them: a relabelled file keeps it, and so
-    does another profile. Initializers of int64 are no weights but axes and shapes.
+    does another profile (save ``compact``, and a label's threshold). Initializers of int64 are no
+    weights but axes and shapes.
     """
     digest = sha256()
     for tensor in sorted(model.graph.initializer, key=lambda tensor: tensor.name):
         if tensor.data_type == onnx.TensorProto.INT64:
             continue
-        array = numpy_helper.to_array(tensor)
+        try:
+            array = numpy_helper.to_array(tensor)
+        except (ValueError, KeyError, TypeError) as error:
+            raise FileError(
+                f"expected tensors that fit their shapes, got {tensor.name!r} ({error}); export "
+                "the file again"
+            ) from error
         digest.update(f"{tensor.name} {array.dtype} {list(array.shape)}\n".encode())
         digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
@@ -141,13 +153,26 @@ def weights_sha256(model: onnx.ModelProto) -> str:
 
 def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
     """Every tensor in a message, wherever: initializers, attributes, subgraphs, functions."""
-    if isinstance(message, onnx.TensorProto):
-        yield message
-        return
+    return (part for part in _messages(message) if isinstance(part, onnx.TensorProto))
+
+
+def _messages(message: Message) -> Iterator[Message]:
+    """A message and all that is in it."""
+    yield message
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in value if isinstance(value, Sequence) else (value,):
-                yield from _tensors(part)
+                yield from _messages(part)
+
+
+def _readable(message: Message) -> bool:
+    """Whether its strings are UTF-8: protocol buffers do not check it, and answer bytes."""
+    texts = (v for field, v in message.ListFields() if field.type == field.TYPE_STRING)
+    return not any(
+        isinstance(part, bytes)
+        for text in texts
+        for part in ([text] if isinstance(text, (str, bytes)) else text)
+    )
 
 
 def signature(values: Iterable[onnx.ValueInfoProto]) -> str:

@@ -40,7 +40,7 @@ class Expected(NamedTuple):
     live_tolerance: Array
     scores: Array | None = None
 
-    def rows(self, which: slice | NDArray[np.bool_]) -> Expected:
+    def rows(self, which: slice | NDArray[np.bool_ | np.intp]) -> Expected:
         """The answers to some of the rows."""
         scores = None if self.scores is None else self.scores[which]
         return Expected(
@@ -75,8 +75,19 @@ class Judgement:
     @property
     def right(self) -> bool:
         """Whether nothing differs by more than rounding explains."""
-        within = all(ratio <= 1 for ratio in self.ratios.values())  # NaN is not
-        return not self.faults and within and not self.beyond_rounding
+        return not self.wrong
+
+    @property
+    def wrong(self) -> str:
+        """The first thing that is, in words; empty where nothing is."""
+        if self.faults:
+            return self.faults[0]
+        for change in self.beyond_rounding:
+            return f"row {change.row}: class {change.chosen} in place of class {change.right}"
+        for name, ratio in self.ratios.items():
+            if not ratio <= 1:  # NaN is not
+                return f"{name} is {ratio:.3g} times what rounding allows from the answer"
+        return ""
 
     @property
     def ratio(self) -> float:

@@ -109,7 +109,7 @@ class Profile:
         try:
             values = json.loads(text)
             return cls(**{**values, "outputs": tuple(values["outputs"])})
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise FileError(
                 f"expected the profile in the file's metadata, got a damaged one ({error}); export "
                 "it again"

@@ -15,10 +15,11 @@ from typing import Any
 
 import onnx
 
-from smx_export.contract import SELFTEST, THRESHOLD
+from smx_export.contract import PROFILE, SCORES, SELFTEST, THRESHOLD
 from smx_export.errors import FileError
 from smx_export.files import parse, read_bytes, seal_holds, weights_sha256
 from smx_export.judge import judge
+from smx_export.profile import Profile
 from smx_export.report import Check, first_line, strings_for_nan
 from smx_export.targets.base import Target
 from smx_export.vectors import Vectors
@@ -71,7 +72,7 @@ class Signed:
         """One entry of the metadata, ``None`` where it is missing or no JSON."""
         try:
             return json.loads(self.metadata.get(key, "null"))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
 
@@ -112,10 +113,21 @@ def selftest(path: str | Path, target: Target | None = None) -> SelfTest:
     weights = weights_sha256(signed.proto)
     same = weights == signed.weights_sha256
     hashed = Check("weights", same, weights if same else f"{weights}, not {signed.weights_sha256}")
-    checks = [seal, hashed]
+    checks = [seal, hashed, _offers(signed)]
     if same:
         checks += answers(signed, path, target)
     return SelfTest(str(path), tuple(checks))
+
+
+def _offers(signed: Signed) -> Check:
+    """Whether the outputs are those of the profile: what is missing cannot be wrong."""
+    found = sorted(output.name for output in signed.proto.graph.output)
+    wanted = sorted(Profile.from_json(signed.metadata.get(PROFILE)).outputs)
+    known = SCORES not in found or signed.vectors.log_norm is not None
+    detail = ", ".join(found) if known else "scores, and nothing to hold them against"
+    if found != wanted:
+        detail = f"{detail}, not {', '.join(wanted)}"
+    return Check("outputs", found == wanted and known, detail)
 
 
 def answers(signed: Signed, path: str | Path, target: Target | None = None) -> Iterator[Check]:
@@ -131,19 +143,24 @@ def answers(signed: Signed, path: str | Path, target: Target | None = None) -> I
     except Exception as error:  # runtimes' exceptions share no base class
         yield Check(name, False, f"does not load it: {first_line(error)}")
         return
+    wanted = {output.name for output in signed.proto.graph.output}
+    ratios: list[float] = []
     try:
         for start, stop, batch in [(0, len(x), len(x)), *((i, i + 1, 1) for i in range(len(x)))]:
             part = expected.rows(slice(start, stop))
-            judgement = judge(part, session.run(x[start:stop]), threshold=signed.threshold)
-            if not judgement.right:
-                found = judgement.faults or judgement.beyond_rounding or (judgement.ratio,)
-                yield Check(name, False, f"vector {start}, batch of {batch}: {found[0]}")
+            outputs = session.run(x[start:stop])
+            missing = wanted - set(outputs)
+            if missing:
+                yield Check(name, False, f"vector {start}, batch of {batch}: no {min(missing)}")
                 return
-            if batch > 1:
-                ratio = judgement.ratio
+            judgement = judge(part, outputs, threshold=signed.threshold)
+            if judgement.wrong:
+                yield Check(name, False, f"vector {start}, batch of {batch}: {judgement.wrong}")
+                return
+            ratios.append(judgement.ratio)
     except Exception as error:  # as above
         yield Check(name, False, f"does not run it: {first_line(error)}")
         return
     finally:
         session.close()
-    yield Check(name, True, f"{len(x)} vectors, largest error {ratio:.2g} of the tolerance")
+    yield Check(name, True, f"{len(x)} vectors, largest error {max(ratios):.2g} of the tolerance")

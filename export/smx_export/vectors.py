@@ -30,6 +30,7 @@ from smx_export.errors import FileError
 from smx_export.judge import UNIT_ROUNDOFF, Array, Expected
 
 ROWS = 2
+STORED = {"bfloat16": "<u2", "float32": "<f4", "uint8": "u1"}
 UNDERFLOW = 87.0  # nats: exp of less is no normal float32 number
 STRESS = 1000.0  # nats between the classes of a stressed row, at least
 MOST_FACTOR = 2.0**40
@@ -96,9 +97,7 @@ class Vectors:
         try:
             values = json.loads(text)
             shape, n = tuple(values["shape"]), len(values["inputs"])
-            rows = _numbers(
-                values["rows"], {"bfloat16": "<u2"}.get(values["dtype"]) or values["dtype"]
-            )
+            rows = _numbers(values["rows"], STORED[values["dtype"]])
             if values["dtype"] == "bfloat16":
                 rows = (rows.astype("<u4") << 16).view("<f4")
             norms = values.get("log_norm")
@@ -111,15 +110,17 @@ class Vectors:
             )
             sound = (
                 n > 0
-                and vectors.rows.dtype in (np.float32, np.uint8)
                 and all(0 <= row < len(vectors.rows) for row, _ in vectors.inputs)
+                and _fits(vectors)
                 and bool(((vectors.tolerance > 0) & np.isfinite(vectors.tolerance)).all())
+                and vectors.log_probs.size > 0
                 and np.isfinite(vectors.log_probs).all()
+                and (vectors.log_norm is None or np.isfinite(vectors.log_norm).all())
             )
             if not sound:
                 raise ValueError("its numbers do not fit together")
             return vectors, str(values["weights_sha256"])
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise FileError(
                 f"expected self-test vectors in the file's metadata, got damaged ones ({error}); "
                 "export it again"
@@ -176,6 +177,12 @@ def _stress_factor(rows: NDArray[Any], answer: Callable[[NDArray[Any]], Expected
         if -log_probs.min(1).max() >= STRESS:
             break
     return factor
+
+
+def _fits(vectors: Vectors) -> bool:
+    """Whether the inputs are numbers of their own type."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(vectors.x).all())
 
 
 def _bfloat16(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -39,7 +39,7 @@ try:
     model = list(fields(np.fromfile(sys.argv[1], "u1").tobytes()))
     tensors = [dict(fields(part)) for number, part in fields(dict(model)[7]) if number == 5]
     arrays = {t[8]: np.frombuffer(t[9], "<f4") for t in tensors if t[2] == 1}  # 1: float32
-    texts = dict(dict(fields(part)).values() for number, part in model if number == 14)
+    texts = {e[1]: e[2] for e in [dict(fields(part)) for number, part in model if number == 14]}
     names, test = json.loads(texts[b"class_names"]), json.loads(texts[b"selftest"])
     threshold = json.loads(texts.get(b"threshold", "null"))  # of two classes
     half = test["dtype"] == "bfloat16"  # the upper half of float32

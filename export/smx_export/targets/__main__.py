@@ -17,6 +17,7 @@ import numpy as np
 from smx_export.report import first_line
 from smx_export.targets import NotInstalled, Session, target
 
+NUMBERS = "biuf"  # kinds of dtype
 TIMED = {1: 200, 1024: 20}  # runs a batch size
 
 
@@ -50,12 +51,16 @@ def _run(session: Session, folder: Path, answer: dict[str, Any]) -> None:
     outputs: dict[str, Any] = {}
     for key, x in batches.items():
         try:
-            for name, output in session.run(x).items():
-                outputs[f"{key}/{name}"] = output
+            answers = session.run(x)
+            for name, output in answers.items():
+                if output.dtype.kind not in NUMBERS:  # numpy would pickle it
+                    raise TypeError(f"{name} is {output.dtype}, no numbers")
+            outputs.update({f"{key}/{name}": output for name, output in answers.items()})
         except Exception as error:  # as above
             answer["errors"][key] = first_line(error)
+        np.savez(folder / "draft.npz", **outputs)
+        (folder / "draft.npz").replace(folder / "outputs.npz")  # whole, whenever this is ended
         _tell(str(folder), answer)
-    np.savez(folder / "outputs.npz", **outputs)
     first = batches["0"][:1]
     for rows, runs in TIMED.items():
         try:
@@ -66,7 +71,9 @@ def _run(session: Session, folder: Path, answer: dict[str, Any]) -> None:
 
 
 def _tell(folder: str, answer: dict[str, Any]) -> None:
-    Path(folder, "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+    draft = Path(folder, "draft.json")
+    draft.write_text(json.dumps(answer), encoding="utf-8")
+    draft.replace(Path(folder, "answer.json"))
 
 
 if __name__ == "__main__":

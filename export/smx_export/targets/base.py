@@ -68,7 +68,7 @@ class Target(ABC):
         try:
             return importlib.import_module(module)
         except ImportError as error:
-            raise self.missing(module) from error
+            raise self.missing(module, error) from error
 
     def packages(self, first: str, *others: str) -> str:
         """Versions of installed packages; raises :class:`NotInstalled`."""
@@ -77,6 +77,6 @@ class Target(ABC):
         except PackageNotFoundError as error:
             raise self.missing(str(error.name)) from error
 
-    def missing(self, what: str) -> NotInstalled:
+    def missing(self, what: str, reason: object = "none") -> NotInstalled:
         """The exception that says what is missing, and how to get it."""
-        return NotInstalled(f"expected {what} for {self.name}, found none; {self.install}")
+        return NotInstalled(f"expected {what} for {self.name}, got: {reason}; {self.install}")

@@ -110,7 +110,7 @@ class JavaScriptSession(Session):
             if code is not None:
                 raise self._lost(f"its process ended with exit code {code}")
             if monotonic() > deadline:
-                raise self._lost(f"none came in {timeout:.0f} s")
+                raise self._lost(f"none came in {timeout:g} s")
         if "error" in answered[0]:
             raise JavaScriptError(answered[0]["error"])
         return answered

@@ -1,0 +1,52 @@
+// Types into the page of examples/deploy/browser in a real browser, for test_deploy.py.
+//
+//   node drive_kit.mjs '{"playwright": FOLDER, "chromium": PATH, "url": URL, "texts": [TEXT, …]}'
+//
+// Prints JSON: what the page shows once it has loaded and, where it takes any, after each text; and
+// what it asked other servers for.
+
+import { createRequire } from "node:module";
+
+const job = JSON.parse(process.argv[2]);
+const { chromium } = createRequire(import.meta.url)(job.playwright);
+const PENDING = "…";
+
+const shown = () => ({
+  status: document.getElementById("status").textContent,
+  probabilities: document.getElementById("probabilities").textContent,
+  disabled: document.getElementById("features").disabled,
+});
+
+const browser = await chromium.launch({
+  executablePath: job.chromium,
+  args: [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+  ],
+});
+try {
+  const page = await browser.newPage();
+  const foreign = [];
+  page.on("request", (request) => {
+    if (new URL(request.url()).origin !== new URL(job.url).origin) {
+      foreign.push(request.url());
+    }
+  });
+  await page.goto(job.url);
+  await page.waitForFunction(() => !document.getElementById("status").textContent.startsWith("load"));
+  const states = [await page.evaluate(shown)];
+  for (const text of states[0].disabled ? [] : job.texts) {
+    await page.evaluate((pending) => {
+      document.getElementById("probabilities").textContent = pending;
+    }, PENDING);
+    await page.locator("#features").fill(text);
+    await page.waitForFunction(
+      (pending) => document.getElementById("probabilities").textContent !== pending,
+      PENDING,
+    );
+    states.push(await page.evaluate(shown));
+  }
+  console.log(JSON.stringify({ states, foreign }));
+} finally {
+  await browser.close();
+}

@@ -1,0 +1,175 @@
+"""Every kit of examples/deploy is copied out, run as a user would, and held against Python."""
+
+import ast
+import copy
+import shutil
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from kits import DEPLOY, ENV, KITS, RANGE, Said, node, opencv, python, run
+from onnx import numpy_helper
+
+from smx_export import export_onnx
+from smx_export.runtime import OnnxClassifier
+from smx_export.sidecar import write_sidecar
+from smx_lightning import SoftmaxRegression
+
+MAIN = {
+    "python": "classify.py",
+    "node": "classify.mjs",
+    "browser": "index.html",
+    "c": "classify.c",
+    "opencv": "classify.py",
+}
+ROWS = 20
+
+every_kit = pytest.mark.parametrize("kit", KITS)
+
+
+@pytest.fixture(scope="module")
+def x(digits):
+    """Digits on the grid of a camera's 256 greys."""
+    pixels = np.rint(digits.splits.test.x[:ROWS].flatten(1).numpy() * 255 / RANGE[1])
+    return (pixels * RANGE[1] / 255).astype(np.float32)
+
+
+def copy_out(kit, model, folder, **options):
+    """The kit in a folder, and beside it a model that was exported with its sidecar."""
+    shutil.copytree(DEPLOY / kit, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    profile = {"profile": "robust" if kit == "opencv" else "portable"} | options
+    write_sidecar(export_onnx(model, folder / "model.onnx", input_range=RANGE, **profile).path)
+    return folder
+
+
+@pytest.fixture
+def copied(tmp_path):
+    return lambda kit, model, **options: copy_out(kit, model, tmp_path / kit, **options)
+
+
+@pytest.fixture(scope="module")
+def kept(trained, tmp_path_factory):
+    """The folder of a kit with ``trained``, made once."""
+    parent = tmp_path_factory.mktemp("kits")
+
+    def kept(kit):
+        there = parent / kit
+        return there if there.exists() else copy_out(kit, trained, there)
+
+    return kept
+
+
+def assert_same(said, folder, x):
+    classifier = OnnxClassifier(folder / "model.onnx")
+    assert said.refusal == ""
+    labels = classifier.predict(x)
+    assert [name for name, _ in said.answers] == [classifier.class_names[k] for k in labels]
+    probs = classifier.predict_proba(x)[np.arange(len(x)), labels]
+    np.testing.assert_allclose([p for _, p in said.answers], probs, atol=2e-6)
+
+
+@every_kit
+def test_a_kit_answers_as_python_does(kit, x, kept):
+    folder = kept(kit)
+    assert_same(KITS[kit](folder, x), folder, x)
+
+
+@every_kit
+def test_a_kit_obeys_the_threshold_and_keeps_odd_names(kit, x, copied):
+    model = SoftmaxRegression(
+        64, 2, threshold=0.2, input_shape=(8, 8), class_names=['*/ "no??=', "já \\ 100% 1"]
+    )
+    with torch.no_grad():
+        model.linear.weight.normal_(0, 0.01)
+    folder = copied(kit, model)
+    assert_same(KITS[kit](folder, x), folder, x)
+    classifier = OnnxClassifier(folder / "model.onnx")
+    assert (classifier.predict(x) != classifier.predict_proba(x).argmax(1)).any()
+
+
+@every_kit
+@pytest.mark.parametrize("change", [0.05, np.nan])
+def test_one_changed_weight_is_refused(kit, change, trained, x, copied):
+    folder = copied(kit, trained)
+    proto = onnx.load(folder / "model.onnx")
+    (weight,) = (tensor for tensor in proto.graph.initializer if tensor.name == "weight")
+    values = numpy_helper.to_array(weight).copy()
+    values[3, 20] += change
+    weight.CopyFrom(numpy_helper.from_array(values, "weight"))
+    onnx.save(proto, folder / "model.onnx")
+    said = KITS[kit](folder, x[:1])
+    assert said.answers == []
+    assert "self-test" in said.refusal
+
+
+# More than it has room for is what C could trip over.
+@pytest.mark.parametrize(
+    ("kit", "width"), [("python", 63), ("node", 63), ("browser", 63), ("c", 63), ("c", 5000)]
+)
+def test_rows_of_another_width_are_refused(kit, width, x, kept):
+    said = KITS[kit](kept(kit), np.resize(x, (1, width)))
+    assert said.answers == []
+    assert "64" in said.refusal
+
+
+def test_opencv_refuses_a_model_that_sees_no_pictures(x, copied):
+    said = opencv(copied("opencv", SoftmaxRegression(64, 3)), x[:1])
+    assert (said.answers, said.refusal) == (
+        [], "classify: expected a model of grey pictures, got one of [64]"
+    )  # fmt: skip
+
+
+def test_opencv_needs_the_robust_profile(trained, x, copied):
+    """Where this fails, OpenCV's LogSoftmax has been mended, and any profile will do."""
+    said = opencv(copied("opencv", trained, profile="portable"), x[:1])
+    assert "expected model.onnx with --profile robust" in said.refusal
+
+
+def test_python_subtracts_what_could_not_be_folded(trained, x, copied):
+    model = copy.deepcopy(trained, {id(trained._trainer): None})
+    model.preprocessing.mean.add_(1e5)
+    folder = copied("python", model)
+    assert_same(python(folder, x + np.float32(1e5)), folder, x + np.float32(1e5))
+
+
+@pytest.mark.parametrize("profile", ["robust", "image"])
+def test_python_takes_other_profiles(profile, trained, x, copied):
+    folder = copied("python", trained, profile=profile)
+    rows = np.rint(x).astype(np.uint8).reshape(-1, 8, 8) if profile == "image" else x
+    assert_same(python(folder, rows), folder, rows)
+
+
+def test_python_needs_numpy_and_the_standard_library_alone(x, kept):
+    tree = ast.parse((DEPLOY / "python" / "classify.py").read_text("utf-8"))
+    imported = {
+        name.split(".")[0]
+        for statement in ast.walk(tree)
+        if isinstance(statement, (ast.Import, ast.ImportFrom))
+        for name in [getattr(statement, "module", None) or statement.names[0].name]
+    }
+    assert imported - sys.stdlib_module_names == {"numpy"}
+    folder = kept("python")
+    np.save(folder / "x.npy", x)
+    blocked = dict.fromkeys(["onnx", "onnxruntime", "torch", "lightning", "google", "smx_export"])
+    script = (
+        f"import runpy, sys; sys.modules.update({blocked}); "
+        "sys.argv = ['classify.py', 'model.onnx', 'x.npy']; runpy.run_path('classify.py')"
+    )
+    assert_same(Said.of(run(sys.executable, "-c", script, folder=folder)), folder, x)
+
+
+def test_node_reports_nothing_to_anyone(x, kept, tmp_path, monkeypatch):
+    """onnxruntime-node's telemetry would keep files of its own."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setitem(ENV, "HOME", str(home))
+    monkeypatch.setitem(ENV, "TMPDIR", str(home))
+    assert len(node(kept("node"), x).answers) == ROWS
+    assert list(home.rglob("*")) == []
+
+
+@pytest.mark.parametrize(("kit", "name"), [*MAIN.items(), ("c", "generate.py")])
+def test_a_kit_is_one_small_file(kit, name):
+    assert len((DEPLOY / kit / name).read_text("utf-8").splitlines()) < 60
