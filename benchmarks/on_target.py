@@ -127,7 +127,7 @@ def fault(session: Session, x: NDArray[np.float32], right: NDArray[np.float64]) 
 
 def words(error: Exception) -> str:
     """Beginning and end of what an exception says, in one line."""
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).partition("Stack backtrace")[0].split()) or type(error).__name__
     return said if len(said) <= HEAD + TAIL else f"{said[:HEAD]} … {said[-TAIL:]}"
 
 

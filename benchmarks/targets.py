@@ -99,7 +99,7 @@ def compare(
     table([f"µs: one row / a row of {ROWS}", *paths], latency)
     table(["load, ms", "version", "first, with imports", *paths], loads)
     faults += [f"- not run: {one['missing']}" for one in answers.values() if "missing" in one]
-    print("".join(f"{line}\n" for line in [*faults, ""] if faults), flush=True)
+    print("".join(f"{line}\n" for line in [*faults, ""] if faults), end="", flush=True)
     return [*found]
 
 

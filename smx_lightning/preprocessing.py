@@ -132,6 +132,7 @@ class Preprocessing(nn.Module):
             expected = ", ".join(get_args(Method))
             raise InputError(f"preprocessing must be one of {expected}, got {method!r}")
         self.method = method
+        self.centred_first = False  # set where the scale is no longer the deviation; see fold
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("scale", torch.ones(num_features))
 
@@ -153,10 +154,13 @@ class Preprocessing(nn.Module):
         return x if self.method == "none" else (x - self.mean) / self.scale
 
     def fold(self, linear: nn.Linear) -> Folded:
-        """The float64 layer that does preprocessing and ``linear`` in one step."""
+        """The float64 layer that does preprocessing and ``linear`` in one step.
+
+        The mean is subtracted first where it would cancel, or :attr:`centred_first` says so.
+        """
         weight = linear.weight.detach().double() / self.scale.double()
         bias, mean = linear.bias.detach().double(), self.mean.double()
-        if (mean.abs() > CANCELLING * self.scale).any():
+        if self.centred_first or (mean.abs() > CANCELLING * self.scale).any():
             return Folded(weight, bias, mean)
         return Folded(weight, bias - weight @ mean, None)
 

@@ -63,7 +63,7 @@ def install(name, folder):
 
 
 def lines(x, separator):
-    return [separator.join(f"{value:.9g}" for value in row) for row in x.reshape(len(x), -1)]
+    return [separator.join(f"{value:.9g}" for value in row.ravel()) for row in x]
 
 
 def python(folder, x):
@@ -73,7 +73,7 @@ def python(folder, x):
 
 def node(folder, x):
     install("onnxruntime-node", folder)
-    (folder / "rows.json").write_text(json.dumps(x.tolist()))
+    (folder / "rows.json").write_text(json.dumps([row.tolist() for row in x]))
     return Said.of(run(tool("node"), "classify.mjs", "model.onnx", "rows.json", folder=folder))
 
 

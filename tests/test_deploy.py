@@ -114,6 +114,13 @@ def test_rows_of_another_width_are_refused(kit, width, x, kept):
     assert "64" in said.refusal
 
 
+@pytest.mark.parametrize("kit", ["node", "c"])  # the others take no ragged rows
+def test_a_short_row_is_not_filled_up_from_the_next(kit, x, kept):
+    said = KITS[kit](kept(kit), [x[0, :63], np.append(x[1], 0)])
+    assert said.answers == []
+    assert "64 numbers" in said.refusal
+
+
 def test_opencv_refuses_a_model_that_sees_no_pictures(x, copied):
     said = opencv(copied("opencv", SoftmaxRegression(64, 3)), x[:1])
     assert (said.answers, said.refusal) == (

@@ -225,7 +225,7 @@ def test_the_callback_is_configured_in_yaml(cli_folder):
     [
         ("--onnx.profile=tiny", "expected a profile out of"),
         ("--onnx.outputs=[logits]", "expected outputs out of"),
-        ("--onnx.max_nll_increase=-1", "max_nll_increase must be at least 0"),
+        ("--onnx.max_nll_increase=-1", "max_nll_increase must be a finite number of at least 0"),
     ],
 )
 def test_a_bad_profile_ends_fit_before_it_trains(option, words, cli_folder, capsys):

@@ -92,7 +92,10 @@ def test_name_and_json_say_the_same_profile_again(name):
             lambda: Profile.of("compact", weights="int4"),
             "expected weights of float16 or int8, got 'int4'",
         ),
-        (lambda: Profile(max_accuracy_loss=-0.1), "max_accuracy_loss must be at least 0, got -0.1"),
+        (
+            lambda: Profile(max_accuracy_loss=-0.1),
+            "max_accuracy_loss must be a finite number of at least 0, got -0.1",
+        ),
         (lambda: Profile(max_nll_increase=float("nan")), "max_nll_increase must be .*, got nan"),
         (lambda: Profile.from_json("{"), "expected the profile in .*, got a damaged one"),
         (lambda: Profile.from_json('{"fast": true, "outputs": []}'), "export it again"),

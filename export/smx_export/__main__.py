@@ -183,6 +183,9 @@ def _add_profile(command: argparse.ArgumentParser) -> None:
 
 
 def _convert(args: argparse.Namespace) -> int:
+    beside = Path(args.output).with_suffix(".json") if args.sidecar else None
+    _check_apart(args.output, args.data, args.json, beside)
+    _check_apart(args.checkpoint, args.json, beside)
     with _report_to(args.json) as report:  # first of all: a report that cannot be kept ends it
         code, export = _export(args, args.checkpoint, args.output, report)
     if export is None:
@@ -204,7 +207,7 @@ def _export(
     data = None if args.data is None else _data(_model(args, checkpoint), args.data)
     profile = Profile.of(
         args.profile,
-        outputs=args.outputs and args.outputs.split(","),
+        outputs=None if args.outputs is None else args.outputs.split(","),
         weights=args.weights,
         max_accuracy_loss=args.max_accuracy_loss,
         max_nll_increase=args.max_nll_increase,
@@ -234,6 +237,7 @@ def _verify(args: argparse.Namespace) -> int:
             if value is not None:
                 raise FileError(f"expected {option} with --checkpoint, got it without; add one")
     targets = [] if args.targets is None else named(args.targets)
+    _check_apart(args.file, args.checkpoint, args.data, args.json)
     with _report_to(args.json) as report:
         passed, more = True, []
         if args.checkpoint is not None:
@@ -320,6 +324,16 @@ def _report_to(path: str | None) -> Iterator[Callable[[ParityReport | Matrix], N
 
         yield report
     print(f"wrote {path}")
+
+
+def _check_apart(*paths: str | Path | None) -> None:
+    """Complain about a file that would be written over another."""
+    given = [Path(path) for path in paths if path is not None]
+    if len({path.resolve() for path in given}) < len(given):
+        raise FileError(
+            f"expected a file of its own for each of {', '.join(map(str, given))}, got the same "
+            "twice; choose another name"
+        )
 
 
 def _data(model: SoftmaxRegression, path: str | None) -> Data | None:

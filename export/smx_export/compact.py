@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 Width = Literal["float16", "int8"]
 
 LARGEST = 127  # of int8, symmetric: -128 would have no counterpart
+NEGLIGIBLE = LARGEST * float(np.finfo(np.float32).tiny)  # below it a scale would lose its digits
 
 
 @dataclass(frozen=True)
@@ -53,5 +54,5 @@ def rounded(weight: NDArray[np.floating], width: Width) -> Rounded:
         with np.errstate(over="ignore"):  # the caller says which weight is too large
             return Rounded(np.ascontiguousarray(weight, np.float16), None)
     largest = np.abs(weight).max(0)
-    scale = np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
+    scale = np.where(largest > NEGLIGIBLE, largest / LARGEST, 1).astype(np.float32)
     return Rounded(np.rint(weight / scale).astype(np.int8), scale)

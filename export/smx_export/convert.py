@@ -138,7 +138,7 @@ def model_of(
         return model_class.load_from_checkpoint(
             checkpoint.path, map_location="cpu", weights_only=True
         )
-    except (TypeError, RuntimeError, KeyError, ArgumentError) as error:
+    except (TypeError, ValueError, RuntimeError, KeyError, ArgumentError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
             f"expected a checkpoint that fits {expected}, got: {reason}; was the class changed "

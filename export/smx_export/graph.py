@@ -156,20 +156,23 @@ def append_outputs(model: onnx.ModelProto, num_classes: int, layout: Layout) -> 
     opset = model.opset_import[0].version
     nodes, arrays = model.graph.node, model.graph.initializer
     foreign = any(LOG_PROBS in node.output for node in nodes)
-    if layout.robust or LABEL in layout.outputs:
+    robust = layout.robust and LOG_PROBS in layout.outputs
+    if LABEL in layout.outputs or (robust and opset >= AXES_ARE_INPUTS):
         arrays.append(numpy_helper.from_array(np.array([1], np.int64), "classes_axis"))
-    if PROBS in layout.outputs or layout.robust:
-        nodes.append(
-            helper.make_node("Exp", [LOG_PROBS], [PROBS], "exp_log_probs")
-            if foreign
-            else helper.make_node("Softmax", [SCORES], [PROBS], "softmax", axis=1)
-        )
-    if LOG_PROBS in layout.outputs and not foreign:
-        nodes.extend(
-            _robust_log_softmax(opset)
-            if layout.robust
-            else [helper.make_node("LogSoftmax", [SCORES], [LOG_PROBS], "log_softmax", axis=1)]
-        )
+    probs = (
+        helper.make_node("Exp", [LOG_PROBS], [PROBS], "exp_log_probs")
+        if foreign
+        else helper.make_node("Softmax", [SCORES], [PROBS], "softmax", axis=1)
+    )
+    if robust:
+        nodes.extend([probs, *_robust_log_softmax(opset)])
+    else:
+        if LOG_PROBS in layout.outputs and not foreign:
+            nodes.append(
+                helper.make_node("LogSoftmax", [SCORES], [LOG_PROBS], "log_softmax", axis=1)
+            )
+        if PROBS in layout.outputs:
+            nodes.append(probs)
     if LABEL in layout.outputs:
         ahead = chosen_from = LOG_PROBS if foreign else SCORES
         if layout.threshold is not None:  # p₁ ≥ γ is z₁ - z₀ ≥ log(γ / (1 - γ))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import get_args
@@ -47,8 +48,10 @@ class Profile:
                 f"expected weights of {' or '.join(get_args(Width))}, got {self.weights!r}"
             )
         for name in ("max_accuracy_loss", "max_nll_increase"):
-            if not getattr(self, name) >= 0:
-                raise FileError(f"{name} must be at least 0, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise FileError(
+                    f"{name} must be a finite number of at least 0, got {getattr(self, name)}"
+                )
 
     @classmethod
     def of(
@@ -82,7 +85,7 @@ class Profile:
             robust=ROBUST in chosen,
             image=IMAGE in chosen,
             weights=weights if COMPACT in chosen else None,
-            outputs=tuple(outputs or OUTPUTS),
+            outputs=tuple(OUTPUTS if outputs is None else outputs),
             max_accuracy_loss=max_accuracy_loss,
             max_nll_increase=max_nll_increase,
         )

@@ -175,12 +175,15 @@ def _on_pixels(model: SoftmaxRegression) -> SoftmaxRegression:
         statistics.scale = statistics.scale.double() / step
         statistics.method = "standardize"
         return model
-    features = type(model).features
+    # A forward of its own need not call features.
+    first = "features" if type(model).forward is SoftmaxRegression.forward else "forward"
+    inner = getattr(type(model), first)
 
     def scaled(self: SoftmaxRegression, x: Tensor) -> Tensor:
-        return features(self, low + step * x)
+        answer: Tensor = inner(self, low + step * x)
+        return answer
 
-    model.__class__ = type(type(model).__name__, (type(model),), {"features": scaled})
+    model.__class__ = type(type(model).__name__, (type(model),), {first: scaled})
     return model
 
 
@@ -202,5 +205,6 @@ def _rounded(
     statistics.method = "standardize"
     ones = torch.ones_like(weight[0])
     statistics.mean = 0 * ones if shift is None else shift
+    statistics.centred_first = shift is not None  # decided by the scale, which is lost here
     statistics.scale = ones if small.scale is None else 1 / torch.from_numpy(small.scale).double()
     return copied, model, profile, small
