@@ -49,11 +49,12 @@ lint: .venv/ready  ## ruff, mypy --strict, import contracts
 	@touch $@
 
 # One after the other: two at once would measure each other.
-bench: .venv/bench-ready  ## measure against peers (two hours); print the tables of benchmarks/README.md
+bench: .venv/bench-ready edge  ## measure against peers (two hours); print the tables of benchmarks/README.md
 	$(BIN)/python -m benchmarks.minibatch
 	$(BIN)/python -m benchmarks.main_job
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.shipping
+	$(BIN)/python -m benchmarks.targets
 	$(BIN)/python -m benchmarks.processes
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.solvers
