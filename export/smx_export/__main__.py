@@ -328,8 +328,9 @@ def _report_to(path: str | None) -> Iterator[Callable[[ParityReport | Matrix], N
 
 def _check_apart(*paths: str | Path | None) -> None:
     """Complain about a file that would be written over another."""
-    given = [Path(path) for path in paths if path is not None]
-    if len({path.resolve() for path in given}) < len(given):
+    given = [path for path in paths if path is not None]
+    # Unlike Path.resolve it does not raise on a loop of links, which reading tells better.
+    if len({os.path.realpath(path) for path in given}) < len(given):
         raise FileError(
             f"expected a file of its own for each of {', '.join(map(str, given))}, got the same "
             "twice; choose another name"

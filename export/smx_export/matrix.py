@@ -1,20 +1,14 @@
 """One file on many runtimes: does it load, does it run, is it right, how fast. No torch.
 
-Each runtime runs in a process of its own (:mod:`smx_export.targets.__main__`), and is asked the
-same questions. A runtime that is not installed is *not run*, which is neither passed nor failed.
+Each runtime runs in a process of its own (:mod:`smx_export.targets.process`), and is asked the same
+questions. A runtime that is not installed is *not run*, which is neither passed nor failed.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx_export.contract import PROFILE
-from smx_export.files import read_bytes
 from smx_export.judge import Expected, Judgement, Outputs, judge, max_or_nan
 from smx_export.profile import Profile
 from smx_export.report import strings_for_nan
-from smx_export.selftest import Signed, read_signed
+from smx_export.selftest import Signed, read_intact
+from smx_export.targets.process import Answer, ask
 from smx_export.vectors import UNDERFLOW
 
 PASSED, FAILED, NOT_RUN = VERDICTS = "passed", "FAILED", "not run"
@@ -127,15 +121,15 @@ def matrix(
         patience: Seconds after which a runtime is ended.
 
     Raises:
-        FileError: Where the file bears no vectors.
+        FileError: Where the file bears no vectors, or was changed since it was exported.
     """
-    signed = read_signed(read_bytes(path), path)
+    signed = read_intact(path)
     profile = Profile.from_json(signed.metadata.get(PROFILE))
     cases = _cases(signed, profile, more)
     rows = []
     for name in targets:
         progress(name)
-        rows.append(_ask(name, Path(path), cases, patience))
+        rows.append(_row(name, ask(name, Path(path), cases.x, patience), cases))
     return Matrix(str(path), profile.name, tuple(rows))
 
 
@@ -159,58 +153,9 @@ def _cases(
     return _Cases(xs, answers, profile.outputs, signed.threshold, profile.robust)
 
 
-def _ask(name: str, path: Path, cases: _Cases, patience: float) -> Row:
-    with tempfile.TemporaryDirectory(prefix="smx-target-", ignore_cleanup_errors=True) as folder:
-        batches: dict[str, Any] = {str(i): x for i, x in enumerate(cases.x)}
-        np.savez(Path(folder) / "inputs.npz", **batches)
-        ended = _run(name, path.resolve(), folder, patience)
-        answer_file = Path(folder) / "answer.json"
-        answer = json.loads(answer_file.read_text()) if answer_file.is_file() else {}
-        outputs_file = Path(folder) / "outputs.npz"
-        outputs: dict[str, Any] = {}
-        if outputs_file.is_file():
-            with np.load(outputs_file) as archive:
-                outputs = dict(archive)
-    return _row(name, answer, outputs, cases, ended)
-
-
-def _run(name: str, path: Path, folder: str, patience: float) -> str:
-    """Run one target to its end, with everything that it starts; how it ended, if badly."""
-    command = [sys.executable, "-m", "smx_export.targets", name, str(path), folder]
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-    said = Path(folder) / "stderr"  # no pipe: a child of a crashed runtime would keep it open
-    with said.open("wb") as stderr:
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": paths, "TMPDIR": folder},
-            start_new_session=True,
-        )
-    try:
-        process.wait(patience)
-    except subprocess.TimeoutExpired:
-        return f"took more than {patience:g} s"
-    finally:
-        _end_group(process)
-    if process.returncode < 0:
-        return f"crashed with {signal.Signals(-process.returncode).name}"
-    if process.returncode:
-        lines = said.read_text("utf-8", "replace").strip().splitlines()
-        return lines[-1][:200] if lines else f"ended with code {process.returncode}"
-    return ""
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and what it has started: a crashed runtime cannot tidy up after itself."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _row(name: str, answer: dict[str, Any], outputs: Outputs, cases: _Cases, ended: str) -> Row:
+def _row(name: str, answered: Answer, cases: _Cases) -> Row:
     """What a target's answer amounts to."""
+    answer, outputs, ended = answered
     if "missing" in answer:
         return Row(name, detail=answer["missing"])
     version, errors = answer.get("version", ""), answer.get("errors", {})

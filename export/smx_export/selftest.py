@@ -93,6 +93,22 @@ def read_signed(data: bytes, path: str | Path) -> Signed:
     return Signed(proto, metadata, vectors, weights)
 
 
+def read_intact(path: str | Path) -> Signed:
+    """:func:`read_signed` of a file that is as it was exported, as far as it can tell.
+
+    Raises:
+        FileError: Where it is not.
+    """
+    data = read_bytes(path)
+    signed = read_signed(data, path) if seal_holds(data) is not False else None
+    if signed is None or weights_sha256(signed.proto) != signed.weights_sha256:
+        raise FileError(
+            f"expected a file as it was exported at {path}, got one that was changed since; "
+            "smx-export selftest says what, smx-export convert makes it again"
+        )
+    return signed
+
+
 def selftest(path: str | Path, target: Target | None = None) -> SelfTest:
     """Run a file's own test.
 

@@ -11,7 +11,7 @@ from onnx import helper
 
 from smx_export.contract import CLASS_NAMES, INPUT_RANGE, INPUT_SHAPE, THRESHOLD
 from smx_export.files import read_bytes
-from smx_export.selftest import read_signed
+from smx_export.selftest import read_intact
 from smx_export.vectors import base64_of
 from smx_lightning.files import written_whole
 
@@ -22,10 +22,10 @@ def sidecar(path: str | Path) -> dict[str, Any]:
     Numbers of the self-test are base64 of little-endian ``dtype`` (inputs) and float32 (log_probs).
 
     Raises:
-        FileError: Where the file was not exported by smx_export.
+        FileError: Where the file was not exported by smx_export, or was changed since.
     """
     data = read_bytes(path)
-    signed = read_signed(data, path)
+    signed = read_intact(path)
     (given,) = signed.proto.graph.input
     tensor = given.type.tensor_type
     x, expected = signed.vectors.x, signed.vectors

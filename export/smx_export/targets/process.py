@@ -1,0 +1,81 @@
+"""Asking a target in a process of its own: one that crashes, hangs or prints takes nobody along."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Answer(NamedTuple):
+    """What a target said, as far as it came.
+
+    Attributes:
+        told: What :mod:`smx_export.targets.__main__` writes: version, errors, microseconds.
+        outputs: By ``BATCH/NAME``.
+        ended: How it ended, if badly.
+    """
+
+    told: dict[str, Any]
+    outputs: dict[str, NDArray[Any]]
+    ended: str
+
+
+def ask(name: str, path: Path, batches: Sequence[NDArray[Any]], patience: float) -> Answer:
+    """Run a file on a target, batch after batch; it is ended after ``patience`` seconds."""
+    with tempfile.TemporaryDirectory(prefix="smx-target-", ignore_cleanup_errors=True) as folder:
+        inputs: dict[str, Any] = {str(i): x for i, x in enumerate(batches)}
+        np.savez(Path(folder) / "inputs.npz", **inputs)
+        ended = _run(name, path.resolve(), folder, patience)
+        answer, outputs = Path(folder) / "answer.json", Path(folder) / "outputs.npz"
+        arrays: dict[str, NDArray[Any]] = {}
+        if outputs.is_file():
+            with np.load(outputs) as archive:
+                arrays = dict(archive)
+        told = json.loads(answer.read_text("utf-8")) if answer.is_file() else {}
+        return Answer(told, arrays, ended)
+
+
+def _run(name: str, path: Path, folder: str, patience: float) -> str:
+    """Run one target to its end, with everything that it starts; how it ended, if badly."""
+    command = [sys.executable, "-m", "smx_export.targets", name, str(path), folder]
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    said = Path(folder) / "stderr"  # no pipe: a child of a crashed runtime would keep it open
+    with said.open("wb") as stderr:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": paths, "TMPDIR": folder},
+            start_new_session=True,
+        )
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        return f"took more than {patience:g} s"
+    finally:
+        _end_group(process)
+    if process.returncode < 0:
+        return f"crashed with {signal.Signals(-process.returncode).name}"
+    if process.returncode:
+        lines = said.read_text("utf-8", "replace").strip().splitlines()
+        return lines[-1][:200] if lines else f"ended with code {process.returncode}"
+    return ""
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and what it has started: a crashed runtime cannot tidy up after itself."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
