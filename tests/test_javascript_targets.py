@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from tools import left, missing
+from tools import installed, left
 
 from smx_export import Profile, export_onnx, npm
 from smx_export.contract import ALL_OUTPUTS
@@ -22,15 +22,6 @@ from smx_export.targets.javascript import JavaScriptError
 
 NODE = ("onnxruntime-node", "onnxruntime-web-node")
 NAMES = (*NODE, "onnxruntime-web-chromium")
-
-
-def installed(name):
-    found = target(name)
-    try:
-        found.version()
-    except NotInstalled as error:
-        missing(str(error))
-    return found
 
 
 @pytest.fixture(scope="module")

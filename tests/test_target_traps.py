@@ -13,14 +13,14 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from tools import missing, needed
+from tools import installed, needed
 
 from smx_export import Profile, export_onnx
 from smx_export.contract import ALL_OUTPUTS
 from smx_export.files import read_onnx
 from smx_export.judge import judge
 from smx_export.selftest import read_signed, selftest
-from smx_export.targets import NotInstalled, target
+from smx_export.targets import target
 from smx_export.targets.c import COMPILE
 from smx_export.targets.litert import CONVERT
 from smx_lightning import SoftmaxRegression
@@ -29,21 +29,6 @@ rng = np.random.default_rng(0)
 X = rng.normal(size=(7, 8)).astype(np.float32)
 W = rng.normal(size=(5, 8)).astype(np.float32)
 SCORES = X @ W.T
-
-
-@pytest.fixture(scope="module")
-def there():
-    """The target of a name, where it is installed."""
-
-    def there(name):
-        found = target(name)
-        try:
-            found.version()
-        except NotInstalled as error:
-            missing(str(error))
-        return found
-
-    return there
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +73,8 @@ def gone(trap, runtime, remedy):
     return f"the trap is gone: {runtime} no longer {trap}, so that {remedy} can go"
 
 
-def test_openvino_computes_in_bfloat16_and_our_target_in_float32(there, tmp_path):
-    version = there("openvino").version()
+def test_openvino_computes_in_bfloat16_and_our_target_in_float32(tmp_path):
+    version = installed("openvino").version()
     core = needed("openvino").Core()
     model = SoftmaxRegression(784, 10, preprocessing="standardize")
     model.preprocessing.mean.fill_(73.0)
@@ -111,8 +96,8 @@ def test_openvino_computes_in_bfloat16_and_our_target_in_float32(there, tmp_path
         pytest.skip("this processor has no bfloat16, and the plugin does not imitate it")
 
 
-def test_openvino_is_wrong_on_few_rows_of_weights_with_a_scale_a_feature(there, exported, tmp_path):
-    version = there("openvino").version()
+def test_openvino_is_wrong_on_few_rows_of_weights_with_a_scale_a_feature(exported, tmp_path):
+    version = installed("openvino").version()
     stored = rng.integers(-127, 128, (5, 8)).astype(np.int8)
     scale = rng.uniform(0.001, 0.02, 8).astype(np.float32)
     path = saved(
@@ -154,10 +139,8 @@ def argmax(path, keepdims):
     return saved(path, nodes, arrays, outputs)
 
 
-def test_opencv_4_answers_the_label_from_stale_memory_unless_it_keeps_its_dimension(
-    there, tmp_path
-):
-    version = there("opencv").version()
+def test_opencv_4_answers_the_label_from_stale_memory_unless_it_keeps_its_dimension(tmp_path):
+    version = installed("opencv").version()
     if int(version.partition(".")[0]) >= 5:
         pytest.skip(f"OpenCV {version} is right; 4.x is not")
     labels = {}
@@ -171,13 +154,13 @@ def test_opencv_4_answers_the_label_from_stale_memory_unless_it_keeps_its_dimens
     np.testing.assert_array_equal(labels[True], right)
 
 
-def test_our_label_keeps_its_dimension_and_opencv_answers_it_right(there, exported):
+def test_our_label_keeps_its_dimension_and_opencv_answers_it_right(exported):
     path = exported("portable", ("log_probs", "label"))
     nodes = {node.op_type: node for node in onnx.load(path).graph.node}
     (dropped,) = (a.i for a in nodes["ArgMax"].attribute if a.name == "keepdims")
     assert (dropped, nodes["Squeeze"].input[0]) == (1, nodes["ArgMax"].output[0])
     assert nodes["ArgMax"].input[0] == "scores"  # before softmax, which may round two to one
-    session = there("opencv").load(path)
+    session = installed("opencv").load(path)
     vectors = read_signed(path.read_bytes(), path).vectors
     right = vectors.log_probs.argmax(1)
     for rows in (slice(5), slice(1), slice(1, 5)):
@@ -186,8 +169,8 @@ def test_our_label_keeps_its_dimension_and_opencv_answers_it_right(there, export
 
 
 @pytest.mark.parametrize("name", ["onnx-reference", "opencv", "tract"])
-def test_log_of_softmax_is_infinite_beyond_104_nats_and_robust_is_not(name, there, exported):
-    runtime = there(name)
+def test_log_of_softmax_is_infinite_beyond_104_nats_and_robust_is_not(name, exported):
+    runtime = installed(name)
     portable = exported("portable")
     x = read_signed(portable.read_bytes(), portable).vectors.x
     told = runtime.load(portable).run(x)["log_probs"]
@@ -216,8 +199,8 @@ def test_ncnn_sums_over_the_batch_and_robust_needs_no_sum(exported, tmp_path):
     assert found.passed, found
 
 
-def test_tract_refuses_a_batch_without_a_name(there, exported, tmp_path):
-    runtime = there("tract")
+def test_tract_refuses_a_batch_without_a_name(exported, tmp_path):
+    runtime = installed("tract")
     nodes = [("Gemm", ["x", "w"], ["scores"], {"transB": 1})]
     outputs = [("scores", TensorProto.FLOAT, 5)]
     named, unnamed = (
@@ -236,11 +219,11 @@ def test_tract_refuses_a_batch_without_a_name(there, exported, tmp_path):
 
 def generated(path, *, metadata=False, **options):
     """What the generator makes of a file as it is."""
-    there = needed("emx_onnx_cgen.compiler")
+    generator = needed("emx_onnx_cgen.compiler")
     model = read_onnx(path)
     if not metadata:
         del model.metadata_props[:]
-    return there.Compiler(there.CompilerOptions(**options)).compile(model)
+    return generator.Compiler(generator.CompilerOptions(**options)).compile(model)
 
 
 def compiled(source, folder):
@@ -254,8 +237,8 @@ def compiled(source, folder):
 NASTY = ["*/ int main() {", '"quoted"', "two\nlines", "back\\slash", "é%d??/"]
 
 
-def test_a_class_name_ends_the_generator_s_comment_and_our_target_s_not(there, tmp_path):
-    there("c")
+def test_a_class_name_ends_the_generator_s_comment_and_our_target_s_not(tmp_path):
+    installed("c")
     path = export_onnx(SoftmaxRegression(8, 5, class_names=NASTY), tmp_path / "model.onnx").path
     remedy = "the deletion of metadata in c.py"
     source = generated(path, metadata=True)
@@ -265,16 +248,16 @@ def test_a_class_name_ends_the_generator_s_comment_and_our_target_s_not(there, t
     assert json.loads(names) == NASTY
 
 
-def test_the_generator_moves_large_weights_to_another_file_and_our_target_does_not(there, tmp_path):
-    there("c")
+def test_the_generator_moves_large_weights_to_another_file_and_our_target_does_not(tmp_path):
+    installed("c")
     path = export_onnx(SoftmaxRegression(784, 40), tmp_path / "model.onnx").path
     remedy = "large_weight_threshold in c.py"
     assert "fopen" in generated(path), gone("reads weights from a file", "the generator", remedy)
     assert selftest(path, target("c")).passed
 
 
-def test_the_generator_reduces_the_first_row_only_and_our_target_all(there, exported, tmp_path):
-    there("c")
+def test_the_generator_reduces_the_first_row_only_and_our_target_all(exported, tmp_path):
+    installed("c")
     path = exported("robust")
     x = read_signed(path.read_bytes(), path).vectors.x
     answers = {name: np.zeros((len(x), 10), np.float32) for name in ("log_probs", "probs")}

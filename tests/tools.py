@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from smx_export.targets import NotInstalled, target
+
 
 def missing(what):
     """Skip where a tool is missing; in CI nothing may be."""
@@ -19,6 +21,16 @@ def needed(module):
         return importlib.import_module(module)
     except ImportError as error:
         return missing(f"{module} ({error})")
+
+
+def installed(name):
+    """The target of a name."""
+    found = target(name)
+    try:
+        found.version()
+    except NotInstalled as error:
+        missing(str(error))
+    return found
 
 
 def left(mark, patience=2.0):

@@ -85,7 +85,7 @@ def shipped_as(model: SoftmaxRegression, profile: Profile) -> Shipped:
     if profile.weights is None:
         return Shipped(model, model, profile, None)
     _need(is_linear(model), "nothing but standardisation and a linear layer", profile)
-    return Shipped(*_rounded(model, profile.weights, profile))
+    return _rounded(model, profile.weights, profile)
 
 
 def layout_of(shipped: Shipped) -> Layout:
@@ -188,9 +188,7 @@ def _on_pixels(model: SoftmaxRegression) -> SoftmaxRegression:
 
 
 @torch.no_grad()
-def _rounded(
-    model: SoftmaxRegression, width: Width, profile: Profile
-) -> tuple[SoftmaxRegression, SoftmaxRegression, Profile, Rounded]:
+def _rounded(model: SoftmaxRegression, width: Width, profile: Profile) -> Shipped:
     weight, bias, shift = model.preprocessing.fold(model.linear)
     small = rounded(weight.numpy(), width)
     if not np.isfinite(small.stored).all():
@@ -207,4 +205,4 @@ def _rounded(
     statistics.mean = 0 * ones if shift is None else shift
     statistics.centred_first = shift is not None  # decided by the scale, which is lost here
     statistics.scale = ones if small.scale is None else 1 / torch.from_numpy(small.scale).double()
-    return copied, model, profile, small
+    return Shipped(copied, model, profile, small)
