@@ -311,7 +311,14 @@ def test_one_command_leads_from_a_checkpoint_to_the_browser(drive, checkpoint, t
     command = [sys.executable, "-m", "smx_export", *map(str, arguments)]
     paths = os.pathsep.join(sys.path)
     environment = {**os.environ, "BROWSER": f"{browser} %s", "PYTHONPATH": paths}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as running:
         try:
             url = told.read_text().strip()
             (page,) = drive({"url": url, "steps": [{"draw": TOP}]})
