@@ -23,13 +23,16 @@ COMMANDS = {
     "`python -c pass`": ["-c", "pass"],
     "`import torch`": ["-c", "import torch"],
     "`import lightning`": ["-c", "import lightning"],
-    "`import smx_lightning`": ["-c", "import smx_lightning"],
+    "`from smx_lightning import SoftmaxRegression`": [
+        "-c",
+        "from smx_lightning import SoftmaxRegression",
+    ],
     "`smx-lightning --help`": ["-m", "smx_lightning", "--help"],
     "`import onnxruntime`": ["-c", "import onnxruntime"],
     "`import smx_export.runtime`": ["-c", "import smx_export.runtime"],
 }
 PEER = {
-    "`import smx_lightning`": "`import lightning`",
+    "`from smx_lightning import SoftmaxRegression`": "`import lightning`",
     "`smx-lightning --help`": "`import lightning`",
     "`import smx_export.runtime`": "`import onnxruntime`",
 }
