@@ -18,7 +18,7 @@ from smx_export.contract import (
     THRESHOLD,
 )
 from smx_export.errors import FileError
-from smx_export.files import parse, read_bytes, seal_holds, signature
+from smx_export.files import metadata_of, parse, read_bytes, seal_holds, signature
 from smx_export.vectors import Vectors
 
 SHOWN_NAMES = 12
@@ -83,7 +83,7 @@ def describe(path: str | Path) -> Description:
     """
     data = read_bytes(path)
     model = parse(data, path)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = metadata_of(model)
 
     def value(key: str, kind: type) -> Any:
         try:

@@ -100,6 +100,11 @@ def parse(data: bytes, path: str | Path) -> onnx.ModelProto:
     return model
 
 
+def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
+    """A file's metadata by key."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
 def sealed(model: onnx.ModelProto) -> bytes:
     """The file's content, with its own SHA-256 in its metadata.
 
@@ -107,7 +112,7 @@ def sealed(model: onnx.ModelProto) -> bytes:
     read bytes can check it (:func:`seal_holds`): no protocol buffers are needed. It tells damage
     and later changes, not forgery: who changes a file on purpose can seal it again.
     """
-    kept = {entry.key: entry.value for entry in model.metadata_props}
+    kept = metadata_of(model)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, dict(sorted((kept | {SHA256: UNSEALED}).items())))
     blank = model.SerializeToString(deterministic=True)

@@ -19,7 +19,7 @@ from smx_export.contract import (
     THRESHOLD,
 )
 from smx_export.errors import FileError
-from smx_export.files import seal_holds, signature
+from smx_export.files import metadata_of, seal_holds, signature
 from smx_export.profile import Profile
 from smx_export.report import Check
 from smx_export.shipped import Shipped, inference_copy, shipped_as
@@ -56,11 +56,6 @@ def interface(shipped: Shipped, data: bytes, proto: onnx.ModelProto) -> Iterator
     yield _same("threshold", json.dumps(model.threshold), metadata.get(THRESHOLD, "null"))
     told = json.dumps(model.input_range)
     yield _same("input range", told, metadata.get(INPUT_RANGE, told))
-
-
-def metadata_of(proto: onnx.ModelProto) -> dict[str, str]:
-    """A file's metadata by key."""
-    return {entry.key: entry.value for entry in proto.metadata_props}
 
 
 def _range_of(metadata: dict[str, str]) -> tuple[float, float] | None:

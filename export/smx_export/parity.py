@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from smx_export.contract import ALL_OUTPUTS, INPUT, LABEL, LOG_PROBS, PROBS, SCORES, SELFTEST
-from smx_export.files import parse, read_bytes, read_onnx
-from smx_export.interface import interface, metadata_of, shipped_like
+from smx_export.files import metadata_of, parse, read_bytes, read_onnx
+from smx_export.interface import interface, shipped_like
 from smx_export.judge import SUM, Outputs, judge, log_probs_of, max_or_nan, worst
 from smx_export.labelled import YOUR_DATA, Data, OwnRows, Score, cost_of_rounding, decided
 from smx_export.probes import RANDOM, Probe

@@ -17,7 +17,7 @@ import onnx
 
 from smx_export.contract import PROFILE, SCORES, SELFTEST, THRESHOLD
 from smx_export.errors import FileError
-from smx_export.files import parse, read_bytes, seal_holds, weights_sha256
+from smx_export.files import metadata_of, parse, read_bytes, seal_holds, weights_sha256
 from smx_export.judge import judge
 from smx_export.profile import Profile
 from smx_export.report import Check, first_line, strings_for_nan
@@ -83,7 +83,7 @@ def read_signed(data: bytes, path: str | Path) -> Signed:
         FileError: Where it is no ONNX model, or bears none.
     """
     proto = parse(data, path)
-    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    metadata = metadata_of(proto)
     if SELFTEST not in metadata:
         raise FileError(
             f"expected a file with self-test vectors at {path}, got one without; export it with "
