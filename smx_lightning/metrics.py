@@ -8,6 +8,7 @@ Symbols: n rows, K classes, ``p[i, k]`` the probability of class k in row i, ``y
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,12 @@ from torchmetrics.classification import (
 )
 from torchmetrics.wrappers import LambdaInputTransformer
 
+from smx_lightning.errors import InputError
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
+
+Given = MetricCollection | Metric | dict[str, Metric]  # what configure_metrics may answer
 
 TOP_K = 5  # the customary k of ImageNet's top-k accuracy
 MOST_SQUARED = 1000  # classes: a (K, K) matrix of counts takes 8 MB here, and 320 GB at 200000
@@ -110,6 +115,33 @@ def decide(log_probs: Tensor, threshold: float | None = None) -> Tensor:
     if threshold is None:
         return log_probs.argmax(1)
     return (log_probs[:, 1].exp() >= threshold).long()
+
+
+def stage_metrics(given: Given, stage: str) -> MetricCollection:
+    """Metrics as users write them, as one collection whose names begin with ``stage/``.
+
+    Args:
+        given: A collection, a dict of metrics by name, or one metric, which gets its class's name
+            in snake case.
+        stage: ``train``, ``val`` or ``test``.
+
+    >>> sorted(stage_metrics(NegativeLogLikelihood(), "val").keys())
+    ['val/negative_log_likelihood']
+    """
+    if isinstance(given, Metric):
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(given).__name__)
+        given = {words.lower(): given}
+    if isinstance(given, dict):
+        given = MetricCollection({**given})
+    if not isinstance(given, MetricCollection):
+        raise InputError(
+            "configure_metrics must return a MetricCollection, a dict of metrics or one metric, "
+            f"got {type(given).__name__}"
+        )
+    prefix = f"{stage}/"
+    if all(str(name).startswith(prefix) for name in given.keys()):  # noqa: SIM118 (with prefixes)
+        return given
+    return given.clone(prefix=prefix + (given.prefix or ""))
 
 
 def training_metrics(num_classes: int, *, threshold: float | None = None) -> MetricCollection:

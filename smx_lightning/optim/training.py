@@ -23,6 +23,8 @@ CACHED_ENTRIES = 2**21  # 8 MB of float32: with little else in a last-level cach
 def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | None:
     """The exact solver among the attached trainer's optimisers, if there is one.
 
+    Its epochs are optimised by hand: Lightning is told.
+
     Args:
         model: Attached to a trainer.
         own_loss: Whether its loss is another than the class-weighted negative log-likelihood.
@@ -32,9 +34,9 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
     """
     optimizers = model.trainer.optimizers
     solver = next((o for o in optimizers if isinstance(o, ExactSolver)), None)
-    model.automatic_optimization = solver is None
     if solver is None:
         return None
+    model.automatic_optimization = False
     trainer = model.trainer
     refused = {
         "a loss of its own: the solver minimises the class-weighted negative log-likelihood, drop "
