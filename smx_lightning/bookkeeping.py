@@ -153,6 +153,8 @@ class Bookkeeping(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Share the rows out."""
         share_out(trainer, trainer.test_dataloaders)
+        for _, model in self.models(pl_module):
+            model.confusion_matrix = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Share the rows out."""
@@ -167,9 +169,9 @@ class Bookkeeping(Callback):
         """Log the ``test/`` metrics; ``confusion_matrix`` holds the counts from then on."""
         for prefix, model in self.models(pl_module):
             _log(pl_module, prefix, model, "test")
-            if CONFUSION in model.tallies:
-                counts = _values(model, CONFUSION).get(CONFUSION)
-                model.confusion_matrix = None if counts is None else counts.cpu()
+            counts = _values(model, CONFUSION) if CONFUSION in model.tallies else {}
+            if counts:
+                model.confusion_matrix = counts[CONFUSION].cpu()
 
 
 def _log(
@@ -191,9 +193,9 @@ def followed(first: Hook, then: Hook) -> Hook:
     """A hook that does the work of two."""
 
     @wraps(first)
-    def both(self: Any, *args: Any) -> None:
-        first(self, *args)
-        then(self, *args)
+    def both(self: Any, *args: Any, **kwargs: Any) -> None:
+        first(self, *args, **kwargs)
+        then(self, *args, **kwargs)
 
     both.does_both = True  # type: ignore[attr-defined]
     return both

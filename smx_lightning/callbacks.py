@@ -31,6 +31,10 @@ class ConfusionCsv(Callback):
         self.path = path
         self.written: Path | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module that has no confusion matrix, before it is tested."""
+        softmax_regression(self, pl_module)
+
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the counts, where there are any, on rank zero."""
         model = softmax_regression(self, pl_module)
@@ -57,6 +61,11 @@ class PredictionsInOrder(BasePredictionWriter):
         super().__init__(write_interval="epoch")
         self.prediction: Prediction | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module that answers otherwise, before it predicts."""
+        super().setup(trainer, pl_module, stage=stage)
+        softmax_regression(self, pl_module)
+
     def write_on_epoch_end(
         self,
         trainer: Trainer,
@@ -65,12 +74,17 @@ class PredictionsInOrder(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         """Bring the rows together, and into order."""
-        softmax_regression(self, pl_module)
         if len(batch_indices) != 1 or len(batch_indices[0]) != len(predictions):
             raise InputError(
                 f"{type(self).__name__} expected the batches of one DataLoader, got "
                 f"{len(batch_indices)} loaders with the indices of {sum(map(len, batch_indices))} "
                 "batches; predict on one DataLoader at a time"
+            )
+        if not all(isinstance(p, tuple) and len(p) == 2 for p in predictions):
+            raise InputError(
+                f"{type(self).__name__} expected predict_step to answer with a Prediction, label "
+                f"and probs, got {type(predictions[0]).__name__}; answer so, or take the callback "
+                "out"
             )
         rows = torch.cat([torch.as_tensor(indices) for indices in batch_indices[0]])
         labels, probs = (torch.cat(part).cpu() for part in zip(*predictions, strict=True))

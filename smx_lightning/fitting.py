@@ -6,8 +6,8 @@ limits them and as its hooks hand them over.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -76,10 +76,12 @@ def training_batches(trainer: Trainer) -> Iterator[Any]:
     try:
         batches = iter(loader)
         _set_rng_states(states)  # the Trainer has made its iterator already
-        total = None if most == float("inf") else int(most)
-        some = islice(batches, total)
-        bar = tqdm(some, "Fitting preprocessing", total=total, leave=False, delay=1, disable=hidden)
-        for batch, _, dataloader_idx in bar:
+        numbers = itertools.count() if most == float("inf") else range(int(most))
+        for _ in tqdm(numbers, "Fitting preprocessing", leave=False, delay=1, disable=hidden):
+            try:  # a for loop over the batches would make the iterator anew
+                batch, _, dataloader_idx = next(batches)
+            except StopIteration:
+                break
             if trainer.received_sigterm:
                 raise SIGTERMException
             yield fetched(trainer, batch, dataloader_idx)

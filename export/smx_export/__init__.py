@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from smx_export.callback import OnnxExport
+    from smx_export.composition import composed
     from smx_export.convert import Export, export_onnx
     from smx_export.errors import FileError, ParityError
     from smx_export.parity import check_parity
@@ -32,6 +33,7 @@ _HOME = {
     "ParityReport": "report",
     "Profile": "profile",
     "check_parity": "parity",
+    "composed": "composition",
     "export_onnx": "convert",
 }
 
@@ -44,6 +46,7 @@ __all__ = [
     "ParityReport",
     "Profile",
     "check_parity",
+    "composed",
     "export_onnx",
 ]
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
+from torch import nn
 
+from smx_export.composition import composed
 from smx_export.contract import (
     CLASS_NAMES,
     INPUT_RANGE,
@@ -47,9 +49,10 @@ class Export:
 
 
 def export_onnx(
-    model_or_checkpoint: SoftmaxRegression | str | Path,
+    model_or_checkpoint: nn.Module | str | Path,
     path: str | Path,
     *,
+    head: str | None = None,
     model_class: type[SoftmaxRegression] = SoftmaxRegression,
     profile: Profile | str = PORTABLE,
     input_shape: Sequence[int] | None = None,
@@ -65,6 +68,8 @@ def export_onnx(
     Args:
         model_or_checkpoint: A live module, or the path of its checkpoint.
         path: Where the file goes.
+        head: Where the module is somebody's own that has a SoftmaxRegression as a part: its name,
+            see :func:`smx_export.composed`.
         model_class: The subclass that wrote the checkpoint; code is never loaded from it.
         profile: Where the file will run decides, see :class:`smx_export.profile.Profile`; a name
             such as ``"robust,image"`` will do.
@@ -81,8 +86,9 @@ def export_onnx(
         InputError: For a checkpoint that cannot be used, or a path that cannot be written.
         ParityError: Where the file is not the model; nothing is left under ``path``.
     """
-    if isinstance(model_or_checkpoint, SoftmaxRegression):
-        live, training = model_or_checkpoint, model_or_checkpoint.training_summary()
+    if isinstance(model_or_checkpoint, nn.Module):
+        live = _live(model_or_checkpoint, head, input_shape)
+        training = live.training_summary()
     else:
         if Path(path).resolve() == Path(model_or_checkpoint).resolve():
             raise InputError(
@@ -93,6 +99,20 @@ def export_onnx(
         live, training = model_of(checkpoint, model_class), checkpoint.training
     copied = inference_copy(live, input_shape, input_range)
     return export_copy(copied, path, training, data, profile)
+
+
+def _live(
+    module: nn.Module, head: str | None, input_shape: Sequence[int] | None
+) -> SoftmaxRegression:
+    """The model that a live module is, or has as a part."""
+    if head is not None:
+        return composed(module, head, input_shape)
+    if isinstance(module, SoftmaxRegression):
+        return module
+    raise InputError(
+        f"expected a SoftmaxRegression, or a module with one as a part, got {type(module).__name__}"
+        "; name the part with head='…'"
+    )
 
 
 def export_copy(
