@@ -182,7 +182,9 @@ def test_the_exact_solver_is_refused_in_a_host(quiet_trainer):
 def test_callbacks_that_need_the_model_itself_say_so_before_training(
     callback, quiet_trainer, tmp_path
 ):
-    trainer = quiet_trainer(callbacks=[callback()], default_root_dir=tmp_path)
+    trainer = quiet_trainer(
+        callbacks=[callback()], default_root_dir=tmp_path, enable_checkpointing=True
+    )
     with pytest.raises(InputError, match="expected a SoftmaxRegression or a subclass, got Host"):
         trainer.fit(Host(), loader())
 
