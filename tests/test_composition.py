@@ -272,3 +272,23 @@ def test_a_name_or_a_shape_that_is_missing_is_asked_for(tmp_path):
         export_onnx(Host(), tmp_path / "x.onnx", head="head")
     with pytest.raises(InputError, match="name the part with head='…'"):
         export_onnx(Host(), tmp_path / "x.onnx")
+
+
+def test_a_head_in_a_container_is_told_of_the_trainer_by_its_host(quiet_trainer):
+    class Contained(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.heads = nn.ModuleDict({"one": SoftmaxRegression(6, 3)})
+
+        def setup(self, stage):
+            self.heads["one"].trainer = self.trainer
+
+        def training_step(self, batch, batch_idx):
+            return self.heads["one"].objective(*batch)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    trainer = quiet_trainer()
+    trainer.fit(Contained(), loader())
+    assert "heads.one/train/nll" in trainer.callback_metrics

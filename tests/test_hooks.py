@@ -555,3 +555,28 @@ def test_a_row_without_an_answer_is_predicted_as_none_of_the_classes():
 def test_hooks_of_export_need_a_live_model_and_say_so(tmp_path):
     with pytest.raises(InputError, match=r"name the part with head='…'"):
         export_onnx(torch.nn.Linear(2, 2), tmp_path / "x.onnx")
+
+
+def test_a_model_in_front_of_another_keeps_its_own_statistics(quiet_trainer):
+    class Stacked(SoftmaxRegression):
+        """Softmax regression on the log-probabilities of another."""
+
+        def __init__(self, backbone):
+            super().__init__(3, 3, preprocessing="standardize")
+            self.backbone = backbone.requires_grad_(False)
+
+        def features(self, x):
+            return self.backbone(x)
+
+    backbone = made()
+    quiet_trainer(max_epochs=2).fit(backbone, Data())
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    stacked = Stacked(backbone)
+    trainer = quiet_trainer(max_epochs=2)
+    trainer.fit(stacked, Data())
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    torch.testing.assert_close(stacked.preprocessing.mean, backbone(TRAIN.x).mean(0))
+    assert {"train/nll", "val/nll"} <= trainer.callback_metrics.keys()
+    assert not any("backbone" in name for name in trainer.callback_metrics)
+    trainer.test(stacked, Data(), verbose=False)
+    assert stacked.confusion_matrix.sum() == len(TEST)
