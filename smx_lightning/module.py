@@ -385,11 +385,14 @@ class SoftmaxRegression(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics."""
+        rejected = False
         if self.solver is not None:
-            log_epoch(self, self.solver)
+            rejected = log_epoch(self, self.solver)
+            if rejected and self.tallies["train"].metrics.keys() <= self.trainer.callback_metrics:
+                return  # the values of the point that the parameters went back to stand
         values = self._log_epoch("train")
         nll = values.get("train/nll")
-        if nll is not None and not torch.isfinite(nll):
+        if nll is not None and not torch.isfinite(nll) and not rejected:
             raise InputError(
                 f"the training loss became {float(nll)} in epoch {self.current_epoch}: expected "
                 "finite features and a step that converges; look for NaN or infinite values in the "
