@@ -385,11 +385,10 @@ class SoftmaxRegression(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics."""
-        rejected = False
-        if self.solver is not None:
-            rejected = log_epoch(self, self.solver)
-            if rejected and self.tallies["train"].metrics.keys() <= self.trainer.callback_metrics:
-                return  # the values of the point that the parameters went back to stand
+        rejected = self.solver is not None and log_epoch(self, self.solver)
+        known = self.trainer.callback_metrics
+        if rejected and all(name in known for name in self.tallies["train"].metrics):
+            return  # the values of the point that the parameters went back to stand
         values = self._log_epoch("train")
         nll = values.get("train/nll")
         if nll is not None and not torch.isfinite(nll) and not rejected:

@@ -87,7 +87,8 @@ class ExactSolver(torch.optim.Optimizer):
         status: A :class:`Status`.
         evaluation: The :class:`Evaluation` of the point that the last epoch ended with, which the
             parameters hold until the next one begins; ``None`` before the first.
-        rejected: Whether the last epoch evaluated a worse point, and was taken back.
+        rejected: Whether the last epoch's rows passed at another point than that: a worse one, or
+            one whose epoch has not ended.
         evaluations: Epochs done.
 
     Raises:
@@ -150,6 +151,7 @@ class ExactSolver(torch.optim.Optimizer):
             batches: Of the coming epoch, over all processes; ``inf`` where that is unknown.
         """
         self._l2, self._batches = l2, batches
+        self.rejected = True  # unless it ends, and is accepted
         if self.evaluation is None:
             self._squares.zero_()
         if self._resumed and self.evaluation is None:

@@ -123,10 +123,11 @@ def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> bool:
     """Log objective and largest gradient entry of the present point; say why the solver stopped.
 
     Returns:
-        Whether the epoch's rows passed at another point than this, which was worse.
+        Whether the epoch's rows passed at another point than this.
     """
     evaluation = solver.evaluation
-    assert evaluation is not None
+    if evaluation is None:  # the first epoch broke off
+        return False
     largest = evaluation.gradient.abs().max()
     log_agreed(model, "train/objective", evaluation.objective, prog_bar=True)
     log_agreed(model, "train/gradient_max", largest, prog_bar=True)
