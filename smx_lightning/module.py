@@ -388,6 +388,7 @@ class SoftmaxRegression(LightningModule):
         rejected = self.solver is not None and log_epoch(self, self.solver)
         known = self.trainer.callback_metrics
         if rejected and all(name in known for name in self.tallies["train"].metrics):
+            self.tallies["train"].restore([])
             return  # the values of the point that the parameters went back to stand
         values = self._log_epoch("train")
         nll = values.get("train/nll")
