@@ -206,8 +206,8 @@ class ExactSolver(torch.optim.Optimizer):
             return
         if before is None and not evaluation.objective <= (1 + 1e-6) * math.log(self._shape[0]):
             return  # worse than zero weights: a saturated softmax has no curvature, begin there
-        if self._best is not None and not self._accepts(self._best, evaluation):
-            self._shorten(self._best, evaluation)
+        if self._best is not None and not self._accepts(evaluation):
+            self._shorten(evaluation)
             self.restore()
             self.rejected = True
             return
@@ -285,24 +285,26 @@ class ExactSolver(torch.optim.Optimizer):
         logit = (self._point.abs() @ typical).max()
         return ROUNDING * torch.finfo(self.weight.dtype).eps * (1 + logit) * typical
 
-    def _accepts(self, best: Evaluation, new: Evaluation) -> bool:
+    def _accepts(self, new: Evaluation) -> bool:
         """Armijo's condition; within rounding, the slope decides (Hager & Zhang, 2005, eq. 4.1)."""
-        gained = best.objective - new.objective
+        assert self._best is not None
+        gained = self._best.objective - new.objective
         if gained >= -ARMIJO * self._length * self._slope:
             return True
         slope = float((new.gradient * self._direction).sum())
         return gained >= -self._noise() and slope <= (2 * ARMIJO - 1) * self._slope
 
-    def _shorten(self, best: Evaluation, new: Evaluation) -> None:
+    def _shorten(self, new: Evaluation) -> None:
         """The least point of the parabola through both values and the slope, safeguarded."""
+        assert self._best is not None
+        assert self._curvature is not None
         hidden = -self._length * self._slope <= HIDDEN * self._noise()
         self._stalled += hidden
         if self._stalled > 2 * STALLED:
             self._give_up()
             return
-        excess = new.objective - best.objective - self._length * self._slope
+        excess = new.objective - self._best.objective - self._length * self._slope
         least = -self._slope * self._length**2 / (2 * excess) if math.isfinite(excess) else 0.0
-        assert self._curvature is not None
         follows = self._curvature.follows(self._shape[0])
         misled = least < MISLED and self._length == 1 and not hidden
         if misled and self._caution < 1 and follows:
