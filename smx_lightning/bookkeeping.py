@@ -123,16 +123,21 @@ class Bookkeeping(Callback):
         """Log the epoch's training metrics."""
         for prefix, model in self.models(pl_module):
             solver = model.solver if model is pl_module else None
+            rejected = False
             if solver is not None:
-                if solver.evaluations == model._evaluations:
+                if solver.evaluations == model._evaluations and not _counted(model, "train"):
                     raise InputError(
                         "the exact solver expects the rows that training_step is given, got an "
                         "override that passes none on; call super().training_step(batch, "
                         "batch_idx) in it, or take another optimiser"
                     )
-                log_epoch(model, solver)
+                model._evaluations = -1  # of this epoch nothing more is expected
+                rejected = log_epoch(model, solver)
+            if rejected and trainer.callback_metrics.keys() >= {*model.tallies["train"].metrics}:
+                model.tallies["train"].restore([])
+                continue  # the values of the point that the parameters went back to stand
             nll = _log(pl_module, prefix, model, "train").get("train/nll")
-            if nll is not None and not torch.isfinite(nll):
+            if nll is not None and not torch.isfinite(nll) and not rejected:
                 raise InputError(
                     f"the training loss became {float(nll)} in epoch {trainer.current_epoch}: "
                     "expected finite features and a step that converges; look for NaN or infinite "
@@ -185,8 +190,12 @@ def _log(
 
 def _values(model: SoftmaxRegression, stage: str) -> dict[str, Tensor]:
     """The stage's metrics over all rows of the epoch; none, where a step of its own counts none."""
-    tally = model.tallies[stage]
-    return tally.compute() if raised_anywhere(tally.counted, model.device) else {}
+    return model.tallies[stage].compute() if _counted(model, stage) else {}
+
+
+def _counted(model: SoftmaxRegression, stage: str) -> bool:
+    """Whether any process has counted a batch."""
+    return raised_anywhere(model.tallies[stage].counted, model.device)
 
 
 def followed(first: Hook, then: Hook) -> Hook:

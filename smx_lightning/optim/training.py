@@ -117,17 +117,19 @@ def end_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
     """Let the solver judge the epoch's point; stop the Trainer where the solver has stopped."""
     with torch.autocast(model.device.type, enabled=False):  # directions are not bfloat16's
         model.optimizers().step()  # type: ignore[union-attr]  # through Lightning, which counts steps
-    trainer = model.trainer
     if solver.status is not Status.RUNNING:
-        trainer.should_stop = True
-    elif trainer.max_epochs not in (None, -1) and model.current_epoch + 1 >= trainer.max_epochs:
-        solver.restore()
+        model.trainer.should_stop = True
 
 
-def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
-    """Log the epoch's objective and largest gradient entry; say why the solver stopped."""
+def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> bool:
+    """Log objective and largest gradient entry of the present point; say why the solver stopped.
+
+    Returns:
+        Whether the epoch's rows passed at another point than this.
+    """
     evaluation = solver.evaluation
-    assert evaluation is not None
+    if evaluation is None:  # the first epoch broke off
+        return False
     largest = evaluation.gradient.abs().max()
     log_agreed(model, "train/objective", evaluation.objective, prog_bar=True)
     log_agreed(model, "train/gradient_max", largest, prog_bar=True)
@@ -136,3 +138,4 @@ def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
             f"{solver.status.value} (epoch {model.current_epoch}, objective "
             f"{evaluation.objective:.8g}, largest gradient entry {largest:.2g})"
         )
+    return solver.rejected
