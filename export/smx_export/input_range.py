@@ -146,6 +146,6 @@ def remedy(x: NDArray[Any], wanted: np.dtype[Any], told: tuple[float, float] | N
             f"{high:g} in the training data"
         )
     return (
-        f"convert values from {low:g} to {high:g} into pixels with numpy.rint((x - {low!r}) * "
-        f"{PIXELS[1] / (high - low)!r}).clip(0, 255).astype(numpy.uint8)"
+        f"convert values from {low:g} to {high:g} into pixels with numpy.rint((x.astype(float) - "
+        f"{low!r}) * {PIXELS[1] / (high - low)!r}).clip(0, 255).astype(numpy.uint8)"
     )
