@@ -205,7 +205,7 @@ def test_of_values_in_unknown_units_no_pixel_is_made_up(x, images_file):
 def test_values_of_the_training_data_as_pixels_are_noticed(digits, images_file):
     x = digits.splits.test.x.numpy().astype(np.uint8)
     (said,) = noticed(OnnxClassifier(images_file), x)
-    assert "0 to 255, got 449 rows with nothing but 0 to 16; give pixels from 0 to 255" in said
+    assert "0 to 255, got pictures of nothing but 0 to 16; give pixels from 0 to 255" in said
     pixels = np.rint(x * (255 / 16)).astype(np.uint8)
     assert noticed(OnnxClassifier(images_file), pixels) == []
 
@@ -251,6 +251,27 @@ for ask in ("predict", "predict_proba", "answer"):
     print([warning.filename for warning in found])
 """
     assert run_alone(script, digits_file).splitlines() == ["['<string>']"] * 3
+
+
+def test_of_a_large_batch_some_rows_are_looked_at_or_all_to_be_strict(digits_file):
+    x = pictures(0, 16, rows=5000)
+    assert len(noticed(OnnxClassifier(digits_file), pictures(0, 255, rows=5000))) == 1
+    assert len(noticed(OnnxClassifier(digits_file), pictures(0, 1, rows=5000))) == 1
+    assert noticed(OnnxClassifier(digits_file), x) == []
+    strict = OnnxClassifier(digits_file, on_range="raise")
+    strict.predict(x)
+    x[4321, 1, 1] = 255
+    with pytest.raises(ValueError, match="got entries from .* to 255; scale"):
+        strict.predict(x)
+
+
+@pytest.mark.parametrize("width", [1, 2**17])
+def test_few_rows_of_any_width_are_told_apart(width):
+    from smx_export.policy import SAMPLE, _some
+
+    for rows in (1, 2, 15, 16, 17, 1000) if width == 1 else (1, 2, 15, 16, 17, 40):
+        seen = _some(np.zeros((rows, width), np.uint8))
+        assert min(rows, 16) <= len(seen) <= max(rows if rows * width <= SAMPLE else 0, 31)
 
 
 class Half(SoftmaxRegression):

@@ -95,6 +95,15 @@ def test_the_threshold_does_not_hide_a_missing_row(tmp_path):
     assert OnnxClassifier(path, on_nan="missing").predict(rows())[BAD].tolist() == [-1, -1, -1]
 
 
+@every_output
+def test_one_missing_row_among_many_is_found(outputs, tmp_path):
+    _, path = exported(tmp_path, outputs)
+    x = np.random.default_rng(5).uniform(0, 1, (20_000, 12)).astype(np.float32)
+    x[17_771, 11] = NAN
+    with pytest.raises(ValueError, match=r"in row 17771 \(1 such rows\)"):
+        OnnxClassifier(path).predict(x)
+
+
 class Swallowing(SoftmaxRegression):
     """A backbone that makes zeros of NaN."""
 

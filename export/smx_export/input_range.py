@@ -44,14 +44,20 @@ class InputRange:
         high: The largest.
         pictures: Whether the inputs are pictures.
         bytes_only: Whether the file takes bytes alone, which fill 0..255.
+
+    Attributes:
+        least: What is below this lies far outside.
+        most: What is above, likewise.
     """
 
     def __init__(
         self, low: float, high: float, *, pictures: bool, bytes_only: bool = False
     ) -> None:
         self.low, self.high = low, high
-        self._pictures = pictures or (low, high) == PIXELS
-        self._margin = (PICTURE_MARGIN if self._pictures else MARGIN) * (high - low)
+        pictures = pictures or (low, high) == PIXELS
+        margin = (PICTURE_MARGIN if pictures else MARGIN) * (high - low)
+        self.least, self.most = low - margin, high + margin
+        self._narrow = NARROW * (high - low) if pictures else -1.0
         self._bytes_only = bytes_only
         self._rows, self._low, self._high = 0, math.inf, -math.inf  # of narrow rows in succession
 
@@ -72,6 +78,11 @@ class InputRange:
             pictures = False
         return cls(*told, pictures=pictures, bytes_only=pixels)
 
+    def is_ordinary(self, low: float, high: float) -> bool:
+        """Whether there is nothing to say or to count about inputs from ``low`` to ``high``."""
+        within = self.least <= low <= high <= self.most
+        return within and high - low > self._narrow and not self._rows
+
     def complaint(self, x: NDArray[Any], low: float, high: float) -> str | None:
         """One sentence where entries are clearly not in the units of training, else ``None``.
 
@@ -80,10 +91,10 @@ class InputRange:
             low: Their smallest finite entry.
             high: Their largest.
         """
-        if low < self.low - self._margin or high > self.high + self._margin:
+        if low < self.least or high > self.most:
             said = f"entries from {low:g} to {high:g}"
-        elif self._pictures and self._is_narrow(x, low, high):
-            said = f"{self._rows} rows with nothing but {self._low:g} to {self._high:g}"
+        elif self._is_narrow(x, low, high):
+            said = f"pictures of nothing but {self._low:g} to {self._high:g}"
         else:
             return None
         return (
@@ -93,7 +104,7 @@ class InputRange:
 
     def _is_narrow(self, x: NDArray[Any], low: float, high: float) -> bool:
         low, high = min(low, self._low), max(high, self._high)
-        if high - low > NARROW * (self.high - self.low):
+        if high - low > self._narrow:
             self._rows, self._low, self._high = 0, math.inf, -math.inf
             return False
         self._low, self._high = low, high

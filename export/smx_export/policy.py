@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx_export.errors import InputRangeWarning
-from smx_export.input_range import InputRange
+from smx_export.input_range import FEWEST, InputRange
 
 OnNan = Literal["raise", "missing", "ignore"]
 OnRange = Literal["warn", "raise", "ignore"]
@@ -19,6 +19,7 @@ Rows = NDArray[np.bool_]  # (batch,)
 MISSING = -1  # label of a row that has no answer
 # What a single row costs is the calls, and ndarray.min makes more of them. Both propagate NaN.
 _least, _largest = np.minimum.reduce, np.maximum.reduce
+SAMPLE = 1 << 16  # entries: the units are those of all rows, and reading wide batches again is dear
 CALLER = 5  # frames up: whoever called a method of OnnxClassifier
 
 
@@ -29,10 +30,14 @@ class Policy:
         on_nan: What becomes of a batch with a row that has no answer.
         on_range: What becomes of inputs that are clearly not in the units of the training data.
         known: Their range, or ``None``.
+        shows_nan: Whether NaN in a row always makes its probabilities NaN, as without a backbone:
+            then the answers are looked at instead, which are fewer.
     """
 
-    def __init__(self, on_nan: OnNan, on_range: OnRange, known: InputRange | None) -> None:
-        self._on_nan, self._on_range = on_nan, on_range
+    def __init__(
+        self, on_nan: OnNan, on_range: OnRange, known: InputRange | None, *, shows_nan: bool
+    ) -> None:
+        self._on_nan, self._on_range, self._shows_nan = on_nan, on_range, shows_nan
         self._range = None if on_range == "ignore" else known
 
     def missing_inputs(self, x: NDArray[Any], *, finite: bool) -> Rows | None:
@@ -45,20 +50,20 @@ class Policy:
         Raises:
             ValueError: Where an option says so.
         """
-        if not x.size:
+        sought = self._on_nan != "ignore" and (finite or not self._shows_nan)
+        if not x.size or not (sought or self._range):
             return None
-        low, high, missing = float(_least(x, None)), float(_largest(x, None)), None
+        seen = x if sought or self._on_range == "raise" else _some(x)
+        low, high, missing = float(_least(seen, None)), float(_largest(seen, None)), None
         if not -math.inf < low <= high < math.inf:  # as NaN is not
-            known = x[np.isfinite(x)]
+            known = seen[np.isfinite(seen)]
             low, high = (known.min(), known.max()) if known.size else (math.inf, -math.inf)
             bad = ~np.isfinite(x) if finite else np.isnan(x)
-            if self._on_nan != "ignore" and bad.any():
+            if sought and bad.any():
                 missing = bad.reshape(len(x), -1).any(1)
                 self._refuse(missing, "NaN or infinity" if finite else "NaN")
-        if self._range is not None and low <= high:
-            complaint = self._range.complaint(x, low, high)
-            if complaint is not None:
-                self._complain(complaint)
+        if self._range is not None and low <= high and not self._range.is_ordinary(low, high):
+            self._complain(self._range.complaint(seen, low, high))
         return missing
 
     def missing_answers(self, probs: NDArray[Any], missing: Rows | None) -> Rows | None:
@@ -71,12 +76,14 @@ class Policy:
         if asked and not _least(probs, None) >= 0:  # as NaN is not, the least of any with it
             found = np.isnan(probs).any(1)
             missing = found if missing is None else missing | found
-            self._refuse(missing, "probabilities that are NaN, by infinity or overflow,")
+            self._refuse(missing, "probabilities that are NaN, by NaN, infinity or overflow,")
         if missing is not None:
             probs[missing] = np.nan
         return missing
 
-    def _complain(self, complaint: str) -> None:
+    def _complain(self, complaint: str | None) -> None:
+        if complaint is None:
+            return
         if self._on_range == "raise":
             raise ValueError(complaint)
         self._range = None  # once is enough
@@ -89,6 +96,11 @@ class Policy:
                 f"({int(missing.sum())} such rows); remove or impute them, or take "
                 "on_nan='missing'"
             )
+
+
+def _some(x: NDArray[Any]) -> NDArray[Any]:
+    """Rows evenly spread over a large batch, about ``SAMPLE`` entries of them."""
+    return x if x.size <= SAMPLE else x[:: min(-(-x.size // SAMPLE), max(1, len(x) // FEWEST))]
 
 
 def check_options(on_nan: str, on_range: str) -> None:

@@ -17,6 +17,7 @@ from smx_export.contract import (
     CLASS_NAMES,
     INPUT,
     LABEL,
+    LINEAR,
     LOG_PROBS,
     PROBS,
     SCORES,
@@ -50,8 +51,8 @@ class OnnxClassifier:
             ``missing``: that row's label is -1, its name ``None``, its probabilities NaN.
             ``ignore``: what the file answers, for models that impute by themselves.
         on_range: What becomes of inputs that are clearly not in the units of the training data, as
-            far as the file's ``input_range`` tells: ``warn`` once, ``raise`` a ValueError,
-            ``ignore``.
+            far as the file's ``input_range`` tells: ``warn`` once (of a large batch some rows are
+            looked at), ``raise`` a ValueError, ``ignore``.
 
     Attributes:
         class_names: One name a class.
@@ -115,9 +116,10 @@ class OnnxClassifier:
         self._all = told[:1] + [name for name in (LABEL,) if name in outputs]
         self.dtype = np.dtype(np.uint8 if given.type == "tensor(uint8)" else np.float32)
         self.input_range = told_range(metadata)
-        self._policy = Policy(
-            on_nan, on_range, InputRange.of(metadata, pixels=self.dtype == np.uint8)
-        )
+        pixels = self.dtype == np.uint8
+        linear = self.session.get_modelmeta().graph_name == LINEAR
+        in_training = InputRange.of(metadata, pixels=pixels)
+        self._policy = Policy(on_nan, on_range, in_training, shows_nan=linear or pixels)
 
     def predict(self, x: ArrayLike) -> NDArray[np.int64]:
         """The class index of each row, (batch,); at the threshold γ where the file holds one.
