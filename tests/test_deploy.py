@@ -151,9 +151,9 @@ def test_where_nobody_knows_the_range_nothing_is_warned_of(kit, x, copied):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 def test_a_row_without_an_answer_is_refused(kit, value, x, kept):
     bad = x[:3].copy()
-    bad[1] = value
+    bad[2] = value
     said = KITS[kit](kept(kit), bad)
-    assert len(said.answers) <= 1  # C answers a row before it reads the next
+    assert len(said.answers) < 3  # C answers a row before it reads the next
     assert "expected" in said.refusal or (kit == "node" and "JSON" in said.refusal)
 
 

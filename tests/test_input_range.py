@@ -261,7 +261,7 @@ def test_of_a_large_batch_some_rows_are_looked_at_or_all_to_be_strict(digits_fil
     strict = OnnxClassifier(digits_file, on_range="raise")
     strict.predict(x)
     x[4321, 1, 1] = 255
-    with pytest.raises(ValueError, match="got entries from .* to 255; scale"):
+    with pytest.raises(ValueError, match=r"got entries from .* to 255; scale"):
         strict.predict(x)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smx_export.callback import OnnxExport
     from smx_export.convert import Export, export_onnx
-    from smx_export.errors import FileError, ParityError
+    from smx_export.errors import FileError, InputRangeWarning, ParityError
     from smx_export.parity import check_parity
     from smx_export.profile import Profile
     from smx_export.report import ParityReport
@@ -26,6 +26,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _HOME = {
     "Export": "convert",
     "FileError": "errors",
+    "InputRangeWarning": "errors",
     "OnnxClassifier": "runtime",
     "OnnxExport": "callback",
     "ParityError": "errors",
@@ -38,6 +39,7 @@ _HOME = {
 __all__ = [
     "Export",
     "FileError",
+    "InputRangeWarning",
     "OnnxClassifier",
     "OnnxExport",
     "ParityError",

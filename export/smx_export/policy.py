@@ -51,7 +51,8 @@ class Policy:
             ValueError: Where an option says so.
         """
         sought = self._on_nan != "ignore" and (finite or not self._shows_nan)
-        if not x.size or not (sought or self._range):
+        in_training = self._range  # another thread may have warned, and forget it, meanwhile
+        if not x.size or not (sought or in_training):
             return None
         seen = x if sought or self._on_range == "raise" else _some(x)
         low, high, missing = float(_least(seen, None)), float(_largest(seen, None)), None
@@ -62,8 +63,8 @@ class Policy:
             if sought and bad.any():
                 missing = bad.reshape(len(x), -1).any(1)
                 self._refuse(missing, "NaN or infinity" if finite else "NaN")
-        if self._range is not None and low <= high and not self._range.is_ordinary(low, high):
-            self._complain(self._range.complaint(seen, low, high))
+        if in_training is not None and low <= high and not in_training.is_ordinary(low, high):
+            self._complain(in_training.complaint(seen, low, high))
         return missing
 
     def missing_answers(self, probs: NDArray[Any], missing: Rows | None) -> Rows | None:
