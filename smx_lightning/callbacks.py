@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from smx_lightning.errors import InputError
 from smx_lightning.files import written_whole
 from smx_lightning.module import Prediction, SoftmaxRegression
+from smx_lightning.predictions import predictions_csv
 
 
 class ConfusionCsv(Callback):
@@ -104,6 +105,8 @@ class PredictionsInOrder(BasePredictionWriter):
 class PredictionsCsv(PredictionsInOrder):
     """Write what ``predict`` answers as a CSV file: row, class name, one probability a class.
 
+    The class of a row that has no answer, whose label is -1, is empty.
+
     Args:
         path: The file; ``predictions.csv`` in the run's log folder by default.
 
@@ -129,12 +132,10 @@ class PredictionsCsv(PredictionsInOrder):
         if self.prediction is None:
             return
         names = softmax_regression(self, pl_module).class_names
-        rows: list[list[Any]] = [["row", "class", *(f"p({name})" for name in names)]]
-        for row, (k, p) in enumerate(
-            zip(*(part.tolist() for part in self.prediction), strict=True)
-        ):
-            rows.append([row, names[k], *(f"{value:.7g}" for value in p)])
-        self.written = _write_csv(target, rows)
+        labels, probs = self.prediction
+        with predictions_csv(target, names) as write:
+            write(labels.tolist(), probs.tolist())
+        self.written = target
 
 
 def softmax_regression(callback: Callback, module: LightningModule) -> SoftmaxRegression:

@@ -1,5 +1,7 @@
 // Numbers typed in: a field a feature, or one text where there are many.
 
+import { rangeNote } from "./range.js";
+
 const MOST_FIELDS = 64;
 
 /** The form in `root`; `changed(values, problem)` is called with one of them null. */
@@ -24,7 +26,7 @@ export function featureForm(root, hint, sidecar, changed) {
 
   function update() {
     const { values = null, problem = "" } = read();
-    hint.textContent = problem;
+    hint.textContent = values ? rangeNote(values, sidecar) : problem;
     changed(values && (isByte ? Uint8Array.from(values) : Float32Array.from(values)));
   }
 
