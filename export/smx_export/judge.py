@@ -44,9 +44,7 @@ class Expected(NamedTuple):
     @property
     def judged(self) -> NDArray[np.bool_]:
         """Of each row, whether its answers are numbers and its tolerance tells right from wrong."""
-        return np.asarray(
-            np.isfinite(self.log_probs).all(1) & np.isfinite(self.tolerance).all(1), np.bool_
-        )
+        return np.asarray(np.isfinite(self.log_probs).all(1) & ~np.isinf(self.tolerance).any(1))
 
     def rows(self, which: slice | NDArray[np.bool_ | np.intp]) -> Expected:
         """The answers to some of the rows."""

@@ -1,8 +1,8 @@
 """Does this file, on this machine, still answer what it answered when it was exported?
 
 Four questions: is every byte as it was sealed, are the weights those that were signed off, is no
-operator random, and do the vectors in the file (:mod:`smx_export.vectors`) come out right. Neither torch nor the checkpoint
-is needed, and any runtime can be asked.
+operator random, and do the vectors in the file (:mod:`smx_export.vectors`) come out right. Neither
+torch nor the checkpoint is needed, and any runtime can be asked.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ may differ by rounding.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import onnxruntime
@@ -37,9 +37,11 @@ MIXES = (
     "mode, and subtract a stored mean rather than x.mean(0)"
 )
 
+_quiet = np.errstate(invalid="ignore", over="ignore")  # of answers that are no numbers
 Answer = Callable[[NDArray[np.float32]], NDArray[np.floating]]
 
 
+@_quiet
 def refuse_unsteady(model: SoftmaxRegression, reference: Reference, x: NDArray[np.float32]) -> None:
     """Complain about a model that no file can be, before one is made.
 
@@ -74,12 +76,13 @@ def refuse_unsteady(model: SoftmaxRegression, reference: Reference, x: NDArray[n
         )
 
 
+@_quiet
 def repeated(
     shipped: Shipped,
     reference: Reference,
     session: onnxruntime.InferenceSession,
     x: NDArray[np.float32],
-) -> Iterator[Check]:
+) -> list[Check]:
     """Questions to a file that has answered others before, and to its model.
 
     Args:
@@ -107,8 +110,8 @@ def repeated(
         apart += [] if _same(live(x), live(x)) else ["the live model's answer"]
         fault = fault or _beside(live, x, expected.live_tolerance)
     detail = f"{apart[0]} differs from run to run; {CHANGES}" if apart else "the same, bit for bit"
-    yield Check(TWICE, not apart, detail)
-    yield Check(BESIDE, not fault, f"{fault}; {MIXES}" if fault else "the same within rounding")
+    beside = f"{fault}; {MIXES}" if fault else "the same within rounding"
+    return [Check(TWICE, not apart, detail), Check(BESIDE, not fault, beside)]
 
 
 def _fresh(model: SoftmaxRegression) -> SoftmaxRegression:
