@@ -14,12 +14,11 @@ from onnx import NodeProto, TensorProto, numpy_helper
 from smx_export.files import parts
 from smx_export.report import Check
 
-RANDOM = frozenset(
-    ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
-     "RandomUniformLike"]
-    # onnxruntime's own, and of its training
-    + ["Sampling", "BiasDropout", "BitmaskDropout", "BitmaskBiasDropout"]
-)  # fmt: skip
+RANDOM = frozenset([
+    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+    "RandomUniformLike",
+    "Sampling", "BiasDropout", "BitmaskDropout", "BitmaskBiasDropout",  # onnxruntime's own
+])  # fmt: skip
 NAME = "operators"
 REMEDY = "export the model with dropout, noise and batch norm in eval mode"
 

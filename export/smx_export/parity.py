@@ -22,8 +22,8 @@ from smx_export.findings import ORDINARY, Found, Lost, Worst
 from smx_export.interface import interface, shipped_like
 from smx_export.judge import SUM, Outputs, judge, log_probs_of, max_or_nan, worst
 from smx_export.labelled import Data, OwnRows, Score, cost_of_rounding, decided
-from smx_export.probes import RANDOM, Probe
 from smx_export.operators import steady
+from smx_export.probes import RANDOM, Probe
 from smx_export.questions import Questions
 from smx_export.reference import reference_of
 from smx_export.report import Check, Flip, ParityReport, Task, first_line
@@ -103,7 +103,7 @@ class Comparison:
         checks = list(interface(self.shipped, data, proto))
         task = rounding = None
         runs = all(check.passed for check in checks)
-        checks.append(steady(proto))  # a file that fails it is run all the same, to tell how far off
+        checks.append(steady(proto))  # it is run all the same, to tell how far off it is
         if runs:
             task = self._run(data, path, proto, found, checks)
             if self.shipped.weight is not None and self.own is not None:
@@ -238,4 +238,3 @@ class Comparison:
 
 def _name(names: tuple[str, ...], k: int) -> str:
     return names[k] if 0 <= k < len(names) else f"no class ({k})"
-
