@@ -46,9 +46,13 @@ class Attention(nn.Module):
         return (weights @ self.value(tokens)).flatten(1)
 
 
+def high_sine():
+    return Sine(30.0)
+
+
 ACTIVATIONS = (
     nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.Sigmoid, nn.ELU, nn.Softplus, nn.LeakyReLU,
-    nn.Hardswish, lambda: Sine(1.0), lambda: Sine(30.0),
+    nn.Hardswish, lambda: Sine(1.0), high_sine,
 )  # fmt: skip
 POOLS = (lambda: nn.AvgPool2d(2), lambda: nn.MaxPool2d(2), lambda: nn.Identity())
 
@@ -73,9 +77,11 @@ class Everything(Backboned):
 
 def perceptron(rng, width):
     """Depth 1 to 24: linear layers, norms, residuals, attention, in random order."""
-    act = ACTIVATIONS[rng.integers(len(ACTIVATIONS))]
+    first = act = ACTIVATIONS[rng.integers(len(ACTIVATIONS))]
+    if act is high_sine:  # one such layer, as in SIREN: several in a row are chaotic
+        act = nn.Tanh
     inputs = int(np.prod(SHAPE))
-    layers = [nn.Flatten(), nn.Linear(inputs, width), act()]
+    layers = [nn.Flatten(), nn.Linear(inputs, width), first()]
     for _ in range(rng.integers(0, 24)):
         block = [
             nn.Sequential(nn.Linear(width, width), act()),
@@ -90,7 +96,7 @@ def perceptron(rng, width):
 
 def convolution(rng, width):
     """One to four convolutions, with batch norm and pooling, and an average at the end."""
-    act = ACTIVATIONS[rng.integers(len(ACTIVATIONS))]
+    act = ACTIVATIONS[rng.integers(len(ACTIVATIONS) - 1)]
     layers, channels, size = [], SHAPE[0], SHAPE[1]
     for _ in range(rng.integers(1, 5)):
         layers += [nn.Conv2d(channels, width, 3, padding=1)]
@@ -104,7 +110,7 @@ def convolution(rng, width):
 
 
 def random_backbone(seed):
-    """A model in eval mode, its weights as torch makes them times a factor of up to 3."""
+    """A model in eval mode, its weights as torch makes them times a factor of up to 1.5."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     width = int(rng.choice([4, 8, 32, 64]))
@@ -116,7 +122,7 @@ def random_backbone(seed):
     )  # fmt: skip
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(rng.uniform(0.5, 3))
+            parameter.mul_(rng.uniform(0.5, 1.5))
         for module in model.modules():
             if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 module.running_mean.normal_()

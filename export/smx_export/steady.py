@@ -9,6 +9,7 @@ may differ by rounding.
 from __future__ import annotations
 
 import copy
+import pickle
 import random
 from collections.abc import Callable
 
@@ -124,11 +125,10 @@ def _fresh(model: SoftmaxRegression) -> SoftmaxRegression:
     return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
-def _generators() -> tuple[object, ...]:
+def _generators() -> bytes:
     """The states of all that may draw random numbers without a generator of its own."""
-    _, keys, position, *_ = np.random.get_state()
-    state = torch.get_rng_state().numpy().tobytes()
-    return state, np.asarray(keys).tobytes(), position, random.getstate()
+    numpys, torchs = np.random.get_state(legacy=False), torch.get_rng_state().numpy()
+    return pickle.dumps((random.getstate(), numpys, torchs))
 
 
 def _answers_of(model: SoftmaxRegression) -> Answer:
