@@ -1,31 +1,24 @@
-"""Models and files that answer at random, keep state or mix rows; and correct ones that do not.
+"""Models that answer at random, keep state or mix rows; and correct ones that do not.
 
 No file can be the first, whatever was measured; none of the second may be refused.
 """
 
-import json
 import random
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from backbones import SHAPE, Backboned, Everything, Sine, random_backbone
-from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 (its customary name)
 
-from smx_export import FileError, ParityError, check_parity, export_onnx
-from smx_export.__main__ import main
-from smx_export.files import metadata_of, sealed, weights_sha256
+from smx_export import ParityError, check_parity, export_onnx
+from smx_export.files import metadata_of
 from smx_export.findings import Lost
-from smx_export.graph import sign
-from smx_export.operators import unsteady
 from smx_export.parity import Comparison
 from smx_export.profile import Profile
 from smx_export.reference import LARGEST_ROUNDING, SAFETY, MeasuredReference, reference_of
-from smx_export.selftest import read_intact, selftest
 from smx_export.shipped import inference_copy, shipped_as
 from smx_lightning import InputError, SoftmaxRegression
 
@@ -110,7 +103,7 @@ def random_of_numpy(model, x):
 
 @attack(CHANGING)
 def rarely_left_out_layer(model, x):
-    return x.flatten(1) * (random.random() > 0.02)
+    return x.flatten(1) * (random.random() > 0.1)
 
 
 @attack(CHANGING)
@@ -278,255 +271,24 @@ def test_a_model_that_follows_the_remedies_is_exported(tmp_path):
     assert "Dropout" not in [node.op_type for node in onnx.load(export.path).graph.node]
 
 
-# Files that answer at random -----------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    """Two models with a backbone, the plain model, and their files."""
-    folder = tmp_path_factory.mktemp("good")
-    torch.manual_seed(0)
-    traced = made(lambda model, x: model.part(x.flatten(1)), module=nn.Linear(D, D))
-    models = {
-        "traced": traced,
-        "plain": SoftmaxRegression(D, K),
-        "as they are": made(lambda model, x: x.flatten(1)),
-    }
-    for name, model in models.items():
-        export_onnx(model, folder / f"{name}.onnx")
-    return SimpleNamespace(models=models, path=lambda name: folder / f"{name}.onnx")
-
-
-def spoiled(source, target, change):
-    """A changed file, sealed and signed off as the exporter would."""
-    proto = onnx.load(source)
-    change(proto)
-    metadata = metadata_of(proto)
-    signed = json.loads(metadata["selftest"]) | {"weights_sha256": weights_sha256(proto)}
-    sign(proto, metadata | {"selftest": json.dumps(signed)})
-    target.write_bytes(sealed(proto))
-    return target
-
-
-def between(proto, nodes, constants=()):
-    """Put nodes between the input and its readers, who then read ``seen``."""
-    for node in proto.graph.node:
-        node.input[:] = ["seen" if name == "input" else name for name in node.input]
-    for position, node in enumerate(nodes):
-        proto.graph.node.insert(position, node)
-    proto.graph.initializer.extend(
-        numpy_helper.from_array(np.asarray(values), name) for name, values in constants
-    )
-
-
-def added(proto, *draws):
-    """The input, and ten to the -30 of what is drawn: no answer changes."""
-    tiny = helper.make_node("Mul", ["drawn", "tiny"], ["little"])
-    add = helper.make_node("Add", ["input", "little"], ["seen"])
-    between(proto, [*draws, tiny, add], [("tiny", np.float32(1e-30))])
-
-
-def like(op_type, **attributes):
-    node = helper.make_node(op_type, ["input"], ["drawn"], "draw", **attributes)
-    return lambda proto: added(proto, node)
-
-
-def of_nothing(op_type):
-    node = helper.make_node(op_type, [], ["drawn"], "draw", shape=[1, D])
-    return lambda proto: added(proto, node)
-
-
-def multinomial(proto):
-    draw = helper.make_node("Multinomial", ["input"], ["classes"], "draw", sample_size=1)
-    cast = helper.make_node("Cast", ["classes"], ["drawn"], to=TensorProto.FLOAT)
-    added(proto, draw, cast)
-
-
-def bernoulli_of_chances(proto):
-    chances = helper.make_node("Sigmoid", ["input"], ["chances"])
-    added(proto, chances, helper.make_node("Bernoulli", ["chances"], ["drawn"], "draw"))
-
-
-def dropout(training, ratio=0.0):
-    def change(proto):
-        node = helper.make_node("Dropout", ["input", "ratio", "training"], ["seen"], "draw")
-        between(proto, [node], [("ratio", np.float32(ratio)), ("training", np.bool_(training))])
-
-    return change
-
-
-def dropout_by_a_constant(training):
-    def change(proto):
-        tensor = numpy_helper.from_array(np.bool_(training))
-        constant = helper.make_node("Constant", [], ["training"], value=tensor)
-        node = helper.make_node("Dropout", ["input", "", "training"], ["seen"], "draw")
-        between(proto, [constant, node])
-
-    return change
-
-
-def dropout_by_computation(proto):
-    """Its training mode depends on the input."""
-    largest = helper.make_node("ReduceMax", ["input"], ["largest"], keepdims=0)
-    more = helper.make_node("Greater", ["largest", "limit"], ["training"])
-    node = helper.make_node("Dropout", ["input", "", "training"], ["seen"], "draw")
-    between(proto, [largest, more, node], [("limit", np.float32(1e30))])
-
-
-def dropout_without_a_mode(proto):
-    between(proto, [helper.make_node("Dropout", ["input"], ["seen"], "draw")])
-
-
-def batch_norm(training):
-    def change(proto):
-        outputs = ["seen", "new_mean", "new_var"] if training else ["seen"]
-        node = helper.make_node(
-            "BatchNormalization", ["input", *"abcd"], outputs, "draw",
-            training_mode=int(training), epsilon=0.0,
-        )  # fmt: skip
-        ones, zeros = np.ones(D, np.float32), np.zeros(D, np.float32)
-        between(proto, [node], [("a", ones), ("b", zeros), ("c", zeros), ("d", ones)])
-
-    return change
-
-
-def in_a_branch(proto):
-    """Of an If that never takes it."""
-    draw = helper.make_node("RandomNormalLike", ["input"], ["there"], "draw")
-    stay = helper.make_node("Identity", ["input"], ["here"])
-    branches = [
-        helper.make_graph([n], "branch", [], [helper.make_tensor_value_info(n.output[0], 1, None)])
-        for n in (draw, stay)
-    ]
-    node = helper.make_node("If", ["never"], ["seen"], then_branch=branches[0],
-                            else_branch=branches[1])  # fmt: skip
-    between(proto, [node], [("never", np.bool_(False))])
-
-
-def in_a_function(proto):
-    body = [
-        helper.make_node("RandomNormalLike", ["x"], ["noise"], "draw"),
-        helper.make_node("Sub", ["noise", "noise"], ["nothing"]),
-        helper.make_node("Add", ["x", "nothing"], ["y"]),
-    ]
-    opsets = [helper.make_opsetid("", proto.opset_import[0].version)]
-    proto.functions.append(helper.make_function("own", "Shake", ["x"], ["y"], body, opsets))
-    proto.opset_import.append(helper.make_opsetid("own", 1))
-    between(proto, [helper.make_node("Shake", ["input"], ["seen"], domain="own")])
-
-
-UNSTEADY = {
-    "RandomNormalLike": like("RandomNormalLike"),
-    "seeded": like("RandomNormalLike", seed=1.0),
-    "RandomUniformLike": like("RandomUniformLike"),
-    "RandomNormal": of_nothing("RandomNormal"),
-    "RandomUniform": of_nothing("RandomUniform"),
-    "Bernoulli": bernoulli_of_chances,
-    "Multinomial": multinomial,
-    "dropout of nothing": dropout(True),
-    "dropout": dropout(True, 0.1),
-    "dropout by a constant": dropout_by_a_constant(True),
-    "dropout by computation": dropout_by_computation,
-    "batch norm": batch_norm(True),
-    "branch": in_a_branch,
-    "function": in_a_function,
-}
-HARMLESS = {
-    "dropout without a mode": dropout_without_a_mode,
-    "dropout that is off": dropout(False, 0.5),
-    "dropout that a constant turns off": dropout_by_a_constant(False),
-    "batch norm in eval mode": batch_norm(False),
-}
-
-
-@pytest.mark.parametrize("change", UNSTEADY.values(), ids=UNSTEADY)
-@pytest.mark.parametrize("name", ["traced", "plain"])
-def test_a_file_with_a_random_operator_fails_whatever_it_answers(name, change, good, tmp_path):
-    path = spoiled(good.path(name), tmp_path / "bad.onnx", change)
-    report = check_parity(good.models[name], path)
-    (check,) = [check for check in report.failed if check.name == OPERATORS]
-    assert "'draw'" in check.detail
-    assert "eval mode" in check.detail
-    (check,) = [check for check in selftest(path).checks if check.name == OPERATORS]
-    assert not check.passed
-    with pytest.raises(FileError, match="'draw'"):
-        read_intact(path)
-
-
-@pytest.mark.parametrize("change", HARMLESS.values(), ids=HARMLESS)
-@pytest.mark.parametrize("name", ["traced", "plain"])
-def test_dropout_and_batch_norm_in_eval_mode_are_harmless(name, change, good, tmp_path):
-    path = spoiled(good.path(name), tmp_path / "fine.onnx", change)
-    assert check_parity(good.models[name], path).passed
-    assert selftest(path).passed
-
-
-def test_a_name_that_is_false_in_one_place_is_not_false_in_another(good):
-    proto = onnx.load(good.path("plain"))
-    dropout(False)(proto)
-    assert not list(unsteady(proto))
-    proto.graph.input.append(helper.make_tensor_value_info("training", TensorProto.BOOL, []))
-    assert list(unsteady(proto)) == ["Dropout 'draw'"]
-
-
-def faint(proto):
-    """Noise far within the tolerance, but not nothing."""
-    between(
-        proto,
-        [
-            helper.make_node("RandomNormalLike", ["input"], ["drawn"]),
-            helper.make_node("Mul", ["drawn", "tiny"], ["little"]),
-            helper.make_node("Add", ["input", "little"], ["seen"]),
-        ],
-        [("tiny", np.float32(1e-7))],
-    )
-
-
-def of_the_batch(proto):
-    """The batch's mean is subtracted from each row."""
-    mean = helper.make_node("ReduceMean", ["input", "axes"], ["mean"], keepdims=1)
-    if proto.opset_import[0].version < 18:  # axes were no input before
-        mean = helper.make_node("ReduceMean", ["input"], ["mean"], keepdims=1, axes=[0])
-    little = helper.make_node("Mul", ["mean", "part"], ["little"])
-    sub = helper.make_node("Sub", ["input", "little"], ["seen"])
-    between(proto, [mean, little, sub], [("axes", np.array([0])), ("part", np.float32(1e-2))])
-
-
-@pytest.mark.parametrize(("change", "name"), [(faint, AGAIN), (of_the_batch, BESIDE)])
-@pytest.mark.parametrize("kind", ["traced", "plain"])
-def test_the_check_that_must_see_it_does(change, name, kind, good, tmp_path):
-    report = check_parity(
-        good.models[kind], spoiled(good.path(kind), tmp_path / "bad.onnx", change)
-    )
-    assert name in [check.name for check in report.failed]
-
-
-def test_a_wrong_file_is_not_called_random(good, tmp_path):
-    def double(proto):
-        between(proto, [helper.make_node("Add", ["input", "input"], ["seen"])])
-
-    report = check_parity(
-        good.models["traced"], spoiled(good.path("traced"), tmp_path / "bad.onnx", double)
-    )
-    assert not report.passed
-    assert not {OPERATORS, AGAIN, BESIDE} & {check.name for check in report.failed}
-
-
-def test_the_command_line_refuses_an_old_file_that_answers_at_random(good, tmp_path, capsys):
-    path = spoiled(good.path("plain"), tmp_path / "bad.onnx", like("RandomNormalLike"))
-    assert main(["selftest", str(path)]) == 1
-    assert main(["verify", str(path), "--targets", "onnxruntime"]) == 2
-    assert main(["web", str(path), str(tmp_path / "site")]) == 2
-    assert "RandomNormalLike 'draw'" in capsys.readouterr().err
-
-
 # A live model held against a file that exists ------------------------------------------------
 
 
+def as_they_are(model, x):
+    return x.flatten(1)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """The file of a model whose features are its inputs, with the weights of those here."""
+    return export_onnx(made(as_they_are), tmp_path_factory.mktemp("good") / "model.onnx").path
+
+
 @pytest.mark.parametrize("features", [functional_dropout, counted_calls, centred_in_the_batch])
-def test_check_parity_refuses_such_a_model(features, good):
+def test_check_parity_refuses_such_a_model(features, path):
+    assert check_parity(made(as_they_are), path).passed
     with pytest.raises(InputError, match=f"{CHANGES}|{MIXES}"):
-        check_parity(made(features), good.path("traced"))
+        check_parity(made(features), path)
 
 
 def state_that_only_large_inputs_change(model, x):
@@ -540,9 +302,8 @@ def noise_on_large_inputs(model, x):
 
 
 @pytest.mark.parametrize("features", [state_that_only_large_inputs_change, noise_on_large_inputs])
-def test_what_ordinary_rows_do_not_show_the_report_does(features, good):
-    assert check_parity(made(lambda model, x: x.flatten(1)), good.path("as they are")).passed
-    report = check_parity(made(features), good.path("as they are"))
+def test_what_ordinary_rows_do_not_show_the_report_does(features, path):
+    report = check_parity(made(features), path)
     assert "digits of float32" in [check.name for check in report.failed]
 
 
