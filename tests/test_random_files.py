@@ -15,7 +15,8 @@ from smx_export import FileError, check_parity, export_onnx
 from smx_export.__main__ import main
 from smx_export.files import metadata_of, sealed, weights_sha256
 from smx_export.graph import sign
-from smx_export.operators import unsteady
+from smx_export.operators import RANDOM, unsteady
+from smx_export.profile import Profile
 from smx_export.selftest import read_intact, selftest
 from smx_lightning import SoftmaxRegression
 
@@ -209,6 +210,24 @@ def test_a_name_that_is_false_in_one_place_is_not_false_in_another(good):
     assert not list(unsteady(proto))
     proto.graph.input.append(helper.make_tensor_value_info("training", TensorProto.BOOL, []))
     assert list(unsteady(proto)) == ["Dropout 'draw'"]
+
+
+def test_every_operator_of_onnx_that_draws_is_known():
+    schemas = onnx.defs.get_all_schemas_with_history()
+    drawing = {s.name for s in schemas if "seed" in s.attributes and s.domain == ""}
+    assert drawing - {"Dropout"} == RANDOM - {s for s in RANDOM if not onnx.defs.has(s)}
+    assert {s.name for s in schemas if "training_mode" in s.attributes} == {"BatchNormalization"}
+
+
+@pytest.mark.parametrize("output", ["label", "probs", "scores"])
+def test_one_output_of_a_steep_model_is_told_apart_by_no_rounding(output, tmp_path):
+    """Of classes that are alike, and beyond where probabilities keep their digits."""
+    model = SoftmaxRegression(D, K)
+    with torch.no_grad():
+        model.linear.weight.mul_(300)
+        model.linear.weight[1] = model.linear.weight[0]
+    profile = Profile(outputs=(output,))
+    assert export_onnx(model, tmp_path / "model.onnx", profile=profile).report.passed
 
 
 def faint(proto):

@@ -12,8 +12,9 @@ import torch
 from backbones import SHAPE, Backboned, Everything, Sine, random_backbone
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 (its customary name)
+from torch.utils.data import DataLoader, TensorDataset
 
-from smx_export import ParityError, check_parity, export_onnx
+from smx_export import OnnxExport, ParityError, check_parity, export_onnx
 from smx_export.files import metadata_of
 from smx_export.findings import Lost
 from smx_export.parity import Comparison
@@ -233,6 +234,44 @@ def test_refusing_leaves_model_and_random_numbers_as_they_were(tmp_path):
     state = torch.get_rng_state()
     Comparison(shipped_as(inference_copy(correct), Profile()))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("features", [functional_dropout, centred_in_the_batch, counted_calls])
+def test_the_callback_refuses_it_before_the_first_step(features, tmp_path, quiet_trainer):
+    trainer = quiet_trainer(callbacks=[OnnxExport(str(tmp_path / "model.onnx"))])
+    rows = DataLoader(TensorDataset(torch.randn(8, D), torch.arange(8) % K), batch_size=4)
+    with pytest.raises(InputError, match=f"{CHANGES}|{MIXES}"):
+        trainer.fit(made(features), rows)
+    assert trainer.global_step == 0
+
+
+def test_the_callback_leaves_the_training_s_random_numbers_alone(tmp_path, quiet_trainer):
+    weights = []
+    rows = DataLoader(TensorDataset(torch.randn(8, D), torch.arange(8) % K), batch_size=4)
+    for callbacks in ([], [OnnxExport(str(tmp_path / "model.onnx"))]):
+        model = made(dropout_in_training)
+        torch.manual_seed(1)
+        quiet_trainer(callbacks=callbacks).fit(model, rows)
+        weights.append(model.linear.weight.detach())
+    assert torch.equal(*weights)
+
+
+def parts_that_come_later(model, x):
+    return model.part(x.flatten(1))
+
+
+def test_a_model_that_cannot_answer_yet_is_trained(tmp_path, quiet_trainer):
+    class Later(SoftmaxRegression):
+        features = parts_that_come_later
+
+        def on_train_start(self):
+            super().on_train_start()
+            self.part = nn.ReLU()
+
+    rows = DataLoader(TensorDataset(torch.randn(8, D), torch.arange(8) % K), batch_size=4)
+    onnx_export = OnnxExport(str(tmp_path / "model.onnx"))
+    quiet_trainer(callbacks=[onnx_export]).fit(Later(D, K), rows)
+    assert onnx_export.export.report.passed
 
 
 # The remedies, and what only looks like an attack --------------------------------------------

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from smx_export.compact import Width
-from smx_export.convert import Export, export_copy
+from smx_export.convert import Export, export_copy, refuse_untrained
 from smx_export.profile import PORTABLE, Profile
 from smx_export.shipped import inference_copy
 from smx_lightning.callbacks import softmax_regression, target_file
@@ -60,6 +60,12 @@ class OnnxExport(Callback):
             max_nll_increase=max_nll_increase,
         )
         self.export: Export | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a model that no file can be before it is trained; see :func:`refuse_untrained`."""
+        live = softmax_regression(self, pl_module)
+        if not (getattr(trainer, "fast_dev_run", False) or is_sharded(live.smx)):
+            refuse_untrained(live, self.profile)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export; see the class."""
