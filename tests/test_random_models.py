@@ -304,6 +304,13 @@ def test_what_answers_alike_is_not_refused(features):
     Comparison(shipped_as(inference_copy(made(features)), Profile()))
 
 
+def test_what_a_training_step_kept_for_a_look_is_no_hindrance():
+    model = made(lambda model, x: kept_for_a_look(model, model.part(x)), module=nn.Linear(D, D))
+    model(torch.randn(4, D)).sum().backward()
+    assert not model.last.is_leaf
+    Comparison(shipped_as(inference_copy(model), Profile()))
+
+
 def test_a_model_that_follows_the_remedies_is_exported(tmp_path):
     export = export_onnx(made(dropout_in_training).train(), tmp_path / "model.onnx")
     assert {OPERATORS, AGAIN, BESIDE} <= {check.name for check in export.report.checks}
