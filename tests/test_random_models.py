@@ -396,6 +396,21 @@ def test_a_model_that_float32_cannot_tell_is_refused_and_the_remedy_works(tmp_pa
     assert export_onnx(chaotic(3.0), tmp_path / "model.onnx").report.passed
 
 
+@pytest.mark.parametrize("features", [lambda model, x: x.flatten(1).relu(), None])
+def test_a_bias_that_swallows_the_answer_is_no_parity_although_a_bound_allows_it(
+    features, tmp_path
+):
+    """At 1e8 float32 numbers lie 8 apart: the answers are off by nats, and file and model agree."""
+    model = SoftmaxRegression(D, K) if features is None else made(features)
+    with torch.no_grad():
+        model.linear.bias += 1e8
+    with pytest.raises((InputError, ParityError), match=r"more than half of its digits.* biases"):
+        export_onnx(model, tmp_path / "model.onnx")
+    with torch.no_grad():
+        model.linear.bias -= 1e8 - 1e3
+    assert export_onnx(model, tmp_path / "model.onnx").report.passed
+
+
 def test_your_rows_on_which_float32_keeps_no_digits_fail(tmp_path):
     model = made(lambda model, x: torch.sin(x.flatten(1) * 10))
     path = export_onnx(model, tmp_path / "model.onnx").path

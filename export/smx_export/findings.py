@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from smx_export.judge import Expected
 from smx_export.labelled import YOUR_DATA
 from smx_export.probes import RANDOM
-from smx_export.reference import SAFETY, Reference
+from smx_export.reference import LARGEST_ROUNDING, SAFETY, Reference
 from smx_export.report import Check, Flip
 
 ORDINARY = (RANDOM, YOUR_DATA)
 MOST_LOST = 1 / 64  # of the ordinary rows: those where a function jumps, such as round()
-KEEP_DIGITS = "smaller weights, lower frequencies or inputs standardised first keep more digits"
+KEEP_DIGITS = (
+    "smaller weights and biases, lower frequencies or inputs standardised first keep more digits"
+)
 
 
 @dataclass
@@ -35,17 +37,19 @@ class Worst:
 
 @dataclass
 class Lost:
-    """Rows of one kind on which float32 keeps too few digits, so that nothing is judged.
+    """Rows of one kind on which float32 keeps less than half of its digits.
 
     Attributes:
         rows: How many were asked.
-        lost: How many of them are such.
-        error: The live model's largest error among them, in nats.
-        unexplained: The same of those whose error no rounding explains.
+        lost: How many of them are not judged, since their tolerance would tell nothing.
+        coarse: On how many the live model is that far off, within a bound that is as wide or not.
+        error: Its largest error on these, in nats.
+        unexplained: The same of rows that are not judged, and whose error no rounding explains.
     """
 
     rows: int = 0
     lost: int = 0
+    coarse: int = 0
     error: float = 0.0
     unexplained: float = 0.0
 
@@ -58,17 +62,28 @@ class Lost:
         expected: Expected,
     ) -> Lost:
         """Of one batch: inputs (n, …), the live model's answers (n, K), and what is expected."""
-        lost = np.isfinite(expected.log_probs).all(1) & ~expected.judged
-        if not lost.any():
-            return cls(len(x))
-        errors = np.abs(live - expected.log_probs)[lost].max(1)
-        beyond = errors[~(errors <= SAFETY * reference.moved(x[lost]))]
-        return cls(len(x), len(errors), float(errors.max()), float(beyond.max(initial=0)))
+        numbers = np.asarray(np.isfinite(expected.log_probs).all(1))
+        truth = np.where(numbers[:, None], expected.log_probs, 0)
+        errors = np.where(numbers, np.abs(live - truth).max(1), 0)
+        coarse = errors > LARGEST_ROUNDING * (1 + np.abs(truth).max(1))
+        lost = numbers & ~expected.judged
+        error = float(errors[coarse | lost].max(initial=0))
+        found = cls(len(x), int(lost.sum()), int(coarse.sum()), error)
+        if lost.any():
+            beyond = errors[lost][~(errors[lost] <= SAFETY * reference.moved(x[lost]))]
+            found.unexplained = float(beyond.max(initial=0))
+        return found
+
+    @property
+    def poor(self) -> int:
+        """On how many rows float32 keeps less than half of its digits."""
+        return max(self.lost, self.coarse)
 
     def meet(self, other: Lost) -> None:
         """Add another batch's."""
         self.rows += other.rows
         self.lost += other.lost
+        self.coarse += other.coarse
         self.error = max(self.error, other.error)
         self.unexplained = max(self.unexplained, other.unexplained)
 
@@ -80,9 +95,9 @@ class Lost:
                 "rounding does not explain; features and forward must compute the same in both, "
                 "without random numbers"
             )
-        if where in ORDINARY and self.lost > MOST_LOST * self.rows:
+        if where in ORDINARY and self.poor > MOST_LOST * self.rows:
             return (
-                f"float32 loses more than half of its digits in {self.lost} of {self.rows} rows "
+                f"float32 loses more than half of its digits in {self.poor} of {self.rows} rows "
                 f"of {where!r}, up to {self.error:.2g} nats; {KEEP_DIGITS}"
             )
         return ""

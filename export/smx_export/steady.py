@@ -95,7 +95,9 @@ def _refuse_changing(
 
 
 def _refuse_lost(lost: Lost) -> None:
-    if lost.unexplained or 2 * lost.lost > lost.rows:  # of fewer, more rows will tell
+    if (
+        lost.unexplained or 2 * max(lost.lost, lost.coarse) > lost.rows
+    ):  # of fewer, more rows will tell
         raise InputError(
             f"expected answers in float32 that keep half of its digits, got {lost.fault(RANDOM)}"
         )
