@@ -337,6 +337,16 @@ def test_check_parity_refuses_such_a_model(features, path):
         check_parity(made(features), path)
 
 
+def test_a_hook_that_makes_the_plain_model_random_is_seen(tmp_path):
+    model = SoftmaxRegression(D, K)
+    model.linear.register_forward_hook(lambda layer, x, z: z + 0.1 * torch.randn_like(z))
+    with pytest.raises(ParityError) as caught:
+        export_onnx(model, tmp_path / "model.onnx")
+    failed = {check.name: check.detail for check in caught.value.report.failed}
+    assert "live model's answer differs from run to run" in failed[AGAIN]
+    assert "digits of float32" not in failed  # it is no rounding, and not called so
+
+
 def state_that_only_large_inputs_change(model, x):
     model.seen = getattr(model, "seen", 0) + int(x.abs().max() > 1e3)
     return x.flatten(1) * (1 + 0.1 * model.seen)

@@ -42,7 +42,7 @@ class Lost:
     Attributes:
         rows: How many were asked.
         lost: How many of them are not judged, since their tolerance would tell nothing.
-        coarse: On how many the live model is that far off, within a bound that is as wide or not.
+        coarse: On how many the live model is that far off, as its bound allows.
         error: Its largest error on these, in nats.
         unexplained: The same of rows that are not judged, and whose error no rounding explains.
     """
@@ -66,6 +66,7 @@ class Lost:
         truth = np.where(numbers[:, None], expected.log_probs, 0)
         errors = np.where(numbers, np.abs(live - truth).max(1), 0)
         coarse = errors > LARGEST_ROUNDING * (1 + np.abs(truth).max(1))
+        coarse &= errors <= expected.live_tolerance.max(1)  # beyond it they are no rounding
         lost = numbers & ~expected.judged
         error = float(errors[coarse | lost].max(initial=0))
         found = cls(len(x), int(lost.sum()), int(coarse.sum()), error)

@@ -24,7 +24,7 @@ from smx_export.judge import Array, Outputs, log_probs_of
 from smx_export.probes import RANDOM
 from smx_export.reference import Reference
 from smx_export.report import Check, first_line
-from smx_export.shipped import Shipped, is_linear
+from smx_export.shipped import Shipped
 from smx_export.vectors import UNDERFLOW
 from smx_lightning import InputError, SoftmaxRegression
 
@@ -133,10 +133,9 @@ def repeated(
     apart = [f"{name} of the file" for name in names if not _same(once[name], again[name])]
     expected = reference.expected(x)
     fault = _beside(told, x, expected.tolerance)
-    if not is_linear(shipped.model):  # the plain model keeps nothing, and mixes no rows
-        live = _answers_of(shipped.model)
-        apart += [] if _same(live(x), live(x)) else ["the live model's answer"]
-        fault = fault or _beside(live, x, expected.live_tolerance)
+    live = _answers_of(shipped.model)
+    apart += [] if _same(live(x), live(x)) else ["the live model's answer"]
+    fault = fault or _beside(live, x, expected.live_tolerance)
     detail = f"{apart[0]} differs from run to run; {CHANGES}" if apart else "the same, bit for bit"
     beside = f"{fault}; {MIXES}" if fault else "the same within rounding"
     return [Check(TWICE, not apart, detail), Check(BESIDE, not fault, beside)]
