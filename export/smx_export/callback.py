@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from smx_export.compact import Width
-from smx_export.convert import Export, export_copy
+from smx_export.convert import Export, export_copy, refuse_untrained
 from smx_export.profile import PORTABLE, Profile
 from smx_export.shipped import inference_copy
 from smx_lightning.callbacks import softmax_regression, target_file
@@ -61,6 +61,12 @@ class OnnxExport(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a module that cannot be exported, before it is trained."""
         softmax_regression(self, pl_module)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a model that no file can be before it is trained; see :func:`refuse_untrained`."""
+        live = softmax_regression(self, pl_module)
+        if not (getattr(trainer, "fast_dev_run", False) or is_sharded(live.smx)):
+            refuse_untrained(live, self.profile)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export; see the class."""

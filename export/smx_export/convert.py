@@ -28,8 +28,11 @@ from smx_export.graph import image_metadata, sign, softmax_regression_graph
 from smx_export.labelled import Data
 from smx_export.parity import Comparison
 from smx_export.profile import PORTABLE, Profile
+from smx_export.questions import Questions
+from smx_export.reference import reference_of
 from smx_export.report import ParityReport
 from smx_export.shipped import Shipped, inference_copy, is_linear, layout_of, shipped_as
+from smx_export.steady import ROWS, refuse_unsteady
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.checkpoint import Checkpoint, read_checkpoint
 from smx_lightning.files import written_whole
@@ -136,6 +139,25 @@ def export_copy(
         if not report.passed:
             raise ParityError(report)
     return Export(Path(path), report)
+
+
+def refuse_untrained(live: SoftmaxRegression, profile: Profile) -> None:
+    """Complain, before it is trained, about a model that no file of a profile can be.
+
+    Raises:
+        InputError: Where :mod:`smx_export.steady` or the profile refuses it whatever its weights.
+    """
+    if is_linear(live):
+        return
+    try:
+        shipped = shipped_as(inference_copy(live), profile)
+        reference = reference_of(shipped.model)
+        rows = Questions(shipped, reference).ordinary(ROWS)
+        refuse_unsteady(shipped.model, reference, rows, trained=False)
+    except InputError:
+        raise
+    except Exception:  # it cannot answer yet, as its parts are made later: the export asks again
+        return
 
 
 def model_of(
