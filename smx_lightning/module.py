@@ -17,7 +17,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its customary name)
 
 from smx_lightning import metrics
+from smx_lightning.checkpoint import read_safely
 from smx_lightning.checks import (
     at_least,
     check_eps,
     check_labels,
     check_range,
-    check_same_problem,
     check_threshold,
     names_of,
     non_negative,
@@ -60,13 +60,15 @@ from smx_lightning.optim.training import (
 )
 from smx_lightning.preprocessing import Method, Preprocessing
 from smx_lightning.progress import settle
+from smx_lightning.restore import load_model
+from smx_lightning.resume import begin_run, check_loaded, describe, write
 from smx_lightning.sharding import check_optimizers, data_group, parallel_loss, shard, whole
 from smx_lightning.tally import Tally
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
+    from typing_extensions import Self
 
-CHECKPOINT_KEY = "smx_lightning"
 STAGES = ("train", "val", "test")
 CONFUSION = "confusion"
 PROGRESS_BAR = ("train/nll", "val/nll", "val/accuracy_micro")
@@ -99,7 +101,8 @@ class SoftmaxRegression(LightningModule):
         preprocessing: ``none``, ``standardize`` or ``scale``, fitted on the training data in one
             pass before the first epoch, see :mod:`smx_lightning.preprocessing`.
         threshold: γ of a binary problem: class 1 is predicted where its probability is at least γ.
-        optimizer: Called with the parameters, as in LightningCLI. An
+        optimizer: Called with the parameters, as in LightningCLI; and once before, with parameters
+            of the same shapes and no memory, to describe it in the hyper-parameters. An
             :class:`~smx_lightning.optim.ExactSolver` makes an epoch one evaluation of the whole
             objective, and stops the trainer at the optimum.
         lr_scheduler: Called with the optimiser; stepped once an epoch.
@@ -145,7 +148,7 @@ class SoftmaxRegression(LightningModule):
         class_weight = class_weights(class_weight, class_names)
         l2 = non_negative("l2", l2)
         check_threshold(threshold, num_classes)
-        # Plain values only, so that a checkpoint loads without unpickling code.
+        # As descriptions these follow below: a checkpoint holds plain values only.
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
 
         self.num_features = num_features
@@ -168,6 +171,7 @@ class SoftmaxRegression(LightningModule):
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
         self.solver: ExactSolver | None = None
         self.lr: float | None = None
+        self._run_of: dict[str, Any] | None = None  # descriptions, of optimisers in use
         self._shares = 1  # of each batch: processes that see different rows
         self._parallel_loss = False
         # "train" itself is taken: it is a method of every module.
@@ -181,6 +185,7 @@ class SoftmaxRegression(LightningModule):
             for name, collection in collections.items()
         }
         self.confusion_matrix: Tensor | None = None
+        describe(self)
 
     # What subclasses override: one small method each -----------------------------------------
 
@@ -283,6 +288,7 @@ class SoftmaxRegression(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse a trainer that ignores the processes that a launcher has started."""
+        read_safely(self.trainer.strategy.checkpoint_io)
         check_world_size(self.trainer)
         leave_group_at_exit()
 
@@ -296,6 +302,7 @@ class SoftmaxRegression(LightningModule):
     def on_fit_start(self) -> None:
         """Refuse an optimiser that sharded classes cannot have, before a checkpoint is read."""
         check_optimizers(self)
+        begin_run(self)
 
     def on_train_start(self) -> None:
         """Fit what the training data decides: standardisation and class counts.
@@ -408,17 +415,57 @@ class SoftmaxRegression(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say which class wrote the checkpoint, and what training had reached."""
-        checkpoint[CHECKPOINT_KEY] = {
-            "class": f"{type(self).__module__}.{type(self).__qualname__}",
-            "training": self.training_summary(),
-        }
+        write(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Complain about a checkpoint of another problem, rewind one of the exact solver's."""
         optimizers = checkpoint.get("optimizer_states", [])
         if any(is_exact_solver_s(state) for state in optimizers):
             settle(checkpoint["loops"]["fit_loop"], rewind=True)  # it needs the epoch whole
-        check_same_problem(checkpoint, self.linear.weight.shape, self.class_names)
+        check_loaded(self, checkpoint)
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: str | Path | IO[bytes],
+        map_location: Any = None,
+        hparams_file: str | Path | None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        allow: Sequence[type] = (),
+        **kwargs: Any,
+    ) -> Self:
+        """The model of a checkpoint, which is read as plain data: nothing in it is executed.
+
+        Its optimiser and schedule come back where they are torch's own, the exact solver, or among
+        ``allow``; with others the model predicts and exports, and asks for them once it is trained.
+
+        Args:
+            checkpoint_path: The checkpoint: a path, a URL or an open file.
+            map_location: Where the weights go, as torch.load's; where they were by default.
+            hparams_file: Plain YAML with the arguments, in place of the checkpoint's.
+            strict: Whether all weights must fit; as the class says by default.
+            weights_only: ``True``, whatever is given; ``False`` is refused.
+            allow: Classes of optimisers and schedules of your own that the checkpoint may name.
+            **kwargs: Arguments of the class that count in place of the checkpoint's.
+
+        Raises:
+            InputError: For a file that is no such checkpoint, or arguments that do not fit it.
+        """
+        if weights_only is False:
+            raise InputError(
+                "expected to read a checkpoint as plain data, got weights_only=False, which would "
+                "run code from it; leave it out"
+            )
+        return load_model(
+            cls,
+            checkpoint_path,
+            kwargs,
+            map_location=map_location,
+            hparams_file=hparams_file,
+            strict=strict,
+            allow=allow,
+        )
 
     def training_summary(self) -> dict[str, Any] | None:
         """Epochs begun, steps taken, finite held-out metrics; ``None`` without a trainer."""
