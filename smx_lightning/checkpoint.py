@@ -23,6 +23,19 @@ from smx_lightning.plain import NotPlainError, plain, plain_ones
 
 CHECKPOINT_KEY = "smx_lightning"
 HYPER_PARAMETERS = "hyper_parameters"  # Lightning's name
+NUMBER, NONE = (int, float), type(None)
+SETTINGS: dict[str, Any] = {  # and what they may be
+    "num_features": int,
+    "num_classes": int,
+    "class_names": list,
+    "input_shape": list,
+    "input_range": (list, NONE),
+    "l2": NUMBER,
+    "class_weight": (list, str, NONE),
+    "threshold": (*NUMBER, NONE),
+    "preprocessing": str,
+    "optimizers": (dict, NONE),
+}
 UNREADABLE = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -132,12 +145,27 @@ def plain_hyper_parameters(content: Mapping[str, Any]) -> tuple[dict[str, Any], 
 
 
 def notes(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What smx_lightning noted in a checkpoint; nothing where another module wrote it."""
+    """What smx_lightning noted in a checkpoint; nothing where another module wrote it.
+
+    Raises:
+        InputError: Where the settings among them are none that a model can have written.
+    """
     written = content.get(CHECKPOINT_KEY)
     try:
-        return plain(written) if isinstance(written, dict) else {}
+        found: dict[str, Any] = plain(written) if isinstance(written, dict) else {}
     except NotPlainError:
         return {}
+    settings = found.get("settings")
+    for name, value in (settings if isinstance(settings, dict) else {}).items():
+        entries = value if name == "class_names" and isinstance(value, list) else []
+        if not isinstance(value, SETTINGS.get(name, object)) or not all(
+            isinstance(entry, str) for entry in entries
+        ):
+            raise InputError(
+                f"expected the settings of a softmax regression in the checkpoint, got {name}="
+                f"{value!r}; it was changed since it was saved, take an unchanged one"
+            )
+    return found
 
 
 def read_safely(checkpoint_io: CheckpointIO) -> None:

@@ -89,7 +89,9 @@ class CheckpointCLI(LightningCLI):
         """Have the model constructed here; hyper-parameters are then what its class was given."""
         self.parser.add_instantiator(self._model, SoftmaxRegression, subclasses=True)
 
-    def _model(self, kind: type[SoftmaxRegression], *args: Any, **kwargs: Any) -> SoftmaxRegression:
+    def _model(
+        self, kind: type[SoftmaxRegression], /, *args: Any, **kwargs: Any
+    ) -> SoftmaxRegression:
         """The model: what is given counts, then the checkpoint's plain values, then defaults."""
         if self.checkpoint is None:
             return kind(*args, **kwargs)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 DEEPEST = 32
-MOST_VALUES = 10_000_000  # a file of a few bytes can hold lists of lists that are far larger
+MOST_VALUES = 1_000_000  # a file of a few bytes can hold lists of lists that are far larger
 CLASS_PATH = "class_path"  # jsonargparse's, and Lightning's, name for "make one of these"
 SCALARS = (bool, int, float, str)  # bool before int, which it is
 CONTAINERS = (list, tuple, dict, collections.abc.Sequence, collections.abc.Mapping)
@@ -125,5 +125,5 @@ def _leaves(annotation: Any) -> Iterator[Any]:
 def _is_object(leaf: Any) -> bool:
     if leaf in (Callable, typing.Callable, collections.abc.Callable, type):
         return True
-    known = (*SCALARS, *CONTAINERS, object)
+    known = (*SCALARS, *CONTAINERS, object, Any)
     return isinstance(leaf, type) and leaf not in known and not issubclass(leaf, os.PathLike)

@@ -20,6 +20,8 @@ from smx_lightning.checkpoint import (
     notes,
     plain_hyper_parameters,
 )
+from smx_lightning.checks import check_threshold, non_negative
+from smx_lightning.class_weight import class_weights
 from smx_lightning.errors import InputError
 from smx_lightning.plain import annotations_of, is_recipe, plain_ones, wants_object
 from smx_lightning.resume import DATA, LIVE, RUN, settings_of
@@ -147,9 +149,16 @@ def adopt(model: SoftmaxRegression, settings: Mapping[str, Any], given: Collecti
         given: Names of the arguments that count in place of them.
     """
     present = settings_of(model)
-    for name in LIVE:
-        if name in settings and name not in given and settings[name] != present[name]:
-            setattr(model, name, settings[name])
+    changed = [n for n in LIVE if n in settings and n not in given and settings[n] != present[n]]
+    for name in changed:
+        value = settings[name]
+        if name == "l2":
+            value = non_negative(name, value)
+        elif name == "class_weight":
+            value = class_weights(value, model.class_names)
+        else:
+            check_threshold(value, model.num_classes)
+        setattr(model, name, value)
 
 
 def _hparams_of(path: str | Path) -> dict[str, Any]:

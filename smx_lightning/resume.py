@@ -213,7 +213,8 @@ def check_same_run(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> N
         _check_group_names(model, checkpoint)
         return
     for what in RUN:
-        one, other = saved.get(what) or [], present.get(what) or []
+        one, other = saved.get(what), present.get(what)
+        one, other = (of if isinstance(of, list) else [] for of in (one, other))
         for k in range(max(len(one), len(other))):
             found = difference(*(of[k] if k < len(of) else None for of in (one, other)))
             if found is not None:

@@ -171,9 +171,8 @@ def describe_injected(
         told = _unmade(optimizer) if made is None else described(made, optimizer)
     if scheduler is None or isinstance(scheduler, Unrestored):
         return told, None if scheduler is None else scheduler.description
-    if made is None:  # any will do to try the schedule on
-        made = torch.optim.SGD([nn.Parameter(torch.empty(1, device="meta"))], lr=0.1)
-    schedule = _tried(scheduler, made)
+    # Where there is none, any will do to try the schedule on.
+    schedule = _tried(scheduler, torch.optim.SGD(_trial_layer()) if made is None else made)
     return told, _unmade(scheduler) if schedule is None else described(schedule, scheduler)
 
 
@@ -193,6 +192,11 @@ def _tried(make: Callable[..., Any], argument: Any) -> Any:
             return None
     kinds = (torch.optim.Optimizer, schedules.LRScheduler, schedules.ReduceLROnPlateau)
     return made if isinstance(made, kinds) else None
+
+
+def _trial_layer() -> list[nn.Parameter]:
+    """Weight and bias of the least layer, without memory."""
+    return [nn.Parameter(torch.empty(shape, device="meta")) for shape in ((2, 1), (2,))]
 
 
 # And back ------------------------------------------------------------------------------------
@@ -253,7 +257,9 @@ def restored(
     if description.get(PARTIAL) or not needed <= init_args.keys() <= takes.keys():
         return Unrestored(argument, description)
     tuples = {n: tuple(v) if isinstance(v, list) else v for n, v in init_args.items()}
-    return functools.partial(kind, **tuples)
+    make = functools.partial(kind, **tuples)
+    trial = _trial_layer() if argument == OPTIMIZER else torch.optim.SGD(_trial_layer())
+    return Unrestored(argument, description) if _tried(make, trial) is None else make
 
 
 # Comparing -----------------------------------------------------------------------------------
@@ -295,6 +301,6 @@ def _course(description: Description) -> tuple[Any, dict[str, Any], Any]:
 
 
 def _only(description: Description, names: Iterable[str]) -> str:
-    init_args = description["init_args"]
-    told = {name: init_args[name] for name in names if name in init_args}
+    _, arguments, _ = _course(description)
+    told = {name: arguments[name] for name in names if name in arguments}
     return in_words({"class_path": description["class_path"], "init_args": told})
