@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from jsonargparse import Namespace, dict_to_namespace
+from jsonargparse import dict_to_namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from smx_lightning.checkpoint import Checkpoint, read_checkpoint
@@ -114,9 +114,8 @@ class CheckpointCLI(LightningCLI):
         for name in names:
             value = model.hparams.get(name)
             if name in (OPTIMIZER, SCHEDULE):
-                known = value is None or (value["class_path"] in KNOWN and PARTIAL not in value)
-                if known:
-                    shown[name] = None if value is None else _namespace(value)
+                if value is None or _only_numbers(value):
+                    shown[name] = None if value is None else dict_to_namespace(value)
             elif name in shown and wants_plain(annotations.get(name, Any)):
                 shown[name] = value
 
@@ -125,6 +124,13 @@ class CheckpointCLI(LightningCLI):
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
 
 
-def _namespace(description: dict[str, Any]) -> Namespace:
-    made: Namespace = dict_to_namespace(description)
-    return made
+def _only_numbers(description: dict[str, Any]) -> bool:
+    """Whether a description names a class of ours or torch's, and numbers, but nothing else."""
+
+    def number(value: Any) -> bool:
+        if isinstance(value, (list, tuple)):
+            return all(number(entry) for entry in value)
+        return value is None or isinstance(value, (bool, int, float))
+
+    known = description["class_path"] in KNOWN and PARTIAL not in description
+    return known and all(number(value) for value in description["init_args"].values())

@@ -22,7 +22,7 @@ from torch.optim import lr_scheduler as schedules
 
 from smx_lightning.errors import InputError
 from smx_lightning.optim import ExactSolver
-from smx_lightning.plain import NotPlainError, plain
+from smx_lightning.plain import NotPlainError, is_recipe, plain
 
 Description = dict[str, Any]
 PARTIAL = "partial"  # in a description: not all of its arguments could be told
@@ -254,7 +254,8 @@ def restored(
         return Unrestored(argument, description)
     takes = _parameters(kind)
     needed = {name for name, p in takes.items() if p.default is inspect.Parameter.empty}
-    if description.get(PARTIAL) or not needed <= init_args.keys() <= takes.keys():
+    told = needed <= init_args.keys() <= takes.keys() and not is_recipe(init_args)
+    if description.get(PARTIAL) or not told:
         return Unrestored(argument, description)
     tuples = {n: tuple(v) if isinstance(v, list) else v for n, v in init_args.items()}
     make = functools.partial(kind, **tuples)

@@ -273,7 +273,8 @@ def test_the_good_file_passes_every_entry_point(good, trap, capsys):
 
 @pytest.mark.filterwarnings("ignore")  # jsonargparse's, about os.system
 def test_the_files_are_dangerous(content, trap):
-    path = forged(content, trap / "evil.ckpt", ASKING["the issue's"])
+    arguments = {"num_features": 4, "num_classes": 3, **ASKING["the issue's"]}
+    path = forged(content, trap / "evil.ckpt", hyper_parameters=arguments)
     _load_from_checkpoint(SoftmaxRegression, path, weights_only=True)  # as Lightning reads it
     assert Path(MARK).exists()
     Path(MARK).unlink()
