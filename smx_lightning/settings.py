@@ -267,13 +267,15 @@ def restored(
 
 
 def in_words(description: Any) -> str:
-    """A description as one writes it in Python: ``SGD(lr=0.1, momentum=0.9)``."""
+    """A description as one writes it in Python: ``SGD(lr=0.1, momentum=0.9)``, without defaults."""
     if not isinstance(description, dict):
         return "none"
-    name = str(description.get("class_path")).rpartition(".")[2]
-    init_args = description.get("init_args")
+    path, init_args = description.get("class_path"), description.get("init_args")
+    kind = KNOWN.get(path) if isinstance(path, str) else None
+    usual = {} if kind is None else {n: _said(p.default) for n, p in _parameters(kind).items()}
     arguments = init_args.items() if isinstance(init_args, dict) else ()
-    return f"{name}({', '.join(f'{name}={value!r}' for name, value in arguments)})"
+    told = [f"{n}={v!r}" for n, v in arguments if n == "lr" or n not in usual or usual[n] != v]
+    return f"{str(path).rpartition('.')[2]}({', '.join(told)})"
 
 
 def difference(saved: Any, present: Any) -> tuple[str, str] | None:
@@ -302,6 +304,7 @@ def _course(description: Description) -> tuple[Any, dict[str, Any], Any]:
 
 
 def _only(description: Description, names: Iterable[str]) -> str:
+    """The same of what two descriptions differ in."""
     _, arguments, _ = _course(description)
-    told = {name: arguments[name] for name in names if name in arguments}
-    return in_words({"class_path": description["class_path"], "init_args": told})
+    told = ", ".join(f"{name}={arguments[name]!r}" for name in names if name in arguments)
+    return f"{str(description['class_path']).rpartition('.')[2]}({told})"
