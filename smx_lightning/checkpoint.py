@@ -11,6 +11,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -174,18 +175,20 @@ def read_safely(checkpoint_io: CheckpointIO) -> None:
     Lightning unpickles whatever a URL answers, and any file where the environment variable
     TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. What overrides torch's reader is left as it is.
     """
-    own = type(checkpoint_io).load_checkpoint
-    if own is not TorchCheckpointIO.load_checkpoint:
-        return
+    if type(checkpoint_io).load_checkpoint is TorchCheckpointIO.load_checkpoint:
+        reader = partial(_load_for_trainer, checkpoint_io)
+        checkpoint_io.load_checkpoint = reader  # type: ignore[method-assign]
 
-    def load_checkpoint(
-        path: Any, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        if weights_only is False:  # the caller trusts the file, and says so
-            return own(checkpoint_io, path, map_location, weights_only)
-        return load_plain(path, map_location)
 
-    checkpoint_io.load_checkpoint = load_checkpoint  # type: ignore[method-assign]
+def _load_for_trainer(
+    checkpoint_io: CheckpointIO,
+    path: Any,
+    map_location: Any = "cpu",
+    weights_only: bool | None = None,
+) -> dict[str, Any]:
+    if weights_only is False:  # the caller trusts the file, and says so
+        return type(checkpoint_io).load_checkpoint(checkpoint_io, path, map_location, False)
+    return load_plain(path, map_location)
 
 
 def _is_archive(source: Any) -> bool:

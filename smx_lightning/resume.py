@@ -1,9 +1,9 @@
 """A model and a checkpoint: what the one wrote into the other, and whether they belong together.
 
 Which settings decide what: the preprocessing belongs to the weights, so another one is refused
-wherever weights are loaded. Penalty, class weights, optimiser and schedule decide the course of a
-training, so another one is refused where one is resumed. The threshold decides only what is made of
-the probabilities: the model's own counts.
+wherever weights are loaded. Penalty, class weights, a subclass's own arguments, optimiser and
+schedule decide the course of a training, so others are refused where one is resumed. The threshold
+decides only what is made of the probabilities: the model's own counts.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from smx_lightning.settings import (
     described,
     difference,
     path_of,
+    said,
 )
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 DATA = "data_module"
-OBJECTIVE = ("l2", "class_weight")
-LIVE = (*OBJECTIVE, "threshold")  # what a user may set on a model that exists
+LIVE = ("l2", "class_weight", "threshold")  # what a user may set on a model that exists
 RUN = (OPTIMIZER, SCHEDULE)
 BASE = "smx_lightning.module.SoftmaxRegression"
 ADDED = ("maximize", "decoupled_weight_decay", "swa_lr", "initial_lr", "max_lr", "min_lr")
@@ -70,9 +70,29 @@ def settings_of(model: SoftmaxRegression) -> dict[str, Any]:
 
 
 def describe(model: SoftmaxRegression) -> None:
-    """Put the injected optimiser and schedule, as descriptions, into the hyper-parameters."""
+    """Put the injected optimiser and schedule, as descriptions, into the hyper-parameters.
+
+    Also a subclass's arguments, where Lightning stopped looking for them: at a decorated
+    ``__init__``, as type checkers make them. Called in ``__init__``.
+    """
     optimizer, schedule = describe_injected(model._optimizer, model._lr_scheduler, model.smx)
-    note(model, {OPTIMIZER: optimizer, SCHEDULE: schedule})
+    found = {n: v for n, v in _arguments(model).items() if n not in (*model.hparams, *RUN)}
+    note(model, {**plain_ones(found)[0], OPTIMIZER: optimizer, SCHEDULE: schedule})
+
+
+def _arguments(model: SoftmaxRegression) -> dict[str, Any]:
+    """What the constructors that are running for ``model`` were called with, the outer ones'."""
+    found: dict[str, Any] = {}
+    frame = inspect.currentframe()
+    while frame is not None:
+        code = frame.f_code
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        if code.co_name == "__init__" and names and frame.f_locals.get(names[0]) is model:
+            _, _, extra, values = inspect.getargvalues(frame)
+            found |= {name: values[name] for name in names[1:] if name in values}
+            found |= values.get(extra, {}) if extra else {}
+        frame = frame.f_back
+    return found
 
 
 def note(model: SoftmaxRegression, values: dict[str, Any]) -> None:
@@ -151,31 +171,53 @@ def check_fits(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> None:
         InputError: For other features, classes or preprocessing; where training is resumed, for
             another objective, too.
     """
-    saved = saved_settings(checkpoint)
+    saved, present = saved_settings(checkpoint), settings_of(model)
     check_same_problem(
         {**checkpoint, HYPER_PARAMETERS: saved}, model.linear.weight.shape, model.class_names
     )
-    present = settings_of(model)
-    if saved.get("preprocessing", present["preprocessing"]) != present["preprocessing"]:
+    method = saved.get("preprocessing", present["preprocessing"])
+    if method != present["preprocessing"]:
         raise InputError(
             f"expected a checkpoint with preprocessing={present['preprocessing']!r}, as the model "
-            f"has, got one with {saved['preprocessing']!r}, whose weights are of other features; "
-            f"build the model with preprocessing={saved['preprocessing']!r}"
+            f"has, got one with {method!r}, whose weights are of other features; build the model "
+            f"with preprocessing={method!r}"
         )
-    differing = [n for n in LIVE if n in saved and saved[n] != present[n]]
-    trainer = model._trainer
-    fitting = trainer is not None and trainer.state.fn == "fit"
-    for name in differing:
-        if fitting and name in OBJECTIVE:
-            raise InputError(
-                f"expected a checkpoint with {name}={present[name]!r}, as the model has, to resume "
-                f"from, got one with {name}={saved[name]!r}; leave {name} as it was to go on, or "
-                "train anew, without ckpt_path, from the weights of "
-                f"load_from_checkpoint(…, {name}={present[name]!r})"
-            )
-    if trainer is not None and differing:
+    if model._trainer is not None:
+        _compare_arguments(model, checkpoint, saved, present)
+
+
+def _compare_arguments(
+    model: SoftmaxRegression,
+    checkpoint: Mapping[str, Any],
+    saved: dict[str, Any],
+    present: dict[str, Any],
+) -> None:
+    """Say which settings differ; where a training is resumed, refuse those that it stands on."""
+    arguments, _ = plain_hyper_parameters(checkpoint)
+    own = [name for name in _own(model) if name in arguments]
+    saved = {**saved, **{name: said(arguments[name]) for name in own}}
+    present = {**present, **{name: said(model.hparams[name]) for name in own}}
+    differing = [n for n in (*LIVE, *own) if n in saved and saved[n] != present[n]]
+    for name in differing if model.trainer.state.fn == "fit" else []:
+        if name == "threshold" or (name in own and isinstance(saved[name], str)):
+            continue  # a text may be a path, which differs between machines
+        raise InputError(
+            f"expected a checkpoint with {name}={present[name]!r}, as the model has, to resume "
+            f"from, got one with {name}={saved[name]!r}; leave {name} as it was to go on, or train "
+            "anew, without ckpt_path, from the weights of "
+            f"load_from_checkpoint(…, {name}={present[name]!r})"
+        )
+    if differing:
         told = ", ".join(f"{n}={present[n]!r} and not {saved[n]!r}" for n in differing)
         rank_zero_info(f"The model has other settings than its checkpoint, which count: {told}")
+
+
+def _own(model: SoftmaxRegression) -> list[str]:
+    """The arguments that a subclass has of its own, as far as they are plain values."""
+    names = inspect.signature(type(model).__init__).parameters
+    inherited = {*inspect.signature(_base().__init__).parameters, *RUN, DATA}
+    hparams, _ = plain_ones(dict(model.hparams))
+    return [name for name in names if name in hparams and name not in inherited]
 
 
 def saved_settings(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

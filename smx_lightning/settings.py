@@ -129,7 +129,7 @@ def _groups(made: Any) -> list[dict[str, Any]]:
     for group in groups:
         values = {**group, "lr": group.get("initial_lr", group.get("lr"))}
         own = {n: v for n, v in values.items() if n not in defaults or n in made.defaults}
-        apart.append({n: _said(v) for n, v in own.items() if _said(v) != _said(defaults.get(n))})
+        apart.append({n: said(v) for n, v in own.items() if said(v) != said(defaults.get(n))})
     return apart
 
 
@@ -144,7 +144,8 @@ def _written(value: Any) -> Any:
     return plain(value)
 
 
-def _said(value: Any) -> Any:
+def said(value: Any) -> Any:
+    """A value in the form in which two are compared: plain, with lists for tuples."""
     try:
         return _written(value)
     except NotPlainError:
@@ -272,7 +273,7 @@ def in_words(description: Any) -> str:
         return "none"
     path, init_args = description.get("class_path"), description.get("init_args")
     kind = KNOWN.get(path) if isinstance(path, str) else None
-    usual = {} if kind is None else {n: _said(p.default) for n, p in _parameters(kind).items()}
+    usual = {} if kind is None else {n: said(p.default) for n, p in _parameters(kind).items()}
     arguments = init_args.items() if isinstance(init_args, dict) else ()
     told = [f"{n}={v!r}" for n, v in arguments if n == "lr" or n not in usual or usual[n] != v]
     return f"{str(path).rpartition('.')[2]}({', '.join(told)})"
@@ -300,7 +301,7 @@ def _course(description: Description) -> tuple[Any, dict[str, Any], Any]:
     path, init_args = description.get("class_path"), description.get("init_args")
     aside = (*HOW_NOT_WHAT, *WHEN_NOT_WHAT.get(str(path), ()))
     arguments = init_args.items() if isinstance(init_args, dict) else ()
-    return path, {n: _said(v) for n, v in arguments if n not in aside}, description.get("groups")
+    return path, {n: said(v) for n, v in arguments if n not in aside}, description.get("groups")
 
 
 def _only(description: Description, names: Iterable[str]) -> str:

@@ -177,6 +177,28 @@ def test_a_checkpoint_knows_what_was_set_on_the_model(tmp_path):
         quiet_trainer().fit(SoftmaxRegression(4, 2, l2=0.1), rows(), ckpt_path=tmp_path / "c.ckpt")
 
 
+def test_a_subclass_s_own_arguments_are_compared(tmp_path, caplog):
+    class Power(SoftmaxRegression):
+        def __init__(self, power: int = 2, sizes=(1, 2), name: str = "a", threshold=None):
+            super().__init__(4, 2, threshold=threshold)
+            self.power = power
+
+        def features(self, x):
+            return x**self.power
+
+    path, trainer = tmp_path / "c.ckpt", quiet_trainer()
+    trainer.fit(Power(), rows())
+    trainer.save_checkpoint(path)
+    for other in ({"power": 3}, {"sizes": (1, 3)}):
+        with pytest.raises(InputError, match=f"with {next(iter(other))}=.*, as the model has"):
+            quiet_trainer().fit(Power(**other), rows(), ckpt_path=path)
+    quiet_trainer(max_epochs=2).fit(Power(name="b", sizes=[1, 2]), rows(), ckpt_path=path)
+    with caplog.at_level("INFO"):
+        quiet_trainer().test(Power(3, threshold=0.2), rows(), ckpt_path=path, verbose=False)
+    assert "which count: threshold=0.2 and not None, power=3 and not 2" in caplog.text
+    assert Power.load_from_checkpoint(path, power=3).power == 3
+
+
 RUNS = {  # the run that was saved, and others: the same, or not
     "sgd": ({"optimizer": functools.partial(SGD, lr=0.1, momentum=0.9)}, ["its twin"]),
     "its twin": ({"optimizer": lambda ps: SGD(ps, lr=0.1, momentum=0.9)}, ["sgd"]),
