@@ -114,7 +114,8 @@ def begin_run(model: SoftmaxRegression) -> None:
         OPTIMIZER: list(trainer.optimizers),
         SCHEDULE: [config.scheduler for config in trainer.lr_scheduler_configs],
     }
-    if type(model).configure_optimizers is _base().configure_optimizers:
+    own = getattr(model.configure_optimizers, "__func__", None)
+    if own is _base().configure_optimizers:
         told = _injected(model, made)
         model._run_of = {what: [told[what]] if made[what] else [] for what in RUN}
     else:
@@ -132,7 +133,8 @@ def _injected(model: SoftmaxRegression, made: dict[str, list[Any]]) -> dict[str,
     told: dict[str, Any] = {}
     for what, by in ((OPTIMIZER, model._optimizer), (SCHEDULE, model._lr_scheduler)):
         told[what] = copy.deepcopy(model.hparams.get(what))
-        if made[what] and (told[what] is None or told[what].get(PARTIAL)):
+        whole = isinstance(told[what], dict) and PARTIAL not in told[what]
+        if made[what] and not whole:
             told[what] = described(made[what][0], by)
     if model.lr is not None and "lr" in told[OPTIMIZER]["init_args"]:
         told[OPTIMIZER]["init_args"]["lr"] = float(model.lr)
@@ -151,6 +153,8 @@ def data_description(data: Any) -> Description:
 
 def write(model: SoftmaxRegression, checkpoint: dict[str, Any]) -> None:
     """Add the model's notes to a checkpoint, and leave only plain hyper-parameters in it."""
+    if any(callable(model.hparams.get(what)) for what in RUN):  # a subclass has saved its own
+        describe(model)
     checkpoint[HYPER_PARAMETERS], _ = plain_ones(dict(model.hparams))
     for key in ("hparams_type", "hparams_name"):
         checkpoint.pop(key, None)
@@ -249,6 +253,12 @@ def check_same_run(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> N
     Raises:
         InputError: It names both, and what can be done.
     """
+    if "optimizer_states" not in checkpoint:
+        raise InputError(
+            "expected a checkpoint with the optimiser's state to resume from, got one of the "
+            "weights alone, as save_weights_only=True makes it; train anew, without ckpt_path, "
+            "from load_from_checkpoint(…)"
+        )
     saved = saved_settings(checkpoint).get("optimizers")
     present = model._run_of
     if not isinstance(saved, dict) or not isinstance(present, dict):

@@ -219,7 +219,8 @@ class Unrestored:
         """Refuse to train on with anything else in its place."""
         raise InputError(
             f"expected an {self.argument} to train with, got a model from a checkpoint that "
-            f"{self._why()}; give it with load_from_checkpoint(…, {self.argument}=…)"
+            f"{self._why()}; give it with load_from_checkpoint(…, {self.argument}=…) or "
+            f"--model.{self.argument}"
         )
 
     def _why(self) -> str:

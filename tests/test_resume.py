@@ -193,7 +193,7 @@ def test_a_subclass_s_own_arguments_are_compared(tmp_path, caplog):
         with pytest.raises(InputError, match=f"with {next(iter(other))}=.*, as the model has"):
             quiet_trainer().fit(Power(**other), rows(), ckpt_path=path)
     quiet_trainer(max_epochs=2).fit(Power(name="b", sizes=[1, 2]), rows(), ckpt_path=path)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
         quiet_trainer().test(Power(3, threshold=0.2), rows(), ckpt_path=path, verbose=False)
     assert "which count: threshold=0.2 and not None, power=3 and not 2" in caplog.text
     assert Power.load_from_checkpoint(path, power=3).power == 3
@@ -230,6 +230,16 @@ def test_a_run_is_resumed_by_its_equal_only(old, tmp_path):
             continue
         with pytest.raises(InputError, match="as the model has, to resume from, got"):
             trainer.fit(model, rows(), ckpt_path=path)
+
+
+def test_weights_alone_are_no_run_to_resume(tmp_path):
+    trainer = quiet_trainer()
+    trainer.fit(SoftmaxRegression(4, 2), rows())
+    trainer.save_checkpoint(tmp_path / "c.ckpt", weights_only=True)
+    with pytest.raises(InputError, match="got one of the weights alone"):
+        quiet_trainer().fit(SoftmaxRegression(4, 2), rows(), ckpt_path=tmp_path / "c.ckpt")
+    loaded = SoftmaxRegression.load_from_checkpoint(tmp_path / "c.ckpt")
+    quiet_trainer().fit(loaded, rows())
 
 
 def old_checkpoint(path, **changes):

@@ -278,3 +278,29 @@ def test_an_optimiser_of_a_subclass_s_own_is_described_when_training_begins(tmp_
     again = quiet_trainer(max_epochs=2)
     again.fit(Own.load_from_checkpoint(tmp_path / "c.ckpt"), rows(), ckpt_path=tmp_path / "c.ckpt")
     assert again.global_step == 6
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_an_argument_that_a_subclass_saves_itself_is_described_all_the_same(fitted, tmp_path):
+    class Saving(SoftmaxRegression):
+        def __init__(self, optimizer=SGD, lr_scheduler=None):
+            super().__init__(4, 3, optimizer=optimizer, lr_scheduler=lr_scheduler)
+            self.save_hyperparameters()
+
+    schedule = functools.partial(lr_scheduler.StepLR, step_size=4)
+    model, trainer = Saving(functools.partial(SGD, lr=0.6), schedule), quiet_trainer()
+    if fitted:
+        trainer.fit(model, rows())
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(tmp_path / "c.ckpt")
+    made = Saving.load_from_checkpoint(tmp_path / "c.ckpt").configure_optimizers()
+    assert made["optimizer"].defaults["lr"] == 0.6
+    assert made["lr_scheduler"]["scheduler"].step_size == 4
+
+
+def test_an_optimiser_that_is_set_on_the_instance_is_the_one_described(tmp_path):
+    model, trainer = SoftmaxRegression(4, 3), quiet_trainer()
+    model.configure_optimizers = lambda: SGD(model.parameters(), lr=0.9)
+    trainer.fit(model, rows())
+    assert model.hparams["optimizer"]["class_path"] == "torch.optim.SGD"
+    assert model.hparams["optimizer"]["init_args"]["lr"] == 0.9
