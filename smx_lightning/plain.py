@@ -94,7 +94,7 @@ def wants_object(annotation: Any) -> bool:
 def wants_plain(annotation: Any) -> bool:
     """Whether only plain values are accepted there, so that no text is taken for a class path.
 
-    >>> wants_plain(Literal["a", "b"] | Sequence[float] | None), wants_plain(str | type)
+    >>> wants_plain(Literal["a", "b"] | list[float] | None), wants_plain(str | type)
     (True, False)
     """
     return all(leaf in (*SCALARS, *CONTAINERS, type(None)) for leaf in _leaves(annotation))
