@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from smx_lightning.checkpoint import read_safely
 from smx_lightning.checks import check_eps
 from smx_lightning.data.loading import sharing
 from smx_lightning.distributed import (
@@ -29,6 +30,7 @@ from smx_lightning.fitting import training_batches
 from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.training import begin_epoch, exact_solver, is_exact_solver_s, log_epoch
 from smx_lightning.progress import settle
+from smx_lightning.resume import begin_run
 from smx_lightning.sharding import check_optimizers
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class Bookkeeping(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a trainer that ignores the processes that a launcher has started."""
+        read_safely(trainer.strategy.checkpoint_io)
         check_world_size(trainer)
         leave_group_at_exit()
 
@@ -73,6 +76,8 @@ class Bookkeeping(Callback):
         """Refuse an optimiser that sharded classes cannot have."""
         for _, model in self.models(pl_module):
             check_optimizers(model)
+        if isinstance(pl_module, self.kind):
+            begin_run(pl_module)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

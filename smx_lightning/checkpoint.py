@@ -1,18 +1,42 @@
-"""Reading checkpoints without trusting them."""
+"""Reading checkpoints without trusting them: the one place that every reader passes.
+
+torch's restricted unpickler turns a file into tensors and plain containers, and of its
+hyper-parameters only plain values are kept, see :mod:`smx_lightning.plain`. No name in a file is
+ever imported, and nothing is made by a class path that stands in it; SECURITY.md has the promise.
+"""
 
 from __future__ import annotations
 
 import pickle
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
+from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
+from lightning.fabric.utilities.cloud_io import _load as load_from_anywhere
 
 from smx_lightning.errors import InputError
-from smx_lightning.module import CHECKPOINT_KEY
+from smx_lightning.plain import NotPlainError, plain, plain_ones
 
+CHECKPOINT_KEY = "smx_lightning"
+HYPER_PARAMETERS = "hyper_parameters"  # Lightning's name
+NUMBER, NONE = (int, float), type(None)
+SETTINGS: dict[str, Any] = {  # and what they may be
+    "num_features": int,
+    "num_classes": int,
+    "class_names": list,
+    "input_shape": list,
+    "input_range": (list, NONE),
+    "l2": NUMBER,
+    "class_weight": (list, str, NONE),
+    "threshold": (*NUMBER, NONE),
+    "preprocessing": str,
+    "optimizers": (dict, NONE),
+}
 UNREADABLE = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -31,9 +55,12 @@ class Checkpoint:
     Attributes:
         path: Where it was read from.
         model_class: Full name of the class that wrote it.
-        hyper_parameters: Arguments of that class.
+        hyper_parameters: Arguments of that class, plain values only.
         state_dict: Parameters and buffers, on the CPU.
         training: Epochs begun, steps taken and held-out metrics at that time.
+        settings: What the model's settings were then, see
+            :func:`smx_lightning.resume.settings_of`; empty where version 0.1 wrote it.
+        left_out: Hyper-parameters that are no plain values, with what they are.
     """
 
     path: Path
@@ -41,6 +68,8 @@ class Checkpoint:
     hyper_parameters: dict[str, Any]
     state_dict: dict[str, Any]
     training: dict[str, Any] | None
+    settings: dict[str, Any] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -50,28 +79,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         InputError: Where the file is missing, no checkpoint, or another class's.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"expected a checkpoint at {path}, found none; check the path")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        if not (isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path)):
-            raise InputError(
-                f"expected a Lightning checkpoint at {path}, got a file that torch cannot read; it "
-                "may be truncated or of another kind"
-            ) from error
-        raise InputError(
-            f"expected a checkpoint of plain data at {path}, got a file that torch will not load "
-            "without running code from it; save it again with smx_lightning, or keep objects out "
-            "of save_hyperparameters"
-        ) from error
-    if not (isinstance(content, dict) and isinstance(content.get("state_dict"), dict)):
-        raise InputError(
-            f"expected a Lightning checkpoint at {path}, got a torch file without a state_dict; "
-            "save one with trainer.save_checkpoint"
-        )
-    written = content.get(CHECKPOINT_KEY)
-    if not isinstance(written, dict) or not {"class", "training"} <= written.keys():
+    content = load_plain(path)
+    hyper_parameters, left_out = plain_hyper_parameters(content)
+    written = notes(content)
+    if not {"class", "training"} <= written.keys() or not isinstance(written["class"], str):
         raise InputError(
             f"expected a checkpoint of SoftmaxRegression or a subclass at {path}, got one of "
             "another module; export it with the tools of its own project"
@@ -79,7 +90,109 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(
         path=path,
         model_class=written["class"],
-        hyper_parameters=content.get("hyper_parameters", {}),
+        hyper_parameters=hyper_parameters,
         state_dict=content["state_dict"],
         training=written["training"],
+        settings=written.get("settings") or {},
+        left_out=left_out,
     )
+
+
+def load_plain(
+    source: str | Path | IO[bytes], map_location: Any = "cpu", *, mmap: bool = False
+) -> dict[str, Any]:
+    """The content of a checkpoint file, with nothing executed; its notes are still to be judged.
+
+    Args:
+        source: A path, a URL or an open file.
+        map_location: As torch.load's.
+        mmap: As torch.load's, for a local path.
+
+    Raises:
+        InputError: Where torch cannot read it without running code, or it is no checkpoint.
+    """
+    local = isinstance(source, Path) or (isinstance(source, str) and "://" not in source)
+    where = str(source) if isinstance(source, (str, Path)) else "the open file"
+    if local and not Path(cast("str", source)).is_file():
+        raise InputError(f"expected a checkpoint at {where}, found none; check the path")
+    try:
+        if local:
+            content = torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
+        else:
+            content = load_from_anywhere(source, map_location, weights_only=True)
+    except UNREADABLE as error:
+        if not (isinstance(error, pickle.UnpicklingError) and _is_archive(source)):
+            raise InputError(
+                f"expected a Lightning checkpoint at {where}, got a file that torch cannot read; "
+                "it may be truncated or of another kind"
+            ) from error
+        raise InputError(
+            f"expected a checkpoint of plain data at {where}, got a file that torch will not load "
+            "without running code from it; save it again with smx_lightning, or keep objects out "
+            "of save_hyperparameters"
+        ) from error
+    if not (isinstance(content, dict) and isinstance(content.get("state_dict"), dict)):
+        raise InputError(
+            f"expected a Lightning checkpoint at {where}, got a torch file without a state_dict; "
+            "save one with trainer.save_checkpoint"
+        )
+    return content
+
+
+def plain_hyper_parameters(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """A checkpoint's plain hyper-parameters, and what the others are instead."""
+    saved = content.get(HYPER_PARAMETERS)
+    return plain_ones(saved) if isinstance(saved, Mapping) else ({}, {})
+
+
+def notes(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What smx_lightning noted in a checkpoint; nothing where another module wrote it.
+
+    Raises:
+        InputError: Where the settings among them are none that a model can have written.
+    """
+    written = content.get(CHECKPOINT_KEY)
+    try:
+        found: dict[str, Any] = plain(written) if isinstance(written, dict) else {}
+    except NotPlainError:
+        return {}
+    settings = found.get("settings")
+    for name, value in (settings if isinstance(settings, dict) else {}).items():
+        entries = value if name == "class_names" and isinstance(value, list) else []
+        if not isinstance(value, SETTINGS.get(name, object)) or not all(
+            isinstance(entry, str) for entry in entries
+        ):
+            raise InputError(
+                f"expected the settings of a softmax regression in the checkpoint, got {name}="
+                f"{value!r}; it was changed since it was saved, take an unchanged one"
+            )
+    return found
+
+
+def read_safely(checkpoint_io: CheckpointIO) -> None:
+    """Let a Trainer's own reader be :func:`load_plain`, unless its caller says otherwise.
+
+    Lightning unpickles whatever a URL answers, and any file where the environment variable
+    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. What overrides torch's reader is left as it is.
+    """
+    if type(checkpoint_io).load_checkpoint is TorchCheckpointIO.load_checkpoint:
+        reader = partial(_load_for_trainer, checkpoint_io)
+        checkpoint_io.load_checkpoint = reader  # type: ignore[method-assign]
+
+
+def _load_for_trainer(
+    checkpoint_io: CheckpointIO,
+    path: Any,
+    map_location: Any = "cpu",
+    weights_only: bool | None = None,
+) -> dict[str, Any]:
+    if weights_only is False:  # the caller trusts the file, and says so
+        return type(checkpoint_io).load_checkpoint(checkpoint_io, path, map_location, False)
+    return load_plain(path, map_location)
+
+
+def _is_archive(source: Any) -> bool:
+    """Whether the file is at least of torch's kind, whatever is in it."""
+    if isinstance(source, str) and not Path(source).is_file():  # a URL's
+        return True
+    return zipfile.is_zipfile(source)

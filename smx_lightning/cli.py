@@ -20,19 +20,19 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from smx_lightning.callbacks import ConfusionCsv, PredictionsCsv
-from smx_lightning.checkpoint import read_checkpoint
+from smx_lightning.cli_checkpoint import CheckpointCLI
 from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
 from smx_lightning.module import SoftmaxRegression
+from smx_lightning.optim import ExactSolver
+from smx_lightning.settings import OPTIMIZER, path_of
 
 DONE, PARITY_FAILED, BAD_INPUT = 0, 1, 2
-FROM_DATA = ("num_features", "num_classes", "class_names", "input_shape", "input_range")
 BAD_INPUT_ERRORS = (InputError, MisconfigurationException, OSError)
 BEST_EPOCH = "val/nll"
-EXACT_SOLVER = "smx_lightning.optim.ExactSolver"
 EXPORTER = "smx_export"  # named, not imported: training knows nothing of ONNX
 
 
@@ -52,13 +52,12 @@ class _SaveConfig(SaveConfigCallback):
             ) from error
 
 
-class SmxCLI(LightningCLI):
+class SmxCLI(CheckpointCLI):
     """The command line; ``run`` of its parent executes the subcommand."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link data to model, add checkpointing, export and prediction files."""
-        for name in FROM_DATA:
-            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        self.link_model_to_data(parser)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(importlib.import_module(EXPORTER).OnnxExport, "onnx")
         parser.add_lightning_class_args(ConfusionCsv, "confusion")
@@ -76,39 +75,10 @@ class SmxCLI(LightningCLI):
             }
         )
 
-    def _parse_ckpt_path(self) -> None:
-        """Take the model's arguments from a given checkpoint, read as plain data.
-
-        Lightning's own version fails on arguments that are linked to the data, and imports the
-        class that the file names; here the user names it.
-        """
-        subcommand = self.config.subcommand
-        section = self.config[subcommand]
-        path = section.get("ckpt_path")
-        if not path and subcommand != "fit":
-            raise InputError(
-                f"{subcommand} needs the checkpoint of a trained model, got none; name it with "
-                "--ckpt_path"
-            )
-        if not path or path in ("best", "last", "hpc", "registry"):
-            return
-        checkpoint = read_checkpoint(path)
-        named = section.model.class_path
-        if checkpoint.model_class.rpartition(".")[2] != named.rpartition(".")[2]:
-            raise InputError(
-                f"expected a checkpoint of {named}, got one of {checkpoint.model_class} in {path}; "
-                f"name the class with --model {checkpoint.model_class}"
-            )
-        linked = (*FROM_DATA, "_class_path", "_instantiator")
-        hparams = checkpoint.hyper_parameters.items()
-        init_args = {name: value for name, value in hparams if name not in linked}
-        model = {"class_path": named, "init_args": init_args}
-        self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)
-
     def before_fit(self) -> None:
         """The exact solver's best epoch is that of the least objective, unless told otherwise."""
-        optimizer = self.config.fit.model.init_args.get("optimizer") or {}
-        exact = optimizer.get("class_path") == EXACT_SOLVER
+        optimizer = self.model.hparams.get(OPTIMIZER) or {}
+        exact = optimizer.get("class_path") == path_of(ExactSolver)
         checkpoint = self._callback(ModelCheckpoint)
         if exact and checkpoint.monitor == BEST_EPOCH:
             checkpoint.monitor = "train/objective"
@@ -119,7 +89,11 @@ class SmxCLI(LightningCLI):
             return
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
         self.trainer.test(
-            self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False
+            self.model,
+            datamodule=self.datamodule,
+            ckpt_path=best or None,
+            verbose=False,
+            weights_only=True,
         )
         self._summary("test", best)
 

@@ -17,7 +17,7 @@ import inspect
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -33,7 +33,6 @@ from smx_lightning.checks import (
     at_least,
     check_labels,
     check_range,
-    check_same_problem,
     check_threshold,
     names_of,
     non_negative,
@@ -46,13 +45,15 @@ from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.evaluation import summed
 from smx_lightning.optim.training import end_epoch, evaluate
 from smx_lightning.preprocessing import Method, Preprocessing
+from smx_lightning.restore import load_model
+from smx_lightning.resume import check_loaded, describe, write
 from smx_lightning.sharding import data_group, local, parallel_loss, shard, whole
 from smx_lightning.tally import Tally
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
+    from typing_extensions import Self
 
-CHECKPOINT_KEY = "smx_lightning"
 STAGES = ("train", "val", "test")
 # Hooks whose work is done although a subclass overrides them: first ours, or first its own.
 BEFORE_AN_OVERRIDE = (
@@ -90,7 +91,8 @@ class SoftmaxRegression(LightningModule):
         preprocessing: ``none``, ``standardize`` or ``scale``, fitted on the training data in one
             pass before the first epoch, see :mod:`smx_lightning.preprocessing`.
         threshold: γ of a binary problem: class 1 is predicted where its probability is at least γ.
-        optimizer: Called with the parameters, as in LightningCLI. An
+        optimizer: Called with the parameters, as in LightningCLI; and once before, with parameters
+            of the same shapes and no memory, to describe it in the hyper-parameters. An
             :class:`~smx_lightning.optim.ExactSolver` makes an epoch one evaluation of the whole
             objective, and stops the trainer at the optimum.
         lr_scheduler: Called with the optimiser; stepped once an epoch.
@@ -136,7 +138,7 @@ class SoftmaxRegression(LightningModule):
         class_weight = class_weights(class_weight, class_names)
         l2 = non_negative("l2", l2)
         check_threshold(threshold, num_classes)
-        # Plain values only, so that a checkpoint loads without unpickling code.
+        # As descriptions these follow below: a checkpoint holds plain values only.
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
 
         self.num_features = num_features
@@ -159,6 +161,7 @@ class SoftmaxRegression(LightningModule):
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
         self.solver: ExactSolver | None = None
         self.lr: float | None = None
+        self._run_of: dict[str, Any] | None = None  # descriptions, of optimisers in use
         self._shares = 1  # of each batch: processes that see different rows
         self._parallel_loss = False
         self._keeps_statistics = False  # in this fit: they are known, or a checkpoint brings them
@@ -176,6 +179,7 @@ class SoftmaxRegression(LightningModule):
             for name, collection in collections.items()
         }
         self.confusion_matrix: Tensor | None = None
+        describe(self)
 
     # What subclasses override: one small method each -----------------------------------------
 
@@ -449,16 +453,56 @@ class SoftmaxRegression(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say which class wrote the checkpoint, and what training had reached."""
-        checkpoint[CHECKPOINT_KEY] = {
-            "class": f"{type(self).__module__}.{type(self).__qualname__}",
-            "training": self.training_summary(),
-        }
+        write(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Complain about a checkpoint of another problem."""
+        """Complain about a checkpoint of another problem, or of other settings."""
         if self._trainer is not None:
             BOOKKEEPING.on_load_checkpoint(self.trainer, self, checkpoint)
-        check_same_problem(checkpoint, self.linear.weight.shape, self.class_names)
+        check_loaded(self, checkpoint)
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: str | Path | IO[bytes],
+        map_location: Any = None,
+        hparams_file: str | Path | None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        allow: Sequence[type] = (),
+        **kwargs: Any,
+    ) -> Self:
+        """The model of a checkpoint, which is read as plain data: nothing in it is executed.
+
+        Its optimiser and schedule come back where they are torch's own, the exact solver, or among
+        ``allow``; with others the model predicts and exports, and asks for them once it is trained.
+
+        Args:
+            checkpoint_path: The checkpoint: a path, a URL or an open file.
+            map_location: Where the weights go, as torch.load's; where they were by default.
+            hparams_file: Plain YAML with the arguments, in place of the checkpoint's.
+            strict: Whether all weights must fit; as the class says by default.
+            weights_only: ``True``, whatever is given; ``False`` is refused.
+            allow: Classes of optimisers and schedules of your own that the checkpoint may name.
+            **kwargs: Arguments of the class that count in place of the checkpoint's.
+
+        Raises:
+            InputError: For a file that is no such checkpoint, or arguments that do not fit it.
+        """
+        if weights_only is False:
+            raise InputError(
+                "expected to read a checkpoint as plain data, got weights_only=False, which would "
+                "run code from it; leave it out"
+            )
+        return load_model(
+            cls,
+            checkpoint_path,
+            kwargs,
+            map_location=map_location,
+            hparams_file=hparams_file,
+            strict=strict,
+            allow=allow,
+        )
 
     def training_summary(self) -> dict[str, Any] | None:
         """Epochs begun, steps taken, finite held-out metrics; ``None`` without a trainer."""

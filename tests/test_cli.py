@@ -1,6 +1,7 @@
 """The two commands, in process: what they print, write and answer."""
 
 import csv
+import importlib
 import json
 import re
 from pathlib import Path
@@ -118,6 +119,8 @@ def test_a_subclass_is_named_by_its_path(cli_folder, monkeypatch, capsys):
     assert smx_lightning(["fit", "--model=my_probe.Probe", "--model.power=3", *SHORT]) == 0
     folder = Path("lightning_logs/version_0")
     checkpoint = str(folder / "checkpoints" / "best.ckpt")
+    probe = importlib.import_module("my_probe").Probe
+    assert probe.load_from_checkpoint(checkpoint).power == 3
     named = ["--model-class", "my_probe:Probe"]
     assert smx_export(["convert", checkpoint, "probe.onnx", *named]) == 0
     assert smx_export(["verify", "probe.onnx", "--checkpoint", checkpoint, *named]) == 0

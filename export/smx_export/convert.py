@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentError
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -177,10 +176,10 @@ def model_of(
             "(in Python: model_class=…)"
         )
     try:
-        return model_class.load_from_checkpoint(
-            checkpoint.path, map_location="cpu", weights_only=True
-        )
-    except (TypeError, ValueError, RuntimeError, KeyError, ArgumentError) as error:
+        return model_class.load_from_checkpoint(checkpoint.path, map_location="cpu")
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
             f"expected a checkpoint that fits {expected}, got: {reason}; was the class changed "

@@ -1,0 +1,298 @@
+"""A model and a checkpoint: what the one wrote into the other, and whether they belong together.
+
+Which settings decide what: the preprocessing belongs to the weights, so another one is refused
+wherever weights are loaded. Penalty, class weights, a subclass's own arguments, optimiser and
+schedule decide the course of a training, so others are refused where one is resumed. The threshold
+decides only what is made of the probabilities: the model's own counts.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from smx_lightning.checkpoint import (
+    CHECKPOINT_KEY,
+    HYPER_PARAMETERS,
+    notes,
+    plain_hyper_parameters,
+)
+from smx_lightning.checks import check_same_problem
+from smx_lightning.class_weight import class_weights
+from smx_lightning.errors import InputError
+from smx_lightning.plain import plain_ones
+from smx_lightning.settings import (
+    OPTIMIZER,
+    PARTIAL,
+    SCHEDULE,
+    Description,
+    describe_injected,
+    described,
+    difference,
+    path_of,
+    said,
+)
+
+if TYPE_CHECKING:
+    from smx_lightning.module import SoftmaxRegression
+
+DATA = "data_module"
+LIVE = ("l2", "class_weight", "threshold")  # what a user may set on a model that exists
+RUN = (OPTIMIZER, SCHEDULE)
+BASE = "smx_lightning.module.SoftmaxRegression"
+ADDED = ("maximize", "decoupled_weight_decay", "swa_lr", "initial_lr", "max_lr", "min_lr")
+UNTOLD = ("params", "param_names", "foreach", "fused", "capturable", "differentiable", *ADDED)
+
+
+# What a model writes -------------------------------------------------------------------------
+
+
+def settings_of(model: SoftmaxRegression) -> dict[str, Any]:
+    """A model's settings as they are now, as plain values; ``optimizers`` as training began."""
+    weights = model.class_weight
+    shape = model.linear.weight.shape
+    return {
+        "num_features": int(shape[1]),
+        "num_classes": int(shape[0]),
+        "class_names": [str(name) for name in model.class_names],
+        "input_shape": [int(size) for size in model.input_shape],
+        "input_range": None if model.input_range is None else [float(v) for v in model.input_range],
+        "l2": float(model.l2),
+        "class_weight": class_weights(weights, model.class_names),
+        "threshold": None if model.threshold is None else float(model.threshold),
+        "preprocessing": str(model.preprocessing.method),
+        "optimizers": model._run_of,
+    }
+
+
+def describe(model: SoftmaxRegression) -> None:
+    """Put the injected optimiser and schedule, as descriptions, into the hyper-parameters.
+
+    Also a subclass's arguments, where Lightning stopped looking for them: at a decorated
+    ``__init__``, as type checkers make them. Called in ``__init__``.
+    """
+    optimizer, schedule = describe_injected(model._optimizer, model._lr_scheduler, model.smx)
+    found = {n: v for n, v in _arguments(model).items() if n not in (*model.hparams, *RUN)}
+    note(model, {**plain_ones(found)[0], OPTIMIZER: optimizer, SCHEDULE: schedule})
+
+
+def _arguments(model: SoftmaxRegression) -> dict[str, Any]:
+    """What the constructors that are running for ``model`` were called with, the outer ones'."""
+    found: dict[str, Any] = {}
+    frame = inspect.currentframe()
+    while frame is not None:
+        code = frame.f_code
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        if code.co_name == "__init__" and names and frame.f_locals.get(names[0]) is model:
+            _, _, extra, values = inspect.getargvalues(frame)
+            found |= {name: values[name] for name in names[1:] if name in values}
+            found |= values.get(extra, {}) if extra else {}
+        frame = frame.f_back
+    return found
+
+
+def note(model: SoftmaxRegression, values: dict[str, Any]) -> None:
+    """Add to the hyper-parameters, and to the copy of them that loggers show."""
+    for shown in (model.hparams, cast("dict[str, Any]", model._hparams_initial)):
+        shown.update(copy.deepcopy(values))
+
+
+def begin_run(model: SoftmaxRegression) -> None:
+    """Note the optimisers and the data of the training that begins; refuse to resume another's.
+
+    Called when the optimisers are new, and before a checkpoint is read into them.
+
+    Raises:
+        InputError: Where the checkpoint that is being resumed had another optimiser or schedule.
+    """
+    trainer = model.trainer
+    made: dict[str, list[Any]] = {
+        OPTIMIZER: list(trainer.optimizers),
+        SCHEDULE: [config.scheduler for config in trainer.lr_scheduler_configs],
+    }
+    own = getattr(model.configure_optimizers, "__func__", None)
+    if own is _base().configure_optimizers:
+        told = _injected(model, made)
+        model._run_of = {what: [told[what]] if made[what] else [] for what in RUN}
+    else:
+        model._run_of = {what: [described(one) for one in made[what]] for what in RUN}
+        told = {w: of[0] if len(of) == 1 else of or None for w, of in model._run_of.items()}
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    note(model, {**told, DATA: None if data is None else data_description(data)})
+    resumed = trainer._checkpoint_connector._loaded_checkpoint
+    if resumed:
+        check_same_run(model, resumed)
+
+
+def _injected(model: SoftmaxRegression, made: dict[str, list[Any]]) -> dict[str, Any]:
+    """The descriptions of what the model's own callables made, with the learning rate it set."""
+    told: dict[str, Any] = {}
+    for what, by in ((OPTIMIZER, model._optimizer), (SCHEDULE, model._lr_scheduler)):
+        told[what] = copy.deepcopy(model.hparams.get(what))
+        whole = isinstance(told[what], dict) and PARTIAL not in told[what]
+        if made[what] and not whole:
+            told[what] = described(made[what][0], by)
+    if model.lr is not None and "lr" in told[OPTIMIZER]["init_args"]:
+        told[OPTIMIZER]["init_args"]["lr"] = float(model.lr)
+    return told
+
+
+def data_description(data: Any) -> Description:
+    """A data module's class and its plain settings, as far as it keeps them under their names."""
+    settings, _ = plain_ones(vars(data))
+    names = inspect.signature(type(data).__init__).parameters
+    return {
+        "class_path": path_of(type(data)),
+        "init_args": {name: settings[name] for name in names if name in settings},
+    }
+
+
+def write(model: SoftmaxRegression, checkpoint: dict[str, Any]) -> None:
+    """Add the model's notes to a checkpoint, and leave only plain hyper-parameters in it."""
+    if any(callable(model.hparams.get(what)) for what in RUN):  # a subclass has saved its own
+        describe(model)
+    checkpoint[HYPER_PARAMETERS], _ = plain_ones(dict(model.hparams))
+    for key in ("hparams_type", "hparams_name"):
+        checkpoint.pop(key, None)
+    checkpoint[CHECKPOINT_KEY] = {
+        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "training": model.training_summary(),
+        "settings": settings_of(model),
+    }
+
+
+# Whether they belong together ----------------------------------------------------------------
+
+
+def check_fits(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> None:
+    """Complain about a checkpoint whose weights mean something else in this model.
+
+    Raises:
+        InputError: For other features, classes or preprocessing; where training is resumed, for
+            another objective, too.
+    """
+    saved, present = saved_settings(checkpoint), settings_of(model)
+    check_same_problem(
+        {**checkpoint, HYPER_PARAMETERS: saved}, model.linear.weight.shape, model.class_names
+    )
+    method = saved.get("preprocessing", present["preprocessing"])
+    if method != present["preprocessing"]:
+        raise InputError(
+            f"expected a checkpoint with preprocessing={present['preprocessing']!r}, as the model "
+            f"has, got one with {method!r}, whose weights are of other features; build the model "
+            f"with preprocessing={method!r}"
+        )
+    if model._trainer is not None:
+        _compare_arguments(model, checkpoint, saved, present)
+
+
+def _compare_arguments(
+    model: SoftmaxRegression,
+    checkpoint: Mapping[str, Any],
+    saved: dict[str, Any],
+    present: dict[str, Any],
+) -> None:
+    """Say which settings differ; where a training is resumed, refuse those that it stands on."""
+    arguments, _ = plain_hyper_parameters(checkpoint)
+    own = [name for name in _own(model) if name in arguments]
+    saved = {**saved, **{name: said(arguments[name]) for name in own}}
+    present = {**present, **{name: said(model.hparams[name]) for name in own}}
+    differing = [n for n in (*LIVE, *own) if n in saved and saved[n] != present[n]]
+    for name in differing if model.trainer.state.fn == "fit" else []:
+        if name == "threshold" or (name in own and isinstance(saved[name], str)):
+            continue  # a text may be a path, which differs between machines
+        raise InputError(
+            f"expected a checkpoint with {name}={present[name]!r}, as the model has, to resume "
+            f"from, got one with {name}={saved[name]!r}; leave {name} as it was to go on, or train "
+            "anew, without ckpt_path, from the weights of "
+            f"load_from_checkpoint(…, {name}={present[name]!r})"
+        )
+    if differing:
+        told = ", ".join(f"{n}={present[n]!r} and not {saved[n]!r}" for n in differing)
+        rank_zero_info(f"The model has other settings than its checkpoint, which count: {told}")
+
+
+def _own(model: SoftmaxRegression) -> list[str]:
+    """The arguments that a subclass has of its own, as far as they are plain values."""
+    names = inspect.signature(type(model).__init__).parameters
+    inherited = {*inspect.signature(_base().__init__).parameters, *RUN, DATA}
+    hparams, _ = plain_ones(dict(model.hparams))
+    return [name for name in names if name in hparams and name not in inherited]
+
+
+def saved_settings(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's settings; of one that version 0.1 wrote, what its arguments tell."""
+    written = notes(checkpoint)
+    settings = written.get("settings")
+    if isinstance(settings, dict):
+        return settings
+    arguments, _ = plain_hyper_parameters(checkpoint)
+    if written.get("class") != BASE:  # a subclass may mean something else by a name
+        return {"class_names": arguments.get("class_names")}
+    names = ("class_names", "preprocessing", "l2", "threshold", "class_weight")
+    return {name: arguments[name] for name in names if name in arguments}
+
+
+def check_loaded(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> None:
+    """Every check that can be made while a checkpoint is loaded into a model."""
+    check_fits(model, checkpoint)
+    trainer = model._trainer
+    if trainer is None or trainer.state.fn != "fit":
+        return
+    if trainer.strategy.restore_checkpoint_after_setup:  # the optimisers exist already
+        check_same_run(model, checkpoint)
+
+
+def check_same_run(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> None:
+    """Complain about an optimiser or a schedule that is not the one whose state is resumed.
+
+    Raises:
+        InputError: It names both, and what can be done.
+    """
+    if "optimizer_states" not in checkpoint:
+        raise InputError(
+            "expected a checkpoint with the optimiser's state to resume from, got one of the "
+            "weights alone, as save_weights_only=True makes it; train anew, without ckpt_path, "
+            "from load_from_checkpoint(…)"
+        )
+    saved = saved_settings(checkpoint).get("optimizers")
+    present = model._run_of
+    if not isinstance(saved, dict) or not isinstance(present, dict):
+        _check_group_names(model, checkpoint)
+        return
+    for what in RUN:
+        one, other = saved.get(what), present.get(what)
+        one, other = (of if isinstance(of, list) else [] for of in (one, other))
+        for k in range(max(len(one), len(other))):
+            found = difference(*(of[k] if k < len(of) else None for of in (one, other)))
+            if found is not None:
+                raise _other_run(what, *found)
+
+
+def _check_group_names(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> None:
+    """The same of a checkpoint of version 0.1, which tells no more than the settings' names."""
+    states = checkpoint.get("optimizer_states") or []
+    for state, optimizer in zip(states, model.trainer.optimizers, strict=False):
+        groups = (state["param_groups"][0], optimizer.param_groups[0])
+        one, other = ({n for n in group if n not in UNTOLD} for group in groups)
+        if one != other:
+            told = ", ".join(sorted(one)) or "no settings"
+            raise _other_run(OPTIMIZER, f"one with {told}", type(optimizer).__name__)
+
+
+def _other_run(what: str, saved: str, present: str) -> InputError:
+    return InputError(
+        f"expected a checkpoint whose {what} was {present}, as the model has, to resume from, got "
+        f"{saved}; give the model the same {what} to go on, or train anew, without ckpt_path, from "
+        f"the weights of load_from_checkpoint(…, {what}=…)"
+    )
+
+
+def _base() -> type[SoftmaxRegression]:
+    from smx_lightning.module import SoftmaxRegression
+
+    return SoftmaxRegression

@@ -1,0 +1,376 @@
+"""SECURITY.md's promise: no checkpoint runs code, through whatever entry point it is read.
+
+Each hostile file would leave ``MARK`` behind: by a command, by importing a module of ours, or by a
+pickle. The first tests show that it does where a reader believes it.
+"""
+
+import io
+import os
+import pickle
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.core.saving import _load_from_checkpoint
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from trainers import quiet_trainer
+
+import smx_export.__main__
+import smx_lightning.cli
+from smx_export import export_onnx
+from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.checkpoint import load_plain, read_checkpoint
+
+MARK, MODULE = "MARK", "leaves_a_mark"
+COMMAND = {"class_path": "os.system", "init_args": {"command": f"touch {MARK}"}}
+THING = f"{MODULE}.Thing"
+IMPORT = {"class_path": THING, "init_args": {}}
+INSTANTIATOR = {"_instantiator": "lightning.pytorch.cli.instantiate_module"}
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Be aware that when using `ckpt_path`",  # Lightning's, about the file's callbacks
+    "ignore:The checkpoint is of leaves_a_mark.Thing",
+)
+X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+Y = np.arange(40) % 3
+TYPED = """
+from collections.abc import Callable
+from typing import Any
+from torch import nn
+from smx_lightning import SoftmaxRegression
+
+class Typed(SoftmaxRegression):
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        backbone: nn.Module | None = None,
+        act: Callable[[Any], Any] | None = None,
+        kind: type | None = None,
+        either: Callable[[Any], Any] | str = "text",
+        several: list[nn.Module] | None = None,
+    ):
+        super().__init__(num_features, num_classes)
+"""
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, (f"touch {MARK}",)
+
+
+# Hyper-parameters that ask for code to be run, by each way that a reader may know of.
+ASKING = {
+    "the issue's": {**INSTANTIATOR, "optimizer": COMMAND},
+    "without its instantiator": {"optimizer": COMMAND},
+    "a schedule": {**INSTANTIATOR, "lr_scheduler": COMMAND},
+    "both": {"optimizer": COMMAND, "lr_scheduler": COMMAND},
+    "an instantiator": {"_instantiator": THING, "optimizer": IMPORT},
+    "a class path": {**INSTANTIATOR, "_class_path": THING},
+    "a class path alone": {"_class_path": THING},
+    "a schedule of functions": {
+        "lr_scheduler": {
+            "class_path": "torch.optim.lr_scheduler.LambdaLR",
+            "init_args": {"lr_lambda": f"{MODULE}.thing"},
+        }
+    },
+    "an optimiser as text": {"optimizer": THING},
+    "an imported optimiser": {**INSTANTIATOR, "optimizer": IMPORT},
+    "nested in torch's own": {
+        **INSTANTIATOR,
+        "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": COMMAND}},
+    },
+    "nested in a dict": {**INSTANTIATOR, "class_weight": {"0": COMMAND}},
+    "nested in a list": {**INSTANTIATOR, "class_names": [COMMAND, IMPORT, "c"]},
+    "a number": {**INSTANTIATOR, "l2": COMMAND},
+    "a text": {**INSTANTIATOR, "preprocessing": THING},
+    "everything": {
+        **INSTANTIATOR,
+        **dict.fromkeys(("l2", "threshold", "class_names", "input_shape", "class_weight"), IMPORT),
+    },
+}
+# Other places of the file.
+ELSEWHERE = {
+    "hparams' name and type": {"hparams_name": "optimizer", "hparams_type": THING},
+    "the data module's": {
+        "datamodule_hyper_parameters": {**INSTANTIATOR, "_class_path": THING, "path": COMMAND},
+        "datamodule_hparams_type": THING,
+    },
+    "callbacks": {"callbacks": {THING: COMMAND}},
+    "older names": {"hparams": {**INSTANTIATOR, "optimizer": COMMAND}, "module_arguments": IMPORT},
+    "no hyper-parameters": {"hyper_parameters": [COMMAND]},
+    "another's class": {"smx_lightning": {"class": THING, "training": None}},
+    "settings": {
+        "smx_lightning": {
+            "class": "smx_lightning.module.SoftmaxRegression",
+            "training": None,
+            "settings": {
+                "l2": COMMAND,
+                "threshold": IMPORT,
+                "optimizers": {"optimizer": [COMMAND]},
+            },
+        }
+    },
+    "a pickle beside": {"extra": Bomb()},
+    "a pickle in hyper-parameters": {"hyper_parameters": {"l2": Bomb()}},
+    "a pickle in callbacks": {"callbacks": {"ModelCheckpoint": [Bomb()]}},
+    "a pickle in the weights": {"state_dict": {"smx.0.weight": Bomb()}},
+    "a pickle in the optimiser": {"optimizer_states": [{"state": Bomb(), "param_groups": []}]},
+    "a pickle in our notes": {"smx_lightning": {"class": "x", "training": Bomb()}},
+}
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """A folder with a good checkpoint, its export, and its data."""
+    folder = tmp_path_factory.mktemp("good")
+    torch.manual_seed(0)
+    model, trainer = SoftmaxRegression(4, 3, input_range=(-4, 4)), quiet_trainer()
+    trainer.fit(model, rows())
+    trainer.save_checkpoint(folder / "good.ckpt")
+    export_onnx(folder / "good.ckpt", folder / "good.onnx")
+    np.savez(folder / "good.npz", x=X, y=Y)
+    return folder
+
+
+@pytest.fixture
+def content(good):
+    """What is in the good checkpoint."""
+    return torch.load(good / "good.ckpt", weights_only=True)
+
+
+@pytest.fixture
+def trap(cli_folder, monkeypatch):
+    """The working folder; a module that leaves the mark when it is imported can be found."""
+    (cli_folder / "traps").mkdir()
+    (cli_folder / "traps" / f"{MODULE}.py").write_text(
+        f"open({MARK!r}, 'w').close()\nclass Thing:\n    pass\ndef thing(epoch):\n    return 1\n"
+    )
+    monkeypatch.syspath_prepend(cli_folder / "traps")
+    yield cli_folder
+    sys.modules.pop(MODULE, None)
+
+
+def rows():
+    return DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), batch_size=20)
+
+
+def forged(content, path, asking=None, **changes):
+    changed = {**content, **changes}
+    if asking is not None:
+        changed["hyper_parameters"] = {**content["hyper_parameters"], **asking}
+    torch.save(changed, path)
+    return path
+
+
+def sprung():
+    return Path(MARK).exists() or MODULE in sys.modules
+
+
+# Entry points: each takes the path of a checkpoint, and the folder of good files --------------
+
+
+def ship(*arguments):
+    return lambda path, good: smx_export.__main__.main(
+        [word.format(path=path, good=good) for word in arguments]
+    )
+
+
+def train(subcommand, *more):
+    words = (subcommand, "--data=NpzDataModule", "--data.path={good}/good.npz", *more)
+    quiet = ("enable_progress_bar=false", "logger=false", "max_epochs=2", "accelerator=cpu")
+    words += ("--ckpt_path={path}", *(f"--trainer.{option}" for option in quiet))
+    return lambda path, good: smx_lightning.cli.main(
+        [word.format(path=path, good=good) for word in words]
+    )
+
+
+def trainer_s(method):
+    def run(path, good):
+        trainer = quiet_trainer(max_epochs=2)
+        getattr(trainer, method)(SoftmaxRegression(4, 3), rows(), ckpt_path=path)
+
+    return run
+
+
+def stream(path, good):
+    with path.open("rb") as file:
+        SoftmaxRegression.load_from_checkpoint(io.BytesIO(file.read()))
+
+
+ENTRIES = {
+    "convert": ship("convert", "{path}", "out.onnx"),
+    "verify": ship("verify", "{good}/good.onnx", "--checkpoint", "{path}"),
+    "web": ship("web", "{path}", "site"),
+    "export_onnx": lambda path, good: export_onnx(path, "out.onnx"),
+    "load": lambda path, good: SoftmaxRegression.load_from_checkpoint(path),
+    "load weights_only": lambda path, good: SoftmaxRegression.load_from_checkpoint(
+        path, map_location="cpu", weights_only=True
+    ),
+    "load all": lambda path, good: SoftmaxRegression.load_from_checkpoint(path, weights_only=False),
+    "load a stream": stream,
+    "read": lambda path, good: read_checkpoint(path),
+    "read alone": lambda path, good: load_plain(path),
+    **{f"cli {name}": train(name) for name in ("fit", "validate", "test", "predict")},
+    **{f"trainer {name}": trainer_s(name) for name in ("fit", "validate", "test", "predict")},
+}
+
+
+def clean():
+    """Take away what the command before has written."""
+    Path("config.yaml").unlink(missing_ok=True)
+    shutil.rmtree("checkpoints", ignore_errors=True)
+
+
+def of(entry, variants):
+    """All variants; a few for the commands that read as ``fit`` does, and take a second each."""
+    few = ("the issue's", "a class path", "both", "nested in a list", "settings", "a pickle beside")
+    brief = entry in ("cli validate", "cli test", "cli predict")
+    return {what: v for what, v in variants.items() if what in few or not brief}
+
+
+def outcome(entry, path, good, capsys):
+    """The exit code; of what is no command, as a command would have it."""
+    capsys.readouterr()
+    clean()
+    try:
+        code = ENTRIES[entry](path, good) or 0
+    except InputError as error:
+        code, told = 2, str(error)
+    else:
+        told = capsys.readouterr().err
+    code = code if isinstance(code, int) else 0
+    if code == 2:
+        assert len([line for line in told.splitlines() if line.strip()]) == 1, told
+        assert re.search("expected|must|needs|did not", told), told
+    return code
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_no_entry_point_runs_what_a_checkpoint_asks_for(entry, good, content, trap, capsys):
+    for what, asking in of(entry, ASKING).items():
+        code = outcome(entry, forged(content, trap / "evil.ckpt", asking), good, capsys)
+        assert not sprung(), what
+        assert code in (0, 2), what
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_nor_what_stands_elsewhere_in_it(entry, good, content, trap, capsys):
+    for what, changes in of(entry, ELSEWHERE).items():
+        code = outcome(entry, forged(content, trap / "evil.ckpt", **changes), good, capsys)
+        assert not sprung(), what
+        assert code == 2 if "pickle" in what else code in (0, 2), what
+
+
+def test_the_good_file_passes_every_entry_point(good, trap, capsys):
+    refused = [entry for entry in ENTRIES if outcome(entry, good / "good.ckpt", good, capsys)]
+    assert refused == ["load all"]  # weights_only=False
+
+
+@pytest.mark.filterwarnings("ignore")  # jsonargparse's, about os.system
+def test_the_files_are_dangerous(content, trap):
+    arguments = {"num_features": 4, "num_classes": 3, **ASKING["the issue's"]}
+    path = forged(content, trap / "evil.ckpt", hyper_parameters=arguments)
+    _load_from_checkpoint(SoftmaxRegression, path, weights_only=True)  # as Lightning reads it
+    assert Path(MARK).exists()
+    Path(MARK).unlink()
+    torch.load(forged(content, trap / "evil.ckpt", extra=Bomb()), weights_only=False)
+    assert Path(MARK).exists()
+    Path(MARK).unlink()
+    __import__(MODULE)
+    assert Path(MARK).exists()
+
+
+@pytest.mark.parametrize("entry", [e for e in ENTRIES if e.startswith(("cli", "trainer"))])
+def test_no_environment_variable_makes_it_unpickle(entry, good, content, trap, capsys, monkeypatch):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    path = forged(content, trap / "evil.ckpt", extra=Bomb())
+    assert outcome(entry, path, good, capsys) == 2
+    assert not sprung()
+
+
+def test_a_caller_who_trusts_the_trainer_s_file_says_so(good, content, trap):
+    path = forged(content, trap / "trusted.ckpt", extra=Bomb())
+    quiet_trainer().test(
+        SoftmaxRegression(4, 3), rows(), ckpt_path=path, weights_only=False, verbose=False
+    )
+    assert sprung()
+
+
+def test_a_url_is_read_as_plain_data(content, trap, monkeypatch):
+    """What a server answers is unpickled by Lightning's own reader."""
+    path = forged(content, trap / "evil.ckpt", extra=Bomb())
+    url = f"file://{path}"
+    for read in (SoftmaxRegression.load_from_checkpoint, lambda url: trainer_s("test")(url, None)):
+        with pytest.raises(InputError, match="without running code from it"):
+            read(url)
+    assert not sprung()
+
+
+@pytest.mark.parametrize("value", [COMMAND, THING, [IMPORT]], ids=["command", "text", "list"])
+@pytest.mark.parametrize("name", ["backbone", "act", "kind", "either", "several"])
+def test_what_a_subclass_takes_as_an_object_is_the_caller_s(
+    name, value, good, content, trap, monkeypatch, capsys
+):
+    (trap / f"typed_{name}.py").write_text(TYPED)
+    monkeypatch.syspath_prepend(trap)
+    typed = getattr(__import__(f"typed_{name}"), "Typed")  # noqa: B009
+    notes = {**content["smx_lightning"], "class": f"typed_{name}.Typed"}
+    hyper_parameters = {"num_features": 4, "num_classes": 3, name: value, **INSTANTIATOR}
+    path = forged(
+        content, trap / "evil.ckpt", hyper_parameters=hyper_parameters, smx_lightning=notes
+    )
+    for command in ("fit", "test", "predict"):
+        run = train(command, f"--model=typed_{name}.Typed")
+        clean()
+        assert run(path, good) in (0, 2)
+        assert not sprung()
+    code = ship("convert", "{path}", "out.onnx", "--model-class", f"typed_{name}:Typed")(path, good)
+    assert not sprung()
+    plain = name == "either" and isinstance(value, str)  # a text is a text there
+    assert code == (0 if plain else 2)
+    if not plain:
+        error = capsys.readouterr().err
+        assert f"give {name} yourself, with load_from_checkpoint(…, {name}=…)" in error
+        assert typed.load_from_checkpoint(path, **{name: None}).num_classes == 3
+
+
+def test_lists_without_end_end(content, tmp_path, monkeypatch):
+    monkeypatch.setattr("smx_lightning.plain.MOST_VALUES", 10_000)
+    endless: list = []
+    endless.append(endless)
+    many = ["x"]
+    for _ in range(31):
+        many = [many, many]
+    for value in (endless, many):
+        path = forged(content, tmp_path / "evil.ckpt", {"class_weight": value})
+        with pytest.raises(InputError, match="class_weight: a list without end"):
+            SoftmaxRegression.load_from_checkpoint(path)
+
+
+def test_new_checkpoints_hold_plain_hyper_parameters_only(tmp_path):
+    class Sub(SoftmaxRegression):
+        def __init__(self, net: nn.Module, path: Path, act=torch.relu, size=2.0):
+            super().__init__(4, 3, optimizer=lambda params: torch.optim.SGD(params, lr=0.1))
+            self.save_hyperparameters(ignore="net")
+            self.net = net
+
+    model, trainer = Sub(nn.Identity(), Path("a/b"), size=np.float32(2)), quiet_trainer()
+    trainer.fit(model, rows())
+    trainer.save_checkpoint(tmp_path / "sub.ckpt")
+    content = torch.load(tmp_path / "sub.ckpt", weights_only=True)
+    saved = content["hyper_parameters"]
+    assert saved["path"] == "a/b"
+    assert saved["size"] == 2
+    assert type(saved["size"]) is float
+    assert not {"net", "act"} & saved.keys()
+    assert "hparams_type" not in content
+    pickle.loads(pickle.dumps(saved))
+    with pytest.raises(InputError, match="missing 1 required positional argument: 'net'"):
+        Sub.load_from_checkpoint(tmp_path / "sub.ckpt")
+    loaded = Sub.load_from_checkpoint(tmp_path / "sub.ckpt", net=nn.Identity())
+    assert torch.equal(loaded.linear.weight, model.linear.weight)
