@@ -48,7 +48,8 @@ def training_statistics(model: SoftmaxRegression) -> Statistics:
             module.training = True
 
     # float64 holds counts exactly up to 2⁵³ rows.
-    share = torch.cat([moments.packed().flatten(), counts.double()]).to(model.device)
+    packed = moments.packed()
+    share = torch.cat([packed.flatten(), counts.double()]).to(model.device)
     shares = (
         cast("Tensor", model.all_gather(share, group=data_group(model)))
         .reshape(-1, len(share))
@@ -56,8 +57,8 @@ def training_statistics(model: SoftmaxRegression) -> Statistics:
     )
     moments, counts = Moments.empty(num_features), torch.zeros_like(counts)
     for part in shares:
-        packed, count = part.split([4 * num_features, model.num_classes])
-        moments = moments.merged(Moments.unpacked(packed.reshape(4, -1)))
+        values, count = part.split([packed.numel(), model.num_classes])
+        moments = moments.merged(Moments.unpacked(values.reshape(packed.shape)))
         counts += count.long()
 
     finite = torch.isfinite(moments.deviations)

@@ -58,6 +58,7 @@ from smx_lightning.optim.training import (
     is_exact_solver_s,
     log_epoch,
 )
+from smx_lightning.precision import check_batch, check_digits
 from smx_lightning.preprocessing import Method, Preprocessing
 from smx_lightning.progress import settle
 from smx_lightning.sharding import check_optimizers, data_group, parallel_loss, shard, whole
@@ -294,8 +295,12 @@ class SoftmaxRegression(LightningModule):
             self._parallel_loss = type(self).loss is SoftmaxRegression.loss
 
     def on_fit_start(self) -> None:
-        """Refuse an optimiser that sharded classes cannot have, before a checkpoint is read."""
+        """Refuse what cannot work, before a checkpoint is read and a first batch is made.
+
+        An optimiser that sharded classes cannot have, or inputs whose digits would be lost.
+        """
         check_optimizers(self)
+        check_digits(self)
 
     def on_train_start(self) -> None:
         """Fit what the training data decides: standardisation and class counts.
@@ -319,8 +324,14 @@ class SoftmaxRegression(LightningModule):
                 f"class_weight='balanced' needs a training sample of every class, got none of "
                 f"{absent!r}; give the weights as a list or drop the class"
             )
+        check_digits(self, moments.wide.nonzero().flatten().tolist())
         self.preprocessing.fit(moments)
         self.class_counts.copy_(counts)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Refuse a first batch whose digits would be lost."""
+        if batch_idx == 0:
+            check_batch(self, batch)
 
     def on_train_epoch_start(self) -> None:
         """Let the exact solver, where there is one, move to the point that this epoch evaluates."""
@@ -359,15 +370,18 @@ class SoftmaxRegression(LightningModule):
             super().backward(loss, *args, **kwargs)
 
     def on_validation_start(self) -> None:
-        """Share the rows out."""
+        """Share the rows out, if their digits reach the model."""
+        check_digits(self)
         share_out(self.trainer, self.trainer.val_dataloaders)
 
     def on_test_start(self) -> None:
-        """Share the rows out."""
+        """Share the rows out, if their digits reach the model."""
+        check_digits(self)
         share_out(self.trainer, self.trainer.test_dataloaders)
 
     def on_predict_start(self) -> None:
-        """Share the rows out."""
+        """Share the rows out, if their digits reach the model."""
+        check_digits(self)
         share_out(self.trainer, self.trainer.predict_dataloaders)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
