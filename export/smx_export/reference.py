@@ -5,7 +5,8 @@ roundings in a row (Higham, "Accuracy and Stability of Numerical Algorithms", 20
 
 The linear layer. A float32 dot product of n non-zero terms, summed in any order, is off by at most
 γₙ · Σ|w||x|; the bias is one more term, the weights' own rounding to float32 one more γ₁, and so is
-the subtraction where the file subtracts the mean first:
+the subtraction where the file subtracts the mean first (or, of a file of float64 inputs, the
+rounding of the difference to float32; float64's own is nothing beside it):
 
     e = γₙ₊₃ · (Σ|w||x| + |b|)                                      one bound a logit z
 
@@ -37,7 +38,7 @@ class Reference(ABC):
     """Something that knows the answers."""
 
     @abstractmethod
-    def expected(self, x: NDArray[np.float32]) -> Expected:
+    def expected(self, x: NDArray[np.floating]) -> Expected:
         """The answers to inputs (n, …)."""
 
 
@@ -61,7 +62,7 @@ class LinearReference(Reference):
         self.shift = np.zeros(1) if shift is None else shift.numpy()
         self.weight, self.bias, self.mean, self.scale = (
             tensor.detach().double().numpy()
-            for tensor in (linear.weight, linear.bias, statistics.mean, statistics.scale)
+            for tensor in (linear.weight, linear.bias, statistics.centre, statistics.scale)
         )
 
     def expected(self, x: NDArray[np.floating]) -> Expected:
@@ -106,7 +107,7 @@ class MeasuredReference(Reference):
         self.head = LinearReference(model, roundings=SAFETY) if has_own_head(model) else None
 
     @torch.no_grad()
-    def expected(self, x: NDArray[np.float32]) -> Expected:
+    def expected(self, x: NDArray[np.floating]) -> Expected:
         """Answers with the measured tolerance."""
         batch = torch.from_numpy(x)
         try:

@@ -25,6 +25,7 @@ from smx_export.contract import (
 from smx_export.errors import FileError
 
 CONFINES_DATA = (1, 24)  # older onnxruntimes read external data from anywhere on the disk
+DTYPES = {"tensor(uint8)": np.uint8, "tensor(double)": np.float64}  # of inputs that are not float32
 _VERSION = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
 
 
@@ -84,7 +85,7 @@ class OnnxClassifier:
         self.input_shape: tuple[int, ...] = tuple(given.shape[1:])
         self.num_features = math.prod(self.input_shape)
         self._outputs = outputs
-        self._dtype = np.dtype(np.uint8 if given.type == "tensor(uint8)" else np.float32)
+        self._dtype = np.dtype(DTYPES.get(given.type, np.float32))
 
     def predict(self, x: ArrayLike) -> NDArray[np.int64]:
         """The class index of each row, (batch,); at the threshold γ where the file holds one."""
@@ -103,7 +104,7 @@ class OnnxClassifier:
         """Probabilities (batch, classes) of inputs (batch, …) with ``num_features`` entries a row.
 
         Raises:
-            TypeError: For a dtype that the file's own (float32, or uint8 of images) cannot hold
+            TypeError: For a dtype that the file's own (float32, float64, or uint8) cannot hold
                 without loss.
             ValueError: For another number of features, or no batch dimension; and where the file
                 holds nothing that tells probabilities.
