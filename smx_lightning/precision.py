@@ -71,9 +71,10 @@ def check_digits(model: SoftmaxRegression, columns: Sequence[int] | None = None)
     """
     trainer = model.trainer
     if columns is None:
-        data = getattr(trainer, "datamodule", None)
-        named = getattr(data, "wide_columns", ())
-        columns = named if trainer.training else model.preprocessing.wide_features
+        if trainer.training:
+            columns = getattr(getattr(trainer, "datamodule", None), "wide_columns", ())
+        else:
+            columns = model.preprocessing.wide_features
     if not columns:
         return
     reason = _reason(model)

@@ -44,8 +44,9 @@ Method = Literal["none", "standardize", "scale"]
 
 CANCELLING = 1024.0  # |mean| / scale at which folding would cost ten of float32's 24 bits
 LOST = 2.0**-10  # of a deviation: an input that float32 moves by more needs float64
-NEGLIGIBLE = 2.0**-49  # of a mean: half of what the two float32 numbers that hold it leave out
+NEGLIGIBLE = 2.0**-60  # of a mean: nothing beside it in float64
 TINY = torch.finfo(torch.float32).tiny
+LEAST = 2.0**24 * TINY  # of a deviation: a smaller one is not far from where float32 ends
 ROUNDED = (torch.float64, torch.int32, torch.int64)  # inputs that float32 may round
 
 
@@ -133,7 +134,7 @@ class Moments:
         """Which features need float64, (features,) bool; see the module."""
         lost = (self.rounding > LOST * self.deviation) & ~self.constant
         # What overflows or underflows in float32 is another matter.
-        return lost & self.rounding.isfinite() & (self.deviation > TINY / NEGLIGIBLE)
+        return lost & self.rounding.isfinite() & (self.deviation > LEAST)
 
     def packed(self) -> Tensor:
         """All five as one float64 tensor (5, features), the form in which processes exchange it."""
