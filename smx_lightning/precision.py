@@ -6,6 +6,7 @@ everything else that would lose them without a word is refused here, before trai
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smx_lightning.errors import InputError
-from smx_lightning.preprocessing import ROUNDED, Moments
+from smx_lightning.preprocessing import LOST, ROUNDED, Moments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from smx_lightning.module import SoftmaxRegression
 
-CHUNK_ELEMENTS = 4_000_000  # 32 MB of float64: a few such arrays are in use at a time
+CHUNK_ELEMENTS = 1_000_000  # 8 MB of float64: a few such arrays are in use at a time
 NOISE = 1e-14  # of its size: what float64 arithmetic leaves of variation in a constant
 EXACT = ("float32", "float16", "uint16", "int16", "uint8", "int8", "bool")  # in float32
 
@@ -39,23 +40,37 @@ def wide_columns(x: NDArray[Any], name: str = "x") -> list[int]:
     if x.dtype.name in EXACT or x.size == 0:
         return []
     rows = x.reshape(len(x), -1)
-    moments = Moments.empty(rows.shape[1])
-    low = high = rows[0]
-    step = max(1, CHUNK_ELEMENTS // rows.shape[1])
+    columns = _candidates(rows)
+    if len(columns) == 0:
+        return []
+    moments = Moments.empty(len(columns))
+    step = max(1, CHUNK_ELEMENTS // len(columns))
     for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        low, high = np.minimum(low, part.min(0)), np.maximum(high, part.max(0))
-        moments = moments.merged(Moments.of(torch.from_numpy(part.astype(np.float64))))
+        part = rows[start : start + step, columns].astype(np.float64)
+        moments = moments.merged(Moments.of(torch.from_numpy(part)))
     noise = 0.0 if x.dtype.kind in "iu" else NOISE
-    varies = torch.from_numpy(low != high) & (moments.deviation > noise * moments.magnitude)
-    beyond = (varies & moments.constant).nonzero().flatten().tolist()
-    if beyond:
+    beyond = moments.constant & (moments.deviation > noise * moments.magnitude)
+    for k in beyond.nonzero().flatten().tolist():
         raise InputError(
-            f"expected columns that float64 can standardise, got column {beyond[0]} of {name}, "
-            f"whose values of {float(moments.magnitude[beyond[0]]):.3g} vary by only "
-            f"{float(moments.deviation[beyond[0]]):.2g}; subtract an offset from it first"
+            f"expected columns that float64 can standardise, got column {columns[k]} of {name}, "
+            f"whose values of {float(moments.magnitude[k]):.3g} vary by only "
+            f"{float(moments.deviation[k]):.2g}; subtract an offset from it first"
         )
-    return moments.wide.nonzero().flatten().tolist()
+    return [int(k) for k in columns[moments.wide.numpy()]]
+
+
+def _candidates(rows: NDArray[Any]) -> NDArray[np.intp]:
+    """The columns that may be wide, or vary by next to nothing, by their extremes alone.
+
+    Of n rows the deviation is at least range / √(2n), and float32 moves nothing by more than 2⁻²⁴
+    of the magnitude.
+    """
+    low, high = rows.min(0), rows.max(0)
+    varies = low != high  # as they are: float64 may round them to one value
+    low, high = low.astype(np.float64), high.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused elsewhere
+        most = np.maximum(np.abs(low), np.abs(high)) * 2.0**-24 * math.sqrt(2 * len(rows))
+        return np.flatnonzero(varies & (most > LOST * (high - low)))
 
 
 def check_digits(model: SoftmaxRegression, columns: Sequence[int] | None = None) -> None:

@@ -233,6 +233,12 @@ def test_float32_data_of_a_large_mean_are_float32_in_the_file_too(tmp_path, quie
     model = SoftmaxRegression(2, 2, preprocessing="standardize", optimizer=ExactSolver, l2=1e-4)
     quiet_trainer(max_epochs=100).fit(model, data)
     assert not model.preprocessing.mean_rest.any()
+    judge = StandardScaler().fit(data.splits.train.x.double())  # its mean is not rounded
+    z, train = judge.transform(x.astype(np.float64)), judge.transform(data.splits.train.x.double())
+    right = LogisticRegression(C=2 / (1e-4 * len(train)), tol=1e-8, max_iter=1000)
+    right.fit(train, data.splits.train.y)
+    probs = model(torch.from_numpy(x)).detach().exp().numpy()
+    np.testing.assert_allclose(probs, right.predict_proba(z), atol=1e-3)
     export_onnx(model, tmp_path / "m.onnx", data=(x, y))
     assert "input: float32" in describe(tmp_path / "m.onnx").inputs
     assert (OnnxClassifier(tmp_path / "m.onnx").predict(x) == y).mean() > 0.99

@@ -103,15 +103,15 @@ class InMemoryDataModule(LightningDataModule, ABC):
         """The checked data with all three splits."""
         given = self.load()
         num_classes = len(given.class_names)
+        for name in ("train", "val", "test"):
+            rows = getattr(given, name)
+            if rows is not None:
+                _check(name, rows, num_classes, given.train.x.shape[1:])
         if num_classes < 2:
             raise InputError(
                 f"expected labels of at least 2 classes, got only {given.class_names}; "
                 "there is nothing to tell apart"
             )
-        for name in ("train", "val", "test"):
-            rows = getattr(given, name)
-            if rows is not None:
-                _check(name, rows, num_classes, given.train.x.shape[1:])
         train, test = self._split_off(given.train, given.test, self.test_fraction, "test")
         train, val = self._split_off(train, given.val, self.val_fraction, "val")
         _name_empty_classes(train.y, given.class_names)
@@ -214,8 +214,8 @@ def _is_wide(trainer: Trainer | None) -> bool:
     """Whether the trainer asks a trained model that needs float64 inputs."""
     if trainer is None or trainer.state.fn == TrainerFn.FITTING:
         return False
-    steps = (m for m in trainer.lightning_module.modules() if isinstance(m, Preprocessing))
-    return any(step.wide_features for step in steps)
+    modules = () if trainer.lightning_module is None else trainer.lightning_module.modules()
+    return any(step.wide_features for step in modules if isinstance(step, Preprocessing))
 
 
 def _name_empty_classes(y: Tensor, class_names: Sequence[str]) -> None:

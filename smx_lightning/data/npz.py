@@ -57,7 +57,7 @@ class NpzDataModule(InMemoryDataModule):
         """Read and check the file."""
         arrays = read_npz(self.path)
         classes = classes_of(arrays["y"], self.given_names or None)
-        xs = self._inputs(arrays, self.exact or None)
+        xs = self._inputs(arrays)
         rows = {
             split: Rows(xs[x], labels(arrays[y], classes, y))
             for split, (x, y) in SPLITS.items()
@@ -68,15 +68,14 @@ class NpzDataModule(InMemoryDataModule):
     def all_inputs(self) -> Tensor:
         """``x``, then ``x_val`` and ``x_test`` where the file holds them."""
         arrays = read_npz(self.path, labelled=False)
-        xs = self._inputs(arrays, self.exact or (None if self.trainer is None else False))
+        xs = self._inputs(arrays)
         for name, x in xs.items():
             check_inputs(name, x, xs["x"].shape[1:])
         return torch.cat([*xs.values()])
 
-    @staticmethod
-    def _inputs(arrays: dict[str, NDArray[np.generic]], exact: bool | None) -> dict[str, Tensor]:
-        """All inputs; whether they are float64 is decided by ``x`` where it is not told."""
-        xs = {"x": inputs(arrays["x"], exact=exact)}
+    def _inputs(self, arrays: dict[str, NDArray[np.generic]]) -> dict[str, Tensor]:
+        """All inputs; ``x`` decides whether they are float64, if no trained model does."""
+        xs = {"x": inputs(arrays["x"], exact=self.exact or None)}
         exact = xs["x"].dtype == torch.float64
         others = [x for x, _ in SPLITS.values() if x in arrays and x != "x"]
         return xs | {x: inputs(arrays[x], x, exact=exact) for x in others}
