@@ -105,8 +105,12 @@ def test_the_command_line_writes_predictions_in_order(ranks, tmp_path):
     one, both = tmp_path / "one.csv", tmp_path / "both.csv"
     jobs.predicted_by_command(1, str(tmp_path), str(one))
     ranks.run(2, jobs.predicted_by_command, str(tmp_path), str(both))
-    assert both.read_text() == one.read_text()
-    assert len(one.read_text().splitlines()) == 450
+    first, second = (path.read_text().splitlines() for path in (one, both))
+    assert len(first) == 1798  # every row of the file
+    first, second = (np.array([line.split(",") for line in part]) for part in (first, second))
+    np.testing.assert_array_equal(first[:, :2], second[:, :2])
+    # Shares of a batch have other shapes, of which BLAS may make another last digit.
+    np.testing.assert_allclose(first[1:, 2:].astype(float), second[1:, 2:].astype(float), atol=1e-6)
 
 
 @pytest.mark.gpu
