@@ -79,6 +79,19 @@ def fitted_with_loaders(world_size):
     return learned(module, runner)
 
 
+def fitted_far_away(world_size):
+    """The mean and the weights on features whose digits float32 would lose."""
+    torch.manual_seed(0)
+    rows = Made(203, 32).splits.train
+    module = SoftmaxRegression(
+        7, 6, preprocessing="standardize", optimizer=functools.partial(torch.optim.SGD, lr=0.1)
+    )
+    runner = trainer_for(world_size, max_epochs=3)
+    runner.fit(module, BatchLoader(TensorDataset(1.7e9 + rows.x, rows.y), batch_size=34))
+    step, weight = module.preprocessing, module.linear.weight.detach().numpy()
+    return {"wide": step.wide_features, "centre": step.centre.numpy(), "weight": weight}
+
+
 def solved_on_shares(world_size, x, y, l2):
     """The exact solver's weight and status, over loaders that know nothing of each other."""
     rank = int(os.environ["RANK"])

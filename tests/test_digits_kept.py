@@ -163,6 +163,17 @@ def test_weight_averaging_keeps_the_digits(wide, quiet_trainer):
     assert (model.preprocessing.centre - wide[3].preprocessing.centre).abs().max() < 1e-4
 
 
+def test_a_resumed_run_and_a_copied_state_have_the_digits(wide, quiet_trainer):
+    data, model, checkpoint = wide[2:]
+    resumed = SoftmaxRegression(3, 2, l2=1e-4, preprocessing="standardize", optimizer=ExactSolver)
+    quiet_trainer(max_epochs=101).fit(resumed, data, ckpt_path=checkpoint, weights_only=True)
+    for assign in (False, True):
+        copied = SoftmaxRegression(3, 2, preprocessing="standardize")
+        copied.load_state_dict(resumed.state_dict(), assign=assign)
+        assert torch.equal(copied.preprocessing.centre, model.preprocessing.centre)
+        assert copied.preprocessing.wide_features == [0, 1]
+
+
 @pytest.mark.parametrize("cast", ["half", "bfloat16", "double", "float"])
 def test_no_cast_rounds_the_mean(cast, wide):
     step = copy.deepcopy(wide[3].preprocessing)
