@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 CHUNK_ELEMENTS = 1_000_000  # 8 MB of float64: a few such arrays are in use at a time
-NOISE = 1e-14  # of its size: what float64 arithmetic leaves of variation in a constant
+NOISE = 1e-13  # of its size: what float64 arithmetic leaves of variation in a constant
 EXACT = ("float32", "float16", "uint16", "int16", "uint8", "int8", "bool")  # in float32
 
 
