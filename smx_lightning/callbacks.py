@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from smx_lightning.errors import InputError
 from smx_lightning.files import written_whole
 from smx_lightning.module import Prediction, SoftmaxRegression
+from smx_lightning.predictions import predictions_csv
 
 
 class ConfusionCsv(Callback):
@@ -30,6 +31,10 @@ class ConfusionCsv(Callback):
     def __init__(self, path: str | None = None) -> None:
         self.path = path
         self.written: Path | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module that has no confusion matrix, before it is tested."""
+        softmax_regression(self, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the counts, where there are any, on rank zero."""
@@ -57,6 +62,11 @@ class PredictionsInOrder(BasePredictionWriter):
         super().__init__(write_interval="epoch")
         self.prediction: Prediction | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module that answers otherwise, before it predicts."""
+        super().setup(trainer, pl_module, stage=stage)
+        softmax_regression(self, pl_module)
+
     def write_on_epoch_end(
         self,
         trainer: Trainer,
@@ -65,12 +75,17 @@ class PredictionsInOrder(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         """Bring the rows together, and into order."""
-        softmax_regression(self, pl_module)
         if len(batch_indices) != 1 or len(batch_indices[0]) != len(predictions):
             raise InputError(
                 f"{type(self).__name__} expected the batches of one DataLoader, got "
                 f"{len(batch_indices)} loaders with the indices of {sum(map(len, batch_indices))} "
                 "batches; predict on one DataLoader at a time"
+            )
+        if not all(isinstance(p, tuple) and len(p) == 2 for p in predictions):
+            raise InputError(
+                f"{type(self).__name__} expected predict_step to answer with a Prediction, label "
+                f"and probs, got {type(predictions[0]).__name__}; answer so, or take the callback "
+                "out"
             )
         rows = torch.cat([torch.as_tensor(indices) for indices in batch_indices[0]])
         labels, probs = (torch.cat(part).cpu() for part in zip(*predictions, strict=True))
@@ -89,6 +104,8 @@ class PredictionsInOrder(BasePredictionWriter):
 
 class PredictionsCsv(PredictionsInOrder):
     """Write what ``predict`` answers as a CSV file: row, class name, one probability a class.
+
+    The class of a row that has no answer, whose label is -1, is empty.
 
     Args:
         path: The file; ``predictions.csv`` in the run's log folder by default.
@@ -115,12 +132,10 @@ class PredictionsCsv(PredictionsInOrder):
         if self.prediction is None:
             return
         names = softmax_regression(self, pl_module).class_names
-        rows: list[list[Any]] = [["row", "class", *(f"p({name})" for name in names)]]
-        for row, (k, p) in enumerate(
-            zip(*(part.tolist() for part in self.prediction), strict=True)
-        ):
-            rows.append([row, names[k], *(f"{value:.7g}" for value in p)])
-        self.written = _write_csv(target, rows)
+        labels, probs = self.prediction
+        with predictions_csv(target, names) as write:
+            write(labels.tolist(), probs.tolist())
+        self.written = target
 
 
 def softmax_regression(callback: Callback, module: LightningModule) -> SoftmaxRegression:

@@ -91,6 +91,15 @@ def log_agreed(module: LightningModule, name: str, value: Any, *, prog_bar: bool
     module.log(name, value, prog_bar=prog_bar, sync_dist=True, reduce_fx="max")
 
 
+def raised_anywhere(flag: bool, device: torch.device) -> bool:
+    """Whether any process raises its flag; all of them must ask."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return flag
+    ballot = torch.tensor(int(flag), device=device)
+    torch.distributed.all_reduce(ballot, torch.distributed.ReduceOp.MAX)
+    return bool(ballot)
+
+
 class Votes:
     """Occasions on which processes agree: about four a second, because each costs a broadcast.
 

@@ -1,32 +1,37 @@
 """Metric collections for classifiers that answer with log-probabilities.
 
-torchmetrics has accuracy, calibration error and confusion matrices; the two proper scores that it
-lacks for several classes, negative log-likelihood and the Brier score, are here.
+torchmetrics has micro accuracy and confusion matrices. Here are the two proper scores that it lacks
+for several classes, negative log-likelihood and the Brier score; macro accuracy, which it makes
+from a (K, K) matrix and averages over classes without rows, too; and the calibration error, for
+which it keeps every row, and puts the confidence 1 into a bin of its own.
 
 Symbols: n rows, K classes, ``p[i, k]`` the probability of class k in row i, ``y[i]`` the label.
 """
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassCalibrationError,
-    MulticlassConfusionMatrix,
-)
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 from torchmetrics.wrappers import LambdaInputTransformer
 
+from smx_lightning.errors import InputError
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jaxtyping import Float, Int
+
+Given = MetricCollection | Metric | dict[str, Metric]  # what configure_metrics may answer
 
 TOP_K = 5  # the customary k of ImageNet's top-k accuracy
 MOST_SQUARED = 1000  # classes: a (K, K) matrix of counts takes 8 MB here, and 320 GB at 200000
-CALIBRATION_BINS = 15  # Guo et al., "On calibration of modern neural networks", ICML 2017
+CALIBRATION_BINS = 15  # as Guo et al. have it
 
 
 class _MeanScore(Metric):
@@ -112,15 +117,129 @@ def decide(log_probs: Tensor, threshold: float | None = None) -> Tensor:
     return (log_probs[:, 1].exp() >= threshold).long()
 
 
+class MacroAccuracy(Metric):
+    """Mean of the recalls of the classes that occur in the labels: every such class counts alike.
+
+    As scikit-learn's ``balanced_accuracy_score``: a class without a label has no recall, also where
+    it was predicted. Counts a class, so batches and processes of any size add up.
+
+    Args:
+        num_classes: K.
+        threshold: γ of a binary problem, see :func:`decide`.
+
+    >>> metric = MacroAccuracy(3)
+    >>> metric.update(torch.eye(3)[[0, 0, 2, 1]], torch.tensor([0, 0, 0, 1]))
+    >>> round(float(metric.compute()), 4)
+    0.8333
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    correct: Tensor
+    rows: Tensor
+
+    def __init__(self, num_classes: int, *, threshold: float | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_classes, self.threshold = num_classes, threshold
+        for name in ("correct", "rows"):
+            counts = torch.zeros(num_classes, dtype=torch.int64)
+            self.add_state(name, counts, dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add a batch: preds (batch, classes) log-probabilities, target (batch,) labels."""
+        hits = target[decide(preds, self.threshold) == target]
+        self.rows += torch.bincount(target, minlength=self.num_classes)
+        self.correct += torch.bincount(hits, minlength=self.num_classes)
+
+    def compute(self) -> Tensor:
+        """The mean over the classes that have had rows so far; NaN without any."""
+        occur = self.rows > 0
+        return (self.correct[occur] / self.rows[occur]).mean()
+
+
+class CalibrationError(Metric):
+    """Expected calibration error: ``Σ_b |Σ_{i in b} ([argmax p[i] = y[i]] - max p[i])| / n``.
+
+    Bin b of B has the rows whose confidence, max p, lies in (b/B, (b+1)/B].
+    Guo et al., "On calibration of modern neural networks", ICML 2017, eq. 3.
+
+    Args:
+        bins: B.
+
+    >>> metric = CalibrationError()
+    >>> metric.update(torch.tensor([[0.25, 0.75], [0.25, 0.75]]).log(), torch.tensor([1, 0]))
+    >>> float(metric.compute())
+    0.25
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+
+    excess: Tensor
+    count: Tensor
+
+    def __init__(self, bins: int = CALIBRATION_BINS, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bins = bins
+        self.add_state("excess", torch.zeros(bins), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add a batch: preds (batch, classes) log-probabilities, target (batch,) labels."""
+        highest, predicted = preds.max(1)
+        confidence = highest.exp()
+        edges = torch.linspace(0, 1, self.bins + 1, dtype=preds.dtype, device=preds.device)
+        inside = torch.bucketize(confidence, edges[1:-1])  # right edges belong to their bins
+        correct = (predicted == target).to(preds.dtype)
+        members = torch.nn.functional.one_hot(inside, self.bins).to(preds.dtype)
+        self.excess += (correct - confidence) @ members
+        self.count += target.numel()
+
+    def compute(self) -> Tensor:
+        """The error over all rows so far."""
+        return self.excess.abs().sum() / self.count
+
+
+def stage_metrics(given: Given, stage: str) -> MetricCollection:
+    """Metrics as users write them, as one collection whose names begin with ``stage/``.
+
+    Args:
+        given: A collection, a dict of metrics by name, or one metric, which gets its class's name
+            in snake case.
+        stage: ``train``, ``val`` or ``test``.
+
+    >>> sorted(stage_metrics(NegativeLogLikelihood(), "val").keys())
+    ['val/negative_log_likelihood']
+    """
+    if isinstance(given, Metric):
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(given).__name__)
+        given = {words.lower(): given}
+    if type(given) is MetricCollection:
+        parts = dict(given.items(keep_base=True, copy_state=False))
+        given = _collection(parts, given.prefix, given.postfix)
+    elif isinstance(given, dict):
+        given = _collection(given)
+    if not isinstance(given, MetricCollection):
+        raise InputError(
+            "configure_metrics must return a MetricCollection, a dict of metrics or one metric, "
+            f"got {type(given).__name__}"
+        )
+    prefix = f"{stage}/"
+    if all(str(name).startswith(prefix) for name in given.keys()):  # noqa: SIM118 (with prefixes)
+        return given
+    return given.clone(prefix=prefix + (given.prefix or ""))
+
+
 def training_metrics(num_classes: int, *, threshold: float | None = None) -> MetricCollection:
     """What is cheap enough to follow during training: micro accuracy and NLL."""
-    return MetricCollection(
-        {
-            "accuracy_micro": _accuracy(num_classes, "micro", threshold),
-            "nll": NegativeLogLikelihood(),
-        },
-        prefix="train/",
-    )
+    metrics: dict[str, Metric | MetricCollection] = {
+        "accuracy_micro": _accuracy(num_classes, threshold),
+        "nll": NegativeLogLikelihood(),
+    }
+    return _collection(metrics, "train/")
 
 
 def evaluation_metrics(
@@ -128,10 +247,10 @@ def evaluation_metrics(
 ) -> MetricCollection:
     """Every scalar that describes a classifier, under names that say what they are.
 
-    ``accuracy_micro`` counts rows alike, ``accuracy_macro`` counts classes alike, ``nll`` is the
-    mean negative log-likelihood in nats, ``brier`` the Brier score, ``ece`` the expected
-    calibration error over 15 bins. ``top_5_accuracy`` exists from six classes on,
-    ``accuracy_macro`` up to 1000.
+    ``accuracy_micro`` counts rows alike, ``accuracy_macro`` counts the classes that occur in the
+    labels alike (as scikit-learn's ``balanced_accuracy_score``), ``nll`` is the mean negative
+    log-likelihood in nats, ``brier`` the Brier score, ``ece`` the expected calibration error over
+    15 bins. ``top_5_accuracy`` exists from six classes on.
 
     Args:
         num_classes: K.
@@ -139,18 +258,15 @@ def evaluation_metrics(
         threshold: γ of a binary problem; it moves the accuracies, not the scores.
     """
     metrics: dict[str, Metric | MetricCollection] = {
-        "accuracy_micro": _accuracy(num_classes, "micro", threshold),
+        "accuracy_micro": _accuracy(num_classes, threshold),
+        "accuracy_macro": MacroAccuracy(num_classes, threshold=threshold),
         "nll": NegativeLogLikelihood(),
         "brier": BrierScore(),
-        "ece": MulticlassCalibrationError(
-            num_classes, n_bins=CALIBRATION_BINS, validate_args=False
-        ),
+        "ece": CalibrationError(),
     }
-    if num_classes <= MOST_SQUARED:  # torchmetrics counts it through a (K, K) matrix
-        metrics["accuracy_macro"] = _accuracy(num_classes, "macro", threshold)
     if num_classes > TOP_K:
-        metrics[f"top_{TOP_K}_accuracy"] = _accuracy(num_classes, "micro", None, top_k=TOP_K)
-    return MetricCollection(metrics, prefix=prefix)
+        metrics[f"top_{TOP_K}_accuracy"] = _accuracy(num_classes, None, top_k=TOP_K)
+    return _collection(metrics, prefix)
 
 
 def confusion_matrix(
@@ -166,8 +282,21 @@ def confusion_matrix(
     return MetricCollection({"confusion": _decided(matrix, threshold)})
 
 
-def _accuracy(num_classes: int, average: Any, threshold: float | None, top_k: int = 1) -> Metric:
-    metric = MulticlassAccuracy(num_classes, average=average, top_k=top_k, validate_args=False)
+def _collection(
+    metrics: Mapping[str, Metric | MetricCollection],
+    prefix: str | None = None,
+    postfix: str | None = None,
+) -> MetricCollection:
+    """Each with a state of its own.
+
+    Groups would join for ever those whose states are alike after the first update: accuracy and
+    top-5 accuracy where all rows are right, NLL and Brier score where they are certain, too.
+    """
+    return MetricCollection({**metrics}, prefix=prefix, postfix=postfix, compute_groups=False)
+
+
+def _accuracy(num_classes: int, threshold: float | None, top_k: int = 1) -> Metric:
+    metric = MulticlassAccuracy(num_classes, average="micro", top_k=top_k, validate_args=False)
     return _decided(metric, threshold)
 
 

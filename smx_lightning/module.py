@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -23,13 +23,14 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its customary name)
 
 from smx_lightning import metrics
+from smx_lightning.bookkeeping import CONFUSION, Bookkeeping, followed
 from smx_lightning.checks import (
     at_least,
-    check_eps,
     check_labels,
     check_range,
     check_same_problem,
@@ -38,39 +39,30 @@ from smx_lightning.checks import (
     non_negative,
 )
 from smx_lightning.class_weight import ClassWeight, class_weights
-from smx_lightning.data.loading import sharing
-from smx_lightning.distributed import (
-    check_world_size,
-    leave_group_at_exit,
-    log_agreed,
-    rows_of_batch,
-    share_out,
-)
+from smx_lightning.distributed import rows_of_batch
 from smx_lightning.errors import InputError
-from smx_lightning.fitting import training_statistics
+from smx_lightning.fitting import Batch, statistics_of
 from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.evaluation import summed
-from smx_lightning.optim.training import (
-    begin_epoch,
-    end_epoch,
-    evaluate,
-    exact_solver,
-    is_exact_solver_s,
-    log_epoch,
-)
-from smx_lightning.precision import check_batch, check_digits
+from smx_lightning.optim.training import end_epoch, evaluate
+from smx_lightning.precision import check_digits
 from smx_lightning.preprocessing import Method, Preprocessing
-from smx_lightning.progress import settle
-from smx_lightning.sharding import check_optimizers, data_group, parallel_loss, shard, whole
+from smx_lightning.sharding import data_group, local, parallel_loss, shard, whole
 from smx_lightning.tally import Tally
 
 if TYPE_CHECKING:
-    from torchmetrics import MetricCollection
+    from lightning.pytorch import Trainer
 
 CHECKPOINT_KEY = "smx_lightning"
 STAGES = ("train", "val", "test")
-CONFUSION = "confusion"
-PROGRESS_BAR = ("train/nll", "val/nll", "val/accuracy_micro")
+# Hooks whose work is done although a subclass overrides them: first ours, or first its own.
+BEFORE_AN_OVERRIDE = (
+    *("setup", "on_fit_start", "on_train_start", "on_train_epoch_start", "on_train_epoch_end"),
+    "on_train_batch_start",
+    *("on_train_end", "on_validation_start", "on_validation_epoch_end", "on_test_start"),
+    *("on_test_epoch_end", "on_predict_start"),
+)
+BEHIND_AN_OVERRIDE = ("configure_model", "on_save_checkpoint", "on_load_checkpoint")
 
 
 class Prediction(NamedTuple):
@@ -171,8 +163,12 @@ class SoftmaxRegression(LightningModule):
         self.lr: float | None = None
         self._shares = 1  # of each batch: processes that see different rows
         self._parallel_loss = False
+        self._keeps_statistics = False  # in this fit: they are known, or a checkpoint brings them
+        self._evaluations = 0  # of the exact solver, when the epoch began
         # "train" itself is taken: it is a method of every module.
-        collections = {stage: self.configure_metrics(stage) for stage in STAGES}
+        collections = {
+            stage: metrics.stage_metrics(self.configure_metrics(stage), stage) for stage in STAGES
+        }
         confusion = metrics.confusion_matrix(num_classes, threshold=threshold)
         if confusion is not None:
             collections[CONFUSION] = confusion
@@ -207,10 +203,11 @@ class SoftmaxRegression(LightningModule):
         """
         return F.nll_loss(log_probs, y, self.class_weights_for(log_probs))
 
-    def configure_metrics(self, stage: str) -> MetricCollection:
+    def configure_metrics(self, stage: str) -> metrics.Given:
         """The metrics of a stage: ``train``, ``val`` or ``test``; updated with (log_probs, y).
 
-        Their names, prefix included, are the names in the log.
+        A MetricCollection, a dict of metrics by name, or one metric. They are logged as ``stage/``
+        and their names.
         """
         if stage == "train":
             return metrics.training_metrics(self.num_classes, threshold=self.threshold)
@@ -280,12 +277,140 @@ class SoftmaxRegression(LightningModule):
         wide = torch.promote_types(weight.dtype, torch.float32)
         return whole(0.5 * self.l2 * weight.to(wide).square().sum())
 
-    # The Trainer's hooks ---------------------------------------------------------------------
+    def objective(
+        self, x: Shaped[Tensor, "batch ..."], y: Int[Tensor, " batch"]
+    ) -> Float[Tensor, ""]:
+        """The whole loss of a batch, data term and penalty, for a training step of one's own.
+
+        Under a Trainer the batch is counted in the stage's metrics too, and on several processes
+        their average is the mean over the whole batch.
+
+        Args:
+            x: Inputs, as :meth:`forward` takes them.
+            y: Class indices.
+
+        Raises:
+            InputError: Where statistics are needed that nobody has fitted, see
+                :meth:`fit_statistics`.
+        """
+        if self.needs_statistics and not self.class_counts.any():
+            raise InputError(
+                "expected the statistics of the training data before the first step, got none: "
+                "call fit_statistics(batches) with batches (x, y) of what this model is fed, in "
+                "on_fit_start for example"
+            )
+        return self._objective(x, y, self._tallies_of_stage())
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether something is decided by the training data: standardisation, balanced weights."""
+        return self.preprocessing.method != "none" or self.class_weight == "balanced"
+
+    def fit_statistics(self, batches: Iterable[Batch]) -> None:
+        """Fit what the training data decides: standardisation and class counts.
+
+        The Trainer's module gets this by itself before its first step. A model that is a part of
+        another module is told by its host, which knows what it feeds: once, before training, on
+        every process with that process's share. Where there were statistics already, the linear
+        layer is changed with them, so that the predictions stay.
+
+        Args:
+            batches: Pairs of inputs (batch, …) and labels (batch,), one pass of them.
+
+        Raises:
+            InputError: For features that are not finite, labels out of range, and a class without
+                a row where weights are balanced.
+        """
+        moments, counts = statistics_of(self, batches)
+        if self.class_weight == "balanced" and not counts.all():
+            absent = self.class_names[int((counts == 0).nonzero()[0])]
+            raise InputError(
+                f"class_weight='balanced' needs a training sample of every class, got none of "
+                f"{absent!r}; give the weights as a list or drop the class"
+            )
+        check_digits(self, moments.wide.nonzero().flatten().tolist())
+        behind = [local(p.detach()) for p in self.linear.parameters()]
+        self.preprocessing.fit(moments, behind=behind if self.class_counts.any() else ())
+        self.class_counts.copy_(counts)
+
+    # The Trainer's hooks: what must happen in each of them is in bookkeeping.py ---------------
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let hooks do their work although a subclass overrides them without ``super()``."""
+        super().__init_subclass__(**kwargs)
+        for name in (*BEFORE_AN_OVERRIDE, *BEHIND_AN_OVERRIDE):
+            override, ours = getattr(cls, name), getattr(SoftmaxRegression, name)
+            if override is ours or hasattr(override, "does_both"):
+                continue
+            hooks = (ours, override) if name in BEFORE_AN_OVERRIDE else (override, ours)
+            setattr(cls, name, followed(*hooks))
+
+    @property
+    def trainer(self) -> Trainer:
+        """The Trainer that this module, or the one that it is a part of, is attached to."""
+        return super().trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
+        if trainer is None:
+            return
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        hosted = trainer.lightning_module is not self
+        if hosted and not any(isinstance(callback, Bookkeeping) for callback in callbacks):
+            callbacks.insert(0, BOOKKEEPING)
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._keeps_statistics = False
+            if self.solver is not None:  # of an earlier fit: now Lightning may step another one
+                self.solver, self.automatic_optimization = None, True
 
     def setup(self, stage: str) -> None:
         """Refuse a trainer that ignores the processes that a launcher has started."""
-        check_world_size(self.trainer)
-        leave_group_at_exit()
+        BOOKKEEPING.setup(self.trainer, self, stage)
+
+    def on_fit_start(self) -> None:
+        """Refuse an optimiser that sharded classes cannot have, before a checkpoint is read."""
+        BOOKKEEPING.on_fit_start(self.trainer, self)
+
+    def on_train_start(self) -> None:
+        """Fit what the training data decides: standardisation and class counts."""
+        BOOKKEEPING.on_train_start(self.trainer, self)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """See :meth:`Bookkeeping.on_train_batch_start`."""
+        BOOKKEEPING.on_train_batch_start(self.trainer, self, batch, batch_idx)
+
+    def on_train_epoch_start(self) -> None:
+        """Let the exact solver, where there is one, move to the point that this epoch evaluates."""
+        BOOKKEEPING.on_train_epoch_start(self.trainer, self)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's training metrics."""
+        BOOKKEEPING.on_train_epoch_end(self.trainer, self)
+
+    def on_train_end(self) -> None:
+        """Leave the exact solver's best point behind, whatever stopped the training."""
+        BOOKKEEPING.on_train_end(self.trainer, self)
+
+    def on_validation_start(self) -> None:
+        """Share the rows out."""
+        BOOKKEEPING.on_validation_start(self.trainer, self)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the ``val/`` metrics."""
+        BOOKKEEPING.on_validation_epoch_end(self.trainer, self)
+
+    def on_test_start(self) -> None:
+        """Share the rows out."""
+        BOOKKEEPING.on_test_start(self.trainer, self)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the ``test/`` metrics; ``confusion_matrix`` holds the counts from then on."""
+        BOOKKEEPING.on_test_epoch_end(self.trainer, self)
+
+    def on_predict_start(self) -> None:
+        """Share the rows out."""
+        BOOKKEEPING.on_predict_start(self.trainer, self)
 
     def configure_model(self) -> None:
         """Spread the classes over processes, where ModelParallelStrategy asks for it."""
@@ -294,131 +419,40 @@ class SoftmaxRegression(LightningModule):
             # Its gradient is that of nll_loss only.
             self._parallel_loss = type(self).loss is SoftmaxRegression.loss
 
-    def on_fit_start(self) -> None:
-        """Refuse what cannot work, before a checkpoint is read and a first batch is made.
-
-        An optimiser that sharded classes cannot have, or inputs whose digits would be lost.
-        """
-        check_optimizers(self)
-        check_digits(self)
-
-    def on_train_start(self) -> None:
-        """Fit what the training data decides: standardisation and class counts.
-
-        One pass over the training batches, once: a resumed run finds both in its checkpoint.
-        """
-        _, self._shares = sharing(self.trainer)
-        share_out(self.trainer, self.trainer.train_dataloader)
-        check_eps(self.trainer.optimizers)
-        own_loss = type(self).loss is not SoftmaxRegression.loss
-        self.solver = exact_solver(self, own_loss=own_loss)
-        if self.solver is not None and self.trainer.fit_loop.restarted_mid_epoch:
-            begin_epoch(self, self.solver)  # which is on_train_epoch_start's, of other epochs
-        balanced = self.class_weight == "balanced"
-        if (self.preprocessing.method == "none" and not balanced) or self.class_counts.any():
-            return
-        moments, counts = training_statistics(self)
-        if balanced and not counts.all():
-            absent = self.class_names[int((counts == 0).nonzero()[0])]
-            raise InputError(
-                f"class_weight='balanced' needs a training sample of every class, got none of "
-                f"{absent!r}; give the weights as a list or drop the class"
-            )
-        check_digits(self, moments.wide.nonzero().flatten().tolist())
-        self.preprocessing.fit(moments)
-        self.class_counts.copy_(counts)
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Refuse a first batch whose digits would be lost."""
-        if batch_idx == 0:
-            check_batch(self, batch)
-
-    def on_train_epoch_start(self) -> None:
-        """Let the exact solver, where there is one, move to the point that this epoch evaluates."""
-        self.tallies["train"].restore([])  # of an epoch that broke off
-        if self.solver is not None:
-            begin_epoch(self, self.solver)
-
-    def on_train_end(self) -> None:
-        """Leave the exact solver's best point behind, whatever stopped the training."""
-        if self.solver is not None:
-            self.solver.restore()
-
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         """The objective on one batch ``(x, y)``; y (batch,) integer labels."""
+        x, y = batch
         if self.solver is not None:
-            x, y = batch
             check_labels(y, self.num_classes, "train batches")
             self.tallies["train"].add(evaluate(self, self.solver, x, y), y)
             if self.trainer.is_last_batch:  # judged before validation runs
                 end_epoch(self, self.solver)
             return None
-        with parallel_loss(self._parallel_loss):
-            log_probs, y = self._score(batch, "train")
-            if self._parallel_loss:  # which would not complain
-                check_labels(y, self.num_classes, "train batches")
-            try:
-                loss = self._mean_loss(log_probs, y, batch_idx)
-            except (IndexError, RuntimeError):  # labels at fault are worth a clearer complaint
-                check_labels(y, self.num_classes, "train batches")
-                raise
-        return loss + self.penalty() if self.l2 else loss
+        return self._objective(x, y, ("train",), batch_idx)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """As of every LightningModule, on sharded classes where there are such."""
         with parallel_loss(self._parallel_loss):
             super().backward(loss, *args, **kwargs)
 
-    def on_validation_start(self) -> None:
-        """Share the rows out, if their digits reach the model."""
-        check_digits(self)
-        share_out(self.trainer, self.trainer.val_dataloaders)
-
-    def on_test_start(self) -> None:
-        """Share the rows out, if their digits reach the model."""
-        check_digits(self)
-        share_out(self.trainer, self.trainer.test_dataloaders)
-
-    def on_predict_start(self) -> None:
-        """Share the rows out, if their digits reach the model."""
-        check_digits(self)
-        share_out(self.trainer, self.trainer.predict_dataloaders)
-
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Add one batch to the ``val/`` metrics."""
-        self._score(batch, "val")
+        x, y = batch
+        self._score(x, y, ("val",))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Add one batch to the ``test/`` metrics and the confusion matrix."""
-        self._score(batch, "test", CONFUSION)
+        x, y = batch
+        self._score(x, y, ("test", CONFUSION))
 
     def predict_step(self, batch: Any, batch_idx: int) -> Prediction:
-        """Labels and probabilities of a batch ``x`` or ``(x, y)``."""
+        """Labels and probabilities of a batch ``x`` or ``(x, y)``.
+
+        The label of a row without an answer, one with NaN among its probabilities, is -1.
+        """
         log_probs = whole(self(batch[0] if isinstance(batch, (tuple, list)) else batch))
-        return Prediction(self.decide(log_probs), log_probs.exp())
-
-    def on_train_epoch_end(self) -> None:
-        """Log the epoch's training metrics."""
-        if self.solver is not None:
-            log_epoch(self, self.solver)
-        values = self._log_epoch("train")
-        nll = values.get("train/nll")
-        if nll is not None and not torch.isfinite(nll):
-            raise InputError(
-                f"the training loss became {float(nll)} in epoch {self.current_epoch}: expected "
-                "finite features and a step that converges; look for NaN or infinite values in the "
-                "data, standardise it, or lower the learning rate"
-            )
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the ``val/`` metrics."""
-        self._log_epoch("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the ``test/`` metrics; ``confusion_matrix`` holds the counts from then on."""
-        self._log_epoch("test")
-        if CONFUSION in self.tallies:
-            self.confusion_matrix = self.tallies[CONFUSION].compute()[CONFUSION].cpu()
+        label = self.decide(log_probs).masked_fill(log_probs.isnan().any(1), -1)
+        return Prediction(label, log_probs.exp())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say which class wrote the checkpoint, and what training had reached."""
@@ -428,10 +462,9 @@ class SoftmaxRegression(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Complain about a checkpoint of another problem, rewind one of the exact solver's."""
-        optimizers = checkpoint.get("optimizer_states", [])
-        if any(is_exact_solver_s(state) for state in optimizers):
-            settle(checkpoint["loops"]["fit_loop"], rewind=True)  # it needs the epoch whole
+        """Complain about a checkpoint of another problem."""
+        if self._trainer is not None:
+            BOOKKEEPING.on_load_checkpoint(self.trainer, self, checkpoint)
         check_same_problem(checkpoint, self.linear.weight.shape, self.class_names)
 
     def training_summary(self) -> dict[str, Any] | None:
@@ -466,19 +499,44 @@ class SoftmaxRegression(LightningModule):
 
     # Details ---------------------------------------------------------------------------------
 
-    def _score(self, batch: Any, *tallies: str) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and labels of a batch, counted."""
-        x, y = batch
+    def _objective(
+        self, x: Tensor, y: Tensor, tallies: Sequence[str], batch_idx: int | None = None
+    ) -> Tensor:
+        """:meth:`objective`, counted; the index is that of a batch of the Trainer's own loader."""
+        with parallel_loss(self._parallel_loss):
+            log_probs = self._score(x, y, tallies, batch_idx)
+            if self._parallel_loss:  # which would not complain
+                check_labels(y, self.num_classes, "train batches")
+            try:
+                loss = self._mean_loss(log_probs, y, batch_idx)
+            except (IndexError, RuntimeError):  # labels at fault are worth a clearer complaint
+                check_labels(y, self.num_classes, "train batches")
+                raise
+        return loss + self.penalty() if self.l2 else loss
+
+    def _score(
+        self, x: Tensor, y: Tensor, tallies: Sequence[str], batch_idx: int | None = None
+    ) -> Tensor:
+        """Log-probabilities of a batch, counted."""
         log_probs = self(x)
         if not self._parallel_loss:  # a loss of a subclass's own sees all classes
             log_probs = whole(log_probs)
         counted = whole(log_probs.detach())
         for name in tallies:
             if name in self.tallies:
-                self.tallies[name].add(counted, y)
-        return log_probs, y
+                self.tallies[name].add(counted, y, batch_idx)
+        return cast("Tensor", log_probs)
 
-    def _mean_loss(self, log_probs: Tensor, y: Tensor, batch_idx: int) -> Tensor:
+    def _tallies_of_stage(self) -> tuple[str, ...]:
+        """Where a batch of the stage that the Trainer is in counts."""
+        trainer = self._trainer
+        if trainer is None or trainer.predicting:
+            return ()
+        if trainer.testing:
+            return ("test", CONFUSION)
+        return ("train",) if trainer.training else ("val",)
+
+    def _mean_loss(self, log_probs: Tensor, y: Tensor, batch_idx: int | None) -> Tensor:
         """The loss, so scaled that the processes' average is the mean over the whole batch.
 
         That is the mean over this process's rows, times the number of processes, times the part of
@@ -487,24 +545,16 @@ class SoftmaxRegression(LightningModule):
         if self._shares == 1:
             return whole(self.loss(log_probs, y))
         weights = self.class_weights_for(log_probs)
+        own: Tensor | float = len(y) if weights is None else weights[y].sum()
         total: Tensor | float | None = None
-        if weights is None:
-            own: Tensor | float = len(y)
+        if weights is None and batch_idx is not None:
             total = rows_of_batch(self.trainer, batch_idx)
-        else:
-            own = weights[y].sum()
         if total is None:
-            rows = torch.as_tensor(own, dtype=torch.float64, device=y.device).clone()
-            total = summed(rows, data_group(self))
+            share = torch.as_tensor(own, dtype=torch.float64, device=y.device).clone()
+            total = summed(share, data_group(self))
         if len(y) == 0:
             return whole(log_probs.sum())  # zero, with the gradients that the others wait for
         return whole(self.loss(log_probs, y)) * (own * self._shares / total)
-
-    def _log_epoch(self, stage: str) -> dict[str, Tensor]:
-        values = self.tallies[stage].compute()
-        for name, value in values.items():
-            log_agreed(self, name, value, prog_bar=name in PROGRESS_BAR)
-        return values
 
     def __setattr__(self, name: str, value: Any) -> None:
         """As of every module, with a short cut for a string that Lightning sets 46 times a step."""
@@ -519,9 +569,17 @@ class SoftmaxRegression(LightningModule):
             return None
         if self.class_weight == "balanced":
             total = self.class_counts.sum()
+            if not total:
+                raise InputError(
+                    "class_weight='balanced' needs the class counts of the training data, got none "
+                    "yet; call fit_statistics(batches) with batches (x, y) first, or fit under a "
+                    "Trainer, which does"
+                )
             return (total / (self.num_classes * self.class_counts)).to(like.dtype)
         return torch.tensor(self.class_weight).to(like)
 
+
+BOOKKEEPING = Bookkeeping(SoftmaxRegression)
 
 # Lightning inspects it at every step, for 15 µs; this is where ``inspect`` looks first.
 SoftmaxRegression.training_step.__signature__ = inspect.signature(  # type: ignore[attr-defined]

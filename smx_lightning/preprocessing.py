@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from smx_lightning.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 Method = Literal["none", "standardize", "scale"]
 
@@ -178,8 +178,25 @@ class Preprocessing(nn.Module):
         self.register_buffer("mean_rest", torch.zeros(num_features))
         self.register_buffer("scale", torch.ones(num_features))
 
-    def fit(self, moments: Moments) -> None:
-        """Set mean and scale from the training rows' moments."""
+    def fit(self, moments: Moments, *, behind: Sequence[Tensor] = ()) -> None:
+        """Set mean and scale from the training rows' moments.
+
+        Args:
+            moments: Of the features.
+            behind: Weight (classes, features) and bias (classes,) of a layer that was trained with
+                earlier statistics; changed in place so that it answers as before:
+                W (x - μ) / σ + b = W' (x - μ') / σ' + b', where W' = W σ' / σ and
+                b' = b + W (μ' - μ) / σ.
+        """
+        mean, scale = (old.to(torch.float64, copy=True) for old in (self.centre, self.scale))
+        self._fit(moments)
+        if behind:
+            weight, bias = behind
+            wide = weight.double()
+            bias += (wide @ ((self.centre - mean) / scale)).to(bias.dtype)
+            weight.copy_(wide * (self.scale.double() / scale))
+
+    def _fit(self, moments: Moments) -> None:
         if self.method == "standardize":
             self.mean.copy_(moments.mean)
             rest = (moments.mean - moments.mean.float()).float()

@@ -128,6 +128,11 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def local(tensor: Tensor) -> Tensor:
+    """The part of a sharded tensor that this process has; itself, where it is plain."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def whole_smx(smx: nn.Sequential) -> nn.Sequential:
     """A plain copy of a sharded ``smx``, on the CPU; every process must call it."""
     linear = cast("nn.Linear", smx[0])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch import LightningModule
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from trainers import quiet_trainer
 
@@ -163,3 +165,59 @@ def evaluated(world_size, n):
         "weight": module.linear.weight.detach().numpy(),
         "bias": module.linear.bias.detach().numpy(),
     }
+
+
+class Host(LightningModule):
+    """A body that is trained along with its weighted, standardised head."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(7, 5)
+        self.head = SoftmaxRegression(
+            5, 6, class_weight="balanced", preprocessing="standardize", l2=0.1
+        )
+
+    def on_fit_start(self):
+        with torch.no_grad():
+            batches = self.trainer.datamodule.train_dataloader()
+            self.head.fit_statistics((self.body(x), y) for x, y in batches)
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return self.head.objective(self.body(x), y)
+
+    def validation_step(self, batch, batch_idx):
+        self.training_step(batch, batch_idx)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class OwnSteps(Traced):
+    """A training step of its own; a validation step that counts nothing."""
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(batch[0][:, 0].tolist())
+        return self.objective(*batch)
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+
+def hosted(world_size, n):
+    """Train a head in a host."""
+    torch.manual_seed(0)
+    module = Host()
+    runner = trainer_for(world_size, max_epochs=3, precision="64-true")
+    runner.fit(module, Made(n, 32))
+    module.head.seen = []
+    return learned(module.head, runner)
+
+
+def own_steps(world_size, n, **model):
+    """Train with steps of a subclass's own."""
+    torch.manual_seed(0)
+    module = OwnSteps(7, 6, optimizer=OPTIMIZERS["sgd"], **model)
+    runner = trainer_for(world_size, max_epochs=3, precision="64-true")
+    runner.fit(module, Made(n, 32))
+    return learned(module, runner)

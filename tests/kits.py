@@ -25,17 +25,23 @@ ENV = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TE
 
 @dataclass
 class Said:
-    """What a kit said: (class name, probability) of each row, or why not."""
+    """What a kit said: (class name, probability) of each row, or why not; a warning beside it."""
 
     answers: list
     refusal: str
+    warning: str = ""
 
     @classmethod
     def of(cls, done):
-        assert (done.returncode == 0) == (done.stderr == ""), done.stderr
-        assert len(done.stderr.strip().splitlines()) == (done.returncode != 0), done.stderr
+        said = done.stderr.strip()
+        if done.returncode == 0:
+            assert said == "" or said.startswith("warning: "), said
+        else:
+            assert said != ""
+        assert len(said.splitlines()) <= 1, said
         pairs = [line.split("\t") for line in done.stdout.splitlines()]
-        return cls([(name, float(p)) for name, p in pairs], done.stderr.strip())
+        answers = [(name, float(p)) for name, p in pairs]
+        return cls(answers, "", said) if done.returncode == 0 else cls(answers, said)
 
 
 def run(*command, folder, **options):
@@ -110,7 +116,8 @@ def browser(folder, x):
     assert page["foreign"] == []
     first, *rest = page["states"]
     assert first["disabled"] == (not first["status"].startswith("self-test passed"))
-    if first["disabled"] or rest[-1]["status"]:
+    warnings = [state["status"] for state in rest if state["status"].startswith("warning: ")]
+    if first["disabled"] or (rest[-1]["status"] and rest[-1]["status"] not in warnings):
         return Said([], page["states"][-1]["status"])
     chosen = [
         line.split(maxsplit=2)
@@ -118,7 +125,7 @@ def browser(folder, x):
         for line in state["probabilities"].splitlines()
         if line.startswith("→")
     ]
-    return Said([(name, float(p)) for _, p, name in chosen], "")
+    return Said([(name, float(p)) for _, p, name in chosen], "", "".join(warnings[:1]))
 
 
 KITS = {"python": python, "node": node, "browser": browser, "c": c, "opencv": opencv}

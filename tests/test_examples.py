@@ -18,6 +18,7 @@ FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
         ("quickstart", "parity holds"),
         ("backbone", "449 labelled rows"),
         ("existing_script", "'val/accuracy_macro'"),
+        ("composition", "449 labelled rows"),
     ],
 )
 def test_script_runs(name, said, cli_folder, capsys):

@@ -92,7 +92,7 @@ def test_folding_gives_the_same_layer(d, classes, shift, method):
     )
 
 
-def test_a_checkpoint_brings_its_statistics_and_they_are_not_fitted_again(
+def test_a_resumed_fit_keeps_its_checkpoint_s_statistics_and_a_new_one_fits_them_anew(
     digits, quiet_trainer, tmp_path
 ):
     model = SoftmaxRegression(64, 10, preprocessing="standardize")
@@ -100,6 +100,11 @@ def test_a_checkpoint_brings_its_statistics_and_they_are_not_fitted_again(
     trainer.fit(model, digits)
     trainer.save_checkpoint(tmp_path / "one.ckpt")
     loaded = SoftmaxRegression.load_from_checkpoint(tmp_path / "one.ckpt")
-    other = TensorDataset(100 + torch.rand(20, 64), torch.arange(20) % 10)
-    quiet_trainer().fit(loaded, DataLoader(other, batch_size=5))
     torch.testing.assert_close(loaded.preprocessing.mean, model.preprocessing.mean)
+    x = 100 + torch.rand(20, 64)
+    other = DataLoader(TensorDataset(x, torch.arange(20) % 10), batch_size=5)
+    resumed = SoftmaxRegression(64, 10, preprocessing="standardize")
+    quiet_trainer(max_epochs=2).fit(resumed, other, ckpt_path=tmp_path / "one.ckpt")
+    torch.testing.assert_close(resumed.preprocessing.mean, model.preprocessing.mean)
+    quiet_trainer().fit(loaded, other)
+    torch.testing.assert_close(loaded.preprocessing.mean, x.mean(0))

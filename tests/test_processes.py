@@ -46,6 +46,14 @@ def test_mini_batches_give_the_same_weights(ranks, optimizer, n, model):
         assert len({tuple(order) for order in orders}) == 4
 
 
+@pytest.mark.parametrize("n", [203, 7])
+def test_a_head_in_a_host_and_steps_of_one_s_own_give_the_same_weights(ranks, n):
+    for job, model in ((jobs.hosted, {}), (jobs.own_steps, WEIGHTED), (jobs.own_steps, {})):
+        one = job(1, n, **model)
+        for world_size in (2, 3):
+            assert_same(one, ranks.run(world_size, job, n=n, **model), 1e-12)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("n", [203, 2])
 def test_in_float32_they_agree_to_rounding(ranks, optimizer, n):

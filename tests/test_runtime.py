@@ -76,11 +76,14 @@ print(sorted(heavy & set(sys.modules)))
     assert printed.strip() == "[]"
 
 
-def test_inspect_imports_no_torch(file):
-    script = """
+@pytest.mark.parametrize("command", ["inspect", "predict"])
+def test_inspect_and_predict_import_no_torch(command, file, tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((3, 64)))
+    more = [str(tmp_path / "x.npy"), str(tmp_path / "out.csv")] if command == "predict" else []
+    script = f"""
 import sys
 from smx_export.__main__ import main
-assert main(["inspect", sys.argv[1]]) == 0
+assert main([{command!r}, sys.argv[1], *{more}]) == 0
 print("torch" in sys.modules)
 """
     printed = run_alone(script, file)

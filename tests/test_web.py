@@ -24,7 +24,7 @@ from smx_export.npm import node_module
 from smx_export.profile import Profile
 from smx_export.sidecar import sidecar
 from smx_export.targets.base import NotInstalled
-from smx_export.web.site import RUNTIME, serve, write_site
+from smx_export.web.site import PAGE, RUNTIME, serve, write_site
 from smx_lightning import SoftmaxRegression
 from smx_lightning.preprocessing import Moments
 
@@ -269,6 +269,58 @@ def test_numbers_are_typed_and_a_threshold_decides(drive, tmp_path):
     assert (yes["lastInput"], yes["winner"], no["winner"]) == ([-1, 0, 2.5], "yes", "no")
     assert yes["prediction"].startswith("yes 26.9 %")
     assert (empty["lastProbs"], empty["hint"]) == ([], "expected a number as x2")
+    assert page["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "range_", "far", "near"),
+    [
+        ([3], [0, 16], [[1, 2, 81], [-65, 0, 0], [255, 255, 255]], [[0, 16.5, 80], [-64, 0, 0]]),
+        ([3, 1], [0, 16], [[1, 2, 25], [-9, 0, 0], [255, 255, 255]], [[0, 16.5, 24], [-8, 0, 0]]),
+        ([3], None, [], [[0, 1e30, -1e30]]),
+    ],
+)
+def test_the_page_knows_what_lies_far_outside_the_range(shape, range_, far, near):
+    """Its module alone, in node."""
+    node = shutil.which("node")
+    if node is None:
+        missing("node on the PATH")
+    module = (PAGE / "range.js").as_uri()
+    about = {"input": {"dtype": "float32"}, "input_range": range_, "input_shape": shape}
+    script = (
+        f"import({json.dumps(module)}).then(({{ rangeNote }}) => console.log(JSON.stringify("
+        f"{json.dumps(far + near)}.map((x) => rangeNote(Float32Array.from(x), "
+        f"{json.dumps(about)})))))"
+    )
+    done = subprocess.run([node, "-e", script], capture_output=True, text=True, check=True)
+    said = json.loads(done.stdout)
+    assert all("far outside the training data, 0 to 16: check" in note for note in said[: len(far)])
+    assert said[len(far) :] == [""] * len(near)
+    assert [note[:2] for note in said[: len(far)]] == (["x3", "x1", "x1"] if far else [])
+
+
+def test_numbers_of_another_scale_are_told(drive, tmp_path):
+    path, folder = site_of(SoftmaxRegression(3, 2), tmp_path, input_range=(0, 16))
+    steps = [{"fill": [1, 2, 255]}, {"fill": [1, 2, 16.5]}]
+    with serve(folder) as url:
+        (page,) = drive({"url": url, "steps": steps})
+    _, far, near = page["states"]
+    assert far["hint"] == "x3 lies far outside the training data, 0 to 16: check the scale"
+    assert near["hint"] == ""
+    for state in (far, near):
+        assert_answers(path, state)
+
+
+def test_numbers_that_overflow_have_no_answer(drive, tmp_path):
+    model = SoftmaxRegression(3, 2)
+    with torch.no_grad():
+        model.linear.weight.copy_(torch.tensor([[9.0, 0, 0], [-9.0, 0, 0]]))
+    _, folder = site_of(model, tmp_path)
+    with serve(folder) as url:
+        (page,) = drive({"url": url, "steps": [{"fill": [3e38, 0, 0]}, {"fill": [1, 0, 0]}]})
+    _, huge, usual = page["states"]
+    assert huge["prediction"] == "No answer: these numbers are too large"
+    assert (huge["winner"], usual["winner"]) == (None, "0")
     assert page["problems"] == []
 
 

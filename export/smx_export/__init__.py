@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from smx_export.callback import OnnxExport
+    from smx_export.composition import composed
     from smx_export.convert import Export, export_onnx
-    from smx_export.errors import FileError, ParityError
+    from smx_export.errors import FileError, InputRangeWarning, ParityError
     from smx_export.parity import check_parity
     from smx_export.profile import Profile
     from smx_export.report import ParityReport
@@ -26,24 +27,28 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _HOME = {
     "Export": "convert",
     "FileError": "errors",
+    "InputRangeWarning": "errors",
     "OnnxClassifier": "runtime",
     "OnnxExport": "callback",
     "ParityError": "errors",
     "ParityReport": "report",
     "Profile": "profile",
     "check_parity": "parity",
+    "composed": "composition",
     "export_onnx": "convert",
 }
 
 __all__ = [
     "Export",
     "FileError",
+    "InputRangeWarning",
     "OnnxClassifier",
     "OnnxExport",
     "ParityError",
     "ParityReport",
     "Profile",
     "check_parity",
+    "composed",
     "export_onnx",
 ]
 

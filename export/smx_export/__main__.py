@@ -1,4 +1,4 @@
-"""``smx-export convert | verify | selftest | web | inspect``.
+"""``smx-export convert | verify | selftest | predict | web | inspect``.
 
 Exit codes: 0 done and parity holds; 1 parity failed; 2 bad usage or bad input, with one sentence on
 stderr. torch is loaded only where there is a checkpoint.
@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from smx_export.compact import Width
 from smx_export.contract import ALL_OUTPUTS, OUTPUTS
-from smx_export.errors import FileError, ParityError
+from smx_export.errors import FileError, InputRangeWarning, ParityError
 from smx_export.files import is_checkpoint
+from smx_export.policy import OnNan, OnRange
 from smx_export.profile import Profile
 from smx_export.targets import NAMES, NotInstalled, named, target
 
@@ -130,6 +131,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     selftest.add_argument("--target", default="onnxruntime", help=", ".join(NAMES), choices=NAMES)
     selftest.set_defaults(run=_selftest)
+    predict = commands.add_parser(
+        "predict",
+        help="write what a file answers to rows as a CSV file",
+        description="Write class and probabilities of every row, in order, as a CSV file. The "
+        "file's self-test is run first. Neither torch nor the checkpoint is needed.",
+        epilog="Example: smx-export predict digits.onnx new.npz predictions.csv",
+    )
+    predict.add_argument("file", metavar="FILE.onnx", help="the file to ask")
+    predict.add_argument(
+        "rows", metavar="ROWS", help=".npz with x (then x_val, x_test, where present), or .npy"
+    )
+    predict.add_argument("output", metavar="OUT.csv", help="the file to write, whole or not at all")
+    predict.add_argument(
+        "--nan",
+        choices=get_args(OnNan),
+        default="raise",
+        help="a row with NaN, or without an answer: refuse the rows, leave its class empty, or "
+        "write what the file answers (default: %(default)s)",
+    )
+    predict.add_argument(
+        "--range",
+        choices=get_args(OnRange),
+        default="warn",
+        help="rows clearly in other units than the training data (default: %(default)s)",
+    )
+    predict.set_defaults(run=_predict)
     inspect = commands.add_parser(
         "inspect",
         help="say what is in an ONNX file",
@@ -267,6 +294,29 @@ def _selftest(args: argparse.Namespace) -> int:
     found = selftest(args.file, target(args.target))
     print(found.to_json() if args.json else found)
     return DONE if found.passed else PARITY_FAILED
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from smx_export.predict import predict
+
+    _check_apart(args.file, args.rows, args.output)
+
+    def say(message: object, *_: object, **__: object) -> None:
+        print(f"smx-export: {message}", file=sys.stderr, flush=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", InputRangeWarning)
+        warnings.showwarning = say  # which the context puts back
+        count = predict(
+            args.file,
+            args.rows,
+            args.output,
+            on_nan=args.nan,
+            on_range=args.range,
+            progress=lambda done, total: say(f"{done:,} of {total:,} rows"),
+        )
+    print(f"wrote {args.output} ({count:,} rows)")
+    return DONE
 
 
 def _web(args: argparse.Namespace) -> int:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from smx_export.compact import Width
-from smx_export.convert import Export, export_copy
+from smx_export.convert import Export, export_copy, refuse_untrained
 from smx_export.profile import PORTABLE, Profile
 from smx_export.shipped import inference_copy
 from smx_lightning.callbacks import softmax_regression, target_file
 from smx_lightning.checkpoint import read_checkpoint
+from smx_lightning.fitting import fetched
 from smx_lightning.sharding import is_sharded
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MOST_DATA_ROWS = 4096  # of the validation data: enough to see, quick to compare
 
@@ -61,6 +58,16 @@ class OnnxExport(Callback):
         )
         self.export: Export | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module that cannot be exported, before it is trained."""
+        softmax_regression(self, pl_module)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a model that no file can be before it is trained; see :func:`refuse_untrained`."""
+        live = softmax_regression(self, pl_module)
+        if not (getattr(trainer, "fast_dev_run", False) or is_sharded(live.smx)):
+            refuse_untrained(live, self.profile)
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export; see the class."""
         live = softmax_regression(self, pl_module)
@@ -80,19 +87,29 @@ class OnnxExport(Callback):
 
 
 def _validation_rows(trainer: Trainer) -> tuple[Tensor, Tensor] | None:
-    """The first rows of the first validation loader, as this rank sees them."""
-    loaders = trainer.val_dataloaders
+    """The first rows of the first validation loader, as the model sees them on this rank.
+
+    ``None`` where there are none, or where batches are no pairs (x, y).
+    """
+    loaders, limits = trainer.val_dataloaders, trainer.num_val_batches
     if isinstance(loaders, (list, tuple)):
         loaders = loaders[0] if loaders else None
-    if loaders is None:
+    if loaders is None or not limits:
         return None
-    xs: list[Tensor] = []
-    ys: list[Tensor] = []
-    for x, y in loaders:
-        xs.append(x)
-        ys.append(y)
-        if sum(len(part) for part in ys) >= MOST_DATA_ROWS:
-            break
-    if not xs:
+    pairs: list[tuple[Tensor, Tensor]] = []
+    stage = trainer.state.stage
+    trainer.validating = True  # which hooks may ask for
+    try:
+        for number, batch in enumerate(loaders):
+            if number >= limits[0] or sum(len(y) for _, y in pairs) >= MOST_DATA_ROWS:
+                break
+            pair = fetched(trainer, batch)
+            if not (isinstance(pair, (list, tuple)) and [*map(type, pair)] == [Tensor, Tensor]):
+                return None
+            pairs.append((pair[0].cpu(), pair[1].cpu()))
+    finally:
+        trainer.state.stage = stage
+    if not pairs:
         return None
-    return torch.cat(xs)[:MOST_DATA_ROWS], torch.cat(ys)[:MOST_DATA_ROWS]
+    x, y = (torch.cat(parts)[:MOST_DATA_ROWS] for parts in zip(*pairs, strict=True))
+    return x, y

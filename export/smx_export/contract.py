@@ -8,6 +8,7 @@ LABEL = "label"  # index of the chosen class
 OUTPUTS = (LOG_PROBS, PROBS)
 ALL_OUTPUTS = (*OUTPUTS, SCORES, LABEL)
 BATCH = "batch"
+LINEAR = "softmax_regression"  # name of a graph without a backbone: NaN in, NaN out
 
 # Metadata keys; every value is JSON.
 CLASS_NAMES = "class_names"

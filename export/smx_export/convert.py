@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
+from torch import nn
 
+from smx_export.composition import composed
 from smx_export.contract import (
     CLASS_NAMES,
     INPUT_RANGE,
@@ -26,8 +28,11 @@ from smx_export.graph import image_metadata, sign, softmax_regression_graph
 from smx_export.labelled import Data
 from smx_export.parity import Comparison
 from smx_export.profile import PORTABLE, Profile
+from smx_export.questions import Questions
+from smx_export.reference import reference_of
 from smx_export.report import ParityReport
 from smx_export.shipped import Shipped, inference_copy, is_linear, layout_of, shipped_as
+from smx_export.steady import ROWS, refuse_unsteady
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.checkpoint import Checkpoint, read_checkpoint
 from smx_lightning.files import written_whole
@@ -47,9 +52,10 @@ class Export:
 
 
 def export_onnx(
-    model_or_checkpoint: SoftmaxRegression | str | Path,
+    model_or_checkpoint: nn.Module | str | Path,
     path: str | Path,
     *,
+    head: str | None = None,
     model_class: type[SoftmaxRegression] = SoftmaxRegression,
     profile: Profile | str = PORTABLE,
     input_shape: Sequence[int] | None = None,
@@ -65,6 +71,8 @@ def export_onnx(
     Args:
         model_or_checkpoint: A live module, or the path of its checkpoint.
         path: Where the file goes.
+        head: Where the module is somebody's own that has a SoftmaxRegression as a part: its name,
+            see :func:`smx_export.composed`.
         model_class: The subclass that wrote the checkpoint; code is never loaded from it.
         profile: Where the file will run decides, see :class:`smx_export.profile.Profile`; a name
             such as ``"robust,image"`` will do.
@@ -81,8 +89,9 @@ def export_onnx(
         InputError: For a checkpoint that cannot be used, or a path that cannot be written.
         ParityError: Where the file is not the model; nothing is left under ``path``.
     """
-    if isinstance(model_or_checkpoint, SoftmaxRegression):
-        live, training = model_or_checkpoint, model_or_checkpoint.training_summary()
+    if isinstance(model_or_checkpoint, nn.Module):
+        live = _live(model_or_checkpoint, head, input_shape)
+        training = live.training_summary()
     else:
         if Path(path).resolve() == Path(model_or_checkpoint).resolve():
             raise InputError(
@@ -93,6 +102,20 @@ def export_onnx(
         live, training = model_of(checkpoint, model_class), checkpoint.training
     copied = inference_copy(live, input_shape, input_range)
     return export_copy(copied, path, training, data, profile)
+
+
+def _live(
+    module: nn.Module, head: str | None, input_shape: Sequence[int] | None
+) -> SoftmaxRegression:
+    """The model that a live module is, or has as a part."""
+    if head is not None:
+        return composed(module, head, input_shape)
+    if isinstance(module, SoftmaxRegression):
+        return module
+    raise InputError(
+        f"expected a SoftmaxRegression, or a module with one as a part, got {type(module).__name__}"
+        "; name the part with head='…'"
+    )
 
 
 def export_copy(
@@ -116,6 +139,25 @@ def export_copy(
         if not report.passed:
             raise ParityError(report)
     return Export(Path(path), report)
+
+
+def refuse_untrained(live: SoftmaxRegression, profile: Profile) -> None:
+    """Complain, before it is trained, about a model that no file of a profile can be.
+
+    Raises:
+        InputError: Where :mod:`smx_export.steady` or the profile refuses it whatever its weights.
+    """
+    if is_linear(live):
+        return
+    try:
+        shipped = shipped_as(inference_copy(live), profile)
+        reference = reference_of(shipped.model)
+        rows = Questions(shipped, reference).ordinary(ROWS)
+        refuse_unsteady(shipped.model, reference, rows, trained=False)
+    except InputError:
+        raise
+    except Exception:  # it cannot answer yet, as its parts are made later: the export asks again
+        return
 
 
 def model_of(

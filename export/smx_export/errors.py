@@ -12,6 +12,10 @@ class FileError(ValueError):
     """A file that cannot be used: what was expected, what was given, and the remedy."""
 
 
+class InputRangeWarning(UserWarning):
+    """Inputs that are clearly not in the units of the training data."""
+
+
 class NotInstalled(ImportError):  # noqa: N818 (an answer, not a fault)
     """A runtime is not on this machine; the message says how to get it."""
 

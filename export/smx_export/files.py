@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from onnx.external_data_helper import uses_external_data
 from smx_export.contract import SHA256
 from smx_export.errors import FileError
 
+_Kind = TypeVar("_Kind", bound=Message)
 LARGEST = 2**31 - 1  # bytes: no protocol buffer may be larger
 UNSEALED = "0" * 64
 # A metadata entry as protocol buffers write it: key (field 1), then 64 characters (field 2).
@@ -74,7 +76,7 @@ def parse(data: bytes, path: str | Path) -> onnx.ModelProto:
         raise FileError(
             f"expected an ONNX model at {path}, got a file without a graph; export it again"
         )
-    for tensor in _tensors(model):
+    for tensor in parts(model, onnx.TensorProto):
         if uses_external_data(tensor):
             raise FileError(
                 f"expected one self-contained ONNX file at {path}, got tensor {tensor.name!r} in "
@@ -156,9 +158,9 @@ def weights_sha256(model: onnx.ModelProto) -> str:
     return digest.hexdigest()
 
 
-def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
-    """Every tensor in a message, wherever: initializers, attributes, subgraphs, functions."""
-    return (part for part in _messages(message) if isinstance(part, onnx.TensorProto))
+def parts(message: Message, kind: type[_Kind]) -> Iterator[_Kind]:
+    """All that is of a kind in a message, wherever: attributes, subgraphs, functions."""
+    return (part for part in _messages(message) if isinstance(part, kind))
 
 
 def _messages(message: Message) -> Iterator[Message]:

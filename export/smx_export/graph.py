@@ -21,7 +21,17 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from smx_export.compact import Rounded
-from smx_export.contract import ALL_OUTPUTS, BATCH, INPUT, LABEL, LOG_PROBS, OUTPUTS, PROBS, SCORES
+from smx_export.contract import (
+    ALL_OUTPUTS,
+    BATCH,
+    INPUT,
+    LABEL,
+    LINEAR,
+    LOG_PROBS,
+    OUTPUTS,
+    PROBS,
+    SCORES,
+)
 from smx_export.judge import handicap
 
 OPSET = 17
@@ -103,7 +113,7 @@ def softmax_regression_graph(
     nodes.append(helper.make_node("Gemm", [x, "weight", "bias"], [SCORES], "gemm", transB=1))
     graph = helper.make_graph(
         nodes,
-        "softmax_regression",
+        LINEAR,
         [float_tensor(INPUT, [num_features], wide=layout.wide)],
         [],
         [numpy_helper.from_array(array, name) for name, array in arrays.items()],

@@ -30,7 +30,8 @@ class Expected(NamedTuple):
 
     Attributes:
         log_probs: The answer.
-        tolerance: How far a correct float32 file may be from it.
+        tolerance: How far a correct float32 file may be from it; infinite in rows on which float32
+            keeps too few digits to tell a right file from a wrong one. They are not judged.
         live_tolerance: How far the live model in float32 may be from it.
         scores: The logits, where the model has any; a file's are held against ``tolerance`` too.
     """
@@ -39,6 +40,11 @@ class Expected(NamedTuple):
     tolerance: Array
     live_tolerance: Array
     scores: Array | None = None
+
+    @property
+    def judged(self) -> NDArray[np.bool_]:
+        """Of each row, whether its answers are numbers and its tolerance tells right from wrong."""
+        return np.asarray(np.isfinite(self.log_probs).all(1) & ~np.isinf(self.tolerance).any(1))
 
     def rows(self, which: slice | NDArray[np.bool_ | np.intp]) -> Expected:
         """The answers to some of the rows."""
@@ -112,7 +118,7 @@ def judge(expected: Expected, outputs: Outputs, *, threshold: float | None = Non
     with np.errstate(invalid="ignore", over="ignore"):
         faults = [*_shape_faults(truth.shape, outputs)] or [*_value_faults(expected, outputs)]
         # Rows with a NaN in them hold nothing else: what remains are whole rows.
-        rows = np.flatnonzero(np.isfinite(truth).all(1))
+        rows = np.flatnonzero(expected.judged)
         if faults or not len(rows):
             return Judgement(tuple(faults), {}, ())
         truth, tolerance = truth[rows], expected.tolerance[rows]

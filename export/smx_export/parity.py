@@ -7,9 +7,6 @@ independent float64 computation. A difference counts against a tolerance derived
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,19 +18,21 @@ from numpy.typing import NDArray
 
 from smx_export.contract import ALL_OUTPUTS, INPUT, LABEL, LOG_PROBS, PROBS, SCORES, SELFTEST
 from smx_export.files import metadata_of, parse, read_bytes, read_onnx
+from smx_export.findings import ORDINARY, Found, Lost, Worst
 from smx_export.interface import interface, shipped_like
 from smx_export.judge import SUM, Outputs, judge, log_probs_of, max_or_nan, worst
-from smx_export.labelled import YOUR_DATA, Data, OwnRows, Score, cost_of_rounding, decided
+from smx_export.labelled import Data, OwnRows, Score, cost_of_rounding, decided
+from smx_export.operators import steady
 from smx_export.probes import RANDOM, Probe
 from smx_export.questions import Questions
 from smx_export.reference import reference_of
 from smx_export.report import Check, Flip, ParityReport, Task, first_line
 from smx_export.runtime import open_session
 from smx_export.selftest import answers, read_signed
-from smx_export.shipped import Shipped
+from smx_export.shipped import Shipped, is_linear
+from smx_export.steady import ROWS, refuse_unsteady, repeated
 from smx_lightning import SoftmaxRegression
 
-ORDINARY = (RANDOM, YOUR_DATA)
 LIVE, LIVE_ITSELF = "log_probs against the live model", "live model against float64"
 AGAINST = {
     LOG_PROBS: "log_probs against float64",
@@ -60,7 +59,8 @@ def check_parity(
 
     Raises:
         FileError: Where the file is no self-contained ONNX model.
-        InputError: Where data does not fit the model.
+        InputError: Where data does not fit the model, or the model answers the same rows in more
+            than one way.
     """
     return comparison(model, path, data).report(path)
 
@@ -70,53 +70,16 @@ def comparison(model: SoftmaxRegression, path: str | Path, data: Data | None = N
     return Comparison(shipped_like(model, read_onnx(path)), data)
 
 
-@dataclass
-class _Worst:
-    """The largest error over tolerance that a comparison has met, and where."""
-
-    ratio: float = 0.0
-    where: str = "no rows"
-
-    def meet(self, ratio: float, where: str) -> None:
-        if math.isnan(ratio) or ratio > self.ratio:  # NaN counts as worst, and stays
-            self.ratio, self.where = ratio, where
-
-
-@dataclass
-class _Found:
-    """What has been found so far: the worst of each comparison, and everything that differs."""
-
-    worst: dict[str, _Worst]
-    rows: int = 0
-    max_error: float = 0.0
-    flips: list[Flip] = field(default_factory=list)
-    shape_faults: list[str] = field(default_factory=list)
-    value_faults: list[str] = field(default_factory=list)
-
-    def checks(self) -> Iterator[Check]:
-        yield _none("shapes for every batch", self.shape_faults, "(n, classes) float32")
-        yield _none("NaN and infinity", self.value_faults, "the same positions")
-        for name, met in self.worst.items():
-            yield Check(
-                name,
-                met.ratio <= 1,
-                f"largest error {met.ratio:.2g} of the tolerance, in {met.where!r}",
-            )
-        bad = [flip for flip in self.flips if not flip.margin <= flip.tolerance]
-        ties = len(self.flips) - len(bad)
-        yield Check(
-            "argmax",
-            not bad,
-            f"{len(bad)} flips beyond rounding, {ties} ties within it, in {self.rows} rows",
-        )
-
-
 class Comparison:
     """A model as it is shipped, ready to be held against files.
 
     Args:
         shipped: The model in the shape of a profile.
         data: As for :func:`check_parity`.
+
+    Raises:
+        InputError: Where data does not fit, or no file can be the model: see
+            :mod:`smx_export.steady`.
     """
 
     def __init__(self, shipped: Shipped, data: Data | None = None) -> None:
@@ -125,6 +88,8 @@ class Comparison:
         self.reference = reference_of(self.model)
         self.questions = Questions(shipped, self.reference)
         self.own = OwnRows.of(shipped, data)
+        if not is_linear(self.model):  # the plain model is steady by what it consists of
+            refuse_unsteady(self.model, self.reference, self.questions.ordinary(ROWS))
 
     def report(self, path: str | Path) -> ParityReport:
         """Hold a file against the model."""
@@ -134,10 +99,12 @@ class Comparison:
         outputs = [name for name in ALL_OUTPUTS if name in profile.outputs]
         kinds = [AGAINST[name] for name in outputs if name in AGAINST]
         kinds += [AGAINST[SUM]] * (PROBS in outputs) + [LIVE] * (LOG_PROBS in outputs)
-        found = _Found({name: _Worst() for name in [*kinds, LIVE_ITSELF]})
+        found = Found({name: Worst() for name in [*kinds, LIVE_ITSELF]})
         checks = list(interface(self.shipped, data, proto))
         task = rounding = None
-        if all(check.passed for check in checks):
+        runs = all(check.passed for check in checks)
+        checks.append(steady(proto))  # it is run all the same, to tell how far off it is
+        if runs:
             task = self._run(data, path, proto, found, checks)
             if self.shipped.weight is not None and self.own is not None:
                 rounding = cost_of_rounding(self.shipped, self.own)
@@ -153,6 +120,7 @@ class Comparison:
             flips=tuple(found.flips),
             task=task,
             rounding=rounding,
+            unjudged=found.unjudged,
         )
 
     def _run(
@@ -160,7 +128,7 @@ class Comparison:
         data: bytes,
         path: str | Path,
         proto: onnx.ModelProto,
-        found: _Found,
+        found: Found,
         checks: list[Check],
     ) -> Task | None:
         """Everything that needs the file to be run."""
@@ -175,12 +143,15 @@ class Comparison:
                 self._compare(session, block, found)
         task = self._compare_data(session, found)
         checks += found.checks()
+        if not found.shape_faults:
+            rows = self.questions.ordinary(ROWS)
+            checks += repeated(self.shipped, self.reference, session, rows)
         if SELFTEST in metadata_of(proto):
             checks += answers(read_signed(data, path), path)
         return task
 
     def _compare(
-        self, session: onnxruntime.InferenceSession, probe: Probe, found: _Found
+        self, session: onnxruntime.InferenceSession, probe: Probe, found: Found
     ) -> tuple[NDArray[np.floating], Outputs] | None:
         """One batch through both sides; the live model's log-probabilities and the outputs."""
         found.rows += len(probe.x)
@@ -205,11 +176,11 @@ class Comparison:
         return live, outputs
 
     def _compare_values(
-        self, probe: Probe, live: NDArray[np.floating], outputs: Outputs, found: _Found
+        self, probe: Probe, live: NDArray[np.floating], outputs: Outputs, found: Found
     ) -> None:
-        where = probe.name
         expected = self.reference.expected(probe.x)
         truth, tolerance, live_tolerance, _ = expected
+        where = probe.name
         same = np.array_equal(np.isnan(live), np.isnan(truth))
         if not (same and np.array_equal(np.isfinite(live), np.isfinite(truth))):
             found.value_faults.append(f"{where}: the live model is not finite where the answer is")
@@ -218,9 +189,11 @@ class Comparison:
         if judgement.faults:
             found.value_faults.append(f"{where}: {judgement.faults[0]}")
             return
-        whole = np.isfinite(truth).all(1)
+        numbers, whole = np.isfinite(truth).all(1), expected.judged
+        lost = Lost.of(self.reference, probe.x, live, expected)
+        found.lost.setdefault(where, Lost()).meet(lost)
         if not whole.any():
-            if where == RANDOM:
+            if where == RANDOM and not numbers.any():
                 found.value_faults.append(f"{where}: the model itself answers no row with numbers")
             return
         for name, ratio in judgement.ratios.items():
@@ -242,7 +215,7 @@ class Comparison:
             row = probe.first + change.row
             found.flips.append(Flip(where, row, *pair, change.margin, change.tolerance))
 
-    def _compare_data(self, session: onnxruntime.InferenceSession, found: _Found) -> Task | None:
+    def _compare_data(self, session: onnxruntime.InferenceSession, found: Found) -> Task | None:
         """Your rows, and accuracy and NLL of both sides where they have labels."""
         if self.own is None:
             return None
@@ -265,7 +238,3 @@ class Comparison:
 
 def _name(names: tuple[str, ...], k: int) -> str:
     return names[k] if 0 <= k < len(names) else f"no class ({k})"
-
-
-def _none(name: str, faults: list[str], otherwise: str) -> Check:
-    return Check(name, not faults, faults[0] if faults else otherwise)

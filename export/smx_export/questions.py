@@ -58,33 +58,31 @@ class Questions:
     def vectors(self) -> Vectors:
         """Self-test vectors for the file."""
         shipped = self.shipped
-        rows = self._ordinary(ROWS)
 
         def answer(x: NDArray[Any]) -> Any:
             with np.errstate(invalid="ignore", over="ignore"):
                 return self.reference.expected(shipped.given(x))
 
-        vectors = choose(rows, answer, self._statistics()[1])
+        vectors = choose(shipped.fed(self.ordinary(ROWS)), answer, self._statistics()[1])
         if SCORES in shipped.profile.outputs:
             return vectors
         return replace(vectors, log_norm=None)
 
     def batches(self, own: OwnRows | None) -> list[tuple[NDArray[Any], Expected]]:
         """Random rows and the first of yours, as the file takes them, with their answers."""
-        given = [self.shipped.given(self._ordinary(RANDOM_ROWS))]
+        given = [self.ordinary(RANDOM_ROWS)]
         given += [] if own is None else [own.x[:MOST_ROWS]]
         return [(self.shipped.fed(x), self.reference.expected(x)) for x in given]
 
-    def _ordinary(self, rows: int) -> NDArray[Any]:
+    def ordinary(self, rows: int) -> NDArray[np.float32]:
+        """Random rows (n, *input_shape), as the shipped model takes them."""
         shipped = self.shipped
-        return shipped.fed(
-            ordinary(
-                rows,
-                shipped.model.input_shape,
-                *self._statistics(),
-                dtype=shipped.dtype,
-                pixels=shipped.profile.image,
-            )
+        return ordinary(
+            rows,
+            shipped.model.input_shape,
+            *self._statistics(),
+            dtype=shipped.dtype,
+            pixels=shipped.profile.image,
         )
 
     def _statistics(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:

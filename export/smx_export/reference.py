@@ -16,6 +16,8 @@ taking the logarithm and subtracting again, in whichever order, cost a few u·(|
 the sum of K exponentials a relative γ_K, which the logarithm turns into an absolute one:
 
     tolerance[k] = e[k] + max e + 4u·(|z|max + |log p[k]|) + γ_{K+8}
+
+A backbone in front has no such bound: see :class:`MeasuredReference`.
 """
 
 from __future__ import annotations
@@ -26,12 +28,16 @@ from abc import ABC, abstractmethod
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from smx_export.judge import UNIT_ROUNDOFF, Array, Expected, gamma, log_softmax
 from smx_export.shipped import has_own_head, is_linear
 from smx_lightning import InputError, SoftmaxRegression
 
 SAFETY = 16.0  # another summation order may be unluckier than the one that was measured
+# √u is half of float32's digits: a problem that loses more is ill-conditioned in float32.
+LARGEST_ROUNDING = UNIT_ROUNDOFF**0.5
+DRAWS = 4  # of roundings, to see how far they move an answer
 
 
 class Reference(ABC):
@@ -40,6 +46,10 @@ class Reference(ABC):
     @abstractmethod
     def expected(self, x: NDArray[np.floating]) -> Expected:
         """The answers to inputs (n, …)."""
+
+    def moved(self, x: NDArray[np.float32]) -> Array:
+        """How far rounding alone may move each of the answers (n,), in nats, where it is known."""
+        return np.full(len(x), np.inf)
 
 
 def reference_of(model: SoftmaxRegression) -> Reference:
@@ -99,6 +109,9 @@ class MeasuredReference(Reference):
     float64 copy, relative to ``1 + max |log p|`` of the row; the file may err ``SAFETY`` times as
     much. Where the live model was lucky (a saturated tanh, a large bias that cancels) that says
     nothing about the file: our own head's bound is added, for features ``SAFETY`` roundings off.
+
+    What is measured is taken for rounding up to ``LARGEST_ROUNDING`` only, beyond the head's bound.
+    A row that is further off has an infinite tolerance: it tells nothing about a file.
     """
 
     def __init__(self, model: SoftmaxRegression) -> None:
@@ -109,31 +122,77 @@ class MeasuredReference(Reference):
     @torch.no_grad()
     def expected(self, x: NDArray[np.floating]) -> Expected:
         """Answers with the measured tolerance."""
-        batch = torch.from_numpy(x)
+        log_probs, features = self._exactly(x)
+        # Where float32 overflows and float64 does not, what overflows is the answer.
+        live = self.live(torch.from_numpy(x)).double().numpy()
+        log_probs = np.where(np.isfinite(live), log_probs, live)
+        # log-sum-exp hands the largest error of a row to all of its classes.
+        size = np.broadcast_to(1 + np.abs(log_probs).max(1, keepdims=True), log_probs.shape)
+        if features is None or self.head is None:
+            rest = gamma(self.live.num_features + self.live.num_classes + 8) * size
+            file, own, scores = rest, rest, None
+        else:
+            head = self.head.expected(features)
+            file, own, scores = head.tolerance, head.live_tolerance, head.scores
+        errors = np.abs(live - log_probs)
+        lost = (errors > LARGEST_ROUNDING * size + own).any(1)
+        rounding = _largest((errors / size)[~lost])
+        if lost.any() or SAFETY * rounding > LARGEST_ROUNDING:
+            # Of rows that are alike some were lucky: what rounding does to them counts, too.
+            limit = SAFETY * LARGEST_ROUNDING * size + own
+            lost |= self.moved(x) > limit.max(1)
+            rounding = _largest((errors / size)[~lost])
+        backbone = SAFETY * min(rounding, LARGEST_ROUNDING) * size
+        backbone = np.where(lost[:, None], np.inf, backbone)
+        return Expected(log_probs, backbone + file, backbone + own, scores)
+
+    @torch.no_grad()
+    def moved(self, x: NDArray[np.float32]) -> Array:
+        """The answers' largest movement when inputs and weights are rounded ``SAFETY`` times.
+
+        None where they move without that: randomness and state are no rounding.
+        """
+        answers, _ = self._exactly(x)
+        moved = np.zeros(len(x))
+        generator = torch.Generator().manual_seed(0)
+
+        def shaken(values: Tensor) -> Tensor:
+            signs = torch.randint(0, 2, values.shape, generator=generator) * 2 - 1
+            return values * (1 + SAFETY * UNIT_ROUNDOFF * signs)
+
+        batch = torch.from_numpy(x).double()
+        exact = x.dtype == np.float64  # of a wide file neither inputs nor means are rounded
+        state = [*self.exact.named_parameters(), *self.exact.named_buffers()]
+        weights = {
+            name: tensor
+            for name, tensor in state
+            if tensor.is_floating_point() and not (exact and name.startswith("preprocessing.mean"))
+        }
+        for _ in range(DRAWS):
+            other = {name: shaken(tensor) for name, tensor in weights.items()}
+            told = torch.func.functional_call(
+                self.exact, other, (batch if exact else shaken(batch),)
+            ).numpy()
+            moved = np.fmax(moved, np.abs(told - answers).max(1))
+        again, _ = self._exactly(x)
+        return moved if np.array_equal(again, answers, equal_nan=True) else np.zeros(len(x))
+
+    def _exactly(self, x: NDArray[np.float32]) -> tuple[Array, Array | None]:
+        """Log-probabilities in float64, and the features where the head is our own."""
+        batch = torch.from_numpy(x).double()
         try:
             if self.head is None:
-                log_probs = self.exact(batch.double()).double().numpy()
-            else:
-                features = self.exact.checked_features(batch.double())
-                log_probs = self.exact.head(features).double().numpy()
+                return self.exact(batch).double().numpy(), None
+            features = self.exact.checked_features(batch)
+            return self.exact.head(features).double().numpy(), features.double().numpy()
         except RuntimeError as error:
             raise InputError(
                 f"expected a model that also runs in float64, which the parity check compares "
                 f"with, got: {' '.join(str(error).split())}; features() should keep its input's "
                 "dtype (x / 255 rather than x.float() / 255)"
             ) from error
-        # Where float32 overflows and float64 does not, what overflows is the answer.
-        live = self.live(batch).double().numpy()
-        log_probs = np.where(np.isfinite(live), log_probs, live)
-        # log-sum-exp hands the largest error of a row to all of its classes.
-        size = np.broadcast_to(1 + np.abs(log_probs).max(1, keepdims=True), log_probs.shape)
-        errors = np.abs(live - log_probs) / size
-        rounding = errors[np.isfinite(errors)].max(initial=0)
-        backbone = SAFETY * rounding * size
-        if self.head is None:
-            rest = gamma(self.live.num_features + self.live.num_classes + 8) * size
-            return Expected(log_probs, backbone + rest, backbone + rest)
-        head = self.head.expected(features.double().numpy())
-        return Expected(
-            log_probs, backbone + head.tolerance, backbone + head.live_tolerance, head.scores
-        )
+
+
+def _largest(values: Array) -> float:
+    """Of the finite ones; 0 of none."""
+    return float(values[np.isfinite(values)].max(initial=0))

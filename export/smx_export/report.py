@@ -106,6 +106,8 @@ class ParityReport:
         flips: Every row on which the most probable class differs.
         task: Accuracy and NLL of both sides, where labels were given.
         rounding: What rounded weights cost, of profile ``compact``.
+        unjudged: How many of the rows tell nothing, as float32 loses more than half of its digits
+            on them; none of the comparisons counts them.
     """
 
     sha256: str
@@ -117,6 +119,7 @@ class ParityReport:
     flips: tuple[Flip, ...]
     task: Task | None
     rounding: Rounding | None = None
+    unjudged: int = 0
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -131,7 +134,10 @@ class ParityReport:
     @property
     def verdict(self) -> str:
         """The report in one line."""
-        compared = f"{self.rows} rows: largest error {self.max_error:.1g} nats on ordinary inputs"
+        rows = f"{self.rows - self.unjudged} rows"
+        if self.unjudged:
+            rows += f" (and not judged on {self.unjudged}, where float32 loses its digits)"
+        compared = f"{rows}: largest error {self.max_error:.1g} nats on ordinary inputs"
         if self.passed:
             share = f"nowhere more than {self.error_over_tolerance:.2g} of what"
             return f"parity holds on {compared}, and {share} float32 rounding allows"

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -17,38 +17,66 @@ from smx_export.contract import (
     CLASS_NAMES,
     INPUT,
     LABEL,
+    LINEAR,
     LOG_PROBS,
     PROBS,
     SCORES,
     THRESHOLD,
 )
 from smx_export.errors import FileError
+from smx_export.input_range import InputRange, remedy, told_range
+from smx_export.policy import MISSING, OnNan, OnRange, Policy, Rows, check_options
 
 CONFINES_DATA = (1, 24)  # older onnxruntimes read external data from anywhere on the disk
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(double)": np.float64}  # of inputs that are not float32
 _VERSION = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
 
 
+class Answer(NamedTuple):
+    """label (batch,) int64, -1 for missing, and probs (batch, classes)."""
+
+    label: NDArray[np.int64]
+    probs: NDArray[np.float32]
+
+
 class OnnxClassifier:
     """A classifier read from an exported file.
+
+    A row that holds NaN, or whose probabilities are NaN (infinity and numbers that overflow make
+    them so), has no answer. Of a file that offers nothing but ``label`` overflow cannot be told.
 
     Args:
         path: The ONNX file.
         providers: onnxruntime's execution providers; the CPU by default.
+        on_nan: What becomes of a batch with a row that has no answer. ``raise``: a ValueError.
+            ``missing``: that row's label is -1, its name ``None``, its probabilities NaN.
+            ``ignore``: what the file answers, for models that impute by themselves.
+        on_range: What becomes of inputs that are clearly not in the units of the training data, as
+            far as the file's ``input_range`` tells: ``warn`` once (of a large batch some rows are
+            looked at), ``raise`` a ValueError, ``ignore``.
 
     Attributes:
         class_names: One name a class.
         num_features: Entries of one input after unrolling.
+        dtype: Of the inputs, float32 or uint8.
         input_shape: Shape of one input as the file wants it.
+        input_range: Smallest and largest entry of the training data, or ``None``.
         threshold: γ of a binary problem, or ``None``.
 
     Raises:
         FileError: Where the file is missing, damaged, or was not exported by smx_export.
+        ValueError: For an unknown option.
     """
 
     def __init__(
-        self, path: str | Path, *, providers: Sequence[str] = ("CPUExecutionProvider",)
+        self,
+        path: str | Path,
+        *,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        on_nan: OnNan = "raise",
+        on_range: OnRange = "warn",
     ) -> None:
+        check_options(on_nan, on_range)
         path = Path(path)
         if not path.is_file():
             raise FileError(f"expected an ONNX file at {path}, found none; check the path")
@@ -85,20 +113,25 @@ class OnnxClassifier:
         self.input_shape: tuple[int, ...] = tuple(given.shape[1:])
         self.num_features = math.prod(self.input_shape)
         self._outputs = outputs
-        self._dtype = np.dtype(DTYPES.get(given.type, np.float32))
+        told = [name for name in (PROBS, LOG_PROBS, SCORES) if name in outputs]
+        self._all = told[:1] + [name for name in (LABEL,) if name in outputs]
+        self.dtype = np.dtype(DTYPES.get(given.type, np.float32))
+        self.input_range = told_range(metadata)
+        pixels = self.dtype == np.uint8
+        linear = self.session.get_modelmeta().graph_name == LINEAR
+        in_training = InputRange.of(metadata, pixels=pixels)
+        self._policy = Policy(on_nan, on_range, in_training, shows_nan=linear or pixels)
 
     def predict(self, x: ArrayLike) -> NDArray[np.int64]:
-        """The class index of each row, (batch,); at the threshold γ where the file holds one."""
-        if LABEL in self._outputs:
-            return np.asarray(self._run(LABEL, x), np.int64)
-        probs = self.predict_proba(x)
-        if self.threshold is not None:
-            return np.asarray(probs[:, 1] >= self.threshold, np.int64)
-        return np.asarray(probs.argmax(1), np.int64)
+        """The class index of each row, (batch,); at the threshold γ where the file holds one.
 
-    def predict_names(self, x: ArrayLike) -> list[str]:
-        """The class name of each row."""
-        return [self.class_names[k] for k in self.predict(x)]
+        Raises: As :meth:`predict_proba`, but for a file that tells labels alone.
+        """
+        return self._labels(*self._run(self._all, x))
+
+    def predict_names(self, x: ArrayLike) -> list[str | None]:
+        """The class name of each row; ``None`` of one that has no answer."""
+        return [None if k == MISSING else self.class_names[k] for k in self.predict(x)]
 
     def predict_proba(self, x: ArrayLike) -> NDArray[np.float32]:
         """Probabilities (batch, classes) of inputs (batch, …) with ``num_features`` entries a row.
@@ -106,28 +139,55 @@ class OnnxClassifier:
         Raises:
             TypeError: For a dtype that the file's own (float32, float64, or uint8) cannot hold
                 without loss.
-            ValueError: For another number of features, or no batch dimension; and where the file
-                holds nothing that tells probabilities.
+            ValueError: For another number of features, or no batch dimension; for a row that has no
+                answer, and for inputs of other units, where ``on_nan`` and ``on_range`` say so; and
+                where the file holds nothing that tells probabilities.
         """
-        if PROBS in self._outputs:
-            return np.asarray(self._run(PROBS, x))
-        if LOG_PROBS in self._outputs:
-            return np.asarray(np.exp(self._run(LOG_PROBS, x)))
-        if SCORES not in self._outputs:
+        return self._run(self._probs(), x)[0][0]
+
+    def answer(self, x: ArrayLike) -> Answer:
+        """:meth:`predict` and :meth:`predict_proba` of one run, which raises as they do."""
+        self._probs()
+        answers, missing = self._run(self._all, x)
+        return Answer(self._labels(answers, missing), answers[0])
+
+    def _probs(self) -> list[str]:
+        """The one output that probabilities are made of."""
+        if self._all == [LABEL]:
             raise ValueError(
                 f"expected a file that tells probabilities, got outputs {', '.join(self._outputs)};"
                 " export it with probs"
             )
-        scores = self._run(SCORES, x)
-        exps = np.exp(scores - scores.max(1, keepdims=True))
-        return np.asarray(exps / exps.sum(1, keepdims=True))
+        return self._all[:1]
 
-    def _run(self, output: str, x: ArrayLike) -> NDArray[Any]:
+    def _labels(self, answers: list[NDArray[Any]], missing: Rows | None) -> NDArray[np.int64]:
+        if LABEL in self._outputs:
+            labels = answers[-1]
+        elif self.threshold is not None:
+            labels = answers[0][:, 1] >= self.threshold
+        else:
+            labels = answers[0].argmax(1)
+        labels = np.asarray(labels, np.int64)
+        if missing is not None:
+            labels[missing] = MISSING
+        return labels
+
+    def _run(self, wanted: list[str], x: ArrayLike) -> tuple[list[NDArray[Any]], Rows | None]:
+        """What the file answers, probabilities first, and which rows have no answer."""
+        rows = self._rows(x)
+        missing = self._policy.missing_inputs(rows, finite=wanted == [LABEL])
+        answers: list[NDArray[Any]] = self.session.run(wanted, {INPUT: rows})
+        if wanted[0] == LABEL:
+            return answers, missing
+        answers[0] = _probabilities(wanted[0], answers[0])
+        return answers, self._policy.missing_answers(answers[0], missing)
+
+    def _rows(self, x: ArrayLike) -> NDArray[Any]:
         array = np.asarray(x)
-        if not np.can_cast(array.dtype, self._dtype, "safe"):
+        if array.dtype != self.dtype and not np.can_cast(array.dtype, self.dtype, "safe"):
             raise TypeError(
-                f"expected {self._dtype} inputs, or a dtype that fits into it, got {array.dtype}; "
-                f"convert them with x.astype(numpy.{self._dtype})"
+                f"expected {self.dtype} inputs, or a dtype that fits into it, got {array.dtype}; "
+                + remedy(array, self.dtype, self.input_range)
             )
         if array.ndim < 2 or math.prod(array.shape[1:]) != self.num_features:
             raise ValueError(
@@ -138,9 +198,18 @@ class OnnxClassifier:
                     else "check the features"
                 )
             )
-        rows = array.astype(self._dtype, copy=False).reshape(-1, *self.input_shape)
-        answer: NDArray[Any] = self.session.run([output], {INPUT: rows})[0]
+        return array.astype(self.dtype, copy=False).reshape(-1, *self.input_shape)
+
+
+def _probabilities(name: str, answer: NDArray[Any]) -> NDArray[Any]:
+    """Probabilities of what an output of that name answered."""
+    if name == PROBS:
         return answer
+    if name == LOG_PROBS:
+        return np.asarray(np.exp(answer))
+    with np.errstate(invalid="ignore"):  # infinite scores, which become NaN
+        exps = np.exp(answer - answer.max(1, keepdims=True))
+        return np.asarray(exps / exps.sum(1, keepdims=True))
 
 
 def open_session(

@@ -1,8 +1,8 @@
 """Does this file, on this machine, still answer what it answered when it was exported?
 
-Three questions: is every byte as it was sealed, are the weights those that were signed off, and do
-the vectors in the file (:mod:`smx_export.vectors`) come out right. Neither torch nor the checkpoint
-is needed, and any runtime can be asked.
+Four questions: is every byte as it was sealed, are the weights those that were signed off, is no
+operator random, and do the vectors in the file (:mod:`smx_export.vectors`) come out right. Neither
+torch nor the checkpoint is needed, and any runtime can be asked.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from smx_export.contract import PROFILE, SCORES, SELFTEST, THRESHOLD
 from smx_export.errors import FileError
 from smx_export.files import metadata_of, parse, read_bytes, seal_holds, weights_sha256
 from smx_export.judge import judge
+from smx_export.operators import steady
 from smx_export.profile import Profile
 from smx_export.report import Check, first_line, strings_for_nan
 from smx_export.targets.base import Target
@@ -94,7 +95,7 @@ def read_signed(data: bytes, path: str | Path) -> Signed:
 
 
 def read_intact(path: str | Path) -> Signed:
-    """:func:`read_signed` of a file that is as it was exported, as far as it can tell.
+    """:func:`read_signed` of a file that is as it was exported, as far as it can tell, and steady.
 
     Raises:
         FileError: Where it is not.
@@ -106,6 +107,9 @@ def read_intact(path: str | Path) -> Signed:
             f"expected a file as it was exported at {path}, got one that was changed since; "
             "smx-export selftest says what, smx-export convert makes it again"
         )
+    operators = steady(signed.proto)
+    if not operators.passed:
+        raise FileError(f"{path}: {operators.detail}")
     return signed
 
 
@@ -130,7 +134,7 @@ def selftest(path: str | Path, target: Target | None = None) -> SelfTest:
     weights = weights_sha256(signed.proto)
     same = weights == signed.weights_sha256
     hashed = Check("weights", same, weights if same else f"{weights}, not {signed.weights_sha256}")
-    checks = [seal, hashed, _offers(signed)]
+    checks = [seal, hashed, steady(signed.proto), _offers(signed)]
     if same:
         checks += answers(signed, path, target)
     return SelfTest(str(path), tuple(checks))

@@ -130,6 +130,9 @@ def inference_copy(
     """
     # The copy leaves the trainer behind, and with it data and loggers.
     memo: dict[int, Any] = {id(model._trainer): None, id(model._fabric): None}
+    # What a forward pass in training kept for a look hangs on its graph, which cannot be copied.
+    kept = [value for module in model.modules() for value in vars(module).values()]
+    memo |= {id(t): t.detach() for t in kept if isinstance(t, Tensor) and not t.is_leaf}
     if is_sharded(model.smx):
         memo |= {id(model.device_mesh): None, id(model.smx): whole_smx(model.smx)}
         memo |= {id(m.process_group): None for m in model.modules() if isinstance(m, Metric)}

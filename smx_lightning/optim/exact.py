@@ -10,8 +10,9 @@ curvature are summed; at its end the sums of all processes meet, and L-BFGS (Noc
 :mod:`smx_lightning.optim.hessians`, says where the next epoch evaluates. The line search costs
 whole epochs too: a step that raised the objective is shortened, and the next epoch tries again.
 
-The parameters stay where the epoch evaluated them until the next epoch begins, so that whatever
-runs in between, validation and checkpoints, sees the point whose objective was logged.
+When an epoch has ended the parameters are the best point so far, and stay so until the next one
+begins: validation and checkpoints see the point whose objective was logged, whatever stops the
+training.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ PATIENCE = 0.45  # pay for new curvature when the passes so far have cost this m
 CAUTION = 0.1  # how far probabilities go towards 1/K in the curvature, after it misled a step
 MISLED = 0.2  # of the step would have been best
 STALLED = 6  # epochs without progress that rounding could show
+HIDDEN = 1000  # times the objective's rounding: less may be hidden by it
+ROUNDING = 16  # times ε |x|: errors of many terms, which cancel for the most part
 UNKNOWN_BATCHES = 64  # in an epoch whose length is not known
 KEPT = (
-    *("point", "objective", "gradient", "direction", "slope", "length"),
+    *("point", "direction", "slope", "length"),
     *("work", "work_at_refresh", "largest", "least", "stalled", "squares", "caution", "look_again"),
 )
 
@@ -53,6 +56,10 @@ class Status(Enum):
     RUNNING = "still running"
     CONVERGED = "converged: no entry of the gradient is larger than tol"
     PRECISION = "stopped at the limit of the parameters' precision"
+    STALLED = (
+        "stopped short of the optimum: no step lowers the objective any more, though its gradient "
+        "is larger than rounding explains; check that rows and features are the same every epoch"
+    )
     SEPARABLE = (
         "stopped: every training row has more than half of the probability on its own class and "
         "l2 is 0, so the objective falls for ever and has no minimum; set l2 above 0"
@@ -78,7 +85,10 @@ class ExactSolver(torch.optim.Optimizer):
 
     Attributes:
         status: A :class:`Status`.
-        evaluation: The last epoch's :class:`Evaluation`, ``None`` before.
+        evaluation: The :class:`Evaluation` of the point that the last epoch ended with, which the
+            parameters hold until the next one begins; ``None`` before the first.
+        rejected: Whether the last epoch's rows passed at another point than that: a worse one, or
+            one whose epoch has not ended.
         evaluations: Epochs done.
 
     Raises:
@@ -107,10 +117,11 @@ class ExactSolver(torch.optim.Optimizer):
         self.status = Status.RUNNING
         self.evaluation: Evaluation | None = None
         self.evaluations = 0
-        # The best point so far: f and its gradient there, and the direction that leads on.
+        self.rejected = False
+        # The best point so far, what is known of it, and the direction that leads on.
         self._point: Tensor | None = None
-        self._objective = math.inf
-        self._gradient = self._direction = torch.empty(0)
+        self._best: Evaluation | None = None
+        self._direction = torch.empty(0)
         self._slope, self._length = 0.0, 1.0
         self._pairs = Pairs(self.memory, torch.finfo(self.weight.dtype).eps)
         self._curvature: Curvature | None = None
@@ -118,13 +129,14 @@ class ExactSolver(torch.optim.Optimizer):
         self._largest: list[float] = []  # gradient entry, of the accepted points since the refresh
         self._least = [math.inf, math.inf]  # objective and largest gradient entry, of any point
         self._stalled = 0
-        self._caution, self._look_again = 0.0, False
+        self._caution, self._look_again = 0.0, False  # the caution of the curvature in use
         self._resumed = False
         # Σ x² a feature, and the number of rows: of the first epoch.
         self._squares = torch.zeros(self._shape[1], dtype=torch.float64, device=self.weight.device)
         # What the epoch under way sums.
         self._l2, self._batches = 0.0, math.inf
         self._due: type[Curvature] | None = None
+        self._due_caution = 0.0
         self._collecting: Curvature | None = None
         self._sums = EpochSums(self._shape, self.weight.device)
 
@@ -139,6 +151,7 @@ class ExactSolver(torch.optim.Optimizer):
             batches: Of the coming epoch, over all processes; ``inf`` where that is unknown.
         """
         self._l2, self._batches = l2, batches
+        self.rejected = True  # unless it ends, and is accepted
         if self.evaluation is None:
             self._squares.zero_()
         if self._resumed and self.evaluation is None:
@@ -154,6 +167,8 @@ class ExactSolver(torch.optim.Optimizer):
         self._resumed = False
         self._sums = EpochSums(self._shape, self.weight.device)
         self._due = self._choose()
+        calmer = self._caution / 3 if self._caution > CAUTION / 30 else 0.0
+        self._due_caution = self._caution if self._look_again else calmer
         self._collecting = None
 
     @torch.no_grad()
@@ -184,15 +199,17 @@ class ExactSolver(torch.optim.Optimizer):
             )
         if before is None:
             self._squares = summed(self._squares)
-        self.evaluation = evaluation
+        self.evaluation, self.rejected = evaluation, False
         self.evaluations += 1
         self._work += pass_work(*self._shape, evaluation.rows)
         if self.status is not Status.RUNNING:
             return
         if before is None and not evaluation.objective <= (1 + 1e-6) * math.log(self._shape[0]):
             return  # worse than zero weights: a saturated softmax has no curvature, begin there
-        if self._point is not None and not self._accepts(evaluation):
+        if self._best is not None and not self._accepts(evaluation):
             self._shorten(evaluation)
+            self.restore()
+            self.rejected = True
             return
         self._accept(evaluation)
         if self._largest[-1] <= self.tol:
@@ -200,15 +217,16 @@ class ExactSolver(torch.optim.Optimizer):
         elif self._l2 == 0 and evaluation.separated:
             self.status = Status.SEPARABLE
         elif self._stalled >= STALLED:
-            self.status = Status.PRECISION
+            self._give_up()
         else:
             self._aim(evaluation)
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Move the parameters back to the best point, if the last epoch evaluated a worse one."""
+        """Move the parameters back to the best point, from wherever an epoch evaluates."""
         if self._point is not None:
             self._move_to(self._point)
+            self.evaluation = self._best
 
     def state_dict(self) -> dict[str, Any]:
         """The solver's whole state as plain values: a resumed run goes on where this one stands."""
@@ -217,7 +235,8 @@ class ExactSolver(torch.optim.Optimizer):
         curvature = self._curvature if self.status is Status.RUNNING else None
         kept["curvature"] = None if curvature is None else curvature.state()
         kept["pairs"] = self._pairs.state()
-        kept["evaluation"] = None if self.evaluation is None else self.evaluation._asdict()
+        for name, known in {"evaluation": self.evaluation, "best": self._best}.items():
+            kept[name] = None if known is None else known._asdict()
         kept["evaluations"], kept["status"] = self.evaluations, self.status.name
         groups = [{**group, "params": [0, 1]} for group in self.param_groups]
         return {"state": kept, "param_groups": groups}
@@ -236,8 +255,13 @@ class ExactSolver(torch.optim.Optimizer):
         self._pairs.restore(kept["pairs"])
         state = kept["curvature"]
         self._curvature = None if state is None else restored(state, *self._shape)
-        values = kept["evaluation"]
-        self.evaluation = None if values is None else Evaluation(**values)
+        if "best" not in kept:  # of 0.1, which kept two of its values, and the last epoch's others
+            ours = {name: kept[name] for name in ("objective", "gradient")}
+            kept["best"] = None if kept["point"] is None else {**kept["evaluation"], **ours}
+        self.evaluation, self._best = (
+            None if values is None else Evaluation(**values)
+            for values in (kept["evaluation"], kept["best"])
+        )
         self.evaluations, self.status = kept["evaluations"], Status[kept["status"]]
         self._resumed = True
 
@@ -245,12 +269,26 @@ class ExactSolver(torch.optim.Optimizer):
 
     def _noise(self) -> float:
         """What rounding may do to the objective: errors of many rows cancel for the most part."""
+        assert self._best is not None
         relative = max(torch.finfo(self.weight.dtype).eps / 8, 1e-15)
-        return relative * abs(self._objective)
+        return relative * abs(self._best.objective)
+
+    def _rounding(self) -> Tensor:
+        """What rounding may do to each entry of the best point's gradient, (features + 1,).
+
+        The rounding of products and parameters moves a logit by some ε Σ_j |w_j x_j|, p by no more,
+        and the sum of (p - onehot(y)) x by that and ε times |x|, here the feature's root mean
+        square.
+        """
+        assert self._point is not None
+        typical = (self._squares / self._squares[-1]).sqrt()
+        logit = (self._point.abs() @ typical).max()
+        return ROUNDING * torch.finfo(self.weight.dtype).eps * (1 + logit) * typical
 
     def _accepts(self, new: Evaluation) -> bool:
         """Armijo's condition; within rounding, the slope decides (Hager & Zhang, 2005, eq. 4.1)."""
-        gained = self._objective - new.objective
+        assert self._best is not None
+        gained = self._best.objective - new.objective
         if gained >= -ARMIJO * self._length * self._slope:
             return True
         slope = float((new.gradient * self._direction).sum())
@@ -258,20 +296,17 @@ class ExactSolver(torch.optim.Optimizer):
 
     def _shorten(self, new: Evaluation) -> None:
         """The least point of the parabola through both values and the slope, safeguarded."""
-        predicted = -self._length * self._slope
-        self._stalled += 1
-        if self._stalled > 2 * STALLED:
-            self.status = Status.PRECISION
-            self.restore()
-            return
-        if self._due is not None and new.objective - self._objective <= predicted:
-            self._aim(new)  # not far off: what was collected there is better than what failed
-            return
-        excess = new.objective - self._objective - self._length * self._slope
-        least = -self._slope * self._length**2 / (2 * excess) if math.isfinite(excess) else 0.0
+        assert self._best is not None
         assert self._curvature is not None
+        hidden = -self._length * self._slope <= HIDDEN * self._noise()
+        self._stalled += hidden
+        if self._stalled > 2 * STALLED:
+            self._give_up()
+            return
+        excess = new.objective - self._best.objective - self._length * self._slope
+        least = -self._slope * self._length**2 / (2 * excess) if math.isfinite(excess) else 0.0
         follows = self._curvature.follows(self._shape[0])
-        misled = least < MISLED and self._length == 1 and predicted > 1000 * self._noise()
+        misled = least < MISLED and self._length == 1 and not hidden
         if misled and self._caution < 1 and follows:
             # Rows that were certain have turned over: they carry curvature after all. Back to the
             # best point, to collect it again as if they were less so.
@@ -280,27 +315,36 @@ class ExactSolver(torch.optim.Optimizer):
             return
         self._length = min(max(least, 0.1 * self._length), 0.5 * self._length)
         if self._length < SHORTEST:
-            if not self._pairs:
-                self.status = Status.PRECISION
-                self.restore()
-                return
-            self._pairs.clear()
-            self._head_for()
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Head on without the pairs; without any, nothing is left to try."""
+        if not self._pairs:
+            self._give_up()
+            return
+        self._pairs.clear()
+        self._head_for()
+
+    def _give_up(self) -> None:
+        """Stop, and say whether rounding explains it."""
+        assert self._best is not None
+        hidden = bool((self._best.gradient.abs() <= self._rounding()).all())
+        self.status = Status.PRECISION if hidden else Status.STALLED
 
     def _accept(self, new: Evaluation) -> None:
         point = self._present()
-        if self._point is not None:
-            self._pairs.add(point - self._point, new.gradient - self._gradient)
+        if self._point is not None and self._best is not None:
+            self._pairs.add(point - self._point, new.gradient - self._best.gradient)
+        self._point, self._best = point, new
         largest = float(new.gradient.abs().max())
         # Against the best so far: within rounding, points may take turns for ever.
         objective, entry = self._least
         if objective - new.objective > self._noise() or largest < 0.9 * entry:
             self._least = [min(objective, new.objective), min(entry, largest)]
             self._stalled = 0
-        else:
+        elif self._length:  # and not the same point, once more for its curvature
             self._stalled += 1
         self._largest.append(largest)
-        self._point, self._objective, self._gradient = point, new.objective, new.gradient
 
     def _aim(self, evaluation: Evaluation) -> None:
         """Take new curvature into use if there is some, and head on from the best point."""
@@ -311,7 +355,7 @@ class ExactSolver(torch.optim.Optimizer):
             )
             self._curvature = collected.finish(evaluation.total_weight, self._l2, summed)
             self._work_at_refresh = self._work
-            self._look_again = False
+            self._caution, self._look_again = self._due_caution, False
             self._largest = self._largest[-1:]
             # Pairs describe what the old curvature missed; the new one is better without them.
             self._pairs.clear()
@@ -320,15 +364,14 @@ class ExactSolver(torch.optim.Optimizer):
     def _head_for(self) -> None:
         """L-BFGS's direction around the curvature; the line search begins at its full length."""
         assert self._curvature is not None
-        direction = self._pairs.direction(self._gradient, self._curvature.solve)
-        slope = float((self._gradient * direction).sum())
-        if not slope < 0:  # rounding has the upper hand
-            if self._pairs:
-                self._pairs.clear()
-                self._head_for()
-                return
-            self.status = Status.PRECISION
-        self._direction, self._slope, self._length = direction, slope, 1.0
+        assert self._best is not None
+        gradient = self._best.gradient
+        direction = self._pairs.direction(gradient, self._curvature.solve)
+        slope = float((gradient * direction).sum())
+        if slope < 0:
+            self._direction, self._slope, self._length = direction, slope, 1.0
+        else:  # rounding has the upper hand
+            self._begin_anew()
 
     def _choose(self) -> type[Curvature] | None:
         """The model of the curvature to collect in the coming epoch, if any.
@@ -353,7 +396,6 @@ class ExactSolver(torch.optim.Optimizer):
             # The same model again only where there is no better one to save for.
             again = rank == present and model is models[-1] and model.follows(num_classes)
             if (rank > present or again) and PATIENCE * price <= paid and price < ahead:
-                self._caution = self._caution / 3 if self._caution > CAUTION / 30 else 0.0
                 return model
         return None
 
@@ -361,8 +403,9 @@ class ExactSolver(torch.optim.Optimizer):
         assert self._due is not None
         if self._collecting is None:
             num_classes, width = self._shape
-            if self.evaluation is not None:
-                rows, spread = self.evaluation.rows, self.evaluation.spread
+            known = self._best or self.evaluation
+            if known is not None:
+                rows, spread = known.rows, known.spread
             else:  # nothing is known yet but the number of batches
                 rows = len(x) * min(self._batches, UNKNOWN_BATCHES)
                 spread = rows * (1 - 1 / num_classes)
@@ -374,7 +417,7 @@ class ExactSolver(torch.optim.Optimizer):
         moments = self._squares[:-1] / self._squares[-1]
         # Rare features, however small, are as much a part of the Hessian as common ones.
         unusual = squares @ torch.where(moments > 0, 1 / moments, 0.0).to(x.dtype) / x.shape[1]
-        probs = (1 - self._caution) * probs + self._caution / self._shape[0]
+        probs = (1 - self._due_caution) * probs + self._due_caution / self._shape[0]
         self._collecting.add(x, probs, 0.5 + 0.5 * unusual, weights)
 
     def _epochs_ahead(self) -> float:

@@ -23,6 +23,8 @@ CACHED_ENTRIES = 2**21  # 8 MB of float32: with little else in a last-level cach
 def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | None:
     """The exact solver among the attached trainer's optimisers, if there is one.
 
+    Its epochs are optimised by hand: Lightning is told.
+
     Args:
         model: Attached to a trainer.
         own_loss: Whether its loss is another than the class-weighted negative log-likelihood.
@@ -32,9 +34,9 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
     """
     optimizers = model.trainer.optimizers
     solver = next((o for o in optimizers if isinstance(o, ExactSolver)), None)
-    model.automatic_optimization = solver is None
     if solver is None:
         return None
+    model.automatic_optimization = False
     trainer = model.trainer
     refused = {
         "a loss of its own: the solver minimises the class-weighted negative log-likelihood, drop "
@@ -115,17 +117,19 @@ def end_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
     """Let the solver judge the epoch's point; stop the Trainer where the solver has stopped."""
     with torch.autocast(model.device.type, enabled=False):  # directions are not bfloat16's
         model.optimizers().step()  # type: ignore[union-attr]  # through Lightning, which counts steps
-    trainer = model.trainer
     if solver.status is not Status.RUNNING:
-        trainer.should_stop = True
-    elif trainer.max_epochs not in (None, -1) and model.current_epoch + 1 >= trainer.max_epochs:
-        solver.restore()
+        model.trainer.should_stop = True
 
 
-def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
-    """Log the epoch's objective and largest gradient entry; say why the solver stopped."""
+def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> bool:
+    """Log objective and largest gradient entry of the present point; say why the solver stopped.
+
+    Returns:
+        Whether the epoch's rows passed at another point than this.
+    """
     evaluation = solver.evaluation
-    assert evaluation is not None
+    if evaluation is None:  # the first epoch broke off
+        return False
     largest = evaluation.gradient.abs().max()
     log_agreed(model, "train/objective", evaluation.objective, prog_bar=True)
     log_agreed(model, "train/gradient_max", largest, prog_bar=True)
@@ -134,3 +138,4 @@ def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
             f"{solver.status.value} (epoch {model.current_epoch}, objective "
             f"{evaluation.objective:.8g}, largest gradient entry {largest:.2g})"
         )
+    return solver.rejected

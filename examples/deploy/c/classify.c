@@ -28,6 +28,15 @@ static int classify(const float x[FEATURES], float *probability) {
     return label;
 }
 
+/* Says once that a row lies far outside what the model was trained on. */
+static void check_range(const float x[FEATURES]) {
+    static int said = 0;
+    for (int i = 0; i < FEATURES && !said; i++)
+        if (x[i] < least || x[i] > most)
+            said = fprintf(stderr, "warning: got %g, far outside training; check the scale\n",
+                           (double)x[i]);
+}
+
 /* Reads a line: how many numbers it has, or -1 at the end of the input. */
 static int read_row(float x[FEATURES]) {
     for (int n = 0;; n++) {
@@ -50,6 +59,9 @@ int main(void) {
         if (n != FEATURES)
             return fprintf(stderr, "classify: expected %d numbers, got %d\n", FEATURES, n), 2;
         int label = classify(x, &probability);
+        if (probability != probability)
+            return fputs("classify: expected numbers, got NaN or overflow\n", stderr), 2;
+        check_range(x);
         printf("%s\t%.6f\n", class_names[label], (double)probability);
     }
     return 0;

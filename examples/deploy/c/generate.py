@@ -43,11 +43,15 @@ test, names = about["selftest"], about["class_names"]
 vectors, classes = len(test["tolerance"]), len(names)
 inputs = np.frombuffer(b64decode(test["inputs"]), "<f4").reshape(vectors, -1)
 log_probs = np.frombuffer(b64decode(test["log_probs"]), "<f4").reshape(vectors, -1)
+low, high = about["input_range"] or (-3e38, 3e38)  # in training
+far = (high - low) * (0.5 if len(about["input_shape"]) > 1 else 4)
+least, most = max(low - far, -3e38), min(high + far, 3e38)
 dims = "".join(f"[{side}]" for side in about["input"]["shape"])
 Path("model.h").write_text(
     f"""/* Of {path.name}, by generate.py. */
 enum {{ FEATURES = {inputs.shape[1]}, CLASSES = {classes}, VECTORS = {vectors} }};
 static const float threshold = {literal(float(about["threshold"] or 0))}; /* of class 1; 0: none */
+static const float least = {literal(float(least))}, most = {literal(float(most))}; /* of x */
 static const char *const class_names[CLASSES] = {literal(names)};
 static const float test_inputs[VECTORS][FEATURES] = {literal(inputs.tolist())};
 static const float test_log_probs[VECTORS][CLASSES] = {literal(log_probs.tolist())};

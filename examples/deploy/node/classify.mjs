@@ -44,8 +44,19 @@ async function main(path = "model.onnx", rowsPath = 0) {
   if (bad) {
     throw new Error(`expected rows of ${width} numbers, got ${JSON.stringify(bad).slice(0, 50)}`);
   }
-  const probs = (await run(Numbers.from(rows.flat()), rows.length)).map(Math.exp);
+  const x = Numbers.from(rows.flat());
+  const probs = (await run(x, rows.length)).map(Math.exp);
   const { class_names: names, threshold } = model;
+  const missing = probs.findIndex(Number.isNaN);
+  if (missing >= 0) {
+    throw new Error(`expected numbers, got overflow in row ${Math.floor(missing / names.length)}`);
+  }
+  const [low, high] = model.input_range ?? [-Infinity, Infinity]; // in training
+  const far = (high - low) * (model.input_shape.length > 1 ? 0.5 : 4);
+  const stray = x.find((value) => value < low - far || value > high + far);
+  if (stray !== undefined) {
+    console.error(`warning: trained on ${low} to ${high}, got ${stray}; check the scale`);
+  }
   for (let row = 0; row < rows.length; row++) {
     const p = probs.subarray(row * names.length, (row + 1) * names.length);
     const label = threshold === null ? p.indexOf(Math.max(...p)) : Number(p[1] >= threshold);

@@ -35,6 +35,7 @@ def log_probs(arrays: dict[bytes, Any], x: Any) -> Any:
     return below - np.log(np.exp(below).sum(1, keepdims=True))
 
 
+np.seterr(all="ignore")  # what overflows has no answer, and that is said in one sentence
 try:
     model = list(fields(np.fromfile(sys.argv[1], "u1").tobytes()))
     tensors = [dict(fields(part)) for number, part in fields(dict(model)[7]) if number == 5]
@@ -42,6 +43,9 @@ try:
     texts = {e[1]: e[2] for e in [dict(fields(part)) for number, part in model if number == 14]}
     names, test = json.loads(texts[b"class_names"]), json.loads(texts[b"selftest"])
     threshold = json.loads(texts.get(b"threshold", "null"))  # of two classes
+    low, high = json.loads(texts.get(b"input_range", "null")) or (-np.inf, np.inf)  # in training
+    low, high = (0, 255) if test["dtype"] == "uint8" else (low, high)
+    far = (high - low) * (0.5 if len(json.loads(texts[b"input_shape"])) > 1 else 4)
     half = test["dtype"] == "bfloat16"  # the upper half of float32
     rows = np.frombuffer(b64decode(test["rows"]), "<u2" if half else test["dtype"])
     width = arrays[b"weight"].size // arrays[b"bias"].size
@@ -52,8 +56,13 @@ try:
         raise ValueError("a file that fails its self-test")
     x = np.load(sys.argv[2]).astype(vectors.dtype)
     probs = np.exp(log_probs(arrays, x.reshape(len(x), width)))
+    if np.isnan(probs).any():
+        raise ValueError(f"NaN or overflow in row {np.isnan(probs).any(1).argmax()}")
 except (ArithmeticError, EOFError, LookupError, OSError, RuntimeError, ValueError) as error:
     sys.exit(f"expected a model of smx-export and rows that fit it, got: {error}")
+if ((x < low - far) | (x > high + far)).any():
+    said = f"trained on {low:g} to {high:g}, got {x.min():g} to {x.max():g}; check the scale"
+    print(f"warning: {said}", file=sys.stderr)
 for p in probs:
     label = p.argmax() if threshold is None else int(p[1] >= threshold)
     print(f"{names[label]}\t{p[label]:.6f}")

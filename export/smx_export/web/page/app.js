@@ -22,7 +22,9 @@ function answers(model, sidecar, prompt) {
     }
     if (question === newest) {
       Object.assign(window.smx, { lastInput: Array.from(values ?? []), lastProbs: probs ?? [] });
-      showProbabilities(probs, sidecar, { prompt, busy });
+      const missing = probs?.some(Number.isNaN);
+      const said = missing ? "No answer: these numbers are too large" : prompt;
+      showProbabilities(missing ? null : probs, sidecar, { prompt: said, busy });
     }
   };
 }

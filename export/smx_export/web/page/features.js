@@ -1,6 +1,7 @@
 // Numbers typed in: a field a feature, or one text where there are many.
 
 import { ARRAYS } from "./model.js";
+import { rangeNote } from "./range.js";
 
 const MOST_FIELDS = 64;
 
@@ -27,7 +28,7 @@ export function featureForm(root, hint, sidecar, changed) {
 
   function update() {
     const { values = null, problem = "" } = read();
-    hint.textContent = problem;
+    hint.textContent = values ? rangeNote(values, sidecar) : problem;
     changed(values && ARRAYS[dtype].from(values));
   }
 

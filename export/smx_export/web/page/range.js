@@ -1,0 +1,17 @@
+// Whether numbers are in the units of the training data, as far as their range tells.
+
+const PICTURE_MARGIN = 0.5; // of the range: pixels are bounded, other features have tails
+const MARGIN = 4;
+
+/** A sentence about the first entry far outside the range, "" where there is none. */
+export function rangeNote(values, { input, input_range: range, input_shape: shape }) {
+  if (!range || input.dtype === "uint8") {
+    return ""; // nobody knows it, or every byte is a pixel
+  }
+  const [low, high] = range;
+  const margin = (high - low) * (shape.length > 1 ? PICTURE_MARGIN : MARGIN);
+  const at = values.findIndex((value) => value < low - margin || value > high + margin);
+  return at < 0
+    ? ""
+    : `x${at + 1} lies far outside the training data, ${low} to ${high}: check the scale`;
+}

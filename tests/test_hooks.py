@@ -1,0 +1,582 @@
+"""Every hook that a subclass or a data module may override, and what still holds then.
+
+``EVERYTHING`` are overridden as most users do, without ``super()``: training, statistics, metrics,
+tests, predictions and checkpoints must be those of the plain model, bit for bit.
+"""
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
+from torch.utils.data import DataLoader, TensorDataset
+
+from smx_export import OnnxExport, export_onnx
+from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.callbacks import PredictionsInOrder
+from smx_lightning.checkpoint import read_checkpoint
+from smx_lightning.data import BatchLoader, Rows
+from smx_lightning.optim import ExactSolver
+
+
+def rows(n, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(100, 20, (n, 4)).astype(np.float32)
+    y = np.argmax(x[:, :3] + rng.normal(0, 5, (n, 3)), 1)
+    return Rows(torch.from_numpy(x), torch.from_numpy(y))
+
+
+TRAIN, VAL, TEST = rows(40, 0), rows(20, 1), rows(24, 2)
+
+
+class Data(LightningDataModule):
+    def train_dataloader(self):
+        return BatchLoader(TRAIN, batch_size=16, shuffle=True)
+
+    def val_dataloader(self):
+        return BatchLoader(VAL, batch_size=16)
+
+    def test_dataloader(self):
+        return BatchLoader(TEST, batch_size=16)
+
+    predict_dataloader = test_dataloader
+
+
+def nothing(self, *args, **kwargs):
+    return None
+
+
+def first(self, batch, *args):
+    return batch
+
+
+def step(self, epoch, batch_idx, optimizer, closure):
+    optimizer.step(closure)
+
+
+# Overridden without super(): everything holds.
+EVERYTHING = {
+    **dict.fromkeys(
+        [
+            *("setup", "teardown", "configure_model", "prepare_data", "configure_callbacks"),
+            *("on_fit_start", "on_fit_end", "on_train_start", "on_train_end"),
+            *("on_train_batch_start", "on_train_batch_end", "on_train_epoch_start"),
+            *("on_train_epoch_end", "on_validation_start", "on_validation_end"),
+            *("on_validation_epoch_start", "on_validation_epoch_end", "on_validation_batch_start"),
+            *("on_validation_batch_end", "on_validation_model_zero_grad", "on_test_start"),
+            *("on_test_end", "on_test_epoch_start", "on_test_epoch_end", "on_test_batch_start"),
+            *("on_test_batch_end", "on_predict_start", "on_predict_end", "on_predict_epoch_start"),
+            *("on_predict_epoch_end", "on_predict_batch_start", "on_predict_batch_end"),
+            *("on_before_backward", "on_after_backward", "on_before_optimizer_step"),
+            *("on_before_zero_grad", "on_save_checkpoint", "on_load_checkpoint"),
+            *("configure_gradient_clipping", "on_validation_model_eval", "on_test_model_eval"),
+            *("on_validation_model_train", "on_test_model_train", "on_predict_model_eval"),
+        ],
+        nothing,
+    ),
+    "on_before_batch_transfer": first,
+    "on_after_batch_transfer": first,
+    "transfer_batch_to_device": first,
+    "backward": lambda self, loss: loss.backward(),
+    "optimizer_step": step,
+    "optimizer_zero_grad": lambda self, epoch, batch_idx, optimizer: optimizer.zero_grad(),
+    "lr_scheduler_step": lambda self, scheduler, metric: scheduler.step(),
+    "configure_optimizers": lambda self: torch.optim.Adam(self.parameters(), lr=0.01),
+    "train_dataloader": lambda self: Data().train_dataloader(),
+    "val_dataloader": lambda self: Data().val_dataloader(),
+    "test_dataloader": lambda self: Data().test_dataloader(),
+    "predict_dataloader": lambda self: Data().test_dataloader(),
+}
+# Overriding these changes what is computed; each has a test below or elsewhere.
+SOMETHING = {
+    "forward": "test_subclass.py: export traces it",
+    "training_step": "statistics, validation, export; training metrics where it calls objective",
+    "validation_step": "all but the val/ metrics",
+    "test_step": "all but the test/ metrics",
+    "predict_step": "all but PredictionsInOrder, which refuses other answers",
+    "configure_sharded_model": "removed by Lightning in favour of configure_model",
+}
+# No hooks: what a user calls, or Lightning's own.
+CALLED = {
+    *("log", "log_dict", "log_grad_norm", "print", "freeze", "unfreeze", "all_gather"),
+    *("manual_backward", "toggle_optimizer", "untoggle_optimizer", "toggled_optimizer"),
+    *("clip_gradients", "optimizers", "lr_schedulers", "to_onnx", "to_torchscript"),
+    *("to_tensorrt", "load_from_checkpoint", "state_dict", "load_state_dict"),
+}
+
+
+def hooks_of(*classes):
+    names = {name for kind in classes for name, value in vars(kind).items() if callable(value)}
+    return {name for name in names if not name.startswith("_")}
+
+
+def test_the_tables_name_every_hook_of_the_installed_lightning():
+    assert hooks_of(LightningModule, ModelHooks, DataHooks, CheckpointHooks) == (
+        EVERYTHING.keys() | SOMETHING.keys() | (CALLED & hooks_of(LightningModule))
+    )
+
+
+def run(model, data, quiet_trainer, tmp_path):
+    """All that training and evaluation leave behind."""
+    torch.manual_seed(0)
+    order = PredictionsInOrder()
+    trainer = quiet_trainer(max_epochs=2, callbacks=[order])
+    given = {"train_dataloaders": None} if data is None else {"datamodule": data}
+    trainer.fit(model, **given)
+    logged = {**trainer.callback_metrics}
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    given.pop("train_dataloaders", None)
+    trainer.test(model, verbose=False, ckpt_path=tmp_path / "run.ckpt", **given)
+    trainer.predict(model, return_predictions=False, **given)
+    kept = read_checkpoint(tmp_path / "run.ckpt")
+    return {
+        **model.state_dict(),
+        **{f"saved {name}": value for name, value in kept.state_dict.items()},
+        **logged,
+        **{name: v for name, v in trainer.callback_metrics.items() if name.startswith("test/")},
+        "confusion": model.confusion_matrix,
+        "label": order.prediction.label,
+        "probs": order.prediction.probs,
+        "epochs": torch.tensor(kept.training["epochs"]),
+    }
+
+
+def made(kind=SoftmaxRegression, **kwargs):
+    torch.manual_seed(1)
+    return kind(4, 3, preprocessing="standardize", class_weight="balanced", l2=1e-3, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    from trainers import quiet_trainer
+
+    return run(made(), Data(), quiet_trainer, tmp_path_factory.mktemp("plain"))
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+@pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training")
+@pytest.mark.filterwarnings("ignore:You have overridden")
+@pytest.mark.parametrize("hook", sorted(EVERYTHING))
+def test_an_overridden_hook_takes_nothing_away(hook, plain, quiet_trainer, tmp_path):
+    calls = []
+
+    def override(self, *args, **kwargs):
+        calls.append(hook)
+        return EVERYTHING[hook](self, *args, **kwargs)
+
+    kind = type("Overriding", (SoftmaxRegression,), {hook: override})
+    loaders = ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader")
+    own = {name: EVERYTHING[name] for name in loaders if name != hook}
+    if hook in loaders:
+        kind = type("Overriding", (SoftmaxRegression,), {**own, hook: override})
+    model = made(kind, **({"lr_scheduler": unchanging} if hook == "lr_scheduler_step" else {}))
+    found = run(model, None if hook in loaders else Data(), quiet_trainer, tmp_path)
+    assert_same(found, plain)
+    # Lightning asks for some of them only in other circumstances.
+    assert calls or hook in {"on_validation_model_zero_grad", "configure_gradient_clipping"}
+
+
+def unchanging(optimizer):
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1.0)
+
+
+@pytest.mark.parametrize("hook", sorted(EVERYTHING))
+def test_one_that_calls_super_as_well_takes_nothing_away(hook, plain, quiet_trainer, tmp_path):
+    def override(self, *args, **kwargs):
+        return getattr(super(kind, self), hook)(*args, **kwargs)
+
+    if hook.endswith("_dataloader"):
+        return  # the module has none of its own to call
+    kind = type("Overriding", (SoftmaxRegression,), {hook: override})
+    model = made(kind, **({"lr_scheduler": unchanging} if hook == "lr_scheduler_step" else {}))
+    assert_same(run(model, Data(), quiet_trainer, tmp_path), plain)
+
+
+def test_a_hook_of_a_mixin_and_one_of_a_grandchild_take_nothing_away(
+    plain, quiet_trainer, tmp_path
+):
+    class Mixin:
+        on_train_start = on_save_checkpoint = on_validation_epoch_end = nothing
+
+    class Child(Mixin, SoftmaxRegression):
+        on_test_epoch_end = nothing
+
+    class Grandchild(Child):
+        on_train_start = on_train_epoch_end = on_load_checkpoint = nothing
+
+    assert_same(run(made(Grandchild), Data(), quiet_trainer, tmp_path), plain)
+
+
+@pytest.mark.parametrize("hook", sorted(hooks_of(LightningDataModule, DataHooks)))
+def test_hooks_of_a_data_module_take_nothing_away(hook, plain, quiet_trainer, tmp_path):
+    if hook in {"from_datasets", "load_from_checkpoint"} or hook.endswith("_dataloader"):
+        return  # no hooks; and Data overrides its loaders already
+    override = {"state_dict": lambda self: {}}.get(hook) or EVERYTHING.get(hook, nothing)
+    kind = type("OverridingData", (Data,), {hook: override})
+    assert_same(run(made(), kind(), quiet_trainer, tmp_path), plain)
+
+
+# Steps of one's own -------------------------------------------------------------------------
+
+
+class Mixup(SoftmaxRegression):
+    """Somebody's own training step, which counts nothing."""
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        lam, other = 0.7, torch.arange(len(y)).flip(0)
+        log_probs = self(lam * x + (1 - lam) * x[other])
+        return lam * self.loss(log_probs, y) + (1 - lam) * self.loss(log_probs, y[other])
+
+
+class Counted(SoftmaxRegression):
+    def training_step(self, batch, batch_idx):
+        return self.objective(*batch)
+
+
+class ByHand(SoftmaxRegression):
+    """Manual optimisation."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(self.objective(*batch))
+        optimizer.step()
+
+
+def test_a_training_step_of_one_s_own_trains_and_exports(quiet_trainer, tmp_path):
+    model = made(Mixup)
+    before = model.linear.weight.detach().clone()
+    onnx = OnnxExport(str(tmp_path / "mixup.onnx"))
+    trainer = quiet_trainer(max_epochs=2, callbacks=[onnx])
+    trainer.fit(model, Data())
+    assert not torch.equal(before, model.linear.weight)
+    torch.testing.assert_close(model.preprocessing.mean, TRAIN.x.mean(0))
+    assert "train/nll" not in trainer.callback_metrics
+    assert "val/nll" in trainer.callback_metrics
+    assert onnx.export.report.passed
+
+
+@pytest.mark.parametrize("kind", [Counted, ByHand])
+def test_the_objective_in_a_step_of_one_s_own_is_the_whole_loss(
+    kind, plain, quiet_trainer, tmp_path
+):
+    assert_same(run(made(kind), Data(), quiet_trainer, tmp_path), plain)
+
+
+def test_evaluation_steps_of_one_s_own_log_what_they_log(quiet_trainer):
+    class Own(SoftmaxRegression):
+        def validation_step(self, batch, batch_idx):
+            self.log("val/mine", float(batch_idx))
+
+        def test_step(self, batch, batch_idx):
+            self.log("test/mine", float(batch_idx))
+
+    trainer = quiet_trainer()
+    model = made(Own)
+    trainer.fit(model, Data())
+    assert {"val/mine", "train/nll", "train/accuracy_micro"} == set(trainer.callback_metrics)
+    (logged,) = trainer.test(model, Data(), verbose=False)
+    assert set(logged) == {"test/mine"}
+    assert model.confusion_matrix is None
+
+
+def test_a_prediction_step_of_one_s_own_is_refused_where_rows_are_to_be_ordered(quiet_trainer):
+    class Own(SoftmaxRegression):
+        def predict_step(self, batch, batch_idx):
+            return self(batch[0]).argmax(1)
+
+    assert len(quiet_trainer().predict(made(Own), Data())) == 2
+    with pytest.raises(InputError, match="predict_step to answer with a Prediction"):
+        quiet_trainer(callbacks=[PredictionsInOrder()]).predict(
+            made(Own), Data(), return_predictions=False
+        )
+
+
+def test_the_exact_solver_says_that_a_step_of_its_own_passes_no_rows_on(quiet_trainer):
+    class Deaf(SoftmaxRegression):
+        def training_step(self, batch, batch_idx):
+            return None
+
+    class Scaled(SoftmaxRegression):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            return super().training_step((x / 7, y), batch_idx)
+
+    with pytest.raises(InputError, match=r"call super\(\).training_step"):
+        quiet_trainer(max_epochs=50).fit(made(Deaf, optimizer=ExactSolver), Data())
+    scaled = made(Scaled, optimizer=ExactSolver)
+    quiet_trainer(max_epochs=50).fit(scaled, Data())
+    assert scaled.solver.status.name == "CONVERGED"
+
+
+def test_after_the_exact_solver_another_optimiser_trains_the_same_module(quiet_trainer):
+    model = made(optimizer=ExactSolver)
+    quiet_trainer(max_epochs=50).fit(model, Data())
+    before = model.linear.weight.detach().clone()
+    model._optimizer = lambda params: torch.optim.SGD(params, lr=0.5)
+    quiet_trainer(max_epochs=1, gradient_clip_val=1.0).fit(model, Data())
+    assert model.solver is None
+    assert not torch.equal(before, model.linear.weight)
+
+
+@pytest.mark.parametrize("tries", [1, 5])
+def test_a_closure_s_trial_points_are_not_counted(tries, quiet_trainer):
+    """The epoch's metrics are those of the point at which each batch arrived."""
+
+    def lbfgs(params):
+        return torch.optim.LBFGS(params, max_iter=tries, lr=0.1)
+
+    model = made(optimizer=lbfgs)
+    trainer = quiet_trainer(max_epochs=1)
+    start = model.linear.weight.detach().clone(), model.linear.bias.detach().clone()
+    trainer.fit(model, DataLoader(TensorDataset(TRAIN.x, TRAIN.y), batch_size=len(TRAIN)))
+    standardised = (TRAIN.x - TRAIN.x.mean(0)) / TRAIN.x.std(0, correction=0)
+    log_probs = (standardised @ start[0].T + start[1]).log_softmax(1)
+    expected = -log_probs.gather(1, TRAIN.y[:, None]).mean()
+    torch.testing.assert_close(trainer.callback_metrics["train/nll"], expected)
+
+
+# Batches as the hooks hand them over --------------------------------------------------------
+
+
+def halved(self, batch, *args):
+    x, y = batch[:2]
+    return (x - 90) / 2, y
+
+
+TRANSFERS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+class Named(Data):
+    """Batches (x, y, name), as somebody's data set gives them."""
+
+    def loader(self, rows):
+        names = [str(row) for row in range(len(rows))]
+        return DataLoader([*zip(rows.x, rows.y, names, strict=True)], batch_size=16)
+
+    def train_dataloader(self):
+        return self.loader(TRAIN)
+
+    def val_dataloader(self):
+        return self.loader(VAL)
+
+
+@pytest.mark.parametrize("hook", TRANSFERS)
+@pytest.mark.parametrize("where", ["module", "data module"])
+@pytest.mark.parametrize("data", [Data, Named])
+def test_statistics_and_export_see_what_the_model_sees(hook, where, data, quiet_trainer, tmp_path):
+    override = {hook: halved}
+    model_kind = type("Own", (SoftmaxRegression,), override if where == "module" else {})
+    data_kind = type("OwnData", (data,), override if where == "data module" else {})
+    onnx = OnnxExport(str(tmp_path / "model.onnx"))
+    model = made(model_kind)
+    trainer = quiet_trainer(callbacks=[onnx])
+    trainer.fit(model, data_kind())
+    seen = (TRAIN.x - 90) / 2
+    torch.testing.assert_close(model.preprocessing.mean, seen.mean(0))
+    torch.testing.assert_close(model.preprocessing.scale, seen.std(0, correction=0))
+    task = onnx.export.report.task
+    assert task.rows == len(VAL)
+    assert task.model_nll == pytest.approx(float(trainer.callback_metrics["val/nll"]), rel=1e-5)
+
+
+# Which rows the statistics are of -----------------------------------------------------------
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        while True:
+            yield from zip(TRAIN.x, TRAIN.y, strict=True)
+
+
+LOADERS = {
+    "BatchLoader": lambda: BatchLoader(TRAIN, batch_size=8, shuffle=True),
+    "DataLoader": lambda: DataLoader(TensorDataset(TRAIN.x, TRAIN.y), batch_size=8, shuffle=True),
+    "stream": lambda: DataLoader(Endless(), batch_size=8),
+}
+
+
+class Seen(SoftmaxRegression):
+    def on_train_batch_start(self, batch, batch_idx):
+        self.seen = [*getattr(self, "seen", []), batch]
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"limit_train_batches": 1},
+        {"limit_train_batches": 3},
+        {"overfit_batches": 2},
+        {"fast_dev_run": True},
+        {"max_steps": 2},
+        {"max_steps": 2, "accumulate_grad_batches": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:You requested to overfit but enabled train")
+def test_statistics_are_of_the_rows_that_training_sees(loader, limit, quiet_trainer):
+    if loader == "stream" and "overfit_batches" in limit:
+        pytest.skip("Lightning refuses to overfit a stream")
+    model = Seen(4, 3, preprocessing="standardize")
+    trainer = quiet_trainer(**{"max_epochs": 1, **limit})
+    trainer.fit(model, LOADERS[loader]())
+    x = torch.cat([x for x, _ in model.seen])
+    y = torch.cat([y for _, y in model.seen])
+    torch.testing.assert_close(model.preprocessing.mean, x.mean(0))
+    assert torch.equal(model.class_counts, torch.bincount(y, minlength=3))
+
+
+def test_the_pass_draws_no_random_number(quiet_trainer):
+    weights = []
+    for preprocessing in ("none", "standardize"):
+        torch.manual_seed(3)
+        model = Seen(4, 3, preprocessing=preprocessing)
+        torch.manual_seed(4)
+        quiet_trainer(max_epochs=2).fit(model, LOADERS["DataLoader"]())
+        weights.append(torch.cat([y for _, y in model.seen]))
+    assert torch.equal(*weights)
+
+
+def test_a_generator_would_be_used_up(quiet_trainer):
+    batches = (batch for batch in LOADERS["BatchLoader"]())
+    with pytest.raises(InputError, match="can be iterated again, got generator"):
+        quiet_trainer().fit(made(), batches)
+
+
+def test_sigterm_ends_the_pass(quiet_trainer):
+    class Told(Endless):
+        def __iter__(self):
+            for count, row in enumerate(super().__iter__()):
+                if count == 50:
+                    trainer._signal_connector.received_sigterm = True
+                yield row
+
+    trainer = quiet_trainer(max_time="00:00:01:00")
+    with pytest.raises(SystemExit):
+        trainer.fit(made(), DataLoader(Told(), batch_size=8))
+
+
+# A second fit -------------------------------------------------------------------------------
+
+
+def loader_of(x, y):
+    return DataLoader(TensorDataset(x, y), batch_size=8)
+
+
+def test_a_second_fit_fits_statistics_and_class_counts_anew(quiet_trainer):
+    model = SoftmaxRegression(4, 2, preprocessing="standardize", class_weight="balanced")
+    x, y = TRAIN.x, (torch.arange(40) % 10 == 0).long()
+    quiet_trainer().fit(model, loader_of(x, y))
+    torch.testing.assert_close(model.class_weights_for(x), torch.tensor([40 / 72, 5.0]))
+    second = 3 * x[:30] + 7
+    quiet_trainer().fit(model, loader_of(second, torch.arange(30) % 2))
+    torch.testing.assert_close(model.class_weights_for(x), torch.ones(2))
+    torch.testing.assert_close(model.preprocessing.mean, second.mean(0))
+
+
+def test_folds_over_one_model_end_as_folds_over_new_ones(quiet_trainer):
+    one = made(optimizer=ExactSolver).double()
+    for fold in range(3):
+        keep = torch.arange(40) % 3 != fold
+        folds = loader_of(TRAIN.x[keep].double(), TRAIN.y[keep])
+        new = made(optimizer=ExactSolver).double()
+        for model in (one, new):
+            quiet_trainer(max_epochs=100, precision="64-true").fit(model, folds)
+            assert model.solver.status.name == "CONVERGED"
+        torch.testing.assert_close(one(TRAIN.x), new(TRAIN.x), atol=1e-3, rtol=0)
+
+
+def test_statistics_of_other_data_leave_the_predictions_as_they_are():
+    model = made().double()
+    model.fit_statistics([(TRAIN.x, TRAIN.y)])
+    before = model(TEST.x.double())
+    model.fit_statistics([(5 * VAL.x - 100, VAL.y)])
+    torch.testing.assert_close(model(TEST.x.double()), before, rtol=1e-5, atol=1e-6)
+    # The same statistics again change no bit.
+    weight = model.linear.weight.clone()
+    model.fit_statistics([(5 * VAL.x - 100, VAL.y)])
+    assert torch.equal(model.linear.weight, weight)
+
+
+# Metrics as users write them ----------------------------------------------------------------
+
+
+def test_metrics_get_their_prefix_whatever_form_they_have(quiet_trainer):
+    from torchmetrics import MetricCollection
+    from torchmetrics.classification import MulticlassF1Score
+
+    def f1():
+        return MulticlassF1Score(3)
+
+    forms = {
+        "collection": lambda stage: MetricCollection({"f1": f1()}),
+        "prefixed": lambda stage: MetricCollection({"f1": f1()}, prefix=f"{stage}/"),
+        "named": lambda stage: MetricCollection({f"{stage}/f1": f1()}),
+        "dict": lambda stage: {"f1": f1()},
+        "single": lambda stage: f1(),
+    }
+    for form, configure in forms.items():
+        kind = type(
+            "Own", (SoftmaxRegression,), {"configure_metrics": lambda self, s, c=configure: c(s)}
+        )
+        trainer = quiet_trainer()
+        trainer.fit(made(kind), Data())
+        name = "multiclass_f1_score" if form == "single" else "f1"
+        assert set(trainer.callback_metrics) == {f"train/{name}", f"val/{name}"}, form
+
+
+def test_other_answers_of_configure_metrics_are_refused():
+    kind = type("Own", (SoftmaxRegression,), {"configure_metrics": lambda self, stage: None})
+    with pytest.raises(InputError, match="a dict of metrics or one metric, got NoneType"):
+        made(kind)
+
+
+def test_a_row_without_an_answer_is_predicted_as_none_of_the_classes():
+    model = made()
+    x = TEST.x[:4].clone()
+    x[1, 2] = float("nan")
+    x[2, 0] = float("inf")
+    label, probs = model.predict_step((x, TEST.y[:4]), 0)
+    assert (label == -1).tolist() == [False, True, True, False]
+    assert probs.isnan().any(1).tolist() == [False, True, True, False]
+
+
+def test_hooks_of_export_need_a_live_model_and_say_so(tmp_path):
+    with pytest.raises(InputError, match=r"name the part with head='…'"):
+        export_onnx(torch.nn.Linear(2, 2), tmp_path / "x.onnx")
+
+
+def test_a_model_in_front_of_another_keeps_its_own_statistics(quiet_trainer):
+    class Stacked(SoftmaxRegression):
+        """Softmax regression on the log-probabilities of another."""
+
+        def __init__(self, backbone):
+            super().__init__(3, 3, preprocessing="standardize")
+            self.backbone = backbone.requires_grad_(False)
+
+        def features(self, x):
+            return self.backbone(x)
+
+    backbone = made()
+    quiet_trainer(max_epochs=2).fit(backbone, Data())
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    stacked = Stacked(backbone)
+    trainer = quiet_trainer(max_epochs=2)
+    trainer.fit(stacked, Data())
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    torch.testing.assert_close(stacked.preprocessing.mean, backbone(TRAIN.x).mean(0))
+    assert {"train/nll", "val/nll"} <= trainer.callback_metrics.keys()
+    assert not any("backbone" in name for name in trainer.callback_metrics)
+    trainer.test(stacked, Data(), verbose=False)
+    assert stacked.confusion_matrix.sum() == len(TEST)
