@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from smx_lightning.module import SoftmaxRegression
 
-Hook = Callable[..., None]
+Hook = Callable[..., Any]
 
 CONFUSION = "confusion"
 PROGRESS_BAR = ("train/nll", "val/nll", "val/accuracy_micro")
@@ -219,9 +219,9 @@ def followed(first: Hook, then: Hook) -> Hook:
     """A hook that does the work of two."""
 
     @wraps(first)
-    def both(self: Any, *args: Any, **kwargs: Any) -> None:
-        first(self, *args, **kwargs)
-        then(self, *args, **kwargs)
+    def both(self: Any, *args: Any, **kwargs: Any) -> Any:
+        answers = first(self, *args, **kwargs), then(self, *args, **kwargs)
+        return next((answer for answer in answers if answer is not None), None)
 
     both.does_both = True  # type: ignore[attr-defined]
     return both
