@@ -29,6 +29,7 @@ from smx_lightning.errors import InputError
 from smx_lightning.fitting import training_batches
 from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.training import begin_epoch, exact_solver, is_exact_solver_s, log_epoch
+from smx_lightning.precision import check_batch, check_digits
 from smx_lightning.progress import settle
 from smx_lightning.resume import begin_run
 from smx_lightning.sharding import check_optimizers
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from smx_lightning.module import SoftmaxRegression
 
-Hook = Callable[..., None]
+Hook = Callable[..., Any]
 
 CONFUSION = "confusion"
 PROGRESS_BAR = ("train/nll", "val/nll", "val/accuracy_micro")
@@ -76,8 +77,9 @@ class Bookkeeping(Callback):
         """Refuse an optimiser that sharded classes cannot have."""
         for _, model in self.models(pl_module):
             check_optimizers(model)
-        if isinstance(pl_module, self.kind):
+        if isinstance(pl_module, self.kind):  # what a host is given its heads need not see
             begin_run(pl_module)
+            check_digits(pl_module)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -113,6 +115,13 @@ class Bookkeeping(Callback):
         if pl_module.needs_statistics and not known:
             pl_module.fit_statistics(training_batches(trainer))
             pl_module._keeps_statistics = True
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Refuse a first batch whose digits would be lost."""
+        if batch_idx == 0 and isinstance(pl_module, self.kind):
+            check_batch(pl_module, batch)
 
     # While training --------------------------------------------------------------------------
 
@@ -158,17 +167,24 @@ class Bookkeeping(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Share the rows out."""
+        self._check_digits(pl_module)
         share_out(trainer, trainer.val_dataloaders)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Share the rows out."""
+        self._check_digits(pl_module)
         share_out(trainer, trainer.test_dataloaders)
         for _, model in self.models(pl_module):
             model.confusion_matrix = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Share the rows out."""
+        self._check_digits(pl_module)
         share_out(trainer, trainer.predict_dataloaders)
+
+    def _check_digits(self, pl_module: LightningModule) -> None:
+        for _, model in self.models(pl_module):
+            check_digits(model)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the ``val/`` metrics."""
@@ -207,9 +223,9 @@ def followed(first: Hook, then: Hook) -> Hook:
     """A hook that does the work of two."""
 
     @wraps(first)
-    def both(self: Any, *args: Any, **kwargs: Any) -> None:
-        first(self, *args, **kwargs)
-        then(self, *args, **kwargs)
+    def both(self: Any, *args: Any, **kwargs: Any) -> Any:
+        answers = first(self, *args, **kwargs), then(self, *args, **kwargs)
+        return next((answer for answer in answers if answer is not None), None)
 
     both.does_both = True  # type: ignore[attr-defined]
     return both

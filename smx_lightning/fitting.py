@@ -124,13 +124,14 @@ def _of_all_processes(model: SoftmaxRegression, moments: Moments, counts: Tensor
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return Statistics(moments, counts)
     # float64 holds counts exactly up to 2⁵³ rows.
-    share = torch.cat([moments.packed().flatten(), counts.double()]).to(model.device)
+    packed = moments.packed()
+    share = torch.cat([packed.flatten(), counts.double()]).to(model.device)
     group = data_group(model)
     shares = [torch.empty_like(share) for _ in range(torch.distributed.get_world_size(group))]
     torch.distributed.all_gather(shares, share, group=group)
     moments, counts = Moments.empty(model.num_features), torch.zeros_like(counts)
     for part in shares:
-        packed, count = torch.split(part.cpu(), [4 * model.num_features, model.num_classes])
-        moments = moments.merged(Moments.unpacked(packed.reshape(4, -1)))
+        values, count = torch.split(part.cpu(), [packed.numel(), model.num_classes])
+        moments = moments.merged(Moments.unpacked(values.reshape(packed.shape)))
         counts += count.long()
     return Statistics(moments, counts)

@@ -44,6 +44,7 @@ from smx_lightning.fitting import Batch, statistics_of
 from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.evaluation import summed
 from smx_lightning.optim.training import end_epoch, evaluate
+from smx_lightning.precision import check_digits
 from smx_lightning.preprocessing import Method, Preprocessing
 from smx_lightning.restore import load_model
 from smx_lightning.resume import check_loaded, describe, write
@@ -58,6 +59,7 @@ STAGES = ("train", "val", "test")
 # Hooks whose work is done although a subclass overrides them: first ours, or first its own.
 BEFORE_AN_OVERRIDE = (
     *("setup", "on_fit_start", "on_train_start", "on_train_epoch_start", "on_train_epoch_end"),
+    "on_train_batch_start",
     *("on_train_end", "on_validation_start", "on_validation_epoch_end", "on_test_start"),
     *("on_test_epoch_end", "on_predict_start"),
 )
@@ -330,6 +332,7 @@ class SoftmaxRegression(LightningModule):
                 f"class_weight='balanced' needs a training sample of every class, got none of "
                 f"{absent!r}; give the weights as a list or drop the class"
             )
+        check_digits(self, moments.wide.nonzero().flatten().tolist())
         behind = [local(p.detach()) for p in self.linear.parameters()]
         self.preprocessing.fit(moments, behind=behind if self.class_counts.any() else ())
         self.class_counts.copy_(counts)
@@ -376,6 +379,10 @@ class SoftmaxRegression(LightningModule):
     def on_train_start(self) -> None:
         """Fit what the training data decides: standardisation and class counts."""
         BOOKKEEPING.on_train_start(self.trainer, self)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """See :meth:`Bookkeeping.on_train_batch_start`."""
+        BOOKKEEPING.on_train_batch_start(self.trainer, self, batch, batch_idx)
 
     def on_train_epoch_start(self) -> None:
         """Let the exact solver, where there is one, move to the point that this epoch evaluates."""

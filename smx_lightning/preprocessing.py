@@ -17,6 +17,12 @@ method          mean                              scale
 Because the map is affine it folds into the linear layer behind it, which is what the exporter
 does: ``W (x - mean) / scale + b = (W / scale) x + (b - (W / scale) mean)``. Where a mean is very
 large against its scale the two parts would cancel, and the mean is subtracted first instead.
+
+Inputs such as 1.7e9 + uniform(0, 64) have no digits left in float32, whose numbers lie 128 apart
+there. A feature is *wide* where rounding to float32 moves it by more than 2⁻¹⁰ of its standard
+deviation; it arrives as float64 or as integers, its mean is held in two float32 numbers, and mean
+and scale are applied in float64 before anything is rounded. What rounding does to values that lie
+closer together than that is no concern: of ``(x - mean) / scale`` float32 keeps no more.
 """
 
 from __future__ import annotations
@@ -37,6 +43,11 @@ Method = Literal["none", "standardize", "scale"]
 
 
 CANCELLING = 1024.0  # |mean| / scale at which folding would cost ten of float32's 24 bits
+LOST = 2.0**-10  # of a deviation: an input that float32 moves by more needs float64
+NEGLIGIBLE = 2.0**-60  # of a mean: nothing beside it in float64
+TINY = torch.finfo(torch.float32).tiny
+LEAST = 2.0**24 * TINY  # of a deviation: a smaller one is not far from where float32 ends
+ROUNDED = (torch.float64, torch.int32, torch.int64)  # inputs that float32 may round
 
 
 class Folded(NamedTuple):
@@ -52,7 +63,10 @@ class Folded(NamedTuple):
 
 @dataclass
 class Moments:
-    """Count, mean, squared deviations and largest magnitude of rows seen so far, in float64.
+    """Of rows seen so far: count, mean, squared deviations, largest magnitude, largest rounding.
+
+    All are float64; ``rounding`` is the largest ``|x - float32(x)|``, 0 of rows that came as
+    float32 or less.
 
     Batches, and processes, are merged pairwise, which keeps every digit that a second pass would
     (Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample
@@ -68,21 +82,24 @@ class Moments:
     mean: Tensor
     deviations: Tensor
     magnitude: Tensor
+    rounding: Tensor
 
     @classmethod
     def empty(cls, num_features: int) -> Moments:
         """No rows yet."""
         zeros = torch.zeros(num_features, dtype=torch.float64)
-        return cls(0, zeros, zeros.clone(), zeros.clone())
+        return cls(0, zeros, zeros.clone(), zeros.clone(), zeros.clone())
 
     @classmethod
     def of(cls, rows: Shaped[Tensor, "rows features"]) -> Moments:
         """The moments of one batch of rows, computed on the CPU: not every device has float64."""
-        rows = rows.detach().cpu().double()
+        given, rows = rows.dtype, rows.detach().cpu().double()
         if len(rows) == 0:
             return cls.empty(rows.shape[1])
         mean = rows.mean(0)
-        return cls(len(rows), mean, (rows - mean).square().sum(0), rows.abs().amax(0))
+        rounding = (rows - rows.float()).abs().amax(0) if given in ROUNDED else 0 * mean
+        deviations = (rows - mean).square().sum(0)
+        return cls(len(rows), mean, deviations, rows.abs().amax(0), rounding)
 
     def merged(self, other: Moments) -> Moments:
         """The moments of both sets of rows together."""
@@ -96,25 +113,48 @@ class Moments:
             self.mean + shift * (other.count / count),
             self.deviations + other.deviations + between,
             torch.maximum(self.magnitude, other.magnitude),
+            torch.maximum(self.rounding, other.rounding),
         )
 
+    @property
+    def deviation(self) -> Tensor:
+        """The standard deviation of each feature, (features,)."""
+        return (self.deviations / max(self.count, 1)).sqrt()
+
+    @property
+    def constant(self) -> Tensor:
+        """Which features have one value only, (features,) bool.
+
+        Rounding leaves such a feature with a deviation of about eps·|mean|, not 0.
+        """
+        return self.deviation <= 1e-12 * self.magnitude
+
+    @property
+    def wide(self) -> Tensor:
+        """Which features need float64, (features,) bool; see the module."""
+        lost = (self.rounding > LOST * self.deviation) & ~self.constant
+        # What overflows or underflows in float32 is another matter.
+        return lost & self.rounding.isfinite() & (self.deviation > LEAST)
+
     def packed(self) -> Tensor:
-        """All four as one float64 tensor (4, features), the form in which processes exchange it."""
+        """All five as one float64 tensor (5, features), the form in which processes exchange it."""
         count = torch.full_like(self.mean, float(self.count))
-        return torch.stack([count, self.mean, self.deviations, self.magnitude])
+        return torch.stack([count, self.mean, self.deviations, self.magnitude, self.rounding])
 
     @classmethod
     def unpacked(cls, packed: Tensor) -> Moments:
         """Inverse of :meth:`packed`."""
-        count, mean, deviations, magnitude = packed.cpu().double()
-        return cls(int(count[0]), mean, deviations, magnitude)
+        count, mean, deviations, magnitude, rounding = packed.cpu().double()
+        return cls(int(count[0]), mean, deviations, magnitude, rounding)
 
 
 class Preprocessing(nn.Module):
     """``(x - mean) / scale`` with statistics that live in the checkpoint.
 
     The statistics stay float32 whatever precision the rest of the model is cast to: a mean of
-    1000.5 rounded to bfloat16 would be 1000.
+    1000.5 rounded to bfloat16 would be 1000. What float32 rounds off the mean of a wide feature
+    stands in ``mean_rest``, which is 0 of all others: 48 bits in all, on devices without float64 as
+    well, and through everything that copies, casts or averages buffers.
 
     Args:
         num_features: Entries of a feature vector.
@@ -124,6 +164,7 @@ class Preprocessing(nn.Module):
     """
 
     mean: Tensor
+    mean_rest: Tensor
     scale: Tensor
 
     def __init__(self, num_features: int, method: Method = "none") -> None:
@@ -134,6 +175,7 @@ class Preprocessing(nn.Module):
         self.method = method
         self.centred_first = False  # set where the scale is no longer the deviation; see fold
         self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("mean_rest", torch.zeros(num_features))
         self.register_buffer("scale", torch.ones(num_features))
 
     def fit(self, moments: Moments, *, behind: Sequence[Tensor] = ()) -> None:
@@ -146,29 +188,48 @@ class Preprocessing(nn.Module):
                 W (x - μ) / σ + b = W' (x - μ') / σ' + b', where W' = W σ' / σ and
                 b' = b + W (μ' - μ) / σ.
         """
-        mean, scale = (old.to(torch.float64, copy=True) for old in (self.mean, self.scale))
+        mean, scale = (old.to(torch.float64, copy=True) for old in (self.centre, self.scale))
         self._fit(moments)
         if behind:
             weight, bias = behind
             wide = weight.double()
-            bias += (wide @ ((self.mean.double() - mean) / scale)).to(bias.dtype)
+            bias += (wide @ ((self.centre - mean) / scale)).to(bias.dtype)
             weight.copy_(wide * (self.scale.double() / scale))
 
     def _fit(self, moments: Moments) -> None:
         if self.method == "standardize":
-            deviation = (moments.deviations / max(moments.count, 1)).sqrt()
-            # Rounding leaves a constant feature with a deviation of about eps·|mean|, not 0.
-            constant = deviation <= 1e-12 * moments.magnitude
             self.mean.copy_(moments.mean)
-            self.scale.copy_(torch.where(constant, 1.0, deviation))
+            rest = (moments.mean - moments.mean.float()).float()
+            # Never exactly 0, by which a wide feature is known.
+            least = (NEGLIGIBLE * moments.magnitude).clamp(min=TINY).float()
+            rest = torch.where(rest == 0, least, rest)
+            self.mean_rest.copy_(torch.where(moments.wide, rest, 0.0))
+            self.scale.copy_(torch.where(moments.constant, 1.0, moments.deviation))
         elif self.method == "scale":
             magnitude = moments.magnitude.max()
             self.scale.fill_(float(magnitude) if magnitude > 0 else 1.0)
 
+    @property
+    def wide_features(self) -> list[int]:
+        """The features that need float64 inputs."""
+        return self.mean_rest.nonzero().flatten().tolist()
+
+    @property
+    def centre(self) -> Float[Tensor, " features"]:
+        """The mean in float64, with all its digits."""
+        return self.mean.double() + self.mean_rest.double()
+
     def forward(self, x: Shaped[Tensor, "batch features"]) -> Float[Tensor, "batch features"]:
-        """Standardised features; under ``none``, the features as a floating-point tensor."""
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        return x if self.method == "none" else (x - self.mean) / self.scale
+        """Standardised features; under ``none``, the features as a floating-point tensor.
+
+        float64, and integers of a model with wide features, are computed in float64.
+        """
+        answer = torch.promote_types(x.dtype, torch.float32)
+        if self.method == "none":
+            return x.to(answer)
+        if x.dtype == torch.float64 or (x.dtype in ROUNDED and self.mean_rest.any()):
+            return ((x.double() - self.centre) / self.scale).to(answer)
+        return (x.to(answer) - self.mean) / self.scale
 
     def fold(self, linear: nn.Linear) -> Folded:
         """The float64 layer that does preprocessing and ``linear`` in one step.
@@ -176,8 +237,9 @@ class Preprocessing(nn.Module):
         The mean is subtracted first where it would cancel, or :attr:`centred_first` says so.
         """
         weight = linear.weight.detach().double() / self.scale.double()
-        bias, mean = linear.bias.detach().double(), self.mean.double()
-        if self.centred_first or (mean.abs() > CANCELLING * self.scale).any():
+        bias, mean = linear.bias.detach().double(), self.centre
+        cancelling = (mean.abs() > CANCELLING * self.scale).any() or self.mean_rest.any()
+        if self.centred_first or cancelling:
             return Folded(weight, bias, mean)
         return Folded(weight, bias - weight @ mean, None)
 
@@ -187,6 +249,11 @@ class Preprocessing(nn.Module):
         for name, buffer in exact.items():
             setattr(self, name, buffer.to(getattr(self, name).device))
         return self
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
+        if f"{prefix}mean" in state:  # 0.1 knew no wide features
+            state.setdefault(f"{prefix}mean_rest", torch.zeros_like(state[f"{prefix}mean"]))
+        super()._load_from_state_dict(state, prefix, *args)
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""

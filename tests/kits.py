@@ -69,7 +69,7 @@ def install(name, folder):
 
 
 def lines(x, separator):
-    return [separator.join(f"{value:.9g}" for value in row.ravel()) for row in x]
+    return [separator.join(f"{value:.17g}" for value in row.ravel()) for row in x]
 
 
 def python(folder, x):

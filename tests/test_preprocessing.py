@@ -31,9 +31,11 @@ def test_moments_of_any_parts_are_those_of_the_whole(x, data):
         merged.deviations, whole.deviations, rtol=1e-10, atol=1e-13 * size**2
     )
     assert torch.equal(merged.magnitude, whole.magnitude)
+    assert torch.equal(merged.rounding, whole.rounding)
     again = Moments.unpacked(merged.packed())
     assert again.count == merged.count
     assert torch.equal(again.deviations, merged.deviations)
+    assert torch.equal(again.rounding, merged.rounding)
 
 
 def test_standardisation_is_scikit_learn_s_whatever_the_batch(digits, quiet_trainer):

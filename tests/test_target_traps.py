@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from tools import installed, needed
 
-from smx_export import Profile, export_onnx
+from smx_export import FileError, Profile, export_onnx
 from smx_export.contract import ALL_OUTPUTS
 from smx_export.files import read_onnx
 from smx_export.judge import judge
@@ -24,6 +24,7 @@ from smx_export.targets import target
 from smx_export.targets.c import COMPILE
 from smx_export.targets.litert import CONVERT
 from smx_lightning import SoftmaxRegression
+from smx_lightning.preprocessing import Moments
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(7, 8)).astype(np.float32)
@@ -71,6 +72,19 @@ def judged(path, run):
 
 def gone(trap, runtime, remedy):
     return f"the trap is gone: {runtime} no longer {trap}, so that {remedy} can go"
+
+
+def test_openvino_rounds_float64_inputs_and_our_target_does_not_take_them(tmp_path):
+    version = installed("openvino").version()
+    x = torch.from_numpy(1.7e9 + rng.uniform(0, 64, (50, 3)))
+    model = SoftmaxRegression(3, 3, preprocessing="standardize")
+    model.preprocessing.fit(Moments.of(x))
+    path = export_onnx(model, tmp_path / "wide.onnx").path
+    session = target("openvino").load(path)
+    trap = judged(path, session.run)
+    assert trap.wrong, gone("rounds float64 inputs", f"openvino {version}", "OpenVino.float64")
+    with pytest.raises(FileError, match="takes float64 inputs, as the file does, got openvino"):
+        selftest(path, target("openvino"))
 
 
 def test_openvino_computes_in_bfloat16_and_our_target_in_float32(tmp_path):

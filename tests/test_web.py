@@ -26,6 +26,7 @@ from smx_export.sidecar import sidecar
 from smx_export.targets.base import NotInstalled
 from smx_export.web.site import PAGE, RUNTIME, serve, write_site
 from smx_lightning import SoftmaxRegression
+from smx_lightning.preprocessing import Moments
 
 DRIVER = Path(__file__).parent / "drive_page.mjs"
 PHONE = {"width": 390, "height": 844, "touch": True}
@@ -115,6 +116,25 @@ def probs_in_python(path, x):
 def assert_answers(path, state):
     expected = probs_in_python(path, state["lastInput"])
     np.testing.assert_allclose(state["lastProbs"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_numbers_that_float32_would_round_are_answered(drive, tmp_path):
+    """A file that takes float64; numpy is the judge."""
+    x = 1.7e9 + np.random.default_rng(0).uniform(0, 64, (40, 3)).round(2)
+    model = SoftmaxRegression(3, 3, preprocessing="standardize")
+    model.preprocessing.fit(Moments.of(torch.from_numpy(x)))
+    _, folder = site_of(model, tmp_path)
+    with serve(folder) as url:
+        (page,) = drive({"url": url, "steps": [{"fill": x[k].tolist()} for k in (0, 1)]})
+    first, *answered = page["states"]
+    assert first["badge"]["state"] == "good"
+    assert "float64 [batch, 3]" in first["facts"]
+    weight, bias = (p.detach().double().numpy() for p in model.linear.parameters())
+    scores = (x[:2] - x.mean(0)) / x.std(0) @ weight.T + bias
+    probs = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    assert [state["lastInput"] for state in answered] == x[:2].tolist()
+    np.testing.assert_allclose([state["lastProbs"] for state in answered], probs, rtol=1e-4)
+    assert page["problems"] == []
 
 
 def test_the_file_is_verified_on_load(drive, digits_url):

@@ -390,11 +390,14 @@ def _check_apart(*paths: str | Path | None) -> None:
 def _data(model: SoftmaxRegression, path: str | None) -> Data | None:
     if path is None:
         return None
-    from smx_lightning.data.npz import inputs, labels, read_npz
+    from smx_lightning.data.labels import classes_named, labels
+    from smx_lightning.data.npz import inputs, read_npz
 
     arrays = read_npz(path)
     x, y = ("x_test", "y_test") if "x_test" in arrays else ("x", "y")
-    return inputs(arrays[x], x), labels(arrays[y], model.class_names)
+    exact = bool(model.preprocessing.wide_features)
+    classes = classes_named(arrays[y], model.class_names)
+    return inputs(arrays[x], x, exact=exact), labels(arrays[y], classes, y)
 
 
 def _model(args: argparse.Namespace, checkpoint: str) -> SoftmaxRegression:

@@ -49,13 +49,15 @@ class Layout:
         outputs: Some of ``log_probs``, ``probs``, ``scores`` and ``label``.
         robust: Log-probabilities out of elementary operators, for runtimes whose LogSoftmax is
             log(softmax), which is -inf from about 104 nats on.
-        image: Shape of uint8 images to take as input; ``None`` for unrolled float32 features.
+        image: Shape of uint8 images to take as input; ``None`` for unrolled features.
+        wide: Features in float64, whose mean is subtracted before they become float32.
         threshold: γ of a binary problem, which the label obeys.
     """
 
     outputs: tuple[str, ...] = OUTPUTS
     robust: bool = False
     image: tuple[int, ...] | None = None
+    wide: bool = False
     threshold: float | None = None
 
 
@@ -68,6 +70,8 @@ def softmax_regression_graph(
     layout: Layout = Layout(),
 ) -> onnx.ModelProto:
     """The graph of ``log_softmax(weight @ (x - shift) + bias)``, computed in float32.
+
+    Of a wide layout the difference is computed in float64.
 
     Args:
         weight: (classes, features); what :mod:`smx_export.compact` rounded is stored so.
@@ -88,9 +92,13 @@ def softmax_regression_graph(
         x = "features"
         nodes.append(helper.make_node("Flatten", [INPUT], [x], "flatten", axis=1))
     if shift is not None:
-        arrays["shift"] = np.ascontiguousarray(shift, np.float32)
+        arrays["shift"] = np.ascontiguousarray(shift, np.float64 if layout.wide else np.float32)
         nodes.append(helper.make_node("Sub", [x, "shift"], ["shifted"], "sub"))
         x = "shifted"
+    if layout.wide:
+        narrow = helper.make_node("Cast", [x], ["narrowed"], "narrow", to=TensorProto.FLOAT)
+        nodes.append(narrow)
+        x = "narrowed"
     if isinstance(weight, Rounded):
         if weight.scale is not None:
             arrays["scale"] = weight.scale
@@ -106,7 +114,7 @@ def softmax_regression_graph(
     graph = helper.make_graph(
         nodes,
         LINEAR,
-        [float_tensor(INPUT, [num_features])],
+        [float_tensor(INPUT, [num_features], wide=layout.wide)],
         [],
         [numpy_helper.from_array(array, name) for name, array in arrays.items()],
     )
@@ -238,6 +246,10 @@ def sign(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
     helper.set_model_props(model, dict(sorted(metadata.items())))
 
 
-def float_tensor(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
-    """A float32 input or output ``[batch, *shape]``: an unnamed batch breaks tract and tinygrad."""
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *shape])
+def float_tensor(name: str, shape: Sequence[int], *, wide: bool = False) -> onnx.ValueInfoProto:
+    """A float32 input or output ``[batch, *shape]``, float64 where wide.
+
+    An unnamed batch breaks tract and tinygrad.
+    """
+    dtype = TensorProto.DOUBLE if wide else TensorProto.FLOAT
+    return helper.make_tensor_value_info(name, dtype, [BATCH, *shape])

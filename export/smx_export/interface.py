@@ -41,8 +41,8 @@ def interface(shipped: Shipped, data: bytes, proto: onnx.ModelProto) -> Iterator
     words = {True: "no byte was changed", False: "changed since export", None: "none"}
     yield Check("seal", holds is not False, words[holds])
     # All inputs: a weight that is listed among them could be overridden by the caller.
-    shape = list(shipped.fed(np.zeros((1, *model.input_shape), np.float32)).shape[1:])
-    wanted = _declared([(INPUT, "uint8" if profile.image else "float32", shape)])
+    given = shipped.fed(np.zeros((1, *model.input_shape), shipped.dtype))
+    wanted = _declared([(INPUT, given.dtype.name, list(given.shape[1:]))])
     yield _same("input", wanted, signature(proto.graph.input))
     wanted = _declared(
         (name, "int64", []) if name == LABEL else (name, "float32", [model.num_classes])

@@ -24,11 +24,11 @@ class OwnRows:
     """Checked rows.
 
     Attributes:
-        x: (n, *input_shape) float32, as the shipped model takes them.
+        x: (n, *input_shape) float32, or float64 of a wide file, as the shipped model takes them.
         y: (n,) class indices, or ``None``.
     """
 
-    x: NDArray[np.float32]
+    x: NDArray[np.floating]
     y: NDArray[np.int64] | None
 
     @classmethod
@@ -47,7 +47,7 @@ class OwnRows:
             )
         if given_x is None:
             return None
-        x = np.asarray(given_x, dtype=np.float32)
+        x = np.asarray(given_x, dtype=np.float64 if profile.image else shipped.dtype)
         wanted = math.prod(model.input_shape)
         if x.ndim < 2 or len(x) == 0 or x[0].size != wanted:
             raise InputError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ MOST_ONE_HOTS = 4096  # rows; of more features several share one
 ONE_HOT = 1024.0  # in deviations: large enough that a weight outweighs the rounding of the bias
 ONE_HOT_ROWS = 256  # of images at a time
 WHITE = 255.0
+FLOAT32 = np.dtype(np.float32)
 HUGE = 1e4
 TINY = 1e-6
 CHUNK_ELEMENTS = 4_000_000  # 32 MB of float64: a dozen such arrays are in use at a time
@@ -31,12 +32,12 @@ class Probe(NamedTuple):
 
     Attributes:
         name: What kind they are.
-        x: float32 (rows, *input_shape).
+        x: float32 (rows, *input_shape), or float64 where the file takes that.
         first: Number of the first row among all of that name.
     """
 
     name: str
-    x: NDArray[np.float32]
+    x: NDArray[np.floating]
     first: int = 0
 
     def blocks(self, width: int) -> Iterator[Probe]:
@@ -55,6 +56,7 @@ def probes(
     huge: float = HUGE,
     one_hots: int = MOST_ONE_HOTS,
     nan_row: bool = True,
+    dtype: np.dtype[Any] = FLOAT32,
     seed: int = 0,
 ) -> Iterator[Probe]:
     """Batches of 1, 2 and n; random and adversarial inputs around where the training data lay.
@@ -67,6 +69,7 @@ def probes(
         huge: By how much random rows are multiplied at least to overflow what can overflow.
         one_hots: How many one-hot rows at the most; more features than that share them.
         nan_row: Whether to ask what NaN and infinity in the input do.
+        dtype: Of the inputs.
         seed: Of the random inputs.
     """
     rng = np.random.default_rng(seed)
@@ -74,8 +77,8 @@ def probes(
     noise = rng.standard_normal((RANDOM_ROWS, d))
     random = centre + spread * noise
 
-    def shaped(rows: NDArray[np.floating]) -> NDArray[np.float32]:
-        return np.asarray(rows, np.float32).reshape(-1, *input_shape)
+    def shaped(rows: NDArray[np.floating]) -> NDArray[np.floating]:
+        return np.asarray(rows, dtype).reshape(-1, *input_shape)
 
     yield Probe("batch of 1", shaped(random[:1]))
     yield Probe("batch of 2", shaped(random[1:3]))
@@ -90,8 +93,8 @@ def probes(
     row = np.arange(d) % count
     for part in np.array_split(np.arange(count), -(-count * d // CHUNK_ELEMENTS)):
         here = np.flatnonzero((part[0] <= row) & (row <= part[-1]))
-        rows = np.tile(np.broadcast_to(np.float32(origin), (d,)), (len(part), 1))
-        rows[row[here] - part[0], here] += np.float32(size[here])
+        rows = np.tile(np.broadcast_to(np.asarray(origin, dtype), (d,)), (len(part), 1))
+        rows[row[here] - part[0], here] += np.asarray(size[here], dtype)
         yield Probe("one-hot", shaped(rows), int(part[0]))
     if nan_row:
         poisoned = random[:5].copy()
@@ -106,8 +109,9 @@ def ordinary(
     spread: NDArray[np.floating] | np.floating,
     *,
     pixels: bool,
+    dtype: np.dtype[Any] = FLOAT32,
     seed: int = 1,
-) -> NDArray[np.float32]:
+) -> NDArray[np.floating]:
     """Random rows (n, *input_shape) as the training data were; of images, pixels of all values."""
     rng = np.random.default_rng(seed)
     d = math.prod(input_shape)
@@ -116,7 +120,7 @@ def ordinary(
         if pixels
         else centre + spread * rng.standard_normal((rows, d))
     )
-    return np.asarray(x, np.float32).reshape(rows, *input_shape)
+    return np.asarray(x, dtype).reshape(rows, *input_shape)
 
 
 def image_probes(

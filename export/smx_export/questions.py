@@ -38,11 +38,12 @@ class Questions:
     def probes(self) -> Iterable[Probe]:
         """What the parity check asks."""
         model, (centre, spread) = self.shipped.model, self._statistics()
-        most = {} if is_linear(model) else {"one_hots": MOST_ONE_HOTS_TRACED}
+        most: dict[str, Any] = {} if is_linear(model) else {"one_hots": MOST_ONE_HOTS_TRACED}
         if self.shipped.profile.image:
             return image_probes(model.input_shape, **most)
         if not is_linear(model):
             # What max-pooling makes of a NaN differs between correct runtimes.
+            most |= {"dtype": self.shipped.dtype}
             return probes(model.input_shape, centre, spread, nan_row=False, **most)
         weight = self.shipped.unrounded.linear.weight.double()
         steepness = float((weight - weight.mean(0)).norm(dim=1).max())
@@ -51,6 +52,7 @@ class Questions:
             model.input_shape, centre, spread,
             origin=0.0 if shift is None else shift.numpy(),
             huge=STEEP / max(steepness, STEEP / MOST_HUGE),
+            dtype=self.shipped.dtype,
         )  # fmt: skip
 
     def vectors(self) -> Vectors:
@@ -76,12 +78,16 @@ class Questions:
         """Random rows (n, *input_shape), as the shipped model takes them."""
         shipped = self.shipped
         return ordinary(
-            rows, shipped.model.input_shape, *self._statistics(), pixels=shipped.profile.image
+            rows,
+            shipped.model.input_shape,
+            *self._statistics(),
+            dtype=shipped.dtype,
+            pixels=shipped.profile.image,
         )
 
     def _statistics(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Where the inputs lie: mean and deviation of the features, or 0 and 1."""
-        if not is_linear(self.shipped.model):
+        if not (is_linear(self.shipped.model) or self.shipped.wide):
             return np.float32(0), np.float32(1)
         statistics = self.shipped.unrounded.preprocessing
-        return statistics.mean.numpy(), statistics.scale.numpy()
+        return statistics.centre.numpy(), statistics.scale.numpy()

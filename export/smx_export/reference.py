@@ -5,7 +5,8 @@ roundings in a row (Higham, "Accuracy and Stability of Numerical Algorithms", 20
 
 The linear layer. A float32 dot product of n non-zero terms, summed in any order, is off by at most
 γₙ · Σ|w||x|; the bias is one more term, the weights' own rounding to float32 one more γ₁, and so is
-the subtraction where the file subtracts the mean first:
+the subtraction where the file subtracts the mean first (or, of a file of float64 inputs, the
+rounding of the difference to float32; float64's own is nothing beside it):
 
     e = γₙ₊₃ · (Σ|w||x| + |b|)                                      one bound a logit z
 
@@ -43,7 +44,7 @@ class Reference(ABC):
     """Something that knows the answers."""
 
     @abstractmethod
-    def expected(self, x: NDArray[np.float32]) -> Expected:
+    def expected(self, x: NDArray[np.floating]) -> Expected:
         """The answers to inputs (n, …)."""
 
     def moved(self, x: NDArray[np.float32]) -> Array:
@@ -71,7 +72,7 @@ class LinearReference(Reference):
         self.shift = np.zeros(1) if shift is None else shift.numpy()
         self.weight, self.bias, self.mean, self.scale = (
             tensor.detach().double().numpy()
-            for tensor in (linear.weight, linear.bias, statistics.mean, statistics.scale)
+            for tensor in (linear.weight, linear.bias, statistics.centre, statistics.scale)
         )
 
     def expected(self, x: NDArray[np.floating]) -> Expected:
@@ -119,7 +120,7 @@ class MeasuredReference(Reference):
         self.head = LinearReference(model, roundings=SAFETY) if has_own_head(model) else None
 
     @torch.no_grad()
-    def expected(self, x: NDArray[np.float32]) -> Expected:
+    def expected(self, x: NDArray[np.floating]) -> Expected:
         """Answers with the measured tolerance."""
         log_probs, features = self._exactly(x)
         # Where float32 overflows and float64 does not, what overflows is the answer.
@@ -160,11 +161,18 @@ class MeasuredReference(Reference):
             return values * (1 + SAFETY * UNIT_ROUNDOFF * signs)
 
         batch = torch.from_numpy(x).double()
+        exact = x.dtype == np.float64  # of a wide file neither inputs nor means are rounded
         state = [*self.exact.named_parameters(), *self.exact.named_buffers()]
-        weights = {name: tensor for name, tensor in state if tensor.is_floating_point()}
+        weights = {
+            name: tensor
+            for name, tensor in state
+            if tensor.is_floating_point() and not (exact and name.startswith("preprocessing.mean"))
+        }
         for _ in range(DRAWS):
             other = {name: shaken(tensor) for name, tensor in weights.items()}
-            told = torch.func.functional_call(self.exact, other, (shaken(batch),)).numpy()
+            told = torch.func.functional_call(
+                self.exact, other, (batch if exact else shaken(batch),)
+            ).numpy()
             moved = np.fmax(moved, np.abs(told - answers).max(1))
         again, _ = self._exactly(x)
         return moved if np.array_equal(again, answers, equal_nan=True) else np.zeros(len(x))

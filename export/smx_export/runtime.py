@@ -28,6 +28,7 @@ from smx_export.input_range import InputRange, remedy, told_range
 from smx_export.policy import MISSING, OnNan, OnRange, Policy, Rows, check_options
 
 CONFINES_DATA = (1, 24)  # older onnxruntimes read external data from anywhere on the disk
+DTYPES = {"tensor(uint8)": np.uint8, "tensor(double)": np.float64}  # of inputs that are not float32
 _VERSION = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
 
 
@@ -114,7 +115,7 @@ class OnnxClassifier:
         self._outputs = outputs
         told = [name for name in (PROBS, LOG_PROBS, SCORES) if name in outputs]
         self._all = told[:1] + [name for name in (LABEL,) if name in outputs]
-        self.dtype = np.dtype(np.uint8 if given.type == "tensor(uint8)" else np.float32)
+        self.dtype = np.dtype(DTYPES.get(given.type, np.float32))
         self.input_range = told_range(metadata)
         pixels = self.dtype == np.uint8
         linear = self.session.get_modelmeta().graph_name == LINEAR
@@ -136,7 +137,7 @@ class OnnxClassifier:
         """Probabilities (batch, classes) of inputs (batch, …) with ``num_features`` entries a row.
 
         Raises:
-            TypeError: For a dtype that the file's own (float32, or uint8 of images) cannot hold
+            TypeError: For a dtype that the file's own (float32, float64, or uint8) cannot hold
                 without loss.
             ValueError: For another number of features, or no batch dimension; for a row that has no
                 answer, and for inputs of other units, where ``on_nan`` and ``on_range`` say so; and

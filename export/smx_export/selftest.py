@@ -121,7 +121,8 @@ def selftest(path: str | Path, target: Target | None = None) -> SelfTest:
         target: The runtime, onnxruntime by default.
 
     Raises:
-        FileError: Where there is nothing to test: no file, no ONNX model, no vectors.
+        FileError: Where there is nothing to test: no file, no ONNX model, no vectors; or where
+            the runtime does not take the file's inputs.
     """
     data = read_bytes(path)
     holds = seal_holds(data)
@@ -158,6 +159,7 @@ def answers(signed: Signed, path: str | Path, target: Target | None = None) -> I
         target = OnnxRuntime()
     name = f"{target.name} {target.version()}"
     x, expected = signed.vectors.x, signed.vectors.expected
+    target.check_takes(x)
     try:
         session = target.load(Path(path))
     except Exception as error:  # runtimes' exceptions share no base class

@@ -57,17 +57,27 @@ class Shipped:
         """How many numbers a row takes while it is computed, about."""
         return max(math.prod(self.model.input_shape), self.model.num_classes)
 
-    def fed(self, x: NDArray[np.float32]) -> NDArray[Any]:
+    @property
+    def wide(self) -> bool:
+        """Whether the file takes float64: in float32 its inputs would lose their digits."""
+        return not self.profile.image and bool(self.unrounded.preprocessing.wide_features)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the model's inputs: float64 where the file is wide, else float32."""
+        return np.dtype(np.float64 if self.wide else np.float32)
+
+    def fed(self, x: NDArray[np.floating]) -> NDArray[Any]:
         """The model's inputs (n, *input_shape) as the file takes them."""
         if self.profile.image:
             return x.astype(np.uint8)
         return x.reshape(len(x), -1) if is_linear(self.model) else x
 
-    def given(self, x: NDArray[Any]) -> NDArray[np.float32]:
+    def given(self, x: NDArray[Any]) -> NDArray[np.floating]:
         """The inverse of :meth:`fed`."""
-        return x.astype(np.float32).reshape(len(x), *self.model.input_shape)
+        return x.astype(self.dtype).reshape(len(x), *self.model.input_shape)
 
-    def seen(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def seen(self, x: NDArray[np.floating]) -> NDArray[np.floating]:
         """Inputs in the units of training, as this model takes them: images as nearest pixels."""
         if not self.profile.image:
             return x
@@ -95,6 +105,7 @@ def layout_of(shipped: Shipped) -> Layout:
         outputs=profile.outputs,
         robust=profile.robust,
         image=model.input_shape if profile.image else None,
+        wide=shipped.wide,
         threshold=model.threshold,
     )
 
@@ -174,7 +185,8 @@ def _on_pixels(model: SoftmaxRegression) -> SoftmaxRegression:
     if is_linear(model):
         # ((low + step · u) - mean) / scale is another standardisation; float64 keeps it exact.
         statistics = model.preprocessing
-        statistics.mean = (statistics.mean.double() - low) / step
+        statistics.mean = (statistics.centre - low) / step
+        statistics.mean_rest = torch.zeros_like(statistics.mean)
         statistics.scale = statistics.scale.double() / step
         statistics.method = "standardize"
         return model
@@ -206,6 +218,7 @@ def _rounded(model: SoftmaxRegression, width: Width, profile: Profile) -> Shippe
     statistics.method = "standardize"
     ones = torch.ones_like(weight[0])
     statistics.mean = 0 * ones if shift is None else shift
+    statistics.mean_rest = 0 * ones
     statistics.centred_first = shift is not None  # decided by the scale, which is lost here
     statistics.scale = ones if small.scale is None else 1 / torch.from_numpy(small.scale).double()
     return Shipped(copied, model, profile, small)

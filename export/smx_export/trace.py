@@ -32,7 +32,10 @@ def traced_graph(shipped: Shipped, metadata: Mapping[str, str]) -> onnx.ModelPro
         metadata: Stored under the model's ``metadata_props``.
     """
     model, profile = shipped.model, shipped.profile
-    sample = torch.zeros(2, *model.input_shape)  # a batch of 1 would be specialised to 1
+    dtype = torch.float64 if shipped.wide else torch.float32
+    sample = torch.zeros(
+        2, *model.input_shape, dtype=dtype
+    )  # a batch of 1 would be specialised to 1
     upto = SCORES if has_own_head(model) else LOG_PROBS
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")  # about torch's own internals, none about the model

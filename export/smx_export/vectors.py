@@ -3,7 +3,8 @@
 Format, JSON under the metadata key ``selftest``:
 
     shape      of one input, as the file takes it
-    dtype      of ``rows``: ``bfloat16`` (the upper half of float32), ``float32`` or ``uint8``
+    dtype      of ``rows``: ``bfloat16`` (the upper half of float32), ``float32``, ``float64`` of a
+               file that takes float64, or ``uint8``
     rows       (m, *shape) numbers, little-endian, base64
     inputs     [[row, factor], …], n pairs: input i is factor · rows[row]; factors are powers of two
     log_probs  (n, classes) float32, little-endian, base64
@@ -30,7 +31,7 @@ from smx_export.errors import FileError
 from smx_export.judge import UNIT_ROUNDOFF, Array, Expected
 
 ROWS = 2
-STORED = {"bfloat16": "<u2", "float32": "<f4", "uint8": "u1"}
+STORED = {"bfloat16": "<u2", "float32": "<f4", "float64": "<f8", "uint8": "u1"}
 UNDERFLOW = 87.0  # nats: exp of less is no normal float32 number
 STRESS = 1000.0  # nats between the classes of a stressed row, at least
 MOST_FACTOR = 2.0**40
@@ -42,7 +43,7 @@ class Vectors:
     """Inputs and answers.
 
     Attributes:
-        rows: (m, *shape) float32 or uint8.
+        rows: (m, *shape) float32, float64 or uint8.
         inputs: (row, factor) of each of the n inputs.
         log_probs: (n, classes) float32.
         tolerance: (n,) nats.
@@ -135,7 +136,7 @@ def choose(
     """Vectors out of ordinary rows.
 
     Args:
-        rows: (m, *shape) float32, or uint8 images.
+        rows: (m, *shape) float32, float64 of a file that takes that, or uint8 images.
         answer: The float64 answers to inputs.
         spread: Deviation of the features, unrolled: it says whether bfloat16 is fine enough.
 
@@ -146,9 +147,10 @@ def choose(
     if rows.dtype == np.uint8:
         rows = np.concatenate([rows, np.full_like(rows[:1], 255)])
     else:
-        brief = _bfloat16(rows)
-        moved = np.abs(brief - rows).reshape(len(rows), -1)
-        rows = brief if (moved <= COARSE * spread).all() else rows
+        if rows.dtype == np.float32:
+            brief = _bfloat16(rows)
+            moved = np.abs(brief - rows).reshape(len(rows), -1)
+            rows = brief if (moved <= COARSE * spread).all() else rows
         factors += [_stress_factor(rows, answer)]
     inputs = [(row, factor) for factor in factors for row in range(len(rows))] + [(0, 0.0)]
     vectors = Vectors(rows, tuple(inputs), np.empty((0, 0), np.float32), np.empty(0), None)

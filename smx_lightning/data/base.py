@@ -13,12 +13,18 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from smx_lightning.checks import at_least, check_labels
-from smx_lightning.data.loading import BatchLoader, Rows, sharing
+from smx_lightning.data.labels import shown
+from smx_lightning.data.loading import BatchLoader, Inputs, Rows, sharing
 from smx_lightning.data.split import stratified_split
 from smx_lightning.errors import InputError
+from smx_lightning.precision import wide_columns
+from smx_lightning.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,10 @@ class InMemoryDataModule(LightningDataModule, ABC):
         class_names: One name a class.
         input_shape: Shape of one input.
         input_range: Smallest and largest entry of the inputs; (0, 255) of bytes.
+        wide_columns: Columns of the training inputs that need float64, see
+            :mod:`smx_lightning.preprocessing`; the inputs are float64 where there is any.
+        exact: Whether :meth:`load` must keep float64 inputs as they are: a trained model that is
+            asked about them needs it.
     """
 
     def __init__(
@@ -77,27 +87,34 @@ class InMemoryDataModule(LightningDataModule, ABC):
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.seed = seed
+        self.exact = False
 
     @abstractmethod
     def load(self) -> Loaded:
         """Read the data set. Called once, when something first needs it."""
+
+    def all_inputs(self) -> Tensor:
+        """The inputs of all rows of the data set in their order, (n, …); labels do not matter."""
+        given = self.load()
+        return torch.cat([rows.x for rows in (given.train, given.val, given.test) if rows])
 
     @cached_property
     def splits(self) -> Splits:
         """The checked data with all three splits."""
         given = self.load()
         num_classes = len(given.class_names)
+        for name in ("train", "val", "test"):
+            rows = getattr(given, name)
+            if rows is not None:
+                _check(name, rows, num_classes, given.train.x.shape[1:])
         if num_classes < 2:
             raise InputError(
                 f"expected labels of at least 2 classes, got only {given.class_names}; "
                 "there is nothing to tell apart"
             )
-        for name in ("train", "val", "test"):
-            rows = getattr(given, name)
-            if rows is not None:
-                _check(name, rows, num_classes, given.train.x.shape[1:])
         train, test = self._split_off(given.train, given.test, self.test_fraction, "test")
         train, val = self._split_off(train, given.val, self.val_fraction, "val")
+        _name_empty_classes(train.y, given.class_names)
         return Splits(train, val, test, given.class_names)
 
     def _split_off(
@@ -130,6 +147,11 @@ class InMemoryDataModule(LightningDataModule, ABC):
         low, high = (float(bound) for bound in x.aminmax())
         return (low, high) if low < high else None
 
+    @cached_property
+    def wide_columns(self) -> list[int]:
+        """Columns of the training inputs, unrolled, that need float64."""
+        return wide_columns(self.splits.train.x.numpy())
+
     @property
     def num_features(self) -> int:
         """Entries of one unrolled input."""
@@ -148,21 +170,35 @@ class InMemoryDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> BatchLoader:
         """Shuffled batches of the training rows."""
         overfit = self.trainer is not None and bool(getattr(self.trainer, "overfit_batches", 0))
-        return self._loader(self.splits.train, shuffle=not overfit)
+        return self._loader(self._served().train, shuffle=not overfit)
 
     def val_dataloader(self) -> BatchLoader:
         """The validation rows in order."""
-        return self._loader(self.splits.val)
+        return self._loader(self._served().val)
 
     def test_dataloader(self) -> BatchLoader:
         """The test rows in order."""
-        return self._loader(self.splits.test)
+        return self._loader(self._served().test)
 
     def predict_dataloader(self) -> BatchLoader:
-        """The test rows in order."""
-        return self.test_dataloader()
+        """The inputs alone, of all rows of the data set in their order; none need be labelled."""
+        self._heed_model()
+        x = self.all_inputs()
+        check_inputs("given", x, x.shape[1:])
+        return self._loader(Inputs(x))
 
-    def _loader(self, rows: Rows, shuffle: bool = False) -> BatchLoader:
+    def _served(self) -> Splits:
+        self._heed_model()
+        return self.splits
+
+    def _heed_model(self) -> None:
+        """Read the data set again where the trained model that it is for needs float64."""
+        if not self.exact and _is_wide(self.trainer):
+            self.exact = True
+            for known in ("splits", "wide_columns"):
+                self.__dict__.pop(known, None)
+
+    def _loader(self, rows: Rows | Inputs, shuffle: bool = False) -> BatchLoader:
         rank, shares = sharing(self.trainer)
         return BatchLoader(
             rows,
@@ -174,6 +210,25 @@ class InMemoryDataModule(LightningDataModule, ABC):
         )
 
 
+def _is_wide(trainer: Trainer | None) -> bool:
+    """Whether the trainer asks a trained model that needs float64 inputs."""
+    if trainer is None or trainer.state.fn == TrainerFn.FITTING:
+        return False
+    modules = () if trainer.lightning_module is None else trainer.lightning_module.modules()
+    return any(step.wide_features for step in modules if isinstance(step, Preprocessing))
+
+
+def _name_empty_classes(y: Tensor, class_names: Sequence[str]) -> None:
+    counts = torch.bincount(y, minlength=len(class_names))
+    empty = [name for name, count in zip(class_names, counts.tolist(), strict=True) if not count]
+    if empty:
+        rank_zero_warn(
+            f"expected a training row of every class, got none of {shown(empty)} "
+            f"({len(empty)} of {len(class_names)} classes); nothing is learned of them: add rows, "
+            "or leave them out of class_names"
+        )
+
+
 def _check(name: str, rows: Rows, num_classes: int, shape: Sequence[int]) -> None:
     """Every complaint about a split that can be made before training."""
     if len(rows.x) != len(rows.y):
@@ -181,18 +236,23 @@ def _check(name: str, rows: Rows, num_classes: int, shape: Sequence[int]) -> Non
             f"expected as many labels as inputs in the {name} rows, got {len(rows.y)} labels for "
             f"{len(rows.x)} inputs"
         )
-    if len(rows) == 0:
+    check_inputs(name, rows.x, shape)
+    check_labels(rows.y, num_classes, f"{name} rows")
+
+
+def check_inputs(name: str, x: Tensor, shape: Sequence[int]) -> None:
+    """Complain about inputs (n, …) that are none, of another shape, or not finite."""
+    if len(x) == 0:
         raise InputError(f"expected at least one row in the {name} rows, got none")
-    if tuple(rows.x.shape[1:]) != tuple(shape):
+    if tuple(x.shape[1:]) != tuple(shape):
         raise InputError(
             f"expected {name} inputs of shape {tuple(shape)} like the training inputs, got "
-            f"{tuple(rows.x.shape[1:])}"
+            f"{tuple(x.shape[1:])}"
         )
-    if rows.x[0].numel() == 0:
+    if x[0].numel() == 0:
         raise InputError(f"expected at least one feature, got inputs of shape {tuple(shape)}")
-    check_labels(rows.y, num_classes, f"{name} rows")
-    if rows.x.is_floating_point():
-        finite = torch.isfinite(rows.x.flatten(1)).all(1)
+    if x.is_floating_point():
+        finite = torch.isfinite(x.flatten(1)).all(1)
         if not finite.all():
             row = int((~finite).nonzero()[0])
             raise InputError(

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from smx_lightning.data.base import InMemoryDataModule, Loaded
+from smx_lightning.data.labels import classes_of, labels
 from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
 
 UNSIGNED_BYTE = 0x08
+PARTS = ("train", "t10k")
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -28,11 +31,12 @@ class IdxDataModule(InMemoryDataModule):
 
     Expects ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
     ``t10k-labels-idx1-ubyte``, each with or without ``.gz``. Pixels stay bytes in memory and become
-    float32 a batch at a time.
+    float32 a batch at a time. Prediction takes all images, ``train`` before ``t10k``.
 
     Args:
         path: The folder.
-        class_names: One name a class; ``"0"``, ``"1"``, … by default.
+        class_names: One name a class: of labels 0..K-1, or of the K values there are, in sorted
+            order; the labels themselves by default.
         batch_size: Rows a batch.
         val_fraction: Share of the training images to validate on.
         seed: Of that split.
@@ -52,26 +56,34 @@ class IdxDataModule(InMemoryDataModule):
 
     def load(self) -> Loaded:
         """Read the four files."""
-        train, test = (
-            Rows(
-                read_idx(self._find(f"{part}-images-idx3-ubyte")),
-                read_idx(self._find(f"{part}-labels-idx1-ubyte")).long(),
+        x, x_test = (self._images(part) for part in PARTS)
+        y, y_test = (self._labels(part) for part in PARTS)
+        classes = classes_of(y, self.given_names or None, name="the train labels")
+        train = Rows(x, labels(y, classes, "the train labels"))
+        test = Rows(x_test, labels(y_test, classes, "the t10k labels"))
+        return Loaded(train, classes.names, test=test)
+
+    def all_inputs(self) -> Tensor:
+        """The images of both parts; their labels are not read."""
+        return torch.cat([self._images(part) for part in PARTS])
+
+    def _images(self, part: str) -> Tensor:
+        x = read_idx(self._find(f"{part}-images-idx3-ubyte"))
+        if x.ndim < 2:
+            raise InputError(
+                f"expected images of shape (n, …) in {self.path}, got {tuple(x.shape)}; images and "
+                "labels may have been swapped"
             )
-            for part in ("train", "t10k")
-        )
-        for x, y in ((train.x, train.y), (test.x, test.y)):
-            if y.ndim != 1 or len(y) == 0:
-                raise InputError(
-                    f"expected labels of shape (n,) in {self.path}, n > 0, got {tuple(y.shape)}; "
-                    "images and labels may have been swapped"
-                )
-            if x.ndim < 2:
-                raise InputError(
-                    f"expected images of shape (n, …) in {self.path}, got {tuple(x.shape)}; images "
-                    "and labels may have been swapped"
-                )
-        names = self.given_names or [str(k) for k in range(int(train.y.max()) + 1)]
-        return Loaded(train, tuple(names), test=test)
+        return x
+
+    def _labels(self, part: str) -> NDArray[np.uint8]:
+        y = read_idx(self._find(f"{part}-labels-idx1-ubyte")).numpy()
+        if y.ndim != 1 or len(y) == 0:
+            raise InputError(
+                f"expected labels of shape (n,) in {self.path}, n > 0, got {y.shape}; images and "
+                "labels may have been swapped"
+            )
+        return y
 
     def _find(self, name: str) -> Path:
         for candidate in (self.path / name, self.path / f"{name}.gz"):

@@ -51,6 +51,19 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         return self.x[index], self.y[index]
 
 
+@dataclass(frozen=True)
+class Inputs(Dataset[Tensor]):
+    """Inputs x (n, …) alone; an index, a slice or a tensor of them selects."""
+
+    x: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.x[index]
+
+
 def sharing(trainer: Trainer | None) -> tuple[int, int]:
     """Which share of every batch this process has, and of how many: (rank, number of shares)."""
     kwargs = trainer.distributed_sampler_kwargs if trainer is not None else None
@@ -192,7 +205,7 @@ class BatchLoader(DataLoader[Any]):
         **kwargs: Any,
     ) -> None:
         # Of rows in memory a whole batch is one indexing operation.
-        whole = isinstance(dataset, Rows) and not kwargs.get("num_workers")
+        whole = isinstance(dataset, (Rows, Inputs)) and not kwargs.get("num_workers")
         if batch_sampler is None:
             order = (EpochOrder if shuffle else _InOrder)(dataset, shuffle=shuffle, seed=seed)
             batch_sampler = GlobalBatches(

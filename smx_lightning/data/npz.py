@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smx_lightning.data.base import InMemoryDataModule, Loaded
+from smx_lightning.data.base import InMemoryDataModule, Loaded, check_inputs
+from smx_lightning.data.labels import classes_of, labels
 from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
+from smx_lightning.precision import wide_columns
 
 NPY_MAGIC = b"\x93NUMPY"
 UNREADABLE = (ValueError, zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, RuntimeError)
@@ -24,12 +26,14 @@ class NpzDataModule(InMemoryDataModule):
     """An ``.npz`` file with ``x`` (n, …) and ``y`` (n,) of integers or strings.
 
     Where it also holds ``x_val``, ``y_val`` or ``x_test``, ``y_test``, those splits are used as
-    given; a missing one is split off, stratified and seeded. String labels become classes in sorted
-    order; integer labels are class indices from 0. Pickled objects are refused.
+    given; a missing one is split off, stratified and seeded. Labels become classes in sorted order,
+    integers as well, whatever they are, and name them. Prediction takes ``x``, then ``x_val`` and
+    ``x_test``, and needs no labels. Pickled objects are refused.
 
     Args:
         path: The file.
-        class_names: One name a class, for integer labels; ``"0"``, ``"1"``, … by default.
+        class_names: One name a class, for integer labels: of 0..K-1, or of the K values there are,
+            in sorted order; the labels themselves by default.
         batch_size: Rows a batch.
         val_fraction: Share of the training rows to validate on, where the file gives no such split.
         test_fraction: Share of all rows to test on, where the file gives no such split.
@@ -52,17 +56,37 @@ class NpzDataModule(InMemoryDataModule):
     def load(self) -> Loaded:
         """Read and check the file."""
         arrays = read_npz(self.path)
-        names = self.given_names or _class_names(arrays["y"], self.path)
+        classes = classes_of(arrays["y"], self.given_names or None)
+        xs = self._inputs(arrays)
         rows = {
-            split: Rows(inputs(arrays[x], x), labels(arrays[y], names))
+            split: Rows(xs[x], labels(arrays[y], classes, y))
             for split, (x, y) in SPLITS.items()
-            if x in arrays
+            if x in xs
         }
-        return Loaded(class_names=tuple(names), **rows)
+        return Loaded(class_names=classes.names, **rows)
+
+    def all_inputs(self) -> Tensor:
+        """``x``, then ``x_val`` and ``x_test`` where the file holds them."""
+        arrays = read_npz(self.path, labelled=False)
+        xs = self._inputs(arrays)
+        for name, x in xs.items():
+            check_inputs(name, x, xs["x"].shape[1:])
+        return torch.cat([*xs.values()])
+
+    def _inputs(self, arrays: dict[str, NDArray[np.generic]]) -> dict[str, Tensor]:
+        """All inputs; ``x`` decides whether they are float64, if no trained model does."""
+        xs = {"x": inputs(arrays["x"], exact=self.exact or None)}
+        exact = xs["x"].dtype == torch.float64
+        others = [x for x, _ in SPLITS.values() if x in arrays and x != "x"]
+        return xs | {x: inputs(arrays[x], x, exact=exact) for x in others}
 
 
-def read_npz(path: str | Path) -> dict[str, NDArray[np.generic]]:
-    """The arrays of a data file, whole pairs only, ``x`` and ``y`` among them.
+def read_npz(path: str | Path, *, labelled: bool = True) -> dict[str, NDArray[np.generic]]:
+    """The arrays of a data file, ``x`` among them.
+
+    Args:
+        path: The file.
+        labelled: Whether every ``x`` must come with its ``y``; labels are left out otherwise.
 
     Raises:
         InputError: Where the file is missing, no .npz, damaged, holds pickled objects, or lacks one
@@ -71,7 +95,7 @@ def read_npz(path: str | Path) -> dict[str, NDArray[np.generic]]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"expected a data file at {path}, found none; check the path")
-    wanted = [name for pair in SPLITS.values() for name in pair]
+    wanted = [name for pair in SPLITS.values() for name in pair[: 1 + labelled]]
     with path.open("rb") as start:
         if start.read(len(NPY_MAGIC)) == NPY_MAGIC:
             raise InputError(
@@ -95,16 +119,29 @@ def read_npz(path: str | Path) -> dict[str, NDArray[np.generic]]:
             "again with numpy.savez"
         ) from error
     for x, y in SPLITS.values():
-        if (x in arrays) != (y in arrays) or (x == "x" and x not in arrays):
+        if not labelled:
+            if x == "x" and x not in arrays:
+                raise InputError(
+                    f"expected x in {path}, found {found}; save it with numpy.savez(path, x=…)"
+                )
+        elif (x in arrays) != (y in arrays) or (x == "x" and x not in arrays):
+            alone = "; only predict takes rows without labels" * (x in arrays)
             raise InputError(
                 f"expected both {x} and {y} in {path}, found {found}; save them with "
-                f"numpy.savez(path, {x}=…, {y}=…)"
+                f"numpy.savez(path, {x}=…, {y}=…){alone}"
             )
     return arrays
 
 
-def inputs(array: NDArray[np.generic], name: str = "x") -> Tensor:
-    """Features as bytes or float32, shape (n, …)."""
+def inputs(array: NDArray[np.generic], name: str = "x", *, exact: bool | None = None) -> Tensor:
+    """Features as bytes, float32 or float64, shape (n, …).
+
+    Args:
+        array: Real numbers.
+        name: What they are called in complaints.
+        exact: Whether to keep them in float64; by default, where float32 would lose digits that
+            standardisation needs, see :mod:`smx_lightning.preprocessing`.
+    """
     if array.dtype.kind not in "fiub":
         raise InputError(
             f"{name} must hold real numbers, got dtype {array.dtype}; encode other features as "
@@ -117,26 +154,13 @@ def inputs(array: NDArray[np.generic], name: str = "x") -> Tensor:
         )
     if array.dtype == np.uint8:
         return torch.from_numpy(array)
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is reported
+    # What float32 cannot hold becomes infinite, and is reported.
+    if exact or (exact is None and wide_columns(array, name)):
+        x = array.astype(np.float64)
+        x[np.abs(x) > np.finfo(np.float32).max] = np.inf
+        return torch.from_numpy(x)
+    with np.errstate(over="ignore"):
         return torch.from_numpy(array.astype(np.float32))
-
-
-def labels(array: NDArray[np.generic], class_names: list[str] | tuple[str, ...]) -> Tensor:
-    """Class indices (n,) int64 of integer or string labels."""
-    if array.ndim != 1:
-        raise InputError(f"y must have shape (rows,), got {array.shape}; one label a row")
-    if array.dtype.kind in "iu":
-        return torch.from_numpy(array.astype(np.int64))
-    if array.dtype.kind != "U":
-        raise InputError(f"y must hold integers or strings, got dtype {array.dtype}")
-    unknown = sorted(set(array.tolist()) - set(class_names))
-    if unknown:
-        raise InputError(
-            f"expected labels among the {len(class_names)} training classes, got {unknown[0]!r}; "
-            "a class must occur in y"
-        )
-    index = {name: k for k, name in enumerate(class_names)}
-    return torch.tensor([index[name] for name in array.tolist()], dtype=torch.int64)
 
 
 def _array(file: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray[np.generic]:
@@ -155,17 +179,3 @@ def _array(file: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray[np.gene
             "with numpy.savez"
         )
     return array
-
-
-def _class_names(y: NDArray[np.generic], path: Path) -> list[str]:
-    if y.dtype.kind == "U":
-        return sorted(set(y.tolist()))
-    if y.dtype.kind not in "iu" or y.size == 0:
-        return [str(k) for k in range(2)]  # labels() and the row checks say what is wrong
-    largest = int(y.max())
-    if largest >= max(len(y), 2):
-        raise InputError(
-            f"integer labels must be class indices from 0, got {largest} among {len(y)} rows in "
-            f"{path}; use strings for names that happen to be numbers"
-        )
-    return [str(k) for k in range(largest + 1)]

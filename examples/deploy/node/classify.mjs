@@ -7,8 +7,8 @@ import { readFileSync } from "node:fs";
 // hence no static import, which would run before any line of this file.
 process.env.ORT_DISABLE_TELEMETRY = "1";
 
-function decode(base64) {
-  return new Float32Array(Uint8Array.from(Buffer.from(base64, "base64")).buffer);
+function decode(base64, Numbers = Float32Array) {
+  return new Numbers(Uint8Array.from(Buffer.from(base64, "base64")).buffer);
 }
 
 /** A function from features, row after row, to log-probabilities. */
@@ -16,16 +16,16 @@ async function load(path, { input }) {
   const { default: ort } = await import("onnxruntime-node");
   const session = await ort.InferenceSession.create(path);
   return async (values, rows) => {
-    const x = new ort.Tensor("float32", values, [rows, ...input.shape]);
+    const x = new ort.Tensor(values, [rows, ...input.shape]);
     return (await session.run({ [input.name]: x }, ["log_probs"])).log_probs.data;
   };
 }
 
 /** Whether this machine answers what the model answered when it was exported. */
-async function passes(run, { selftest, class_names }) {
+async function passes(run, { selftest, class_names }, Numbers) {
   const { inputs, log_probs, tolerance } = selftest;
   const expected = decode(log_probs);
-  const got = await run(decode(inputs), tolerance.length);
+  const got = await run(decode(inputs, Numbers), tolerance.length);
   const limit = (i) => tolerance[Math.floor(i / class_names.length)];
   const near = (value, i) => Math.abs(got[i] - value) <= limit(i); // NaN is not
   return expected.length > 0 && expected.length === got.length && expected.every(near);
@@ -33,8 +33,9 @@ async function passes(run, { selftest, class_names }) {
 
 async function main(path = "model.onnx", rowsPath = 0) {
   const model = JSON.parse(readFileSync(path.replace(/\.onnx$/, ".json")));
+  const Numbers = model.input.dtype === "float64" ? Float64Array : Float32Array;
   const run = await load(path, model);
-  if (!(await passes(run, model))) {
+  if (!(await passes(run, model, Numbers))) {
     throw new Error(`expected ${path} as it was exported, got one that fails its self-test`);
   }
   const rows = JSON.parse(readFileSync(rowsPath)).map((row) => [row].flat(Infinity));
@@ -43,7 +44,7 @@ async function main(path = "model.onnx", rowsPath = 0) {
   if (bad) {
     throw new Error(`expected rows of ${width} numbers, got ${JSON.stringify(bad).slice(0, 50)}`);
   }
-  const x = Float32Array.from(rows.flat());
+  const x = Numbers.from(rows.flat());
   const probs = (await run(x, rows.length)).map(Math.exp);
   const { class_names: names, threshold } = model;
   const missing = probs.findIndex(Number.isNaN);

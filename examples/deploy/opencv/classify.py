@@ -15,14 +15,14 @@ import numpy as np
 
 
 def log_probs(net: Any, x: Any) -> Any:
-    """Of features (rows, d), float32."""
+    """Of features (rows, d), of the file's dtype."""
     net.setInput(x)
     return net.forward("log_probs")
 
 
 def passes(net: Any, test: dict[str, Any]) -> bool:
     """Whether OpenCV answers, here, what the model answered when it was exported."""
-    inputs = np.frombuffer(b64decode(test["inputs"]), "<f4").reshape(test["shape"])
+    inputs = np.frombuffer(b64decode(test["inputs"]), test["dtype"]).reshape(test["shape"])
     expected = np.frombuffer(b64decode(test["log_probs"]), "<f4").reshape(len(inputs), -1)
     return bool((abs(log_probs(net, inputs) - expected).max(1) <= test["tolerance"]).all())
 
@@ -34,7 +34,7 @@ def features(frame: Any, about: dict[str, Any]) -> Any:
     grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
     pixels = cv2.resize(grey, about["input_shape"][::-1], interpolation=cv2.INTER_AREA)
     low, high = about["input_range"] or (0, 255)  # what black and white were in training
-    return (low + (high - low) / 255 * pixels.reshape(1, -1)).astype(np.float32)
+    return (low + (high - low) / 255 * pixels.reshape(1, -1)).astype(about["input"]["dtype"])
 
 
 def main(path: str, *pictures: str) -> None:

@@ -29,7 +29,7 @@ def fields(message: bytes) -> Any:
 
 def log_probs(arrays: dict[bytes, Any], x: Any) -> Any:
     """Log-softmax of the linear layer, (rows, classes) float32."""
-    x = x - arrays.get(b"shift", 0)
+    x = np.float32(x - arrays.get(b"shift", 0))  # of a file of float64 inputs, in float64
     scores = x @ arrays[b"weight"].reshape(-1, x.shape[1]).T + arrays[b"bias"]
     below = scores - scores.max(1, keepdims=True)
     return below - np.log(np.exp(below).sum(1, keepdims=True))
@@ -39,7 +39,7 @@ np.seterr(all="ignore")  # what overflows has no answer, and that is said in one
 try:
     model = list(fields(np.fromfile(sys.argv[1], "u1").tobytes()))
     tensors = [dict(fields(part)) for number, part in fields(dict(model)[7]) if number == 5]
-    arrays = {t[8]: np.frombuffer(t[9], "<f4") for t in tensors if t[2] == 1}  # 1: float32
+    arrays = {t[8]: np.frombuffer(t[9], "<f4" if t[2] == 1 else "<f8") for t in tensors}  # 1: float
     texts = {e[1]: e[2] for e in [dict(fields(part)) for number, part in model if number == 14]}
     names, test = json.loads(texts[b"class_names"]), json.loads(texts[b"selftest"])
     threshold = json.loads(texts.get(b"threshold", "null"))  # of two classes
@@ -54,7 +54,7 @@ try:
     expected = np.frombuffer(b64decode(test["log_probs"]), "<f4").reshape(len(vectors), -1)
     if not (abs(log_probs(arrays, vectors) - expected).max(1) <= test["tolerance"]).all():
         raise ValueError("a file that fails its self-test")
-    x = np.load(sys.argv[2]).astype(np.float32)
+    x = np.load(sys.argv[2]).astype(vectors.dtype)
     probs = np.exp(log_probs(arrays, x.reshape(len(x), width)))
     if np.isnan(probs).any():
         raise ValueError(f"NaN or overflow in row {np.isnan(probs).any(1).argmax()}")

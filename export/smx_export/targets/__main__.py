@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from smx_export.errors import FileError
 from smx_export.report import first_line
 from smx_export.targets import NotInstalled, Session, target
 
@@ -32,6 +33,11 @@ def main(name: str, file: str, folder: str) -> None:
         return _tell(folder, answer)
     _tell(folder, answer)
     try:
+        runtime.check_takes(_batches(folder)["0"])
+    except FileError as other:
+        answer["missing"] = str(other)
+        return _tell(folder, answer)
+    try:
         session = runtime.load(Path(file))
     except Exception as error:  # runtimes' exceptions share no base class
         answer["refused"] = first_line(error)
@@ -46,8 +52,7 @@ def main(name: str, file: str, folder: str) -> None:
 
 
 def _run(session: Session, folder: Path, answer: dict[str, Any]) -> None:
-    with np.load(folder / "inputs.npz") as archive:
-        batches = dict(archive)
+    batches = _batches(folder)
     outputs: dict[str, Any] = {}
     for key, x in batches.items():
         try:
@@ -68,6 +73,11 @@ def _run(session: Session, folder: Path, answer: dict[str, Any]) -> None:
         except Exception as error:  # as above
             answer["errors"][f"{rows} rows, timed"] = first_line(error)
     _tell(str(folder), answer)
+
+
+def _batches(folder: str | Path) -> dict[str, Any]:
+    with np.load(Path(folder, "inputs.npz")) as archive:
+        return dict(archive)
 
 
 def _tell(folder: str, answer: dict[str, Any]) -> None:

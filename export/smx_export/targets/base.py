@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.errors import NotInstalled
+from smx_export.errors import FileError, NotInstalled
 
 __all__ = ["NotInstalled", "Outputs", "Session", "Target"]
 
@@ -46,10 +46,12 @@ class Target(ABC):
     Attributes:
         name: What the command line calls it.
         install: The command that installs it.
+        float64: Whether it takes float64 inputs and subtracts in float64.
     """
 
     name: ClassVar[str]
     install: ClassVar[str]
+    float64: ClassVar[bool] = True
 
     @abstractmethod
     def version(self) -> str:
@@ -62,6 +64,14 @@ class Target(ABC):
     @abstractmethod
     def load(self, path: Path) -> Session:
         """Load a file; raises whatever the runtime raises where it cannot."""
+
+    def check_takes(self, x: NDArray[np.generic]) -> None:
+        """Raise :class:`FileError` where it does not take such inputs."""
+        if x.dtype == np.float64 and not self.float64:
+            raise FileError(
+                f"expected a runtime that takes float64 inputs, as the file does, got {self.name}, "
+                "which computes in float32 alone; ask onnxruntime"
+            )
 
     def imported(self, module: str) -> Any:
         """A module that the runtime consists of; raises :class:`NotInstalled`."""

@@ -29,6 +29,7 @@ class LiteRt(Target):
 
     name = "litert"
     install = "pip install smx-lightning[litert], in a virtual environment of its own"
+    float64 = False
 
     def version(self) -> str:
         """The runtime's and the converter's."""

@@ -2,8 +2,8 @@
 
 Traps: ``mnnconvert`` and ``MNN.tools`` install a package and send statistics when imported, so the
 converter is called where it lies, in ``_tools``; C++ writes to standard output; answers lie in
-memory that the next run writes over; a NaN row is answered with a uniform distribution, a wrong
-number of features with nothing.
+memory that the next run writes over; no float64; a NaN row is answered with a uniform distribution,
+a wrong number of features with nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Mnn(Target):
 
     name = "mnn"
     install = "pip install smx-lightning[mnn]"
+    float64 = False
 
     def version(self) -> str:
         """See :class:`Target`."""

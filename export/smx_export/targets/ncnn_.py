@@ -1,9 +1,9 @@
 """ncnn, Tencent's runtime for phones, on files that pnnx converts.
 
 Traps: no input has a batch, so a batch of unrolled features is one matrix, as two input shapes tell
-pnnx; ``fp16=0`` keeps weights float32; no ArgMax, no uint8; pnnx sums (ReduceSum) over the wrong
-axis; LogSoftmax is log(softmax), NaN below about -104; a wrong number of features is garbage or a
-crash. pnnx, one program in a package that asks for torch, runs without unless imported.
+pnnx; ``fp16=0`` keeps weights float32; no ArgMax, no uint8, no float64; pnnx sums (ReduceSum) over
+the wrong axis; LogSoftmax is log(softmax), NaN below about -104; a wrong number of features is
+garbage or a crash. pnnx, a program in a package that asks for torch, runs without unless imported.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Ncnn(Target):
 
     name = "ncnn"
     install = "pip install smx-lightning[ncnn]"
+    float64 = False
 
     def version(self) -> str:
         """The runtime's and the converter's."""

@@ -2,7 +2,8 @@
 
 Traps: unless told not to, it computes in bfloat16 wherever the processor can, and next to int8
 weights rounds the activations to int8 as well; it gives tensors that it merges one another's names,
-so that outputs are named before compilation; it silently casts any input to the file's dtype.
+so that outputs are named before compilation; it silently casts any input to the file's dtype, and
+computes float64 files in float32, silently too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class OpenVino(Target):
 
     name = "openvino"
     install = "pip install smx-lightning[openvino]"
+    float64 = False
 
     def version(self) -> str:
         """See :class:`Target`."""

@@ -1,5 +1,6 @@
 // Numbers typed in: a field a feature, or one text where there are many.
 
+import { ARRAYS } from "./model.js";
 import { rangeNote } from "./range.js";
 
 const MOST_FIELDS = 64;
@@ -7,15 +8,16 @@ const MOST_FIELDS = 64;
 /** The form in `root`; `changed(values, problem)` is called with one of them null. */
 export function featureForm(root, hint, sidecar, changed) {
   const count = sidecar.input.shape.reduce((product, side) => product * side, 1);
-  const isByte = sidecar.input.dtype === "uint8";
+  const { dtype } = sidecar.input;
+  const isByte = dtype === "uint8";
   const fields = count <= MOST_FIELDS ? numberFields(root, count, isByte) : [textField(root, count)];
 
   function read() {
     const texts = fields.length === count ? fields.map((field) => field.value) : split(fields[0].value);
     const values = texts.map((text) => (text.trim() === "" ? NaN : Number(text)));
-    const bad = values.findIndex((value) => !fits(value, isByte));
+    const bad = values.findIndex((value) => !fits(value, dtype));
     if (fields.length === count) {
-      fields.forEach((field, i) => field.toggleAttribute("aria-invalid", !fits(values[i], isByte)));
+      fields.forEach((field, i) => field.toggleAttribute("aria-invalid", !fits(values[i], dtype)));
     }
     if (texts.length !== count) {
       return { problem: `expected ${count} numbers, got ${texts.length}` };
@@ -27,13 +29,13 @@ export function featureForm(root, hint, sidecar, changed) {
   function update() {
     const { values = null, problem = "" } = read();
     hint.textContent = values ? rangeNote(values, sidecar) : problem;
-    changed(values && (isByte ? Uint8Array.from(values) : Float32Array.from(values)));
+    changed(values && ARRAYS[dtype].from(values));
   }
 
   root.addEventListener("input", update);
   return {
     fill(values) {
-      const texts = Array.from(values, shortest);
+      const texts = Array.from(values, dtype === "float64" ? String : shortest);
       fields.forEach((field, i) => {
         field.value = fields.length === count ? texts[i] : texts.join(", ");
       });
@@ -43,8 +45,8 @@ export function featureForm(root, hint, sidecar, changed) {
 }
 
 /** Float32 turns what is too large into infinity. */
-function fits(value, isByte) {
-  return isByte
+function fits(value, dtype) {
+  return dtype === "uint8"
     ? Number.isInteger(value) && value >= 0 && value <= 255
     : Number.isFinite(Math.fround(value));
 }

@@ -89,10 +89,13 @@ async function sha256(bytes) {
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+/** What holds numbers of the dtypes that a model may take. */
+export const ARRAYS = { float32: Float32Array, float64: Float64Array, uint8: Uint8Array };
+
 /** Numbers of base64 in little endian, as every browser's typed arrays are. */
 export function decode(base64, dtype) {
   const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-  return dtype === "uint8" ? bytes : new Float32Array(bytes.buffer);
+  return new ARRAYS[dtype](bytes.buffer);
 }
 
 export function firstLine(error) {

@@ -1,5 +1,7 @@
 // From a picture of any size to the numbers that the model takes.
 
+import { ARRAYS } from "./model.js";
+
 const LEAST_SIDE = 4; // what is narrower is a table's row, not a picture
 const MARGIN = 1 / 32; // of the frame, on either side: digits and the like fill theirs
 const LEAST_INK = 1 / 3; // of the pad: a dot stays a dot
@@ -113,7 +115,7 @@ export function toInput(bytes, layout, sidecar) {
     return ordered;
   }
   const [low, high] = sidecar.input_range ?? [0, 255];
-  return Float32Array.from(ordered, (byte) => low + ((high - low) * byte) / 255);
+  return ARRAYS[sidecar.input.dtype].from(ordered, (byte) => low + ((high - low) * byte) / 255);
 }
 
 /** Bytes (height, width, channels) for a canvas. */

@@ -1,0 +1,136 @@
+"""Labels as they stand in a file → class indices and class names.
+
+Strings become classes in sorted order, and so do integers of any kind, whatever they are: 1..7,
+2001..2003 or -1 and 1 are as many classes as there are values, each named by its value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from smx_lightning.errors import InputError
+
+INTEGERS = "iub"  # kinds of dtype
+MOST_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a data set.
+
+    Attributes:
+        names: One name a class.
+        index: The class index of a label.
+    """
+
+    names: tuple[str, ...]
+    index: Mapping[int | str, int]
+
+
+def classes_of(
+    y: NDArray[np.generic], class_names: Sequence[str] | None = None, *, name: str = "y"
+) -> Classes:
+    """The classes of training labels (n,), integers or strings.
+
+    Where names are given, integer labels within 0..K-1 of K names are indices into them; others
+    must have exactly K values, which are named in sorted order.
+
+    Args:
+        y: The labels.
+        class_names: One name a class.
+        name: What the labels are called in complaints.
+
+    Raises:
+        InputError: For labels of another kind or shape, or names that do not agree with them.
+
+    >>> classes_of(np.array([3, 8, 5, 3])).names
+    ('3', '5', '8')
+    >>> classes_of(np.array([3, 8, 5, 3]), ["poor", "fair", "good"]).index
+    {3: 0, 5: 1, 8: 2}
+    """
+    values = _values(y, name)
+    if class_names is None:
+        return Classes(tuple(map(str, values)), _numbered(values))
+    names = tuple(map(str, class_names))
+    if y.dtype.kind not in INTEGERS:
+        return Classes(names, _numbered(names))
+    indices = _numbered(range(len(names)))
+    if indices.keys() >= set(values):
+        return Classes(names, indices)
+    if len(values) != len(names):
+        raise InputError(
+            f"expected labels in 0..{len(names) - 1}, or {len(names)} different ones, for the "
+            f"{len(names)} class_names, got {len(values)} different ones in {name}: "
+            f"{shown(values)}; name as many classes, or leave class_names out"
+        )
+    return Classes(names, _numbered(values))
+
+
+def classes_named(y: NDArray[np.generic], class_names: Sequence[str]) -> Classes:
+    """The classes of a trained model, for labels (n,) of any rows.
+
+    Integer labels are the classes' names where they all are names, else their indices.
+    """
+    names = tuple(map(str, class_names))
+    by_name = _numbered(names)
+    if y.dtype.kind not in INTEGERS:
+        return Classes(names, by_name)
+    values = _values(y, "y")
+    if all(str(value) in by_name for value in values):
+        return Classes(names, {value: by_name[str(value)] for value in values})
+    return Classes(names, _numbered(range(len(names))))
+
+
+def labels(y: NDArray[np.generic], classes: Classes, name: str = "y") -> Tensor:
+    """Class indices (n,) int64 of labels (n,).
+
+    Args:
+        y: The labels.
+        classes: What :func:`classes_of` answered for the training labels.
+        name: What the labels are called in complaints.
+
+    Raises:
+        InputError: For a label of no class.
+    """
+    _values(y[:0], name)
+    values, inverse = np.unique(y, return_inverse=True)
+    known = values.tolist()
+    unknown = [value for value in known if value not in classes.index]
+    if unknown:
+        raise InputError(
+            f"expected labels in {name} among the {len(classes.names)} training classes, got "
+            f"{unknown[0]!r}; a class must occur in y"
+        )
+    index = np.array([classes.index[value] for value in known], np.int64)
+    return torch.from_numpy(index[inverse.reshape(-1)])
+
+
+def shown(values: Sequence[object]) -> str:
+    """The values with commas between them, only the first of many."""
+    parts = [*map(str, values[:MOST_SHOWN])] + ["…"] * (len(values) > MOST_SHOWN)
+    return ", ".join(parts)
+
+
+def _values(y: NDArray[np.generic], name: str) -> list[int | str]:
+    """The different labels in sorted order."""
+    if y.ndim != 1:
+        raise InputError(f"{name} must have shape (rows,), got {y.shape}; one label a row")
+    if y.dtype.kind == "f":
+        raise InputError(
+            f"{name} must hold integers or strings, got dtype {y.dtype}; where its numbers are "
+            f"whole, save {name}.astype(int)"
+        )
+    if y.dtype.kind not in (*INTEGERS, "U"):
+        raise InputError(f"{name} must hold integers or strings, got dtype {y.dtype}")
+    values: list[int | str] = np.unique(y).tolist()
+    return values
+
+
+def _numbered(labels: Sequence[int | str] | range) -> dict[int | str, int]:
+    return {label: k for k, label in enumerate(labels)}
