@@ -77,7 +77,7 @@ def check_digits(model: SoftmaxRegression, columns: Sequence[int] | None = None)
     """Complain about wide inputs that the attached trainer, or the model, would round.
 
     Args:
-        model: Attached to a trainer.
+        model: Attached to a trainer, where the columns are not told.
         columns: The wide columns, where they are known; else those that the data module names in
             training, and those of a trained model's statistics.
 
@@ -122,7 +122,14 @@ def _reason(model: SoftmaxRegression) -> tuple[str, str] | None:
         if getattr(type(model), hook) is not getattr(SoftmaxRegression, hook):
             name = type(model).__name__
             return f"with {name}.{hook}, which need not keep them", f"leave {hook} as it is"
-    precision = model.trainer.precision_plugin
+    method = model.preprocessing.method
+    if method != "standardize":
+        return f"with preprocessing={method!r}", "take preprocessing='standardize'"
+    try:
+        trainer = model.trainer
+    except RuntimeError:  # not attached to any
+        return None
+    precision = trainer.precision_plugin
     taken = precision.convert_input(torch.zeros(1, dtype=torch.float64)).dtype
     if taken != torch.float64:
         return (
@@ -130,10 +137,6 @@ def _reason(model: SoftmaxRegression) -> tuple[str, str] | None:
             f"{str(taken).removeprefix('torch.')}",
             "take precision 32-true or bf16-mixed",
         )
-    device = model.trainer.strategy.root_device.type
-    if device == "mps":
+    if trainer.strategy.root_device.type == "mps":
         return "on mps, which has no float64", "take accelerator='cpu'"
-    method = model.preprocessing.method
-    if method != "standardize":
-        return f"with preprocessing={method!r}", "take preprocessing='standardize'"
     return None
