@@ -84,10 +84,9 @@ def check_digits(model: SoftmaxRegression, columns: Sequence[int] | None = None)
     Raises:
         InputError: Where their digits would be lost; it names the first such column.
     """
-    trainer = model.trainer
     if columns is None:
-        if trainer.training:
-            columns = getattr(getattr(trainer, "datamodule", None), "wide_columns", ())
+        if model.trainer.training:
+            columns = getattr(getattr(model.trainer, "datamodule", None), "wide_columns", ())
         else:
             columns = model.preprocessing.wide_features
     if not columns:
