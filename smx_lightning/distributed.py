@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from smx_lightning.data.loading import GlobalBatches, sharing
 from smx_lightning.errors import InputError
+from smx_lightning.lock import started
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -49,6 +50,24 @@ def check_world_size(trainer: Trainer) -> None:
             f"of world size {trainer.world_size}; set devices to the processes on each host and "
             "num_nodes to the number of hosts"
         )
+
+
+def restarted() -> bool:
+    """Whether a launcher started this process in the place of one that failed."""
+    counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    return any(os.environ.get(count, "0") != "0" for count in counts)
+
+
+def run_id() -> str | None:
+    """The launcher's name of the job, which its restarts keep; ``None`` without a launcher.
+
+    Where nobody named the job, torchrun says "none": the launching process stands for it then.
+    """
+    elastic = os.environ.get("TORCHELASTIC_RUN_ID")
+    if elastic == "none":
+        elastic = f"process {os.getppid()} started {started(os.getppid())}"
+    known = [name for name in (elastic, os.environ.get("SLURM_JOB_ID")) if name]
+    return " of ".join(known) or None
 
 
 @cache

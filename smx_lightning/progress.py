@@ -1,8 +1,16 @@
-"""Editing what a checkpoint says of the Trainer's progress through an epoch."""
+"""What a checkpoint says of the Trainer's progress and of the model's numbers, made exact."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 
 def settle(fit_loop: dict[str, Any], *, rewind: bool = False) -> None:
@@ -24,3 +32,40 @@ def settle(fit_loop: dict[str, Any], *, rewind: bool = False) -> None:
     for loader in fit_loop["state_dict"].get("combined_loader", []):
         if loader.keys() == {"batches"}:
             loader["batches"] = batches
+
+
+@torch.no_grad()
+def restore_digits(trainer: Trainer) -> None:
+    """Give the model the digits back that it lost in float32 on its way from a checkpoint.
+
+    Lightning restores parameters and buffers before it makes them float64. Those that are what the
+    checkpoint holds, rounded, become what it holds. To be called from ``on_fit_start``.
+    """
+    checkpoint = trainer._checkpoint_connector._loaded_checkpoint
+    if not checkpoint or trainer.strategy.restore_checkpoint_after_setup:
+        return
+    present = trainer.lightning_module.state_dict()
+    # The second is where WeightAveraging puts the weights that are trained.
+    for name in ("state_dict", "current_model_state"):
+        for key, saved in checkpoint.get(name, {}).items():
+            mine = present.get(key)
+            if mine is None or not (saved.dtype == mine.dtype == torch.float64):
+                continue
+            saved = saved.to(mine.device)
+            if torch.equal(mine, saved.float().double()):
+                mine.copy_(saved)
+
+
+@torch.no_grad()
+def not_finite(model: nn.Module) -> str | None:
+    """The first trained parameter with a NaN or infinity, and which of the two; ``None``: none has.
+
+    One pass without a copy: the largest absolute value is infinite or NaN where any entry is.
+    """
+    for name, parameter in model.named_parameters():
+        local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        if parameter.requires_grad and local.numel():
+            largest = float(torch.linalg.vector_norm(local, float("inf")))
+            if not math.isfinite(largest):
+                return f"{largest} in {name}"
+    return None
