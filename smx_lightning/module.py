@@ -59,7 +59,7 @@ from smx_lightning.optim.training import (
     log_epoch,
 )
 from smx_lightning.preprocessing import Method, Preprocessing
-from smx_lightning.progress import settle
+from smx_lightning.progress import restore_digits, settle
 from smx_lightning.sharding import check_optimizers, data_group, parallel_loss, shard, whole
 from smx_lightning.tally import Tally
 
@@ -294,8 +294,12 @@ class SoftmaxRegression(LightningModule):
             self._parallel_loss = type(self).loss is SoftmaxRegression.loss
 
     def on_fit_start(self) -> None:
-        """Refuse an optimiser that sharded classes cannot have, before a checkpoint is read."""
+        """Refuse an optimiser that sharded classes cannot have, before a checkpoint is read.
+
+        Give float64 models the digits back that Lightning takes from those it resumes.
+        """
         check_optimizers(self)
+        restore_digits(self.trainer)
 
     def on_train_start(self) -> None:
         """Fit what the training data decides: standardisation and class counts.

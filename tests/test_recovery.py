@@ -82,6 +82,35 @@ def test_a_run_stopped_before_any_batch_goes_on(undisturbed, tmp_path, kind, tra
         assert_same_run(folder, undisturbed(kind, **trainer))
 
 
+PRECISIONS = [
+    (kind, precision)
+    for kind in ("adam", "momentum", "exact")
+    for precision in ("64-true", "32-true", "bf16-true")
+    if (kind, precision) != ("exact", "bf16-true")  # which it refuses
+]
+
+
+@pytest.mark.parametrize(("kind", "precision"), PRECISIONS)
+def test_a_run_goes_on_in_all_its_digits(undisturbed, tmp_path, kind, precision):
+    common = {"precision": precision, "max_epochs": 3}
+    with pytest.raises(Interrupted):
+        train(tmp_path, kind, stop=12, **common)
+    train(tmp_path, kind, **common)
+    assert_same_run(tmp_path, undisturbed(kind, **common))
+
+
+@pytest.mark.parametrize(("kind", "precision"), PRECISIONS)
+def test_fit_itself_goes_on_in_all_its_digits(undisturbed, tmp_path, kind, precision):
+    common = {"precision": precision, "max_epochs": 3}
+    path = tmp_path / "mid.ckpt"
+    without = {"callbacks": [], "enable_checkpointing": False}
+    with pytest.raises(Interrupted):
+        train(tmp_path, kind, **{**common, **without, "callbacks": [Save(10, path)]})
+    train(tmp_path, kind, **common, **without, ckpt_path=path)
+    ours, theirs = final(tmp_path), final(undisturbed(kind, **common))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_run_on_a_gpu_goes_on_too(two_runs):
