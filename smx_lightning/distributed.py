@@ -5,9 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.distributed
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 VOTE_SECONDS = 0.25
+
+T = TypeVar("T")
 
 
 def check_world_size(trainer: Trainer) -> None:
@@ -68,6 +70,28 @@ def run_id() -> str | None:
         elastic = f"process {os.getppid()} started {started(os.getppid())}"
     known = [name for name in (elastic, os.environ.get("SLURM_JOB_ID")) if name]
     return " of ".join(known) or None
+
+
+def decided(trainer: Trainer, decide: Callable[[], T]) -> T:
+    """What the first process decides, on all of them; where it fails, all of them do.
+
+    Raises:
+        InputError: On the others, with the first one's words.
+    """
+    answer: T | None = None
+    failure: Exception | None = None
+    if trainer.is_global_zero:
+        try:
+            answer = decide()
+        except Exception as error:  # the others would wait for ever
+            failure = error
+    complaint = None if failure is None else str(failure)
+    answer, complaint = trainer.strategy.broadcast((answer, complaint))
+    if failure is not None:
+        raise failure
+    if complaint is not None:
+        raise InputError(complaint)
+    return cast("T", answer)
 
 
 @cache

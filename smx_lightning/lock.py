@@ -106,7 +106,8 @@ class Lock:
             if not _is_at(descriptor, self.path):  # its owner has removed it meanwhile
                 return UNKNOWN
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(asdict(Process.this(self.run))).encode(), 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, json.dumps(asdict(Process.this(self.run))).encode())
             self._descriptor, descriptor = descriptor, -1
             self._pid, self._beaten = os.getpid(), time.monotonic()
             _held[self.path] = self._pid
@@ -144,6 +145,7 @@ class Lock:
         if self._descriptor is None or self._pid != os.getpid():
             return
         with suppress(OSError):
+            os.ftruncate(self._descriptor, 0)  # where the file cannot go while it is open
             self.path.unlink()
         os.close(self._descriptor)
         self._descriptor = None
@@ -168,7 +170,8 @@ def _owner(descriptor: int) -> Process | None:
     """Who has written the file last."""
     # Not by its path: closing any descriptor of a file gives up the process's locks on it.
     try:
-        known: Any = json.loads(os.pread(descriptor, 4096, 0))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        known: Any = json.loads(os.read(descriptor, 4096))
         return Process(**known)
     except (OSError, ValueError, TypeError):
         return None

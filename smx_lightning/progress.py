@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
-from torch.distributed.tensor import DTensor
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -56,16 +54,14 @@ def restore_digits(trainer: Trainer) -> None:
                 mine.copy_(saved)
 
 
-@torch.no_grad()
-def not_finite(model: nn.Module) -> str | None:
-    """The first trained parameter with a NaN or infinity, and which of the two; ``None``: none has.
+def resume(trainer: Trainer, file: Path) -> None:
+    """Restore a run when the fit starts: the model has its device and its precision then.
 
-    One pass without a copy: the largest absolute value is infinite or NaN where any entry is.
+    Lightning restores progress, optimisers and schedules next, as of a path given to ``fit``.
     """
-    for name, parameter in model.named_parameters():
-        local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
-        if parameter.requires_grad and local.numel():
-            largest = float(torch.linalg.vector_norm(local, float("inf")))
-            if not math.isfinite(largest):
-                return f"{largest} in {name}"
-    return None
+    connector = trainer._checkpoint_connector
+    connector.resume_start(file)
+    if not trainer.strategy.restore_checkpoint_after_setup:  # else it is about to
+        connector.restore_model()
+        connector.restore_datamodule()
+        connector.restore_callbacks()

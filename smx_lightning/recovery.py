@@ -9,14 +9,13 @@ an uninterrupted one, whenever it was saved and however often.
 
 from __future__ import annotations
 
-import random
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -29,11 +28,12 @@ from smx_lightning.callbacks import softmax_regression
 from smx_lightning.checkpoint_io import WholeFileIO
 from smx_lightning.checks import at_least, non_negative
 from smx_lightning.data.loading import sharing
-from smx_lightning.distributed import Votes
-from smx_lightning.errors import InputError
+from smx_lightning.distributed import Votes, decided
 from smx_lightning.fingerprint import fingerprint, settings
-from smx_lightning.progress import not_finite, restore_digits, settle
+from smx_lightning.finite import NotFiniteError, is_finite, not_finite
+from smx_lightning.progress import restore_digits, resume, settle
 from smx_lightning.runs import KEY, Run, last_files
+from smx_lightning.seeding import seed_batch
 from smx_lightning.signals import Signals, exit_code
 
 
@@ -121,40 +121,16 @@ class Recovery(ModelCheckpoint):
         trainer.callbacks = [*self._others(trainer), self]  # type: ignore[attr-defined]
         if self._trying_out(trainer):
             return
-        run = Run(self._folder(trainer), fingerprint(trainer, pl_module))
-        self._run = run
-        outcome = self._decided(trainer, run) if trainer.is_global_zero else (None, None, run.file)
-        complaint, file, run.file = trainer.strategy.broadcast(outcome)
-        if complaint is not None:
-            raise InputError(complaint)
-        if file is not None:
-            self._resume(trainer, file)
-        restore_digits(trainer)
-
-    @staticmethod
-    def _decided(trainer: Trainer, run: Run) -> tuple[Any, ...]:
-        """A complaint, what to resume and the run's file, to be told to all processes."""
+        run = self._run = Run(self._folder(trainer), fingerprint(trainer, pl_module))
         connector = trainer._checkpoint_connector
-        given = connector._ckpt_path
+        given = connector._ckpt_path and Path(connector._ckpt_path)
         saved = connector._loaded_checkpoint.get(KEY) or {}
-        try:
-            file = run.begin(Path(given) if given else None, saved)
-        except InputError as error:
-            return str(error), None, run.file
-        except OSError as error:  # the others would wait
-            return f"expected to read and write {run.folder}, got: {error}", None, run.file
-        return None, file, run.file
-
-    def _resume(self, trainer: Trainer, file: Path) -> None:
-        """Let the Trainer restore the run of ``file``."""
-        connector = trainer._checkpoint_connector
-        connector.resume_start(file)
-        if not trainer.strategy.restore_checkpoint_after_setup:  # else it is about to
-            connector.restore_model()
-            connector.restore_datamodule()
-            connector.restore_callbacks()
-        if trainer.is_global_zero:
-            print(f"Resuming the run of {file}; remove it to begin anew", file=sys.stderr)
+        file, run.file = decided(trainer, lambda: (run.begin(given, saved), run.file))
+        if file is not None:
+            resume(trainer, file)
+            if trainer.is_global_zero:
+                print(f"Resuming the run of {file}; remove it to begin anew", file=sys.stderr)
+        restore_digits(trainer)
 
     @staticmethod
     def _trying_out(trainer: Trainer) -> bool:
@@ -181,11 +157,8 @@ class Recovery(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed the batch; where it is time, save the state before it."""
-        # Of integers, so not salted: the same in every process and every run.
-        key = hash((self._seed, trainer.current_epoch, batch_idx, sharing(trainer)[0]))
-        _seed_torch(key, trainer.strategy.root_device)
-        np.random.seed(key % 2**32)
-        random.seed(key)
+        where = (self._seed, trainer.current_epoch, batch_idx, sharing(trainer)[0])
+        seed_batch(trainer.strategy.root_device, *where)
         self._beat()
         if batch_idx % trainer.accumulate_grad_batches:
             return  # gradients are under way
@@ -231,10 +204,11 @@ class Recovery(ModelCheckpoint):
         return signals, (agreed if self.every_n_steps is None else due)
 
     def _save(self, trainer: Trainer) -> None:
-        if self._run is None or not self._is_good(trainer):
+        run = self._run
+        if run is None or not self._is_good(trainer, run):
             return
         self._settled = True
-        trainer.save_checkpoint(self._run.file)
+        trainer.save_checkpoint(run.file)
         self._settled = False
         self._since_save, self._saved_at = 0, time.monotonic()
 
@@ -277,29 +251,8 @@ class Recovery(ModelCheckpoint):
         rank, shares = sharing(trainer)
         tally.restore(states[rank::shares])
 
-    def _is_good(self, trainer: Trainer) -> bool:
-        """Whether the parameters are finite; the exact solver alone finds back where they are not.
-
-        Raises:
-            InputError: Where they are not.
-        """
-        model = softmax_regression(self, trainer.lightning_module)
-        found = not_finite(model)
-        if trainer.strategy.reduce_boolean_decision(found is None):
-            return True
-        if model.solver is not None:
-            return False
-        raise InputError(
-            f"expected finite parameters, got {found or 'others'} in epoch "
-            f"{trainer.current_epoch}; {self._kept()} with a lower learning rate, or with "
-            "standardised data"
-        )
-
-    def _kept(self) -> str:
-        """What is left of a run whose parameters are no longer finite."""
-        if self._run is None or not self._run.file.is_file():
-            return "nothing was saved: begin anew"
-        return f"{self._run.file} keeps the last finite state: remove it to begin anew"
+    def _is_good(self, trainer: Trainer, run: Run) -> bool:
+        return is_finite(trainer, softmax_regression(self, trainer.lightning_module), run.kept())
 
     # After training --------------------------------------------------------------------------
 
@@ -307,13 +260,14 @@ class Recovery(ModelCheckpoint):
         """Save the end, because what follows may crash as well; give the signals back."""
         received, _ = self._agree(trainer, last=True)
         self._signals.give_back()
-        if self._run is None or not self._is_good(trainer):
+        run = self._run
+        if run is None or not self._is_good(trainer, run):
             return
         self._finished = _limits(trainer)
-        trainer.save_checkpoint(self._run.file)
+        trainer.save_checkpoint(run.file)
         self._finished = None
         if trainer.is_global_zero:
-            self._run.end()
+            run.end()
         code = self._ends_with(trainer, received)
         if code is not None:
             raise SIGTERMException(code)
@@ -331,13 +285,19 @@ class Recovery(ModelCheckpoint):
     ) -> None:
         """Give the signals back, let others train, say what is left and why the process ends."""
         if isinstance(exception, SIGTERMException) and exception.code is None:
-            exception.code = self._ends_with(
-                trainer, self._signals.received
-            )  # as Lightning raises it
+            # Lightning's own, which says no code.
+            exception.code = self._ends_with(trainer, self._signals.received)
+        if not isinstance(exception, NotFiniteError) and trainer.is_global_zero:
+            self._say_what_is_left(pl_module)
         self._signals.give_back()
-        if self._run is not None and trainer.is_global_zero and not_finite(pl_module) is not None:
-            print(f"The parameters are no longer finite; {self._kept()}", file=sys.stderr)
         self._leave()
+
+    def _say_what_is_left(self, model: LightningModule) -> None:
+        if self._run is None or self._signals.early:
+            return
+        with suppress(RuntimeError):  # of a device that has failed: what was raised says more
+            if not_finite(model) is not None:
+                print(f"The parameters became infinite or NaN; {self._run.kept()}", file=sys.stderr)
 
     def _leave(self) -> None:
         if self._run is not None:
@@ -351,15 +311,6 @@ class Recovery(ModelCheckpoint):
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             return environment
         return None
-
-
-def _seed_torch(key: int, device: torch.device) -> None:
-    """Seed the generators in use; ``torch.manual_seed`` takes 0.3 ms to prepare the others."""
-    torch.default_generator.manual_seed(key)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(key)
-    elif device.type != "cpu":
-        torch.manual_seed(key)
 
 
 def _limits(trainer: Trainer) -> list[int | None]:

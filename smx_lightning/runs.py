@@ -74,7 +74,8 @@ class Run:
 
     def _choice(self) -> Path | None:
         if not self.file.is_file():
-            self._refuse_unfinished()
+            if not restarted():  # by a launcher: nobody has changed a setting since
+                self._refuse_unfinished()
             return None
         saved = read(self.file)
         self._refuse_other(self.file, saved)
@@ -140,6 +141,12 @@ class Run:
             f"{owner.pid} on {owner.host}; wait until it ends, or end it{dead}, or train a second "
             "time in a folder of its own with Recovery(dirpath=…)"
         )
+
+    def kept(self) -> str:
+        """What is left to the user once the parameters are no longer finite."""
+        if not self.file.is_file():
+            return "nothing was saved: begin anew"
+        return f"{self.file} keeps the last finite state: remove it to begin anew"
 
     def beat(self) -> None:
         """Say now and then that the process is alive, to other hosts."""

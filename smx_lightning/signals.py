@@ -56,6 +56,7 @@ class Signals:
         for number, handler in self.handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self.handlers = {}
+        self.early = True
 
     def pass_on(self, received: set[int]) -> None:
         """Let the handlers that were there before answer these signals."""
