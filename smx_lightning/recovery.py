@@ -123,7 +123,7 @@ class Recovery(ModelCheckpoint):
             return
         run = self._run = Run(self._folder(trainer), fingerprint(trainer, pl_module))
         connector = trainer._checkpoint_connector
-        given = connector._ckpt_path and Path(connector._ckpt_path)
+        given = Path(connector._ckpt_path) if connector._ckpt_path else None
         saved = connector._loaded_checkpoint.get(KEY) or {}
         file, run.file = decided(trainer, lambda: (run.begin(given, saved), run.file))
         if file is not None:
