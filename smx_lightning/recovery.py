@@ -32,7 +32,7 @@ from smx_lightning.distributed import Votes, decided
 from smx_lightning.fingerprint import fingerprint, settings
 from smx_lightning.finite import NotFiniteError, is_finite, not_finite
 from smx_lightning.progress import restore_digits, resume, settle
-from smx_lightning.runs import KEY, Run, last_files
+from smx_lightning.runs import KEY, Run, last_files, written
 from smx_lightning.seeding import seed_batch
 from smx_lightning.signals import Signals, exit_code
 
@@ -77,7 +77,7 @@ class Recovery(ModelCheckpoint):
         self._seed: int | None = None
         self._run: Run | None = None
         self._signals = Signals()
-        self._settled = False
+        self._searched = self._settled = False
         self._finished: list[int | None] | None = None
         self._votes = Votes(None)
         self._since_save, self._saved_at = 0, 0.0
@@ -99,7 +99,9 @@ class Recovery(ModelCheckpoint):
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         """What ``ckpt_path="last"`` finds."""
-        return last_files(self._folder(trainer), settings(trainer, trainer.lightning_module))
+        found = last_files(self._folder(trainer), settings(trainer, trainer.lightning_module))
+        self._searched = bool(found) and trainer.state.fn == "fit"
+        return found
 
     # Before training -------------------------------------------------------------------------
 
@@ -122,15 +124,22 @@ class Recovery(ModelCheckpoint):
         if self._trying_out(trainer):
             return
         run = self._run = Run(self._folder(trainer), fingerprint(trainer, pl_module))
-        connector = trainer._checkpoint_connector
-        given = Path(connector._ckpt_path) if connector._ckpt_path else None
-        saved = connector._loaded_checkpoint.get(KEY) or {}
-        file, run.file = decided(trainer, lambda: (run.begin(given, saved), run.file))
+        given, loaded = self._given(trainer, run)
+        file, run.file = decided(trainer, lambda: (run.begin(given, written(loaded)), run.file))
         if file is not None:
             resume(trainer, file)
             if trainer.is_global_zero:
                 print(f"Resuming the run of {file}; remove it to begin anew", file=sys.stderr)
         restore_digits(trainer)
+
+    def _given(self, trainer: Trainer, run: Run) -> tuple[Path | None, dict[str, Any]]:
+        """The checkpoint that the Trainer resumes already, and what is in it."""
+        connector, searched = trainer._checkpoint_connector, self._searched
+        self._searched = False
+        if trainer.strategy.restore_checkpoint_after_setup:  # it says nothing yet of a path
+            return (run.file if searched else None), {}
+        loaded = connector._loaded_checkpoint
+        return (Path(connector._ckpt_path) if loaded and connector._ckpt_path else None), loaded
 
     @staticmethod
     def _trying_out(trainer: Trainer) -> bool:

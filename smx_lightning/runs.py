@@ -116,7 +116,7 @@ class Run:
         if not old.is_file():
             return
         saved = read(old)
-        if saved and "experiment" not in saved and not saved.get("finished"):
+        if saved and not saved["experiment"] and not saved.get("finished"):
             raise InputError(
                 f"expected checkpoints that say which experiment they belong to, got {old} of an "
                 "unfinished run of smx-lightning 0.1; go on with it by fit(ckpt_path=…), or remove "
@@ -173,12 +173,24 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return dict(content.get(KEY) or {})
-    except UNREADABLE as error:
+        return written(content)
+    except (*UNREADABLE, TypeError) as error:
         raise InputError(
             f"expected the checkpoint of a run in {path}, got a file that torch cannot read; "
             "remove it to begin anew"
         ) from error
+
+
+def written(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What Recovery has written into a loaded checkpoint; empty where another has written it.
+
+    Raises:
+        TypeError: Where it has not, though the names say so.
+    """
+    if KEY not in checkpoint:
+        return {}
+    saved = dict(checkpoint[KEY])
+    return {**saved, "experiment": dict(saved.get("experiment", {}))}
 
 
 def last_files(folder: Path, settings: Mapping[str, Any]) -> set[str]:

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from interrupted import Interrupted, Stop, Trace, train, train_on_ranks
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import ModelParallelStrategy
 from trainers import quiet_trainer
 
 from smx_lightning import InputError, Recovery, SoftmaxRegression
@@ -262,6 +264,35 @@ def test_last_finds_one_s_own_among_several(tmp_path, alone):
         options = {"kind": "adam", **OTHERS[name][0]}
         assert same(train(tmp_path, **options, ckpt_path="last"), alone(name))
         assert (tmp_path / "batches").read_text() == ""  # it was finished
+
+
+@pytest.mark.parametrize("written", [5, [1], "ab", {"experiment": 5}, {"experiment": "ab"}])
+def test_files_that_only_look_like_ours_are_named(tmp_path, written):
+    train(tmp_path, "adam", max_epochs=1)
+    file = only(tmp_path)
+    torch.save({**torch.load(file, weights_only=True), KEY: written}, file)
+    with pytest.raises(InputError, match=r"last-.*\.ckpt.*remove it"):
+        train(tmp_path, "adam", max_epochs=1)
+
+
+def sharded(world_size, folder, **options):
+    strategy = ModelParallelStrategy(tensor_parallel_size=2, save_distributed_checkpoint=False)
+    options = {"strategy": strategy, "devices": world_size, "max_epochs": 2, **options}
+    try:
+        train(folder, "adam", **options)
+    except (Interrupted, InputError) as end:
+        return str(end) or "interrupted"
+    return len(Path(folder, "batches").read_text().splitlines())
+
+
+def test_sharded_classes_keep_to_their_experiment(ranks, tmp_path):
+    assert ranks.run(2, sharded, str(tmp_path), stop=9) == ["interrupted"] * 2
+    said = ranks.run(2, sharded, str(tmp_path), settings={"l2": 0.5})
+    assert said[0] == said[1]
+    assert "l2 0 there, 0.5 here" in said[0]
+    batches = ranks.run(2, sharded, str(tmp_path))[0]
+    assert ranks.run(2, sharded, str(tmp_path), ckpt_path="last")[0] == batches  # it was finished
+    assert files(tmp_path) == [only(tmp_path).name]
 
 
 def test_a_path_that_is_given_goes_before(tmp_path):
