@@ -20,7 +20,7 @@ from smx_lightning.fingerprint import differences, digest
 from smx_lightning.lock import Lock, Process
 
 KEY = "smx_lightning_recovery"
-NAME = re.compile(r"last-([0-9a-f]{8})\.ckpt")
+NAME = re.compile(r"(last|finished)-[0-9a-f]{8}\.ckpt")
 OLD = "last.ckpt"  # of every experiment, in version 0.1
 
 
@@ -91,7 +91,9 @@ class Run:
         Before the data is known, ``last`` finds the newest file of these settings.
         """
         if given.parent == self.folder and NAME.fullmatch(given.name):
-            if given.name != self.file.name and self.file.is_file():
+            if given.name == self.finished.name and not self.file.exists():
+                self.finished.replace(self.file)  # there is no newer run after all
+            elif given.name != self.file.name and self.file.is_file():
                 return self.file
             self._refuse_other(given, saved)
         elif given.name.startswith("hpc_ckpt_"):  # of whatever job of SLURM left it there
@@ -106,12 +108,21 @@ class Run:
 
     def _refuse_unfinished(self) -> None:
         """Complain about a run of another experiment that is neither finished nor alive."""
-        others = [path for path in self.folder.glob("last-*.ckpt") if NAME.fullmatch(path.name)]
-        for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
-            if not _lock(path).held():
+        for path in _files(self.folder, "last"):
+            if _lock(path).held():
+                continue
+            try:
                 saved = read(path)
-                if not saved.get("finished"):
-                    self._refuse_other(path, saved)
+            except InputError:
+                if path.exists():  # else a new run of that experiment has just begun
+                    raise
+                continue
+            if not saved.get("finished"):
+                self._refuse_other(path, saved)
+        self._refuse_old()
+
+    def _refuse_old(self) -> None:
+        """Complain about an unfinished run of 0.1, which could be anybody's."""
         old = self.folder / OLD
         if not old.is_file():
             return
@@ -128,9 +139,9 @@ class Run:
         differing = differences(saved.get("experiment", {}), self.experiment)
         if differing:
             raise InputError(
-                f"expected an unfinished run of this experiment in {path}, got one of another: "
-                f"{differing}; set it back to go on with that run, or remove the file to begin "
-                "anew, or keep both with Recovery(dirpath=…)"
+                f"expected a run of this experiment, got {path} of another: {differing}; set it "
+                "back to go on with that run, or remove the file to begin anew, or keep both with "
+                "Recovery(dirpath=…)"
             )
 
     def _occupied(self, owner: Process) -> str:
@@ -159,6 +170,10 @@ class Run:
     def leave(self) -> None:
         """Give the lock back."""
         self._lock.release()
+
+
+def _files(folder: Path, kind: str) -> list[Path]:
+    return [path for path in sorted(folder.glob(f"{kind}-*.ckpt")) if NAME.fullmatch(path.name)]
 
 
 def _lock(file: Path) -> Lock:
@@ -200,7 +215,7 @@ def last_files(folder: Path, settings: Mapping[str, Any]) -> set[str]:
         folder: Where checkpoints are.
         settings: What is known of the experiment so far: some parts of its fingerprint.
     """
-    found = [path for path in folder.glob("last-*.ckpt") if NAME.fullmatch(path.name)]
+    found = _files(folder, "last") or _files(folder, "finished")
     same = []
     for path in found:
         with suppress(InputError):  # said later, where it matters

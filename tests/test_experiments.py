@@ -18,7 +18,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import ModelParallelStrategy
 from trainers import quiet_trainer
 
-from smx_lightning import InputError, Recovery, SoftmaxRegression
+from smx_lightning import InputError, Recovery, SoftmaxRegression, runs
 from smx_lightning.data import DigitsDataModule
 from smx_lightning.recovery import KEY
 
@@ -190,6 +190,29 @@ def test_a_restart_before_the_first_save_finds_no_older_run(tmp_path, monkeypatc
     assert len((tmp_path / "batches").read_text().splitlines()) == 6 * 7
     assert same(learned, state)
     assert files(tmp_path) == [older.name]  # what was set aside is gone
+
+
+def test_what_was_set_aside_is_not_lost(tmp_path):
+    state = train(tmp_path, "adam")
+    with pytest.raises(Interrupted):
+        train(tmp_path, "adam", callbacks=[Recovery(), Quits()])
+    (tmp_path / "batches").unlink()
+    (tmp_path / "batches").touch()
+    assert same(train(tmp_path, "adam", ckpt_path="last"), state)
+    assert (tmp_path / "batches").read_text() == ""
+    assert files(tmp_path) == [only(tmp_path).name]
+
+
+def test_a_file_that_is_set_aside_while_it_is_looked_at_is_nobody_s(tmp_path, monkeypatch):
+    train(tmp_path, "adam", max_epochs=1)
+    read = runs.read
+
+    def late(path):
+        path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(runs, "read", late)
+    train(tmp_path, "adam", max_epochs=1, settings={"l2": 0.5})
 
 
 @pytest.mark.parametrize(
