@@ -554,7 +554,7 @@ def test_recovery_draws_no_random_number_of_the_user_s(tmp_path):
     assert drawn[0] == drawn[1]
 
 
-def test_stop_is_what_it_was(tmp_path):
+def test_sigterm_gives_the_lock_back(tmp_path):
     stop = Stop(3, tmp_path / "sent")
     with pytest.raises(SystemExit) as end:
         train(tmp_path, "adam", stop=stop)
