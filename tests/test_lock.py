@@ -113,7 +113,8 @@ def test_looking_at_a_lock_does_not_lose_one_s_own(path):
 
 
 def test_worker_processes_of_a_killed_one_hold_nothing(path):
-    with running(HOLD + "print(os.fork(), flush=True)\ntime.sleep(60)", path) as process:
+    fork = "os.write(1, f'{os.fork()}\\n'.encode())\ntime.sleep(60)"  # each line in one piece
+    with running(HOLD + fork, path) as process:
         assert process.stdout.readline() == "None\n"
         assert {process.stdout.readline(), process.stdout.readline()} >= {"0\n"}
         os.kill(process.pid, signal.SIGKILL)
