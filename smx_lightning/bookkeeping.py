@@ -30,7 +30,7 @@ from smx_lightning.fitting import training_batches
 from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.training import begin_epoch, exact_solver, is_exact_solver_s, log_epoch
 from smx_lightning.precision import check_batch, check_digits
-from smx_lightning.progress import settle
+from smx_lightning.progress import restore_digits, settle
 from smx_lightning.resume import begin_run
 from smx_lightning.sharding import check_optimizers
 
@@ -78,6 +78,7 @@ class Bookkeeping(Callback):
         for _, model in self.models(pl_module):
             check_optimizers(model)
         if isinstance(pl_module, self.kind):  # what a host is given its heads need not see
+            restore_digits(trainer)
             begin_run(pl_module)
             check_digits(pl_module)
 

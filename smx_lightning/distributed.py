@@ -5,9 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.distributed
@@ -18,11 +18,14 @@ from torch.utils._pytree import tree_leaves
 
 from smx_lightning.data.loading import GlobalBatches, sharing
 from smx_lightning.errors import InputError
+from smx_lightning.lock import started
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 VOTE_SECONDS = 0.25
+
+T = TypeVar("T")
 
 
 def check_world_size(trainer: Trainer) -> None:
@@ -49,6 +52,46 @@ def check_world_size(trainer: Trainer) -> None:
             f"of world size {trainer.world_size}; set devices to the processes on each host and "
             "num_nodes to the number of hosts"
         )
+
+
+def restarted() -> bool:
+    """Whether a launcher started this process in the place of one that failed."""
+    counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    return any(os.environ.get(count, "0") != "0" for count in counts)
+
+
+def run_id() -> str | None:
+    """The launcher's name of the job, which its restarts keep; ``None`` without a launcher.
+
+    Where nobody named the job, torchrun says "none": the launching process stands for it then.
+    """
+    elastic = os.environ.get("TORCHELASTIC_RUN_ID")
+    if elastic == "none":
+        elastic = f"process {os.getppid()} started {started(os.getppid())}"
+    known = [name for name in (elastic, os.environ.get("SLURM_JOB_ID")) if name]
+    return " of ".join(known) or None
+
+
+def decided(trainer: Trainer, decide: Callable[[], T]) -> T:
+    """What the first process decides, on all of them; where it fails, all of them do.
+
+    Raises:
+        InputError: On the others, with the first one's words.
+    """
+    answer: T | None = None
+    failure: Exception | None = None
+    if trainer.is_global_zero:
+        try:
+            answer = decide()
+        except Exception as error:  # the others would wait for ever
+            failure = error
+    complaint = None if failure is None else str(failure)
+    answer, complaint = trainer.strategy.broadcast((answer, complaint))
+    if failure is not None:
+        raise failure
+    if complaint is not None:
+        raise InputError(complaint)
+    return cast("T", answer)
 
 
 @cache

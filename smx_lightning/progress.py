@@ -1,8 +1,14 @@
-"""Editing what a checkpoint says of the Trainer's progress through an epoch."""
+"""What a checkpoint says of the Trainer's progress and of the model's numbers, made exact."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 
 def settle(fit_loop: dict[str, Any], *, rewind: bool = False) -> None:
@@ -24,3 +30,38 @@ def settle(fit_loop: dict[str, Any], *, rewind: bool = False) -> None:
     for loader in fit_loop["state_dict"].get("combined_loader", []):
         if loader.keys() == {"batches"}:
             loader["batches"] = batches
+
+
+@torch.no_grad()
+def restore_digits(trainer: Trainer) -> None:
+    """Give the model the digits back that it lost in float32 on its way from a checkpoint.
+
+    Lightning restores parameters and buffers before it makes them float64. Those that are what the
+    checkpoint holds, rounded, become what it holds. To be called from ``on_fit_start``.
+    """
+    checkpoint = trainer._checkpoint_connector._loaded_checkpoint
+    if not checkpoint or trainer.strategy.restore_checkpoint_after_setup:
+        return
+    present = trainer.lightning_module.state_dict()
+    # The second is where WeightAveraging puts the weights that are trained.
+    for name in ("state_dict", "current_model_state"):
+        for key, saved in checkpoint.get(name, {}).items():
+            mine = present.get(key)
+            if mine is None or not (saved.dtype == mine.dtype == torch.float64):
+                continue
+            saved = saved.to(mine.device)
+            if torch.equal(mine, saved.float().double()):
+                mine.copy_(saved)
+
+
+def resume(trainer: Trainer, file: Path) -> None:
+    """Restore a run when the fit starts: the model has its device and its precision then.
+
+    Lightning restores progress, optimisers and schedules next, as of a path given to ``fit``.
+    """
+    connector = trainer._checkpoint_connector
+    connector.resume_start(file)
+    if not trainer.strategy.restore_checkpoint_after_setup:  # else it is about to
+        connector.restore_model()
+        connector.restore_datamodule()
+        connector.restore_callbacks()

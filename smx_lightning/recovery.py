@@ -9,17 +9,13 @@ an uninterrupted one, whenever it was saved and however often.
 
 from __future__ import annotations
 
-import os
-import random
 import signal
 import sys
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -29,35 +25,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from smx_lightning.callbacks import softmax_regression
-from smx_lightning.checkpoint import UNREADABLE
+from smx_lightning.checkpoint_io import WholeFileIO
 from smx_lightning.checks import at_least, non_negative
 from smx_lightning.data.loading import sharing
-from smx_lightning.distributed import Votes
-from smx_lightning.errors import InputError
-from smx_lightning.files import written_whole
-from smx_lightning.progress import settle
-
-KEY = "smx_lightning_recovery"
-FILE = "last.ckpt"
-TERMINATED = 128 + signal.SIGTERM  # the exit code that shells give a process ended by SIGTERM
-
-
-class WholeFileIO(TorchCheckpointIO):
-    """Checkpoints that are whole or absent: written beside their target, flushed to disk, moved."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
-    ) -> None:
-        """Write ``checkpoint``; what was at ``path`` stays until the new one is on the disk."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as draft, draft.open("wb") as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:  # torch hides the system's complaint behind its own
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from None
-                raise
+from smx_lightning.distributed import Votes, decided
+from smx_lightning.fingerprint import fingerprint, settings
+from smx_lightning.finite import NotFiniteError, is_finite, not_finite
+from smx_lightning.progress import restore_digits, resume, settle
+from smx_lightning.runs import KEY, Run, last_files, written
+from smx_lightning.seeding import seed_batch
+from smx_lightning.signals import Signals, exit_code
 
 
 class Recovery(ModelCheckpoint):
@@ -65,19 +42,27 @@ class Recovery(ModelCheckpoint):
 
     One line turns it on: ``Trainer(callbacks=[Recovery()])``, or in a configuration file
     ``trainer.callbacks: smx_lightning.Recovery``. A run that finds the checkpoint of an unfinished
-    one resumes it, in the middle of an epoch too. That of a finished one is resumed, and trains
-    nothing, where torchrun or SLURM restart their job, or on ``ckpt_path="last"``; otherwise the
-    next run begins anew. SIGTERM saves and ends the process with exit code 143. Every checkpoint of
-    the run, also those of other callbacks, is written whole or not at all.
+    one of the same experiment resumes it, in the middle of an epoch too; what makes an experiment
+    says :mod:`smx_lightning.fingerprint`. That of a finished one is resumed, and trains nothing,
+    where torchrun or SLURM restart their job, or on ``ckpt_path="last"``; otherwise the next run
+    begins anew. SIGTERM and SIGINT save and end the process with exit code 143 and 130; a second
+    SIGINT ends it at once. Every checkpoint of the run, also those of other callbacks, is written
+    whole or not at all.
 
     Resuming in the middle of an epoch needs a loader that can, as
     :class:`~smx_lightning.data.BatchLoader`, which the data modules here use.
 
     Args:
-        dirpath: Folder of the checkpoint ``last.ckpt``; ``recovery`` in the Trainer's
-            ``default_root_dir`` by default. All processes of all hosts must see it.
+        dirpath: Folder of the checkpoints ``last-….ckpt``, one an experiment, named by its
+            fingerprint; ``recovery`` in the Trainer's ``default_root_dir`` by default. All
+            processes of all hosts must see it.
         seconds: How much work a crash may cost.
         every_n_steps: Save before every n-th batch instead, whatever the clock says.
+
+    Raises:
+        InputError: Before training, where another process trains the same experiment into the
+            folder, or one of other settings or data was left unfinished there; while training,
+            where parameters are not finite: they never replace a checkpoint.
     """
 
     def __init__(
@@ -90,9 +75,9 @@ class Recovery(ModelCheckpoint):
         self.seconds = non_negative("seconds", seconds)
         self.every_n_steps = every_n_steps and at_least("every_n_steps", every_n_steps, 1)
         self._seed: int | None = None
-        self._received: set[int] = set()
-        self._handlers: dict[int, Any] = {}
-        self._settled = False
+        self._run: Run | None = None
+        self._signals = Signals()
+        self._searched = self._settled = False
         self._finished: list[int | None] | None = None
         self._votes = Votes(None)
         self._since_save, self._saved_at = 0, 0.0
@@ -109,64 +94,60 @@ class Recovery(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing to load."""
 
-    def file(self, trainer: Trainer) -> Path:
-        """The checkpoint."""
-        return Path(self.dirpath or Path(trainer.default_root_dir) / "recovery") / FILE
+    def _folder(self, trainer: Trainer) -> Path:
+        return Path(self.dirpath or Path(trainer.default_root_dir) / "recovery").absolute()
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         """What ``ckpt_path="last"`` finds."""
-        file = self.file(trainer)
-        return {str(file)} if file.is_file() else set()
+        found = last_files(self._folder(trainer), settings(trainer, trainer.lightning_module))
+        self._searched = bool(found) and trainer.state.fn == "fit"
+        return found
 
     # Before training -------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write files whole, and resume an unfinished run."""
+        """Write files whole."""
         softmax_regression(self, pl_module)
-        file = self.file(trainer)
-        self.dirpath = str(file.parent)
+        self.dirpath = str(self._folder(trainer))
         super().setup(trainer, pl_module, stage)
         if stage != "fit" or self._trying_out(trainer):
             return
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFileIO()
-        # Behind the others: the first one's best model is the Trainer's.
-        others = [c for c in trainer.callbacks if c is not self]  # type: ignore[attr-defined]
-        trainer.callbacks = [*others, self]  # type: ignore[attr-defined]
-        if trainer.is_global_zero:
-            for draft in file.parent.glob(f".{FILE}.*.tmp"):  # of a run that was killed
-                with suppress(OSError):
-                    draft.unlink()
-        if not trainer.strategy.restore_checkpoint_after_setup:
-            self._resume(trainer)
+        # The first to restore: other callbacks look at what was restored when the fit starts.
+        trainer.callbacks = [self, *self._others(trainer)]  # type: ignore[attr-defined]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Resume where the classes had to be spread over processes first."""
-        if trainer.strategy.restore_checkpoint_after_setup and not self._trying_out(trainer):
-            self._resume(trainer)
+        """Resume the experiment's unfinished run; all processes do what the first one decides."""
+        # Behind the others: the first one's best model is the Trainer's.
+        trainer.callbacks = [*self._others(trainer), self]  # type: ignore[attr-defined]
+        if self._trying_out(trainer):
+            return
+        run = self._run = Run(self._folder(trainer), fingerprint(trainer, pl_module))
+        given, loaded = self._given(trainer, run)
+        file, run.file = decided(trainer, lambda: (run.begin(given, written(loaded)), run.file))
+        if file is not None:
+            resume(trainer, file)
+            if trainer.is_global_zero:
+                print(f"Resuming the run of {file}; remove it to begin anew", file=sys.stderr)
+        restore_digits(trainer)
+
+    def _given(self, trainer: Trainer, run: Run) -> tuple[Path | None, dict[str, Any]]:
+        """The checkpoint that the Trainer resumes already, and what is in it."""
+        connector, searched = trainer._checkpoint_connector, self._searched
+        self._searched = False
+        if trainer.strategy.restore_checkpoint_after_setup:  # it says nothing yet of a path
+            return (run.file if searched else None), {}
+        loaded = connector._loaded_checkpoint
+        return (Path(connector._ckpt_path) if loaded and connector._ckpt_path else None), loaded
 
     @staticmethod
     def _trying_out(trainer: Trainer) -> bool:
         """Whether this is no run to be continued."""
         return bool(getattr(trainer, "fast_dev_run", False))
 
-    def _resume(self, trainer: Trainer) -> None:
-        """Let the Trainer restore the run of ``file``; a path given to ``fit`` goes before it."""
-        file = self.file(trainer)
-        if not trainer.strategy.broadcast(file.is_file()):
-            return
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        except UNREADABLE as error:
-            raise InputError(
-                f"expected the checkpoint of a run in {file}, got a file that torch cannot read; "
-                "remove it to begin anew"
-            ) from error
-        if content.get(KEY, {}).get("finished") and not _restarted():
-            return
-        trainer._checkpoint_connector.resume_start(file)
-        if trainer.is_global_zero:
-            print(f"Resuming the run of {file}; remove it to begin anew", file=sys.stderr)
+    def _others(self, trainer: Trainer) -> list[Any]:
+        return [c for c in trainer.callbacks if c is not self]  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals, and agree on a seed."""
@@ -176,15 +157,8 @@ class Recovery(ModelCheckpoint):
         several = trainer.world_size > 1
         self._votes = Votes(trainer.strategy.root_device if several else None)
         self._since_save, self._saved_at = 0, time.monotonic()
-        self._received.clear()
-        if threading.current_thread() is not threading.main_thread():
-            return
-        self._handlers = {signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
         slurm = self._slurm(trainer)
-        if slurm is not None and slurm.requeue_signal is not None:
-            self._handlers[slurm.requeue_signal] = signal.getsignal(slurm.requeue_signal)
-        for signum in self._handlers:
-            signal.signal(signum, lambda number, _: self._note(trainer, number))
+        self._signals.take_over(trainer, None if slurm is None else slurm.requeue_signal)
 
     # While training --------------------------------------------------------------------------
 
@@ -192,25 +166,38 @@ class Recovery(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed the batch; where it is time, save the state before it."""
-        # Of integers, so not salted: the same in every process and every run.
-        key = hash((self._seed, trainer.current_epoch, batch_idx, sharing(trainer)[0]))
-        _seed_torch(key, trainer.strategy.root_device)
-        np.random.seed(key % 2**32)
-        random.seed(key)
+        where = (self._seed, trainer.current_epoch, batch_idx, sharing(trainer)[0])
+        seed_batch(trainer.strategy.root_device, *where)
+        self._beat()
         if batch_idx % trainer.accumulate_grad_batches:
             return  # gradients are under way
+        self._signals.early = False
         self._since_save += 1
         received, due = self._agree(trainer)
-        if signal.SIGTERM in received and self._slurm(trainer) is None:
+        code = self._ends_with(trainer, received)
+        if code is not None:
             self._save(trainer)
-            raise SIGTERMException(TERMINATED)
+            raise SIGTERMException(code)
         if received:  # pre-empted: Lightning saves its own checkpoint, and queues the job again
             self._settled = True
-            for signum in received:
-                self._handlers[signum](signum, None)
+            self._signals.pass_on(received)
             self._settled = False
         if due:
             self._save(trainer)
+
+    def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        """Say that the process is alive."""
+        self._beat()
+
+    def _beat(self) -> None:
+        if self._run is not None:
+            self._run.beat()
+
+    def _ends_with(self, trainer: Trainer, received: set[int]) -> int | None:
+        """The exit code of a run that has received these signals; ``None`` where it goes on."""
+        if self._slurm(trainer) is not None:
+            received = received & {signal.SIGINT}  # the others are SLURM's
+        return exit_code(max(received)) if received else None
 
     def _agree(self, trainer: Trainer, *, last: bool = False) -> tuple[set[int], bool]:
         """Signals that any process has received, and whether to save: the same on all of them."""
@@ -218,18 +205,19 @@ class Recovery(ModelCheckpoint):
             due = self._since_save >= self.every_n_steps
         else:  # by one clock
             due = trainer.is_global_zero and time.monotonic() - self._saved_at >= self.seconds
-        numbers = list(self._handlers)
-        flags = [due, *(number in self._received for number in numbers)]
+        numbers = self._signals.numbers
+        flags = [due, *(number in self._signals.received for number in numbers)]
         agreed, *received = self._votes.agreed(flags, last=last)
         signals = {number for number, yes in zip(numbers, received, strict=True) if yes}
-        self._received -= signals
+        self._signals.received -= signals
         return signals, (agreed if self.every_n_steps is None else due)
 
     def _save(self, trainer: Trainer) -> None:
-        if self._trying_out(trainer):
+        run = self._run
+        if run is None or not self._is_good(trainer, run):
             return
         self._settled = True
-        trainer.save_checkpoint(self.file(trainer))
+        trainer.save_checkpoint(run.file)
         self._settled = False
         self._since_save, self._saved_at = 0, time.monotonic()
 
@@ -248,6 +236,8 @@ class Recovery(ModelCheckpoint):
                 # Processes that share the classes of a model have counted the same rows.
                 states = states[:: trainer.world_size // sharing(trainer)[1]]
         checkpoint[KEY] = {"seed": self._seed, "tallies": states, "finished": self._finished}
+        if self._run is not None:
+            checkpoint[KEY] |= {"experiment": self._run.experiment, "run": self._run.id}
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -270,41 +260,58 @@ class Recovery(ModelCheckpoint):
         rank, shares = sharing(trainer)
         tally.restore(states[rank::shares])
 
+    def _is_good(self, trainer: Trainer, run: Run) -> bool:
+        return is_finite(trainer, softmax_regression(self, trainer.lightning_module), run.kept())
+
     # After training --------------------------------------------------------------------------
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end, because what follows may crash as well; give the signals back."""
         received, _ = self._agree(trainer, last=True)
-        self._give_back()
-        if self._trying_out(trainer):
+        self._signals.give_back()
+        run = self._run
+        if run is None or not self._is_good(trainer, run):
             return
         self._finished = _limits(trainer)
-        trainer.save_checkpoint(self.file(trainer))
+        trainer.save_checkpoint(run.file)
         self._finished = None
-        if signal.SIGTERM in received and self._slurm(trainer) is None:
-            raise SIGTERMException(TERMINATED)
+        if trainer.is_global_zero:
+            run.end()
+        code = self._ends_with(trainer, received)
+        if code is not None:
+            raise SIGTERMException(code)
         if trainer.is_global_zero and self._slurm(trainer) is not None:
             # Lightning would test these in place of the trained model.
             for requeued in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
                 requeued.unlink(missing_ok=True)
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let others train the experiment."""
+        self._leave()
+
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Give the signals back."""
-        self._give_back()
+        """Give the signals back, let others train, say what is left and why the process ends."""
+        if isinstance(exception, SIGTERMException) and exception.code is None:
+            # Lightning's own, which says no code.
+            exception.code = self._ends_with(trainer, self._signals.received)
+        if not isinstance(exception, NotFiniteError) and trainer.is_global_zero:
+            self._say_what_is_left(pl_module)
+        self._signals.give_back()
+        self._leave()
 
-    def _give_back(self) -> None:
-        for signum, handler in self._handlers.items():
-            signal.signal(signum, handler)
-        self._handlers = {}
+    def _say_what_is_left(self, model: LightningModule) -> None:
+        if self._run is None or self._signals.early:
+            return
+        with suppress(RuntimeError):  # of a device that has failed: what was raised says more
+            if not_finite(model) is not None:
+                print(f"The parameters became infinite or NaN; {self._run.kept()}", file=sys.stderr)
 
-    def _note(self, trainer: Trainer, number: int) -> None:
-        """Only note the signal: in the middle of a batch there is no state worth saving."""
-        self._received.add(number)
-        launcher = trainer.strategy.launcher
-        if launcher is not None:  # the processes that this one has started
-            launcher.kill(signal.Signals(number))
+    def _leave(self) -> None:
+        if self._run is not None:
+            self._run.leave()
+            self._run = None
 
     @staticmethod
     def _slurm(trainer: Trainer) -> SLURMEnvironment | None:
@@ -315,21 +322,6 @@ class Recovery(ModelCheckpoint):
         return None
 
 
-def _seed_torch(key: int, device: torch.device) -> None:
-    """Seed the generators in use; ``torch.manual_seed`` takes 0.3 ms to prepare the others."""
-    torch.default_generator.manual_seed(key)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(key)
-    elif device.type != "cpu":
-        torch.manual_seed(key)
-
-
 def _limits(trainer: Trainer) -> list[int | None]:
     """When training is over."""
     return [trainer.max_epochs, trainer.max_steps]
-
-
-def _restarted() -> bool:
-    """Whether a launcher started this process in the place of one that failed."""
-    counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
-    return any(os.environ.get(count, "0") != "0" for count in counts)

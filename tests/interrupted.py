@@ -36,6 +36,13 @@ class Noisy(SoftmaxRegression):
 MODELS = {
     "dropout": Noisy,
     "adam": functools.partial(SoftmaxRegression, 64, 10, preprocessing="standardize"),
+    "momentum": functools.partial(
+        SoftmaxRegression,
+        64,
+        10,
+        preprocessing="standardize",
+        optimizer=functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+    ),
     "exact": functools.partial(
         SoftmaxRegression, 64, 10, l2=1e-3, preprocessing="standardize", optimizer=ExactSolver
     ),
@@ -49,7 +56,8 @@ class Trace(Callback):
         self.folder = folder
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        rows = hashlib.md5(b"".join(part.cpu().numpy().tobytes() for part in batch)).hexdigest()
+        parts = (part.cpu().contiguous().view(torch.uint8) for part in batch)
+        rows = hashlib.md5(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
         self.write("batches", [trainer.current_epoch, batch_idx, trainer.global_rank], rows)
 
     def on_train_epoch_start(self, trainer, pl_module):
@@ -112,7 +120,18 @@ class Stop(Callback):
                 os.kill(os.getpid(), signal.SIGTERM)
 
 
-def train(folder, kind="dropout", *, stop=None, started=None, ckpt_path=None, saves=(), **trainer):
+def train(
+    folder,
+    kind="dropout",
+    *,
+    stop=None,
+    started=None,
+    ckpt_path=None,
+    saves=(),
+    settings=(),
+    data=None,
+    **trainer,
+):
     """Train, or go on training; the final state, saved too."""
     torch.manual_seed(0)
     callbacks = [Trace(folder), Recovery(**dict(saves or {"every_n_steps": 3}))]
@@ -127,10 +146,10 @@ def train(folder, kind="dropout", *, stop=None, started=None, ckpt_path=None, sa
             **trainer,
         }
     )
-    model = MODELS[kind]()
+    model = MODELS[kind](**dict(settings))
     if started is not None:
         started.send(None)
-    runner.fit(model, DigitsDataModule(batch_size=200), ckpt_path=ckpt_path)
+    runner.fit(model, data or DigitsDataModule(batch_size=200), ckpt_path=ckpt_path)
     final = model.state_dict()
     if runner.is_global_zero:
         torch.save(final, f"{folder}/final.pt")

@@ -17,7 +17,7 @@ from trainers import quiet_trainer
 from smx_lightning import SoftmaxRegression
 from smx_lightning.callbacks import PredictionsInOrder
 from smx_lightning.cli import main
-from smx_lightning.data import BatchLoader, InMemoryDataModule, Loaded, Rows
+from smx_lightning.data import BatchLoader, DigitsDataModule, InMemoryDataModule, Loaded, Rows
 from smx_lightning.optim import ExactSolver
 
 OPTIMIZERS = {
@@ -92,6 +92,17 @@ def fitted_far_away(world_size):
     runner.fit(module, BatchLoader(TensorDataset(1.7e9 + rows.x, rows.y), batch_size=34))
     step, weight = module.preprocessing, module.linear.weight.detach().numpy()
     return {"wide": step.wide_features, "centre": step.centre.numpy(), "weight": weight}
+
+
+def solved_digits(world_size, **solver):
+    """The exact solver's weight and bias on digits, in float64, its status and its epochs."""
+    torch.manual_seed(0)
+    optimizer = functools.partial(ExactSolver, **solver)
+    module = SoftmaxRegression(64, 10, l2=1e-3, preprocessing="standardize", optimizer=optimizer)
+    runner = trainer_for(world_size, max_epochs=100, precision="64-true")
+    runner.fit(module, DigitsDataModule())
+    weight, bias = (p.detach().numpy() for p in module.linear.parameters())
+    return weight, bias, module.solver.status.name
 
 
 def solved_on_shares(world_size, x, y, l2):

@@ -134,6 +134,16 @@ def test_a_group_restarted_in_mid_epoch_ends_at_the_same_bits(killed, undisturbe
     assert_identical(restarted, undisturbed, names=undisturbed.keys() - {"began"})
 
 
+@pytest.mark.slow
+def test_a_group_restarted_before_its_first_save_finds_no_older_training(undisturbed, tmp_path):
+    recovering(tmp_path)  # a training that ended well
+    sent = tmp_path / "sent"
+    restarted = recovering(tmp_path, "--interrupt", "SIGKILL", 1, "within", 2, sent)
+    assert sent.exists()
+    assert restarted["began"] == 0
+    assert_identical(restarted, undisturbed, names=undisturbed.keys())
+
+
 def assert_identical(answer, other, names):
     for name in names:
         np.testing.assert_array_equal(answer[name], other[name], err_msg=name)

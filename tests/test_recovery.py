@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -17,9 +18,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from smx_lightning import InputError, Recovery
-from smx_lightning.recovery import TERMINATED, WholeFileIO
+from smx_lightning.checkpoint_io import WholeFileIO
 
-LAST = Path("recovery") / "last.ckpt"
+
+def saved(folder):
+    """Recovery's checkpoints of finished and unfinished runs."""
+    return list((folder / "recovery").glob("last-*.ckpt"))
 
 
 def final(folder):
@@ -78,6 +82,35 @@ def test_a_run_stopped_before_any_batch_goes_on(undisturbed, tmp_path, kind, tra
         assert_same_run(folder, undisturbed(kind, **trainer))
 
 
+PRECISIONS = [
+    (kind, precision)
+    for kind in ("adam", "momentum", "exact")
+    for precision in ("64-true", "32-true", "bf16-true")
+    if (kind, precision) != ("exact", "bf16-true")  # which it refuses
+]
+
+
+@pytest.mark.parametrize(("kind", "precision"), PRECISIONS)
+def test_a_run_goes_on_in_all_its_digits(undisturbed, tmp_path, kind, precision):
+    common = {"precision": precision, "max_epochs": 3}
+    with pytest.raises(Interrupted):
+        train(tmp_path, kind, stop=12, **common)
+    train(tmp_path, kind, **common)
+    assert_same_run(tmp_path, undisturbed(kind, **common))
+
+
+@pytest.mark.parametrize(("kind", "precision"), PRECISIONS)
+def test_fit_itself_goes_on_in_all_its_digits(undisturbed, tmp_path, kind, precision):
+    common = {"precision": precision, "max_epochs": 3}
+    path = tmp_path / "mid.ckpt"
+    without = {"callbacks": [], "enable_checkpointing": False}
+    with pytest.raises(Interrupted):
+        train(tmp_path, kind, **{**common, **without, "callbacks": [Save(10, path)]})
+    train(tmp_path, kind, **common, **without, ckpt_path=path)
+    ours, theirs = final(tmp_path), final(undisturbed(kind, **common))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_run_on_a_gpu_goes_on_too(two_runs):
@@ -117,8 +150,8 @@ def killed_at_random(kind, kills, tmp_path, undisturbed):
             process.kill()
             process.join()
             kills -= killed
-            if (folder / LAST).exists():
-                torch.load(folder / LAST, weights_only=True)  # whatever was being written
+            for file in saved(folder):
+                torch.load(file, weights_only=True)  # whatever was being written
             assert killed or process.exitcode == 0
         assert_same_run(folder, undisturbed(kind))
     return runs
@@ -165,8 +198,8 @@ def test_sigterm_to_one_of_several_processes_ends_all_of_them(ranks, two_runs, r
     assert ranks.run(2, train_on_ranks, str(whole), **by_the_clock) == [0] * 2
     stop = Stop(9, stopped / "sent", rank)
     answers = ranks.run(2, train_on_ranks, str(stopped), stop=stop, **by_the_clock)
-    assert answers == [TERMINATED] * 2
-    assert (stopped / LAST).exists()
+    assert answers == [143] * 2
+    assert len(saved(stopped)) == 1
     assert ranks.run(2, train_on_ranks, str(stopped), **by_the_clock) == [0] * 2
     assert_same_run(stopped, whole)
 
@@ -209,7 +242,7 @@ def test_sigterm_saves_and_the_command_exits_with_143(tmp_path):
         )
         runs.append((done.returncode, done.stdout.splitlines(), done.stderr))
     stopped, resumed, again = runs
-    assert stopped[0] == TERMINATED == 143
+    assert stopped[0] == 143
     assert resumed[0] == again[0] == 0, resumed[2] + again[2]
     assert "Resuming the run of" in resumed[2]
     assert "Resuming" not in again[2]
@@ -270,21 +303,31 @@ def test_a_checkpoint_of_lightning_s_own_resumes_in_mid_epoch(tmp_path, undistur
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    file = tmp_path / LAST
-    file.parent.mkdir()
+@pytest.mark.parametrize("name", ["own", "last-0123abcd.ckpt", "last.ckpt"])
+def test_a_damaged_checkpoint_is_named(tmp_path, name):
+    if name == "own":
+        train(tmp_path, max_epochs=1)
+        (file,) = saved(tmp_path)
+    else:
+        file = tmp_path / "recovery" / name
+        file.parent.mkdir()
     file.write_bytes(b"PK\x03\x04 no checkpoint")
-    with pytest.raises(InputError, match=r"last\.ckpt.*remove it"):
-        train(tmp_path)
+    with pytest.raises(InputError, match=rf"{re.escape(file.name)}.*remove it"):
+        train(tmp_path, max_epochs=1)
     assert file.exists()
-
-
-def test_drafts_of_a_killed_run_are_removed(tmp_path):
-    draft = tmp_path / "recovery" / ".last.ckpt.4711.tmp"
-    draft.parent.mkdir()
-    draft.write_bytes(b"half a checkpo")
+    file.unlink()
     train(tmp_path, max_epochs=1)
-    assert [path.name for path in draft.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_drafts_of_a_killed_run_are_removed_and_no_others(tmp_path):
+    train(tmp_path, max_epochs=1)
+    (file,) = saved(tmp_path)
+    own = file.with_name(f".{file.name}.4711.tmp")
+    other = file.with_name(".last-0123abcd.ckpt.4711.tmp")  # of a process that may live
+    for draft in (own, other):
+        draft.write_bytes(b"half a checkpo")
+    train(tmp_path, max_epochs=1)
+    assert {path.name for path in file.parent.iterdir()} == {file.name, other.name}
 
 
 def test_arguments_and_modules_that_make_no_sense_are_refused(tmp_path, quiet_trainer):
