@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from smx_lightning.errors import InputError
+from smx_lightning.sharding import local
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -50,9 +50,9 @@ def not_finite(model: nn.Module) -> str | None:
     One pass without a copy: the largest absolute value is infinite or NaN where any entry is.
     """
     for name, parameter in model.named_parameters():
-        local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
-        if parameter.requires_grad and local.numel():
-            largest = float(torch.linalg.vector_norm(local, float("inf")))
+        part = local(parameter)
+        if parameter.requires_grad and part.numel():
+            largest = float(torch.linalg.vector_norm(part, float("inf")))
             if not math.isfinite(largest):
                 return f"{largest} in {name}"
     return None

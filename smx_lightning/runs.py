@@ -11,9 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from smx_lightning.checkpoint import UNREADABLE
+from smx_lightning.checkpoint import load_plain
 from smx_lightning.distributed import restarted, run_id
 from smx_lightning.errors import InputError
 from smx_lightning.fingerprint import differences, digest
@@ -187,9 +185,8 @@ def read(path: Path) -> dict[str, Any]:
         InputError: For a file that torch cannot read.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return written(content)
-    except (*UNREADABLE, TypeError) as error:
+        return written(load_plain(path, mmap=True))
+    except (InputError, TypeError) as error:
         raise InputError(
             f"expected the checkpoint of a run in {path}, got a file that torch cannot read; "
             "remove it to begin anew"
