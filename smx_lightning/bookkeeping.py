@@ -29,7 +29,7 @@ from smx_lightning.errors import InputError
 from smx_lightning.fitting import training_batches
 from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.training import begin_epoch, exact_solver, is_exact_solver_s, log_epoch
-from smx_lightning.precision import check_batch, check_digits
+from smx_lightning.precision import check_batch, check_digits, keep_equal_averages
 from smx_lightning.progress import restore_digits, settle
 from smx_lightning.resume import begin_run
 from smx_lightning.sharding import check_optimizers
@@ -78,6 +78,8 @@ class Bookkeeping(Callback):
         for _, model in self.models(pl_module):
             check_optimizers(model)
         if isinstance(pl_module, self.kind):  # what a host is given its heads need not see
+            # A tuner restores its own checkpoint, too, but has ended with that by now.
+            pl_module._keeps_statistics = bool(trainer._checkpoint_connector._loaded_checkpoint)
             restore_digits(trainer)
             begin_run(pl_module)
             check_digits(pl_module)
@@ -97,6 +99,7 @@ class Bookkeeping(Callback):
         """Fit what the training data decides, and find the exact solver."""
         share_out(trainer, trainer.train_dataloader)
         check_eps(trainer.optimizers)
+        keep_equal_averages(trainer)
         exact = any(isinstance(optimizer, ExactSolver) for optimizer in trainer.optimizers)
         for _, model in self.models(pl_module):
             _, model._shares = sharing(trainer)
@@ -111,18 +114,29 @@ class Bookkeeping(Callback):
         own_loss = type(pl_module).loss is not self.kind.loss
         pl_module.solver = exact_solver(pl_module, own_loss=own_loss)
         if pl_module.solver is not None and trainer.fit_loop.restarted_mid_epoch:
-            begin_epoch(pl_module, pl_module.solver)  # on_train_epoch_start's, of other epochs
+            _begin_epoch(pl_module, pl_module.solver)  # on_train_epoch_start's, of other epochs
         known = pl_module._keeps_statistics and bool(pl_module.class_counts.any())
         if pl_module.needs_statistics and not known:
             pl_module.fit_statistics(training_batches(trainer))
-            pl_module._keeps_statistics = True
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Refuse a first batch whose digits would be lost."""
+        """Count the batch's first evaluation; refuse a first batch whose digits would be lost."""
+        self._seal(trainer, pl_module, False)
         if batch_idx == 0 and isinstance(pl_module, self.kind):
             check_batch(pl_module, batch)
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What a closure evaluates from now on are other points, which an optimiser only tries."""
+        self._seal(trainer, pl_module, pl_module.automatic_optimization)
+
+    def _seal(self, trainer: Trainer, pl_module: LightningModule, sealed: bool) -> None:
+        if isinstance(pl_module, self.kind):
+            pl_module.tallies["train"].sealed = sealed
+        elif any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in trainer.optimizers):
+            for _, model in self.models(pl_module):
+                model.tallies["train"].sealed = sealed
 
     # While training --------------------------------------------------------------------------
 
@@ -131,8 +145,7 @@ class Bookkeeping(Callback):
         for _, model in self.models(pl_module):
             model.tallies["train"].restore([])  # of an epoch that broke off
             if model.solver is not None and model is pl_module:
-                begin_epoch(model, model.solver)
-                model._evaluations = model.solver.evaluations
+                _begin_epoch(model, model.solver)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the epoch's training metrics."""
@@ -140,11 +153,11 @@ class Bookkeeping(Callback):
             solver = model.solver if model is pl_module else None
             rejected = False
             if solver is not None:
-                if solver.evaluations == model._evaluations and not _counted(model, "train"):
+                if solver.evaluations == model._evaluations and not trainer.should_stop:
                     raise InputError(
-                        "the exact solver expects the rows that training_step is given, got an "
-                        "override that passes none on; call super().training_step(batch, "
-                        "batch_idx) in it, or take another optimiser"
+                        "the exact solver expects the rows of every batch, got an epoch whose last "
+                        "batch never came; call super().training_step(batch, batch_idx) for each "
+                        "in an override, and skip none, or take another optimiser"
                     )
                 model._evaluations = -1  # of this epoch nothing more is expected
                 rejected = log_epoch(model, solver)
@@ -199,6 +212,11 @@ class Bookkeeping(Callback):
             counts = _values(model, CONFUSION) if CONFUSION in model.tallies else {}
             if counts:
                 model.confusion_matrix = counts[CONFUSION].cpu()
+
+
+def _begin_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
+    begin_epoch(model, solver)
+    model._evaluations = solver.evaluations
 
 
 def _log(

@@ -25,7 +25,7 @@ def class_weights(given: ClassWeight, class_names: Sequence[str]) -> Normal:
     >>> class_weights({"rare": 5}, ["common", "rare"])
     [1.0, 5.0]
     """
-    if given is None or given == "balanced":
+    if given is None or (isinstance(given, str) and given == "balanced"):
         return given
     if isinstance(given, str):
         raise InputError(

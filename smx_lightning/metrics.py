@@ -228,8 +228,12 @@ def stage_metrics(given: Given, stage: str) -> MetricCollection:
             f"got {type(given).__name__}"
         )
     prefix = f"{stage}/"
-    if all(str(name).startswith(prefix) for name in given.keys()):  # noqa: SIM118 (with prefixes)
+    named = [str(name).startswith(prefix) for name in given.keys()]  # noqa: SIM118 (with prefixes)
+    if all(named):
         return given
+    if any(named):
+        bare = {str(name).removeprefix(prefix): metric for name, metric in given.items()}
+        return _collection(bare, prefix)
     return given.clone(prefix=prefix + (given.prefix or ""))
 
 

@@ -60,7 +60,13 @@ STAGES = ("train", "val", "test")
 BEFORE_AN_OVERRIDE = (
     *("setup", "on_fit_start", "on_train_start", "on_train_epoch_start", "on_train_epoch_end"),
     "on_train_batch_start",
-    *("on_train_end", "on_validation_start", "on_validation_epoch_end", "on_test_start"),
+    *(
+        "on_train_end",
+        "on_after_backward",
+        "on_validation_start",
+        "on_validation_epoch_end",
+        "on_test_start",
+    ),
     *("on_test_epoch_end", "on_predict_start"),
 )
 BEHIND_AN_OVERRIDE = ("configure_model", "on_save_checkpoint", "on_load_checkpoint")
@@ -297,7 +303,8 @@ class SoftmaxRegression(LightningModule):
             InputError: Where statistics are needed that nobody has fitted, see
                 :meth:`fit_statistics`.
         """
-        if self.needs_statistics and not self.class_counts.any():
+        trained = self._trainer is None or self._trainer.training
+        if trained and self.needs_statistics and not self.class_counts.any():
             raise InputError(
                 "expected the statistics of the training data before the first step, got none: "
                 "call fit_statistics(batches) with batches (x, y) of what this model is fed, in "
@@ -336,6 +343,7 @@ class SoftmaxRegression(LightningModule):
         behind = [local(p.detach()) for p in self.linear.parameters()]
         self.preprocessing.fit(moments, behind=behind if self.class_counts.any() else ())
         self.class_counts.copy_(counts)
+        self._keeps_statistics = True
 
     # The Trainer's hooks: what must happen in each of them is in bookkeeping.py ---------------
 
@@ -392,6 +400,10 @@ class SoftmaxRegression(LightningModule):
         """Log the epoch's training metrics."""
         BOOKKEEPING.on_train_epoch_end(self.trainer, self)
 
+    def on_after_backward(self) -> None:
+        """Count no further evaluation of the batch."""
+        BOOKKEEPING.on_after_backward(self.trainer, self)
+
     def on_train_end(self) -> None:
         """Leave the exact solver's best point behind, whatever stopped the training."""
         BOOKKEEPING.on_train_end(self.trainer, self)
@@ -427,6 +439,11 @@ class SoftmaxRegression(LightningModule):
         """The objective on one batch ``(x, y)``; y (batch,) integer labels."""
         x, y = batch
         if self.solver is not None:
+            if self.solver.evaluations > self._evaluations:
+                raise InputError(
+                    "the exact solver expects one super().training_step(…) a batch, got a second "
+                    "with the last one; pass all rows of a batch on at once"
+                )
             check_labels(y, self.num_classes, "train batches")
             self.tallies["train"].add(evaluate(self, self.solver, x, y), y)
             if self.trainer.is_last_batch:  # judged before validation runs
@@ -548,7 +565,7 @@ class SoftmaxRegression(LightningModule):
     ) -> Tensor:
         """:meth:`objective`, counted; the index is that of a batch of the Trainer's own loader."""
         with parallel_loss(self._parallel_loss):
-            log_probs = self._score(x, y, tallies, batch_idx)
+            log_probs = self._score(x, y, tallies)
             if self._parallel_loss:  # which would not complain
                 check_labels(y, self.num_classes, "train batches")
             try:
@@ -558,9 +575,7 @@ class SoftmaxRegression(LightningModule):
                 raise
         return loss + self.penalty() if self.l2 else loss
 
-    def _score(
-        self, x: Tensor, y: Tensor, tallies: Sequence[str], batch_idx: int | None = None
-    ) -> Tensor:
+    def _score(self, x: Tensor, y: Tensor, tallies: Sequence[str]) -> Tensor:
         """Log-probabilities of a batch, counted."""
         log_probs = self(x)
         if not self._parallel_loss:  # a loss of a subclass's own sees all classes
@@ -568,7 +583,7 @@ class SoftmaxRegression(LightningModule):
         counted = whole(log_probs.detach())
         for name in tallies:
             if name in self.tallies:
-                self.tallies[name].add(counted, y, batch_idx)
+                self.tallies[name].add(counted, y)
         return cast("Tensor", log_probs)
 
     def _tallies_of_stage(self) -> tuple[str, ...]:
@@ -613,6 +628,8 @@ class SoftmaxRegression(LightningModule):
             return None
         if self.class_weight == "balanced":
             total = self.class_counts.sum()
+            if not total and self._trainer is not None and self._trainer.sanity_checking:
+                return torch.ones_like(self.class_counts, dtype=like.dtype)  # counted in a moment
             if not total:
                 raise InputError(
                     "class_weight='balanced' needs the class counts of the training data, got none "

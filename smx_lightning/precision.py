@@ -7,10 +7,12 @@ everything else that would lose them without a word is refused here, before trai
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,7 +20,9 @@ from smx_lightning.errors import InputError
 from smx_lightning.preprocessing import LOST, ROUNDED, Moments
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from lightning.pytorch import Trainer
 
     from smx_lightning.module import SoftmaxRegression
 
@@ -113,6 +117,34 @@ def check_batch(model: SoftmaxRegression, batch: Any) -> None:
         check_digits(model, wide.nonzero().flatten().tolist())
 
 
+def check_unconverted(model: SoftmaxRegression, batch: Any) -> None:
+    """:func:`check_batch` of one as its loader gave it, where a precision would narrow it."""
+    if _taken(model.trainer) != torch.float64:
+        check_batch(model, batch)
+
+
+def keep_equal_averages(trainer: Trainer) -> None:
+    """Let averages of weights leave alone what does not change: in float32 d·a + (1-d)·a is not a.
+
+    Means and scales, and integer counts most of all, would wander off with every update.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        averaged: Any = getattr(callback, "_average_model", None)
+        average = getattr(averaged, "avg_fn", None)
+        if isinstance(callback, WeightAveraging) and average is not None:
+            averaged.avg_fn = partial(_average, average)
+
+
+def _average(average: Callable[..., Any], old: Tensor, new: Tensor, count: Any) -> Tensor:
+    return torch.where(old == new, old, average(old, new, count))
+
+
+def _taken(trainer: Trainer) -> torch.dtype:
+    """What the Trainer's precision makes of float64 inputs."""
+    zero: Tensor = trainer.precision_plugin.convert_input(torch.zeros(1, dtype=torch.float64))
+    return zero.dtype
+
+
 def _reason(model: SoftmaxRegression) -> tuple[str, str] | None:
     """Why wide inputs would lose their digits, and what helps; ``None`` where they would not."""
     from smx_lightning.module import SoftmaxRegression
@@ -128,11 +160,10 @@ def _reason(model: SoftmaxRegression) -> tuple[str, str] | None:
         trainer = model.trainer
     except RuntimeError:  # not attached to any
         return None
-    precision = trainer.precision_plugin
-    taken = precision.convert_input(torch.zeros(1, dtype=torch.float64)).dtype
+    taken = _taken(trainer)
     if taken != torch.float64:
         return (
-            f"with Trainer precision {precision.precision}, which makes inputs "
+            f"with Trainer precision {trainer.precision}, which makes inputs "
             f"{str(taken).removeprefix('torch.')}",
             "take precision 32-true or bf16-mixed",
         )

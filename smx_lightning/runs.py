@@ -186,7 +186,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         return written(load_plain(path, mmap=True))
-    except (InputError, TypeError) as error:
+    except (ValueError, TypeError) as error:  # an InputError is one, too
         raise InputError(
             f"expected the checkpoint of a run in {path}, got a file that torch cannot read; "
             "remove it to begin anew"

@@ -26,6 +26,9 @@ class Tally:
         metrics: The collection to update with (log_probs, y).
         num_classes: K, for the complaint about labels.
         where: Which rows they are, for the same.
+
+    Attributes:
+        sealed: Whether batches are not counted at present.
     """
 
     def __init__(self, metrics: MetricCollection, num_classes: int, where: str) -> None:
@@ -33,17 +36,12 @@ class Tally:
         self._batches: list[tuple[Tensor, Tensor]] = []
         self._entries = 0
         self._empty = True
-        self._last: int | None = None
+        self.sealed = False
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a graph for every length otherwise
-    def add(self, log_probs: Tensor, y: Tensor, batch_idx: int | None = None) -> None:
-        """Count a batch: log_probs (batch, classes), y (batch,).
-
-        A batch of the same index as the one before is that one again, at a point which an optimiser
-        only tries, as L-BFGS does: the epoch's metrics are those of the first.
-        """
-        again, self._last = batch_idx is not None and batch_idx == self._last, batch_idx
-        if again:
+    def add(self, log_probs: Tensor, y: Tensor) -> None:
+        """Count a batch: log_probs (batch, classes), y (batch,)."""
+        if self.sealed:
             return
         self._batches.append((log_probs.detach(), y))
         self._entries += log_probs.numel()
@@ -81,7 +79,7 @@ class Tally:
     def restore(self, states: Sequence[dict[str, Any]]) -> None:
         """Go on from what was counted then; several states, of several processes, add up."""
         self.metrics.reset()
-        self._batches, self._entries, self._empty, self._last = [], 0, True, None
+        self._batches, self._entries, self._empty = [], 0, True
         for position, state in enumerate(states):
             for name, metric in self._counters():
                 counted = move_data_to_device(state["counted"][name], self._device)
@@ -117,5 +115,5 @@ class Tally:
                 warnings.filterwarnings("ignore", ".*was called before the ``update`` method")
             values: dict[str, Tensor] = self.metrics.compute()
         self.metrics.reset()
-        self._empty, self._last = True, None
+        self._empty = True
         return values

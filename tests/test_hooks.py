@@ -450,7 +450,7 @@ def test_the_pass_draws_no_random_number(quiet_trainer):
 
 def test_a_generator_would_be_used_up(quiet_trainer):
     batches = (batch for batch in LOADERS["BatchLoader"]())
-    with pytest.raises(InputError, match="can be iterated again, got generator"):
+    with pytest.raises(InputError, match="can be iterated again, got one of a generator"):
         quiet_trainer().fit(made(), batches)
 
 
@@ -580,3 +580,223 @@ def test_a_model_in_front_of_another_keeps_its_own_statistics(quiet_trainer):
     assert not any("backbone" in name for name in trainer.callback_metrics)
     trainer.test(stacked, Data(), verbose=False)
     assert stacked.confusion_matrix.sum() == len(TEST)
+
+
+# What attackers found -----------------------------------------------------------------------
+
+
+def test_a_stream_of_one_pass_is_refused_and_one_that_begins_anew_is_not(quiet_trainer):
+    class Stream(torch.utils.data.IterableDataset):
+        def __init__(self):
+            self.rows = iter([*zip(TRAIN.x, TRAIN.y, strict=True)])
+
+        def __iter__(self):
+            return self.rows
+
+    with pytest.raises(InputError, match="got one of a Stream that cannot"):
+        quiet_trainer().fit(made(), DataLoader(Stream(), batch_size=8))
+    quiet_trainer(max_steps=2).fit(made(), LOADERS["stream"]())
+
+
+class Rowed(SoftmaxRegression):
+    """Remembers its rows."""
+
+    def training_step(self, batch, batch_idx):
+        self.rows = [*getattr(self, "rows", []), batch[0]]
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize("preprocessing", ["none", "standardize"])
+def test_workers_that_stay_serve_every_epoch(preprocessing, quiet_trainer):
+    model = Rowed(4, 3, preprocessing=preprocessing)
+    data = TensorDataset(TRAIN.x, TRAIN.y)
+    loader = DataLoader(data, batch_size=8, num_workers=1, persistent_workers=True)
+    quiet_trainer(max_epochs=2).fit(model, loader)
+    torch.testing.assert_close(torch.cat(model.rows), TRAIN.x.repeat(2, 1))
+
+
+def test_a_loader_s_own_generator_is_left_where_it_was(quiet_trainer):
+    rows = []
+    for preprocessing in ("none", "standardize"):
+        model = Rowed(4, 3, preprocessing=preprocessing)
+        loader = DataLoader(
+            TensorDataset(TRAIN.x, TRAIN.y),
+            batch_size=8,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(7),
+        )
+        quiet_trainer(limit_train_batches=2).fit(model, loader)
+        rows.append(torch.cat(model.rows))
+    assert torch.equal(*rows)
+    torch.testing.assert_close(model.preprocessing.mean, rows[1].mean(0))
+
+
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
+def test_averages_of_weights_leave_statistics_as_they_are(quiet_trainer):
+    from lightning.pytorch.callbacks import EMAWeightAveraging
+
+    model = made()
+    averaging = EMAWeightAveraging(decay=0.9)
+    quiet_trainer(max_epochs=20, callbacks=[averaging]).fit(model, Data())
+    torch.testing.assert_close(model.preprocessing.mean, TRAIN.x.mean(0), rtol=1e-7, atol=0)
+    assert torch.equal(model.class_counts, torch.bincount(TRAIN.y, minlength=3))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_steps": 2, "accumulate": {0: 2}},
+        {"max_steps": 20, "optimizer": ExactSolver, "max_epochs": -1},
+    ],
+    ids=["schedule", "exact"],
+)
+def test_where_a_step_is_not_so_many_batches_all_rows_count(options, quiet_trainer):
+    from lightning.pytorch.callbacks import GradientAccumulationScheduler
+
+    accumulate, optimizer = options.pop("accumulate", None), options.pop("optimizer", None)
+    callbacks = [] if accumulate is None else [GradientAccumulationScheduler(accumulate)]
+    model = made(**({} if optimizer is None else {"optimizer": optimizer}))
+    quiet_trainer(callbacks=callbacks, **options).fit(model, BatchLoader(TRAIN, batch_size=4))
+    torch.testing.assert_close(model.preprocessing.mean, TRAIN.x.mean(0))
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_tuner_s_own_checkpoint_brings_no_statistics_back(quiet_trainer, tmp_path):
+    from lightning.pytorch.callbacks import LearningRateFinder
+
+    model = made()
+    quiet_trainer().fit(model, Data())
+    second = 10 * TRAIN.x + 1000
+    finder = LearningRateFinder(num_training_steps=5)
+    quiet_trainer(callbacks=[finder], default_root_dir=tmp_path).fit(
+        model, loader_of(second, TRAIN.y)
+    )
+    torch.testing.assert_close(model.preprocessing.mean, second.mean(0))
+
+
+def test_the_exact_solver_needs_the_last_batch_of_an_epoch_and_each_batch_once(quiet_trainer):
+    class Skips(SoftmaxRegression):
+        def on_train_batch_start(self, batch, batch_idx):
+            return -1 if batch_idx == 1 else None
+
+    class Halves(SoftmaxRegression):
+        def training_step(self, batch, batch_idx):
+            for half in zip(*(part.split(5) for part in batch), strict=True):
+                super().training_step(half, batch_idx)
+
+    with pytest.raises(InputError, match="whose last batch never came"):
+        quiet_trainer(max_epochs=5).fit(made(Skips, optimizer=ExactSolver), Data())
+    with pytest.raises(InputError, match=r"one super\(\).training_step\(…\) a batch"):
+        quiet_trainer(max_epochs=5).fit(made(Halves, optimizer=ExactSolver), Data())
+
+
+class Host(LightningModule):
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.head = made(**kwargs)
+        self.head.fit_statistics([(TRAIN.x, TRAIN.y)])
+
+    def training_step(self, batch, batch_idx):
+        return self.head.objective(*batch)
+
+    def configure_optimizers(self):
+        return torch.optim.LBFGS(self.parameters(), max_iter=5, lr=0.1)
+
+
+@pytest.mark.parametrize("kind", [Counted, Host])
+def test_a_closure_s_trial_points_are_not_counted_in_steps_of_one_s_own(kind, quiet_trainer):
+    def lbfgs(params):
+        return torch.optim.LBFGS(params, max_iter=5, lr=0.1)
+
+    model = made(kind, optimizer=lbfgs) if kind is Counted else Host()
+    head = model if kind is Counted else model.head
+    head.fit_statistics([(TRAIN.x, TRAIN.y)])
+    expected = torch.nn.functional.nll_loss(head(TRAIN.x), TRAIN.y).detach()
+    trainer = quiet_trainer(max_epochs=1)
+    trainer.fit(model, DataLoader(TensorDataset(TRAIN.x, TRAIN.y), batch_size=len(TRAIN)))
+    name = "train/nll" if kind is Counted else "head/train/nll"
+    torch.testing.assert_close(trainer.callback_metrics[name], expected)
+
+
+def test_two_parts_of_one_batch_both_count(quiet_trainer):
+    class Halves(SoftmaxRegression):
+        def training_step(self, batch, batch_idx):
+            (x, y), half = batch, len(batch[0]) // 2
+            return self.objective(x[:half], y[:half]) + self.objective(x[half:], y[half:])
+
+    model, counted = made(Halves), []
+    model.tallies["train"].metrics["train/nll"].register_forward_hook(lambda *_: None)
+    trainer = quiet_trainer(max_epochs=1, limit_train_batches=1)
+    original = model.tallies["train"].compute
+
+    def compute():
+        model.tallies["train"].flush()
+        counted.append(int(model.tallies["train"].metrics["nll"].count))
+        return original()
+
+    model.tallies["train"].compute = compute
+    trainer.fit(model, Data())
+    assert counted == [16]
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_the_objective_may_be_logged_in_a_validation_step(class_weight, quiet_trainer):
+    class Own(SoftmaxRegression):
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", self.objective(*batch))
+
+    model = Own(4, 3, preprocessing="standardize", class_weight=class_weight, l2=1e-3)
+    trainer = quiet_trainer(num_sanity_val_steps=2)
+    trainer.fit(model, Data())
+    assert {"val_loss", "val/nll"} <= trainer.callback_metrics.keys()
+
+
+@pytest.mark.parametrize("form", ["three", "dict"])
+def test_batches_of_another_form_are_fitted_on_where_the_user_does_it(form, quiet_trainer):
+    class Own(SoftmaxRegression):
+        def training_step(self, batch, batch_idx):
+            x, y = (batch["x"], batch["y"]) if form == "dict" else batch[:2]
+            return self.objective(x, y)
+
+    class Told(Own):
+        def on_fit_start(self):
+            self.fit_statistics([(TRAIN.x, TRAIN.y)])
+
+    pairs = zip(TRAIN.x, TRAIN.y, strict=True)
+    rows = [{"x": x, "y": y} if form == "dict" else (x, y, y) for x, y in pairs]
+    loader = DataLoader(rows, batch_size=8)
+    with pytest.raises(
+        InputError, match=r"call fit_statistics\(batches\) yourself in on_fit_start"
+    ):
+        quiet_trainer().fit(made(Own), loader)
+    told = made(Told)
+    quiet_trainer().fit(told, loader)
+    torch.testing.assert_close(told.preprocessing.mean, TRAIN.x.mean(0))
+
+
+def test_mixed_names_of_metrics_get_one_prefix_each(quiet_trainer):
+    from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+    class Own(SoftmaxRegression):
+        def configure_metrics(self, stage):
+            return {f"{stage}/acc": MulticlassAccuracy(3), "f1": MulticlassF1Score(3)}
+
+    trainer = quiet_trainer()
+    trainer.fit(made(Own), Data())
+    logged = {f"{stage}/{name}" for stage in ("train", "val") for name in ("acc", "f1")}
+    assert set(trainer.callback_metrics) == logged
+
+
+def test_class_weights_as_scikit_learn_gives_them():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    y = TRAIN.y.numpy()
+    weights = compute_class_weight("balanced", classes=np.unique(y), y=y)
+    assert SoftmaxRegression(4, 3, class_weight=weights).class_weight == weights.tolist()
+
+
+def test_no_batches_leave_no_statistics():
+    model = made()
+    with pytest.raises(InputError, match="got batches without any"):
+        model.fit_statistics(iter([]))

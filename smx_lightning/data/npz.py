@@ -78,6 +78,14 @@ class NpzDataModule(InMemoryDataModule):
         xs = {"x": inputs(arrays["x"], exact=self.exact or None)}
         exact = xs["x"].dtype == torch.float64
         others = [x for x, _ in SPLITS.values() if x in arrays and x != "x"]
+        for name in others if exact else ():
+            dtype = arrays[name].dtype
+            if dtype.kind == "f" and dtype.itemsize < xs["x"].dtype.itemsize:
+                raise InputError(
+                    f"expected {name} of float64 or integers like x, which has digits that float32 "
+                    f"loses, got {dtype}, which has lost them; save the values from before they "
+                    f"became {dtype}"
+                )
         return xs | {x: inputs(arrays[x], x, exact=exact) for x in others}
 
 

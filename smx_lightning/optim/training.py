@@ -42,7 +42,7 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
         "a loss of its own: the solver minimises the class-weighted negative log-likelihood, drop "
         "the override or take another optimiser": own_loss,
         "a second optimiser: leave only the solver": len(optimizers) > 1,
-        "a learning-rate schedule: the solver chooses its steps itself, drop lr_scheduler": bool(
+        "a learning-rate schedule or finder: the solver chooses its steps itself, drop it": bool(
             trainer.lr_scheduler_configs
         ),
         "gradient clipping: drop gradient_clip_val": bool(trainer.gradient_clip_val),
@@ -50,6 +50,7 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
         "accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
         "a loader that drops rows: set drop_last=False": bool(
             getattr(trainer.train_dataloader, "drop_last", False)
+            or getattr(getattr(trainer.train_dataloader, "batch_sampler", None), "drop_last", False)
         ),
         "part of the data: drop limit_train_batches": not (
             (isinstance(trainer.limit_train_batches, float) and trainer.limit_train_batches == 1.0)
