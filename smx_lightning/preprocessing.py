@@ -173,6 +173,7 @@ class Preprocessing(nn.Module):
             expected = ", ".join(get_args(Method))
             raise InputError(f"preprocessing must be one of {expected}, got {method!r}")
         self.method = method
+        self.wide = False  # whether fitting found a feature that needs float64 inputs
         self.centred_first = False  # set where the scale is no longer the deviation; see fold
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("mean_rest", torch.zeros(num_features))
@@ -204,6 +205,7 @@ class Preprocessing(nn.Module):
             least = (NEGLIGIBLE * moments.magnitude).clamp(min=TINY).float()
             rest = torch.where(rest == 0, least, rest)
             self.mean_rest.copy_(torch.where(moments.wide, rest, 0.0))
+            self.wide = bool(moments.wide.any())
             self.scale.copy_(torch.where(moments.constant, 1.0, moments.deviation))
         elif self.method == "scale":
             magnitude = moments.magnitude.max()
@@ -223,12 +225,22 @@ class Preprocessing(nn.Module):
         """Standardised features; under ``none``, the features as a floating-point tensor.
 
         float64, and integers of a model with wide features, are computed in float64.
+
+        Raises:
+            InputError: Where a feature is wide, for inputs that have lost its digits already.
         """
         answer = torch.promote_types(x.dtype, torch.float32)
         if self.method == "none":
             return x.to(answer)
         if x.dtype == torch.float64 or (x.dtype in ROUNDED and self.mean_rest.any()):
             return ((x.double() - self.centre) / self.scale).to(answer)
+        if self.wide and x.is_floating_point() and self.mean_rest.any():  # the flag costs no look
+            dtype = str(x.dtype).removeprefix("torch.")
+            raise InputError(
+                f"expected float64 or integer inputs, got {dtype}, which has lost digits that "
+                f"feature {self.wide_features[0]} is told apart by; give the values from before "
+                f"they became {dtype}"
+            )
         return (x.to(answer) - self.mean) / self.scale
 
     def fold(self, linear: nn.Linear) -> Folded:
@@ -254,6 +266,7 @@ class Preprocessing(nn.Module):
         if f"{prefix}mean" in state:  # 0.1 knew no wide features
             state.setdefault(f"{prefix}mean_rest", torch.zeros_like(state[f"{prefix}mean"]))
         super()._load_from_state_dict(state, prefix, *args)
+        self.wide = bool(self.mean_rest.any())
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""

@@ -532,3 +532,35 @@ def test_the_command_line_does_it_all(cli_folder, capsys):
     assert smx_export(["selftest", "wide.onnx"]) == 0
     assert smx_lightning([*fit, "--model.preprocessing=none"]) == 2
     assert "got column 0 (2 such columns)" in capsys.readouterr().err
+
+
+def test_rows_whose_digits_are_gone_already_are_refused(quiet_trainer, tmp_path):
+    rng = np.random.default_rng(0)
+    a = rng.uniform(0, 64, (400, 2))
+    x, y = a + 1.7e9, (a.sum(1) > 64).astype(np.int64)
+    model = SoftmaxRegression(2, 2, preprocessing="standardize")
+    loader = DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch_size=50)
+    trainer = quiet_trainer(max_epochs=2)
+    trainer.fit(model, loader)
+    narrow = TensorDataset(torch.from_numpy(x).float(), torch.from_numpy(y))
+    with pytest.raises(InputError, match="expected float64 or integer inputs, got float32"):
+        trainer.test(model, DataLoader(narrow, batch_size=50), verbose=False)
+    trainer.save_checkpoint(tmp_path / "wide.ckpt")
+    again = SoftmaxRegression.load_from_checkpoint(tmp_path / "wide.ckpt")
+    with pytest.raises(InputError, match="which has lost digits that feature 0"):
+        again(torch.from_numpy(x).float())
+    assert torch.equal(again(torch.from_numpy(x)), model(torch.from_numpy(x)))
+    path = tmp_path / "mixed.npz"
+    np.savez(path, x=x, y=y, x_test=x.astype(np.float32), y_test=y)
+    with pytest.raises(InputError, match="expected x_test of float64 or integers like x"):
+        _ = NpzDataModule(path).splits
+
+
+def test_a_loader_of_one_s_own_under_bfloat16_is_refused(quiet_trainer):
+    a = np.random.default_rng(0).uniform(0, 64, (400, 2))
+    data = TensorDataset(torch.from_numpy(a + 1.7e9), torch.from_numpy((a.sum(1) > 64).astype(int)))
+    model = SoftmaxRegression(2, 2, preprocessing="standardize")
+    with pytest.raises(InputError, match="bf16-true"):
+        quiet_trainer(precision="bf16-true").fit(model, DataLoader(data, batch_size=50))
+    ordinary = TensorDataset(torch.from_numpy(a), data.tensors[1])
+    quiet_trainer(precision="bf16-true").fit(model, DataLoader(ordinary, batch_size=50))

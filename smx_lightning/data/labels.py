@@ -105,7 +105,7 @@ def labels(y: NDArray[np.generic], classes: Classes, name: str = "y") -> Tensor:
     if unknown:
         raise InputError(
             f"expected labels in {name} among the {len(classes.names)} training classes, got "
-            f"{unknown[0]!r}; a class must occur in y"
+            f"{unknown[0]!r}; a class must occur in y, and in class_names where these are given"
         )
     index = np.array([classes.index[value] for value in known], np.int64)
     return torch.from_numpy(index[inverse.reshape(-1)])
