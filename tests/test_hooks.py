@@ -726,7 +726,6 @@ def test_two_parts_of_one_batch_both_count(quiet_trainer):
             return self.objective(x[:half], y[:half]) + self.objective(x[half:], y[half:])
 
     model, counted = made(Halves), []
-    model.tallies["train"].metrics["train/nll"].register_forward_hook(lambda *_: None)
     trainer = quiet_trainer(max_epochs=1, limit_train_batches=1)
     original = model.tallies["train"].compute
 
