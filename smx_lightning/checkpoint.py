@@ -18,12 +18,14 @@ from typing import IO, Any, cast
 import torch
 from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import _load as load_from_anywhere
+from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 
 from smx_lightning.errors import InputError
 from smx_lightning.plain import NotPlainError, plain, plain_ones
 
 CHECKPOINT_KEY = "smx_lightning"
 HYPER_PARAMETERS = "hyper_parameters"  # Lightning's name
+LEFT_OUT = "left_out"  # in our notes: arguments that are no plain values, with what they were
 NUMBER, NONE = (int, float), type(None)
 SETTINGS: dict[str, Any] = {  # and what they may be
     "num_features": int,
@@ -142,7 +144,12 @@ def load_plain(
 def plain_hyper_parameters(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """A checkpoint's plain hyper-parameters, and what the others are instead."""
     saved = content.get(HYPER_PARAMETERS)
-    return plain_ones(saved) if isinstance(saved, Mapping) else ({}, {})
+    kept, others = plain_ones(saved) if isinstance(saved, Mapping) else ({}, {})
+    noted = notes(content).get(LEFT_OUT)
+    for name, what in noted.items() if isinstance(noted, dict) else ():
+        if isinstance(name, str) and name not in kept:
+            others.setdefault(name, str(what))
+    return kept, others
 
 
 def notes(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,8 +180,11 @@ def read_safely(checkpoint_io: CheckpointIO) -> None:
     """Let a Trainer's own reader be :func:`load_plain`, unless its caller says otherwise.
 
     Lightning unpickles whatever a URL answers, and any file where the environment variable
-    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. What overrides torch's reader is left as it is.
+    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. What overrides torch's reader is left as it is; one
+    that others are wrapped around, as AsyncCheckpointIO is, is found within them.
     """
+    while isinstance(checkpoint_io, _WrappingCheckpointIO) and checkpoint_io.checkpoint_io:
+        checkpoint_io = checkpoint_io.checkpoint_io
     if type(checkpoint_io).load_checkpoint is TorchCheckpointIO.load_checkpoint:
         reader = partial(_load_for_trainer, checkpoint_io)
         checkpoint_io.load_checkpoint = reader  # type: ignore[method-assign]

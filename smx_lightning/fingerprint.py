@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from smx_lightning.data.described import alone, described, name_of
+from smx_lightning.data.described import alone, array_in_words, described, name_of
 from smx_lightning.resume import DATA, RUN
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], part: str = "
 
 
 def plain(value: Any) -> Any:
-    """``value`` of None, bool, int, float, str, list and dict only; other objects by their type."""
+    """``value`` of None, bool, int, float, str, list, dict; arrays by hash, other objects by type."""
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1):
@@ -105,6 +105,9 @@ def plain(value: Any) -> Any:
         return [plain(entry) for entry in value]
     if isinstance(value, (os.PathLike, torch.dtype, torch.device)):
         return str(value)
+    array = array_in_words(value)
+    if array is not None:
+        return array
     return name_of(value if hasattr(value, "__qualname__") else type(value))
 
 

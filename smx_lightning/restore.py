@@ -47,10 +47,15 @@ def load_model(
     content = load_plain(source, map_location or _where_it_was)
     saved, left_out = plain_hyper_parameters(content)
     if hparams_file is not None:
-        saved, left_out = _hparams_of(hparams_file), {}
+        saved, others = _hparams_of(hparams_file)
+        left_out = {n: what for n, what in {**left_out, **others}.items() if n not in saved}
     _warn_of_another_class(kind, content)
     model = _constructed(kind, arguments_for(kind, saved, left_out, given, allow), given)
-    adopt(model, notes(content).get("settings") or {}, given)
+    adopt(
+        model,
+        notes(content).get("settings") or {},
+        {*given, *(saved if hparams_file is not None else ())},
+    )
     if model._strict_loading is not None and strict not in (None, model.strict_loading):
         raise InputError(
             f"expected strict={model.strict_loading}, as {kind.__name__} sets it, got "
@@ -161,7 +166,7 @@ def adopt(model: SoftmaxRegression, settings: Mapping[str, Any], given: Collecti
         setattr(model, name, value)
 
 
-def _hparams_of(path: str | Path) -> dict[str, Any]:
+def _hparams_of(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -172,7 +177,7 @@ def _hparams_of(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"expected names and values in {path}, got none; give them by name")
-    return plain_ones(content)[0]
+    return plain_ones(content)
 
 
 def _warn_of_another_class(kind: type[SoftmaxRegression], content: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch.utilities import rank_zero_info
@@ -18,11 +19,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from smx_lightning.checkpoint import (
     CHECKPOINT_KEY,
     HYPER_PARAMETERS,
+    LEFT_OUT,
     notes,
     plain_hyper_parameters,
 )
 from smx_lightning.checks import check_same_problem
 from smx_lightning.class_weight import class_weights
+from smx_lightning.data.described import array_in_words
 from smx_lightning.errors import InputError
 from smx_lightning.plain import plain_ones
 from smx_lightning.settings import (
@@ -33,6 +36,7 @@ from smx_lightning.settings import (
     describe_injected,
     described,
     difference,
+    parameters_of,
     path_of,
     said,
 )
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 DATA = "data_module"
+MISSING = inspect.Parameter.empty
 LIVE = ("l2", "class_weight", "threshold")  # what a user may set on a model that exists
 RUN = (OPTIMIZER, SCHEDULE)
 BASE = "smx_lightning.module.SoftmaxRegression"
@@ -76,21 +81,24 @@ def describe(model: SoftmaxRegression) -> None:
     ``__init__``, as type checkers make them. Called in ``__init__``.
     """
     optimizer, schedule = describe_injected(model._optimizer, model._lr_scheduler, model.smx)
-    found = {n: v for n, v in _arguments(model).items() if n not in (*model.hparams, *RUN)}
+    called = _arguments(model)
+    found = {n: v for call in called for n, v in call.items() if n not in (*model.hparams, *RUN)}
+    if called:  # the outermost: what a class gives its parents, it gives them again
+        model._objects = _objects(type(model), called[-1])
     note(model, {**plain_ones(found)[0], OPTIMIZER: optimizer, SCHEDULE: schedule})
 
 
-def _arguments(model: SoftmaxRegression) -> dict[str, Any]:
-    """What the constructors that are running for ``model`` were called with, the outer ones'."""
-    found: dict[str, Any] = {}
+def _arguments(model: SoftmaxRegression) -> list[dict[str, Any]]:
+    """What the constructors that are running for ``model`` were called with, the outer ones last."""
+    found: list[dict[str, Any]] = []
     frame = inspect.currentframe()
     while frame is not None:
         code = frame.f_code
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         if code.co_name == "__init__" and names and frame.f_locals.get(names[0]) is model:
             _, _, extra, values = inspect.getargvalues(frame)
-            found |= {name: values[name] for name in names[1:] if name in values}
-            found |= values.get(extra, {}) if extra else {}
+            given = {name: values[name] for name in names[1:] if name in values}
+            found.append({**given, **(values.get(extra, {}) if extra else {})})
         frame = frame.f_back
     return found
 
@@ -162,7 +170,16 @@ def write(model: SoftmaxRegression, checkpoint: dict[str, Any]) -> None:
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "training": model.training_summary(),
         "settings": settings_of(model),
+        LEFT_OUT: model._objects,
     }
+
+
+def _objects(kind: type[SoftmaxRegression], values: Mapping[str, Any]) -> dict[str, str]:
+    """Those of some arguments that are not plain, in words; a class's defaults it knows itself."""
+    _, others = plain_ones({n: v for n, v in values.items() if n not in (*RUN, DATA)})
+    defaults = {name: p.default for name, p in parameters_of(kind).items()}
+    found = {n: what for n, what in others.items() if values[n] is not defaults.get(n, MISSING)}
+    return {name: array_in_words(values[name]) or what for name, what in found.items()}
 
 
 # Whether they belong together ----------------------------------------------------------------
@@ -198,13 +215,16 @@ def _compare_arguments(
 ) -> None:
     """Say which settings differ; where a training is resumed, refuse those that it stands on."""
     arguments, _ = plain_hyper_parameters(checkpoint)
-    own = [name for name in _own(model) if name in arguments]
-    saved = {**saved, **{name: said(arguments[name]) for name in own}}
-    present = {**present, **{name: said(model.hparams[name]) for name in own}}
+    noted = notes(checkpoint).get(LEFT_OUT)
+    objects = noted if isinstance(noted, dict) else {}
+    here = _own(model)
+    own = [name for name in here if name in arguments or name in objects]
+    saved = {**saved, **{name: said(arguments.get(name, objects.get(name))) for name in own}}
+    present = {**present, **{name: said(here[name]) for name in own}}
     differing = [n for n in (*LIVE, *own) if n in saved and saved[n] != present[n]]
     for name in differing if model.trainer.state.fn == "fit" else []:
-        if name == "threshold" or (name in own and isinstance(saved[name], str)):
-            continue  # a text may be a path, which differs between machines
+        if name == "threshold" or (name in own and _are_paths(saved[name], present[name])):
+            continue
         raise InputError(
             f"expected a checkpoint with {name}={present[name]!r}, as the model has, to resume "
             f"from, got one with {name}={saved[name]!r}; leave {name} as it was to go on, or train "
@@ -216,12 +236,20 @@ def _compare_arguments(
         rank_zero_info(f"The model has other settings than its checkpoint, which count: {told}")
 
 
-def _own(model: SoftmaxRegression) -> list[str]:
-    """The arguments that a subclass has of its own, as far as they are plain values."""
-    names = inspect.signature(type(model).__init__).parameters
+def _own(model: SoftmaxRegression) -> dict[str, Any]:
+    """The arguments that a subclass has of its own, as a checkpoint tells them."""
+    parameters = inspect.signature(type(model).__init__).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     inherited = {*inspect.signature(_base().__init__).parameters, *RUN, DATA}
-    hparams, _ = plain_ones(dict(model.hparams))
-    return [name for name in names if name in hparams and name not in inherited]
+    known = {**model._objects, **plain_ones(dict(model.hparams))[0]}
+    return {n: v for n, v in known.items() if n not in inherited and (takes_any or n in parameters)}
+
+
+def _are_paths(saved: Any, present: Any) -> bool:
+    """Whether two texts may name the same file, which lies elsewhere on another machine."""
+    if not (isinstance(saved, str) and isinstance(present, str)):
+        return False
+    return any("/" in text or "\\" in text or Path(text).is_file() for text in (saved, present))
 
 
 def saved_settings(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,14 +302,31 @@ def check_same_run(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> N
 
 
 def _check_group_names(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> None:
-    """The same of a checkpoint of version 0.1, which tells no more than the settings' names."""
+    """The same of a checkpoint of version 0.1, which tells no more than the groups' settings."""
     states = checkpoint.get("optimizer_states") or []
+    scheduled = bool(checkpoint.get("lr_schedulers"))
     for state, optimizer in zip(states, model.trainer.optimizers, strict=False):
-        groups = (state["param_groups"][0], optimizer.param_groups[0])
-        one, other = ({n for n in group if n not in UNTOLD} for group in groups)
-        if one != other:
-            told = ", ".join(sorted(one)) or "no settings"
-            raise _other_run(OPTIMIZER, f"one with {told}", type(optimizer).__name__)
+        for groups in zip(state["param_groups"], optimizer.param_groups, strict=False):
+            one, other = (_group(group, scheduled=scheduled) for group in groups)
+            kind = type(optimizer).__name__
+            if one.keys() != other.keys():
+                told = ", ".join(sorted(one)) or "no settings"
+                raise _other_run(OPTIMIZER, f"one with {told}", kind)
+            names = [name for name in one if one[name] != other[name]]
+            if names:
+                saved, present = (", ".join(f"{n}={of[n]!r}" for n in names) for of in (one, other))
+                raise _other_run(OPTIMIZER, f"one with {saved}", f"{kind}({present})")
+
+
+def _group(group: Mapping[str, Any], *, scheduled: bool) -> dict[str, Any]:
+    """A parameter group's settings as training began, as far as a schedule leaves them known."""
+    values = {name: said(value) for name, value in group.items() if name not in UNTOLD}
+    if "initial_lr" in group:
+        values["lr"] = said(group["initial_lr"])
+    elif scheduled:
+        values["lr"] = None
+    moved = ("momentum", "betas") if "max_momentum" in group else ()
+    return {name: None if name in moved else value for name, value in values.items()}
 
 
 def _other_run(what: str, saved: str, present: str) -> InputError:

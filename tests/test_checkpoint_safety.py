@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.core.saving import _load_from_checkpoint
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from trainers import quiet_trainer
@@ -370,7 +371,50 @@ def test_new_checkpoints_hold_plain_hyper_parameters_only(tmp_path):
     assert not {"net", "act"} & saved.keys()
     assert "hparams_type" not in content
     pickle.loads(pickle.dumps(saved))
-    with pytest.raises(InputError, match="missing 1 required positional argument: 'net'"):
+    with pytest.raises(InputError, match="got net: of type Identity, .* give net yourself"):
         Sub.load_from_checkpoint(tmp_path / "sub.ckpt")
     loaded = Sub.load_from_checkpoint(tmp_path / "sub.ckpt", net=nn.Identity())
     assert torch.equal(loaded.linear.weight, model.linear.weight)
+
+
+class Scaled(SoftmaxRegression):
+    """Its features depend on an argument that no checkpoint can hold."""
+
+    def __init__(self, scale=None, act=torch.relu, **kwargs):
+        super().__init__(4, 3, **kwargs)
+        self.scale = torch.ones(4) if scale is None else torch.as_tensor(scale)
+
+    def features(self, x):
+        return super().features(x) * self.scale.to(x)
+
+
+@pytest.mark.parametrize("scale", [np.array([1.0, 2, 3, 4]), torch.arange(4.0)])
+def test_an_argument_that_no_file_can_hold_is_asked_for_by_name(scale, tmp_path):
+    model, trainer, path = Scaled(scale), quiet_trainer(), tmp_path / "scaled.ckpt"
+    trainer.fit(model, rows())
+    trainer.save_checkpoint(path)
+    (tmp_path / "hparams.yaml").write_text("l2: 0.5\n")
+    for load in (
+        Scaled.load_from_checkpoint,
+        lambda path: Scaled.load_from_checkpoint(path, hparams_file=tmp_path / "hparams.yaml"),
+        lambda path: export_onnx(path, tmp_path / "scaled.onnx", model_class=Scaled),
+    ):
+        with pytest.raises(InputError, match=r"got scale: of type .*load_from_checkpoint\(…, scale"):
+            load(path)
+    assert read_checkpoint(path).left_out.keys() == {"scale"}  # act is the class's own default
+    x = torch.from_numpy(X)
+    loaded = Scaled.load_from_checkpoint(path, scale=scale)
+    assert torch.equal(loaded(x), model(x))
+
+
+@pytest.mark.parametrize("wrapped", [1, 2])
+def test_a_reader_around_the_trainer_s_reader_is_safe_too(wrapped, content, trap, monkeypatch):
+    path = forged(content, trap / "evil.ckpt", extra=Bomb())
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    for source in (f"file://{path}", path):
+        for method in ("fit", "test", "predict"):
+            io = AsyncCheckpointIO(AsyncCheckpointIO() if wrapped == 2 else None)
+            trainer = quiet_trainer(plugins=[io], max_epochs=2)
+            with pytest.raises(InputError, match="without running code from it"):
+                getattr(trainer, method)(SoftmaxRegression(4, 3), rows(), ckpt_path=source)
+            assert not sprung()

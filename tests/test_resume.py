@@ -5,6 +5,7 @@ The judges are numpy on the model's probabilities, scikit-learn, and the values 
 
 import csv
 import functools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -189,14 +190,73 @@ def test_a_subclass_s_own_arguments_are_compared(tmp_path, caplog):
     path, trainer = tmp_path / "c.ckpt", quiet_trainer()
     trainer.fit(Power(), rows())
     trainer.save_checkpoint(path)
-    for other in ({"power": 3}, {"sizes": (1, 3)}):
+    for other in ({"power": 3}, {"sizes": (1, 3)}, {"name": "b"}):
         with pytest.raises(InputError, match=f"with {next(iter(other))}=.*, as the model has"):
             quiet_trainer().fit(Power(**other), rows(), ckpt_path=path)
-    quiet_trainer(max_epochs=2).fit(Power(name="b", sizes=[1, 2]), rows(), ckpt_path=path)
+    quiet_trainer(max_epochs=2).fit(Power(sizes=[1, 2]), rows(), ckpt_path=path)
     with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
         quiet_trainer().test(Power(3, threshold=0.2), rows(), ckpt_path=path, verbose=False)
     assert "which count: threshold=0.2 and not None, power=3 and not 2" in caplog.text
     assert Power.load_from_checkpoint(path, power=3).power == 3
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "resumed"),
+    [
+        ({"costs": np.array([1, 1, 1])}, {"costs": np.array([100, 1, 1])}, False),
+        ({"costs": np.array([1, 1, 1])}, {"costs": np.array([1, 1, 1])}, True),
+        ({"costs": torch.ones(3)}, {"costs": torch.ones(3).double()}, False),
+        ({"gamma": 1.0}, {"gamma": 50.0}, False),
+        ({"mode": "ce"}, {"mode": "square"}, False),
+        ({"mode": "here/rows.npz"}, {"mode": "there/rows.npz"}, True),
+        ({"mode": "here.npz"}, {"mode": "d.npz"}, True),  # a file that exists
+    ],
+)
+def test_arguments_behind_kwargs_and_arrays_are_compared(one, other, resumed, folder):
+    class Any(SoftmaxRegression):
+        def __init__(self, costs=None, **kwargs):
+            super().__init__(4, 2)
+            self.own = kwargs
+
+    trainer = quiet_trainer()
+    trainer.fit(Any(**one), rows())
+    trainer.save_checkpoint("c.ckpt")
+    again = quiet_trainer(max_epochs=2)
+    if resumed:
+        again.fit(Any(**other), rows(), ckpt_path="c.ckpt")
+        assert again.current_epoch == 2
+    else:
+        with pytest.raises(InputError, match=f"with {next(iter(one))}=.*, as the model has"):
+            again.fit(Any(**other), rows(), ckpt_path="c.ckpt")
+
+
+SCHEDULED = {"lr_scheduler": lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=20)}
+
+
+@pytest.mark.parametrize(
+    ("made", "other", "told"),
+    [
+        ({}, {"optimizer": lambda ps: Adam(ps, lr=1e-5)}, ("lr=1e-05", "lr=0.01")),
+        (SCHEDULED, {"optimizer": lambda ps: Adam(ps, weight_decay=0.1)}, ("y=0.1", "y=0")),
+    ],
+)
+def test_values_of_an_optimiser_of_0_1_are_compared(made, other, told, tmp_path):
+    path = tmp_path / "c.ckpt"
+    saved(path, **made)
+    old_checkpoint(path)
+    quiet_trainer(max_epochs=2).fit(SoftmaxRegression(4, 2, **made), rows(), ckpt_path=path)
+    present, before = map(re.escape, told)
+    with pytest.raises(InputError, match=rf"was Adam\({present}\), .* got one with {before};"):
+        model = SoftmaxRegression(4, 2, **{**made, **other})
+        quiet_trainer(max_epochs=2).fit(model, rows(), ckpt_path=path)
+
+
+def test_hparams_file_counts_in_place_of_the_checkpoint(tmp_path):
+    path, file = tmp_path / "c.ckpt", tmp_path / "h.yaml"
+    saved(path, l2=0.1, threshold=0.3)
+    file.write_text("num_features: 4\nnum_classes: 2\nl2: 0.5\n")
+    model = SoftmaxRegression.load_from_checkpoint(path, hparams_file=file)
+    assert (model.l2, model.threshold) == (0.5, 0.3)
 
 
 RUNS = {  # the run that was saved, and others: the same, or not

@@ -39,6 +39,19 @@ def name_of(kind: Any) -> str:
     return f"{module}.{getattr(kind, '__qualname__', type(kind).__qualname__)}"
 
 
+def array_in_words(value: Any) -> str | None:
+    """Kind, dtype, shape and hash of an array or a tensor in memory; ``None`` of anything else."""
+    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta:
+        data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        data = value.tobytes()
+    else:
+        return None
+    dtype = str(value.dtype).removeprefix("torch.")
+    hashed = hashlib.blake2b(data, digest_size=8).hexdigest()
+    return f"of type {type(value).__name__}, {dtype} of shape {tuple(value.shape)}, hash {hashed}"
+
+
 def alone(items: list[Any]) -> Any:
     """The item of a list that has only one."""
     return items[0] if len(items) == 1 else items
