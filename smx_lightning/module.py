@@ -150,7 +150,7 @@ class SoftmaxRegression(LightningModule):
         self.input_range = None if input_range is None else check_range(input_range)
         self.l2 = l2
         self.class_weight = class_weight
-        self.threshold = threshold
+        self._threshold = threshold
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
 
@@ -233,6 +233,19 @@ class SoftmaxRegression(LightningModule):
         if isinstance(scheduler, ReduceLROnPlateau):
             schedule["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    @property
+    def threshold(self) -> float | None:
+        """γ, see the class; one that is set later counts in the metrics too, from then on."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, threshold: float | None) -> None:
+        check_threshold(threshold, self.num_classes)
+        for tally in self.tallies.values():
+            tally.flush()
+        metrics.set_threshold(self._metrics.modules(), self._threshold, threshold)
+        self._threshold = threshold
 
     @property
     def linear(self) -> nn.Linear:

@@ -29,6 +29,7 @@ from smx_lightning.checkpoint_io import WholeFileIO
 from smx_lightning.checks import at_least, non_negative
 from smx_lightning.data.loading import sharing
 from smx_lightning.distributed import Votes, decided
+from smx_lightning.errors import InputError
 from smx_lightning.fingerprint import fingerprint, settings
 from smx_lightning.finite import NotFiniteError, is_finite, not_finite
 from smx_lightning.progress import restore_digits, resume, settle
@@ -124,8 +125,11 @@ class Recovery(ModelCheckpoint):
         if self._trying_out(trainer):
             return
         run = self._run = Run(self._folder(trainer), fingerprint(trainer, pl_module))
+        newest = self._searched  # what ckpt_path="last" has found
         given, loaded = self._given(trainer, run)
-        file, run.file = decided(trainer, lambda: (run.begin(given, written(loaded)), run.file))
+        file, run.file = decided(
+            trainer, lambda: (run.begin(given, written(loaded), newest=newest), run.file)
+        )
         if file is not None:
             resume(trainer, file)
             if trainer.is_global_zero:
@@ -185,6 +189,15 @@ class Recovery(ModelCheckpoint):
         if due:
             self._save(trainer)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let a schedule that follows a metric be stepped in the resumed epoch too.
+
+        Lightning leaves that out while it is restarting, for want of the metrics. But the epoch's
+        own are there: those of training are restored, and validation follows its last batch.
+        """
+        super().on_train_epoch_end(trainer, pl_module)
+        trainer.fit_loop._restarting = False
+
     def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
         """Say that the process is alive."""
         self._beat()
@@ -243,9 +256,22 @@ class Recovery(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Inverse of :meth:`on_save_checkpoint`."""
-        saved = checkpoint.get(KEY)
-        if saved is None or trainer.state.fn != "fit":
+        if KEY not in checkpoint or trainer.state.fn != "fit":
             return
+        try:
+            self._restore(trainer, pl_module, checkpoint)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                "expected a run's seed and counts in the checkpoint, as Recovery saves them, got: "
+                f"{type(error).__name__} {reason}; it was changed since it was saved: take an "
+                "unchanged one, or train anew from load_from_checkpoint(…)"
+            ) from error
+
+    def _restore(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        saved = written(checkpoint)
         if saved["finished"] == _limits(trainer):
             trainer.should_stop = True  # it may have stopped early
         for other in trainer.checkpoint_callbacks:

@@ -560,3 +560,47 @@ def test_sigterm_gives_the_lock_back(tmp_path):
         train(tmp_path, "adam", stop=stop)
     assert end.value.code == 143
     assert files(tmp_path) == [only(tmp_path).name]
+
+
+def test_a_checkpoint_that_is_named_does_not_replace_an_unfinished_run(
+    tmp_path, monkeypatch, capsys
+):
+    named, before = tmp_path / "named.ckpt", []
+    interrupted(tmp_path, stop=20)
+    only(tmp_path).rename(named)
+    for k in (1, 2):
+        interrupted(tmp_path)
+        before.append(only(tmp_path).read_bytes())
+        interrupted(tmp_path, stop=k, ckpt_path=named)
+        aside = tmp_path / "recovery" / only(tmp_path).name.replace("last-", "aside-")
+        aside = aside.with_name(f"{aside.stem}-{k}.ckpt")
+        assert f"is kept in {aside}" in capsys.readouterr().err
+        assert aside.read_bytes() == before[-1]
+        only(tmp_path).unlink()
+    state = train(tmp_path, "adam", ckpt_path=aside)
+    assert same(state, train(tmp_path, "adam", ckpt_path=named))  # nothing but a finished run left
+    interrupted(tmp_path)
+    left = only(tmp_path)
+    monkeypatch.setattr(runs, "restarted", lambda: True)  # a launcher names it every time
+    assert same(state, train(tmp_path, "adam", ckpt_path=named))
+    assert f"Resuming the run of {left}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda saved: saved.pop("tallies"),
+        lambda saved: saved.pop("finished"),
+        lambda saved: saved.pop("seed"),
+        lambda saved: saved.update(tallies=5),
+        lambda saved: saved.update(tallies=[{"counted": {}, "pending": []}]),
+    ],
+)
+def test_a_run_without_its_counts_is_refused_in_a_sentence(change, tmp_path):
+    interrupted(tmp_path)
+    file = only(tmp_path)
+    content = torch.load(file, weights_only=True)
+    change(content[KEY])
+    torch.save(content, file)
+    with pytest.raises(InputError, match="a run's seed and counts in the checkpoint"):
+        train(tmp_path, "adam")
