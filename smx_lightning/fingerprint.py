@@ -16,8 +16,11 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
+from torchmetrics import Metric
 
-from smx_lightning.data.described import alone, array_in_words, described, name_of
+from smx_lightning.data.described import alone, array_in_words, described, hash_of, name_of
+from smx_lightning.preprocessing import Preprocessing
 from smx_lightning.resume import DATA, RUN
 
 if TYPE_CHECKING:
@@ -58,6 +61,30 @@ def settings(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
     given: dict[str, Any] = {name: repr(getattr(trainer, name, None)) for name in TRAINER}
     given["seed_everything"] = os.environ.get("PL_GLOBAL_SEED")
     return {"model": name_of(type(model)), "hparams": plain(hparams), "trainer": given}
+
+
+def weights(model: LightningModule) -> dict[str, Any]:
+    """What a run begins with, as far as the seed does not decide it: a part of a fingerprint.
+
+    Parameters and buffers that training leaves as they are, and those that
+    ``load_from_checkpoint`` brought. To be asked for before a checkpoint is restored.
+
+    Args:
+        model: On every process the same, none of it sharded yet.
+    """
+    fixed = {n: p for n, p in model.named_parameters() if not p.requires_grad}
+    began: dict[str, str] = {}
+    for path, module in model.named_modules():
+        if getattr(module, "_began_with", None) is not None:
+            began[path] = module._began_with
+        if isinstance(module, (Preprocessing, _NormBase, Metric)):  # statistics, of whatever
+            continue
+        for name, buffer in module.named_buffers(path, recurse=False):
+            if name.rpartition(".")[2] != "class_counts":
+                fixed[name] = buffer
+    told = {"frozen": hash_of(fixed) if fixed else None, "loaded": alone(list(began.values()))}
+    found = {name: value for name, value in told.items() if value}
+    return {"weights": found} if found else {}
 
 
 def digest(experiment: Mapping[str, Any]) -> str:

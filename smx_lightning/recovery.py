@@ -30,7 +30,7 @@ from smx_lightning.checks import at_least, non_negative
 from smx_lightning.data.loading import sharing
 from smx_lightning.distributed import Votes, decided
 from smx_lightning.errors import InputError
-from smx_lightning.fingerprint import fingerprint, settings
+from smx_lightning.fingerprint import fingerprint, settings, weights
 from smx_lightning.finite import NotFiniteError, is_finite, not_finite
 from smx_lightning.progress import restore_digits, resume, settle
 from smx_lightning.runs import KEY, Run, last_files, written
@@ -77,6 +77,7 @@ class Recovery(ModelCheckpoint):
         self.every_n_steps = every_n_steps and at_least("every_n_steps", every_n_steps, 1)
         self._seed: int | None = None
         self._run: Run | None = None
+        self._weights: dict[str, Any] = {}  # that the run begins with
         self._signals = Signals()
         self._searched = self._settled = False
         self._finished: list[int | None] | None = None
@@ -115,6 +116,7 @@ class Recovery(ModelCheckpoint):
             return
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFileIO()
+        self._weights = weights(pl_module)
         # The first to restore: other callbacks look at what was restored when the fit starts.
         trainer.callbacks = [self, *self._others(trainer)]  # type: ignore[attr-defined]
 
@@ -124,7 +126,9 @@ class Recovery(ModelCheckpoint):
         trainer.callbacks = [*self._others(trainer), self]  # type: ignore[attr-defined]
         if self._trying_out(trainer):
             return
-        run = self._run = Run(self._folder(trainer), fingerprint(trainer, pl_module))
+        run = self._run = Run(
+            self._folder(trainer), {**fingerprint(trainer, pl_module), **self._weights}
+        )
         newest = self._searched  # what ckpt_path="last" has found
         given, loaded = self._given(trainer, run)
         file, run.file = decided(

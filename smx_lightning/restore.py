@@ -22,6 +22,7 @@ from smx_lightning.checkpoint import (
 )
 from smx_lightning.checks import check_threshold, non_negative
 from smx_lightning.class_weight import class_weights
+from smx_lightning.data.described import hash_of
 from smx_lightning.errors import InputError
 from smx_lightning.plain import annotations_of, is_recipe, plain_ones, wants_object
 from smx_lightning.resume import DATA, LIVE, RUN, settings_of
@@ -70,6 +71,7 @@ def load_model(
     for what, names in (("lacks", keys.missing_keys), ("has besides", keys.unexpected_keys)):
         if names:
             rank_zero_warn(f"The checkpoint {what} {', '.join(names)}")
+    model._began_with = hash_of(model.state_dict())
     tensors = (v for v in content["state_dict"].values() if isinstance(v, torch.Tensor))
     return model.to(next(tensors, torch.tensor(0)).device)
 
