@@ -39,6 +39,13 @@ SETTINGS: dict[str, Any] = {  # and what they may be
     "preprocessing": str,
     "optimizers": (dict, NONE),
 }
+OURS = ("smx.", "preprocessing.", "class_counts")  # weights and statistics of every model
+PARTS = {  # Lightning's, and what they are
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": dict,
+    "callbacks": dict,
+}
 UNREADABLE = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -117,6 +124,10 @@ def load_plain(
     where = str(source) if isinstance(source, (str, Path)) else "the open file"
     if local and not Path(cast("str", source)).is_file():
         raise InputError(f"expected a checkpoint at {where}, found none; check the path")
+    if not isinstance(source, (str, Path)) and not _rewound(source):
+        raise InputError(
+            "expected an open file at its beginning, got one at its end; rewind it with seek(0)"
+        )
     try:
         if local:
             content = torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
@@ -138,7 +149,42 @@ def load_plain(
             f"expected a Lightning checkpoint at {where}, got a torch file without a state_dict; "
             "save one with trainer.save_checkpoint"
         )
+    strange = _strange(content)
+    if strange is not None:
+        raise InputError(
+            f"expected a checkpoint as Lightning writes it at {where}, got {strange}; it was "
+            "changed since it was saved, take an unchanged one"
+        )
     return content
+
+
+def _strange(content: Mapping[str, Any]) -> str | None:
+    """What in a checkpoint nobody can have saved, in words, as far as readers rely on it."""
+    for name, kind in PARTS.items():
+        if name in content and not isinstance(content[name], kind):
+            return f"{name} of type {type(content[name]).__name__}"
+    for state in content.get("optimizer_states", []):
+        groups = state.get("param_groups") if isinstance(state, dict) else None
+        named = isinstance(groups, list) and all(isinstance(group, dict) for group in groups)
+        if not named or not isinstance(state.get("state"), dict):
+            return "an optimiser's state without parameter groups"
+    for name, value in content["state_dict"].items():
+        if not isinstance(name, str):
+            return f"a weight under the name {name!r}"
+        dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
+        if name.startswith(OURS) and not dense:
+            return f"a {type(value).__name__} that is no dense tensor as {name}"
+    return None
+
+
+def _rewound(file: Any) -> bool:
+    """Whether there is anything left to be read from an open file."""
+    if not (hasattr(file, "seekable") and file.seekable()):
+        return True
+    here = file.tell()
+    end = file.seek(0, 2)
+    file.seek(here)
+    return bool(here < end or end == 0)
 
 
 def plain_hyper_parameters(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -163,8 +209,13 @@ def notes(content: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = plain(written) if isinstance(written, dict) else {}
     except NotPlainError:
         return {}
-    settings = found.get("settings")
-    for name, value in (settings if isinstance(settings, dict) else {}).items():
+    settings = found.get("settings") or {}
+    if not isinstance(settings, dict):
+        raise InputError(
+            f"expected the settings of a softmax regression in the checkpoint, got {settings!r}; "
+            "it was changed since it was saved, take an unchanged one"
+        )
+    for name, value in settings.items():
         entries = value if name == "class_names" and isinstance(value, list) else []
         if not isinstance(value, SETTINGS.get(name, object)) or not all(
             isinstance(entry, str) for entry in entries

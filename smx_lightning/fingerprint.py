@@ -114,7 +114,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], part: str = "
 
 
 def plain(value: Any) -> Any:
-    """``value`` of None, bool, int, float, str, list, dict; arrays by hash, other objects by type."""
+    """``value`` of None, bool, int, float, str, list, dict; arrays by hash, others by type."""
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1):

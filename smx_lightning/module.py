@@ -491,7 +491,7 @@ class SoftmaxRegression(LightningModule):
         hparams_file: str | Path | None = None,
         strict: bool | None = None,
         weights_only: bool | None = None,
-        allow: Sequence[type] = (),
+        allow: Sequence[type] | type = (),
         **kwargs: Any,
     ) -> Self:
         """The model of a checkpoint, which is read as plain data: nothing in it is executed.
@@ -505,7 +505,8 @@ class SoftmaxRegression(LightningModule):
             hparams_file: Plain YAML with the arguments, in place of the checkpoint's.
             strict: Whether all weights must fit; as the class says by default.
             weights_only: ``True``, whatever is given; ``False`` is refused.
-            allow: Classes of optimisers and schedules of your own that the checkpoint may name.
+            allow: Classes, or one, of optimisers and schedules of your own that the checkpoint
+                may name.
             **kwargs: Arguments of the class that count in place of the checkpoint's.
 
         Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from smx_lightning.class_weight import class_weights
 from smx_lightning.data.described import hash_of
 from smx_lightning.errors import InputError
 from smx_lightning.plain import annotations_of, is_recipe, plain_ones, wants_object
-from smx_lightning.resume import DATA, LIVE, RUN, settings_of
+from smx_lightning.resume import DATA, LIVE, RUN, has_features, settings_of
 from smx_lightning.settings import restored
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def load_model(
     map_location: Any = None,
     hparams_file: str | Path | None = None,
     strict: bool | None = None,
-    allow: Sequence[type] = (),
+    allow: Sequence[type] | type = (),
 ) -> Model:
     """What ``load_from_checkpoint`` does; see there."""
     content = load_plain(source, map_location or _where_it_was)
@@ -65,6 +66,7 @@ def load_model(
     if is_overridden("configure_model", model):
         model.configure_model()
     model.on_load_checkpoint(_renamed(content, saved, given))
+    _check_input_shape(model)
     keys = model.load_state_dict(
         content["state_dict"], strict=model.strict_loading if strict is None else strict
     )
@@ -86,10 +88,24 @@ def _constructed(kind: type[Model], arguments: dict[str, Any], given: Mapping[st
             if twice and twice[1] in arguments and twice[1] not in given:
                 del arguments[twice[1]]
                 continue
+            ours = re.search(r"(?:values for|unexpected) (?:keyword )?argument '(\w+)'", str(error))
+            remedy = "give those that it lacks to load_from_checkpoint by name"
+            if ours and ours[1] in given:
+                remedy = f"leave {ours[1]} out, which is no argument to be given"
             raise InputError(
-                f"expected a checkpoint whose arguments fit {kind.__name__}, got: {error}; give "
-                "those that it lacks to load_from_checkpoint by name"
+                f"expected a checkpoint whose arguments fit {kind.__name__}, got: {error}; {remedy}"
             ) from error
+
+
+def _check_input_shape(model: SoftmaxRegression) -> None:
+    """Complain about inputs that a model of its own unrolled pixels cannot have."""
+    size = math.prod(model.input_shape)
+    if size != model.num_features and not has_features(model):
+        raise InputError(
+            f"expected an input_shape of {model.num_features} entries, as num_features says, got "
+            f"{list(model.input_shape)} in the checkpoint; give another one with "
+            "load_from_checkpoint(…, input_shape=…)"
+        )
 
 
 def _renamed(
@@ -109,7 +125,7 @@ def arguments_for(
     saved: Mapping[str, Any],
     left_out: Mapping[str, str],
     given: Mapping[str, Any],
-    allow: Sequence[type] = (),
+    allow: Sequence[type] | type = (),
 ) -> dict[str, Any]:
     """The arguments to construct a class with: those given, and a checkpoint's plain ones.
 

@@ -89,7 +89,7 @@ def describe(model: SoftmaxRegression) -> None:
 
 
 def _arguments(model: SoftmaxRegression) -> list[dict[str, Any]]:
-    """What the constructors that are running for ``model`` were called with, the outer ones last."""
+    """What the constructors that are running for ``model`` were called with, outer ones last."""
     found: list[dict[str, Any]] = []
     frame = inspect.currentframe()
     while frame is not None:
@@ -196,6 +196,13 @@ def check_fits(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> None:
     check_same_problem(
         {**checkpoint, HYPER_PARAMETERS: saved}, model.linear.weight.shape, model.class_names
     )
+    weights = checkpoint.get("state_dict") or ()  # ModelParallelStrategy has dropped them
+    whole = model._trainer is not None and model.strict_loading
+    if whole and weights and "smx.0.weight" not in weights:
+        raise InputError(
+            f"expected a checkpoint of {type(model).__name__}, got one of another module, "
+            "without smx.0.weight; give it to the module that wrote it"
+        )
     method = saved.get("preprocessing", present["preprocessing"])
     if method != present["preprocessing"]:
         raise InputError(
@@ -227,9 +234,8 @@ def _compare_arguments(
             continue
         raise InputError(
             f"expected a checkpoint with {name}={present[name]!r}, as the model has, to resume "
-            f"from, got one with {name}={saved[name]!r}; leave {name} as it was to go on, or train "
-            "anew, without ckpt_path, from the weights of "
-            f"load_from_checkpoint(…, {name}={present[name]!r})"
+            f"from, got one with {name}={saved[name]!r}; leave {name} as it was to go on, or "
+            f"{_anew(model)} from the weights of load_from_checkpoint(…, {name}={present[name]!r})"
         )
     if differing:
         told = ", ".join(f"{n}={present[n]!r} and not {saved[n]!r}" for n in differing)
@@ -298,7 +304,7 @@ def check_same_run(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> N
         for k in range(max(len(one), len(other))):
             found = difference(*(of[k] if k < len(of) else None for of in (one, other)))
             if found is not None:
-                raise _other_run(what, *found)
+                raise _other_run(model, what, *found)
 
 
 def _check_group_names(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> None:
@@ -311,11 +317,11 @@ def _check_group_names(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) 
             kind = type(optimizer).__name__
             if one.keys() != other.keys():
                 told = ", ".join(sorted(one)) or "no settings"
-                raise _other_run(OPTIMIZER, f"one with {told}", kind)
+                raise _other_run(model, OPTIMIZER, f"one with {told}", kind)
             names = [name for name in one if one[name] != other[name]]
             if names:
                 saved, present = (", ".join(f"{n}={of[n]!r}" for n in names) for of in (one, other))
-                raise _other_run(OPTIMIZER, f"one with {saved}", f"{kind}({present})")
+                raise _other_run(model, OPTIMIZER, f"one with {saved}", f"{kind}({present})")
 
 
 def _group(group: Mapping[str, Any], *, scheduled: bool) -> dict[str, Any]:
@@ -329,12 +335,24 @@ def _group(group: Mapping[str, Any], *, scheduled: bool) -> dict[str, Any]:
     return {name: None if name in moved else value for name, value in values.items()}
 
 
-def _other_run(what: str, saved: str, present: str) -> InputError:
+def _anew(model: SoftmaxRegression) -> str:
+    """How to begin anew: without the path that was given, or without what Recovery has found."""
+    if model.trainer.ckpt_path is not None:
+        return "train anew, without ckpt_path,"
+    return "remove the file of the unfinished run to train anew,"
+
+
+def _other_run(model: SoftmaxRegression, what: str, saved: str, present: str) -> InputError:
     return InputError(
         f"expected a checkpoint whose {what} was {present}, as the model has, to resume from, got "
-        f"{saved}; give the model the same {what} to go on, or train anew, without ckpt_path, from "
+        f"{saved}; give the model the same {what} to go on, or {_anew(model)} from "
         f"the weights of load_from_checkpoint(…, {what}=…)"
     )
+
+
+def has_features(model: SoftmaxRegression) -> bool:
+    """Whether a subclass makes features of its own, and so takes inputs of any shape."""
+    return type(model).features is not _base().features
 
 
 def _base() -> type[SoftmaxRegression]:

@@ -244,14 +244,14 @@ class Unrestored:
 
 
 def restored(
-    argument: str, description: Any, allow: Sequence[type] = ()
+    argument: str, description: Any, allow: Sequence[type] | type = ()
 ) -> Callable[..., Any] | None:
     """What a description names, ready to be injected; ``None`` for no schedule.
 
     Args:
         argument: ``optimizer`` or ``lr_scheduler``.
         description: As it stands in a checkpoint; anything, where somebody has changed the file.
-        allow: Classes of the caller's that may be made besides torch's own.
+        allow: Classes of the caller's, or one, that may be made besides torch's own.
     """
     if description is None:
         return None if argument == SCHEDULE else Unrestored(argument, None)
@@ -260,7 +260,8 @@ def restored(
         base = (schedules.LRScheduler, schedules.ReduceLROnPlateau)
     if not isinstance(description, dict):
         return Unrestored(argument, None)
-    known = {**KNOWN, **{path_of(kind): kind for kind in allow}}
+    allowed = (allow,) if isinstance(allow, type) else allow
+    known = {**KNOWN, **{path_of(kind): kind for kind in allowed}}
     path, init_args = description.get("class_path"), description.get("init_args")
     kind = known.get(path) if isinstance(path, str) else None
     if kind is None or not issubclass(kind, base) or not isinstance(init_args, dict):

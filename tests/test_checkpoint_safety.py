@@ -399,7 +399,9 @@ def test_an_argument_that_no_file_can_hold_is_asked_for_by_name(scale, tmp_path)
         lambda path: Scaled.load_from_checkpoint(path, hparams_file=tmp_path / "hparams.yaml"),
         lambda path: export_onnx(path, tmp_path / "scaled.onnx", model_class=Scaled),
     ):
-        with pytest.raises(InputError, match=r"got scale: of type .*load_from_checkpoint\(…, scale"):
+        with pytest.raises(
+            InputError, match=r"got scale: of type .*load_from_checkpoint\(…, scale"
+        ):
             load(path)
     assert read_checkpoint(path).left_out.keys() == {"scale"}  # act is the class's own default
     x = torch.from_numpy(X)

@@ -627,7 +627,9 @@ def test_a_run_of_other_frozen_weights_is_another_experiment(other, tmp_path, mo
 
     def make():
         model = Frozen(**next(models))
-        model.hparams.update(weight=0, shift=0)  # a file that has changed leaves the arguments as they were
+        model.hparams.update(
+            weight=0, shift=0
+        )  # a file that has changed leaves the arguments as they were
         return model
 
     monkeypatch.setitem(MODELS, "frozen", make)
