@@ -124,16 +124,19 @@ def load_plain(
     where = str(source) if isinstance(source, (str, Path)) else "the open file"
     if local and not Path(cast("str", source)).is_file():
         raise InputError(f"expected a checkpoint at {where}, found none; check the path")
-    if not isinstance(source, (str, Path)) and not _rewound(source):
-        raise InputError(
-            "expected an open file at its beginning, got one at its end; rewind it with seek(0)"
-        )
+    stream = not isinstance(source, (str, Path)) and hasattr(source, "tell")
+    began = cast("IO[bytes]", source).tell() if stream else 0
     try:
         if local:
             content = torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
         else:
             content = load_from_anywhere(source, map_location, weights_only=True)
     except UNREADABLE as error:
+        if began:
+            raise InputError(
+                f"expected an open file at its beginning, got one at byte {began}, where torch can "
+                "read no checkpoint; rewind it with seek(0)"
+            ) from error
         if not (isinstance(error, pickle.UnpicklingError) and _is_archive(source)):
             raise InputError(
                 f"expected a Lightning checkpoint at {where}, got a file that torch cannot read; "
@@ -175,16 +178,6 @@ def _strange(content: Mapping[str, Any]) -> str | None:
         if name.startswith(OURS) and not dense:
             return f"a {type(value).__name__} that is no dense tensor as {name}"
     return None
-
-
-def _rewound(file: Any) -> bool:
-    """Whether there is anything left to be read from an open file."""
-    if not (hasattr(file, "seekable") and file.seekable()):
-        return True
-    here = file.tell()
-    end = file.seek(0, 2)
-    file.seek(here)
-    return bool(here < end or end == 0)
 
 
 def plain_hyper_parameters(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -123,14 +123,14 @@ class _Deciding(Metric):
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add a batch: preds (batch, classes) log-probabilities, target (batch,) labels."""
         decided = preds if self.threshold is None else decide(preds, self.threshold)
-        super().update(decided, target)
+        super().update(decided, target)  # type: ignore[safe-super]  # torchmetrics' own
 
 
-class _Accuracy(_Deciding, MulticlassAccuracy):  # type: ignore[misc]  # torchmetrics' update
+class _Accuracy(_Deciding, MulticlassAccuracy):
     """:class:`MulticlassAccuracy` at γ."""
 
 
-class _ConfusionMatrix(_Deciding, MulticlassConfusionMatrix):  # type: ignore[misc]
+class _ConfusionMatrix(_Deciding, MulticlassConfusionMatrix):
     """:class:`MulticlassConfusionMatrix` at γ."""
 
 

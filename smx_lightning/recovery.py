@@ -135,10 +135,7 @@ class Recovery(ModelCheckpoint):
             trainer, lambda: (run.begin(given, written(loaded), newest=newest), run.file)
         )
         if file is not None:
-            try:
-                resume(trainer, file)
-            except InputError as error:
-                raise InputError(f"{file} is no run to go on with: {error}") from error
+            resume(trainer, file)
             if trainer.is_global_zero:
                 print(f"Resuming the run of {file}; remove it to begin anew", file=sys.stderr)
         restore_digits(trainer)

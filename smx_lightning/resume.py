@@ -23,6 +23,7 @@ from smx_lightning.checkpoint import (
     notes,
     plain_hyper_parameters,
 )
+from smx_lightning.checkpoint_io import NAME
 from smx_lightning.checks import check_same_problem
 from smx_lightning.class_weight import class_weights
 from smx_lightning.data.described import array_in_words
@@ -337,9 +338,10 @@ def _group(group: Mapping[str, Any], *, scheduled: bool) -> dict[str, Any]:
 
 def _anew(model: SoftmaxRegression) -> str:
     """How to begin anew: without the path that was given, or without what Recovery has found."""
-    if model.trainer.ckpt_path is not None:
-        return "train anew, without ckpt_path,"
-    return "remove the file of the unfinished run to train anew,"
+    path = model.trainer.ckpt_path
+    if path is not None and NAME.fullmatch(Path(path).name):
+        return f"remove {path} to train anew,"
+    return "train anew, without ckpt_path,"
 
 
 def _other_run(model: SoftmaxRegression, what: str, saved: str, present: str) -> InputError:

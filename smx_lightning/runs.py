@@ -6,7 +6,6 @@ An experiment has one file in a folder, named by its fingerprint, and at most on
 from __future__ import annotations
 
 import itertools
-import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from smx_lightning.checkpoint import load_plain
+from smx_lightning.checkpoint_io import NAME
 from smx_lightning.distributed import restarted, run_id
 from smx_lightning.errors import InputError
 from smx_lightning.fingerprint import differences, digest
 from smx_lightning.lock import Lock, Process
 
 KEY = "smx_lightning_recovery"
-NAME = re.compile(r"(last|finished)-[0-9a-f]{8}\.ckpt")
 OLD = "last.ckpt"  # of every experiment, in version 0.1
 
 

@@ -660,3 +660,20 @@ def test_a_run_that_began_with_other_weights_is_another_experiment(tmp_path, mon
     (tmp_path / "batches").unlink()
     train(tmp_path, "warm")
     assert len((tmp_path / "batches").read_text().splitlines()) < 42
+
+
+def test_a_run_that_cannot_be_gone_on_with_is_named(tmp_path, monkeypatch):
+    def changed():
+        model = SoftmaxRegression(64, 10)
+        model.l2 = l2
+        return model
+
+    monkeypatch.setitem(MODELS, "live", changed)
+    l2 = 0.0
+    interrupted(tmp_path, "live")
+    l2 = 9.0
+    with pytest.raises(InputError, match=f"l2=9.0, .*remove {only(tmp_path)} to train anew") as no:
+        train(tmp_path, "live")
+    assert "ckpt_path" not in str(no.value)
+    only(tmp_path).unlink()
+    train(tmp_path, "live", max_epochs=1)  # the remedy

@@ -247,8 +247,8 @@ def test_values_of_an_optimiser_of_0_1_are_compared(made, other, told, tmp_path)
     old_checkpoint(path)
     quiet_trainer(max_epochs=2).fit(SoftmaxRegression(4, 2, **made), rows(), ckpt_path=path)
     present, before = map(re.escape, told)
+    model = SoftmaxRegression(4, 2, **{**made, **other})
     with pytest.raises(InputError, match=rf"was Adam\(.*{present}\), .* got one with .*{before};"):
-        model = SoftmaxRegression(4, 2, **{**made, **other})
         quiet_trainer(max_epochs=2).fit(model, rows(), ckpt_path=path)
 
 
