@@ -167,9 +167,9 @@ def _strange(content: Mapping[str, Any]) -> str | None:
         if name in content and not isinstance(content[name], kind):
             return f"{name} of type {type(content[name]).__name__}"
     for state in content.get("optimizer_states", []):
-        groups = state.get("param_groups") if isinstance(state, dict) else None
+        groups = state.get("param_groups", []) if isinstance(state, dict) else None
         named = isinstance(groups, list) and all(isinstance(group, dict) for group in groups)
-        if not named or not isinstance(state.get("state"), dict):
+        if not named or not isinstance(state.get("state", {}), dict):
             return "an optimiser's state without parameter groups"
     for name, value in content["state_dict"].items():
         if not isinstance(name, str):

@@ -165,6 +165,7 @@ class SoftmaxRegression(LightningModule):
         self.lr: float | None = None
         self._run_of: dict[str, Any] | None = None  # descriptions, of optimisers in use
         self._began_with: str | None = None  # hash of the weights that a checkpoint brought
+        self._called: frozenset[str] = frozenset()  # names of the constructor's arguments
         self._objects: dict[str, str] = {}  # arguments that are no plain values, in words
         self._shares = 1  # of each batch: processes that see different rows
         self._parallel_loss = False

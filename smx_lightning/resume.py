@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -86,6 +87,7 @@ def describe(model: SoftmaxRegression) -> None:
     found = {n: v for call in called for n, v in call.items() if n not in (*model.hparams, *RUN)}
     if called:  # the outermost: what a class gives its parents, it gives them again
         model._objects = _objects(type(model), called[-1])
+        model._called = frozenset(called[-1])
     note(model, {**plain_ones(found)[0], OPTIMIZER: optimizer, SCHEDULE: schedule})
 
 
@@ -233,10 +235,11 @@ def _compare_arguments(
     for name in differing if model.trainer.state.fn == "fit" else []:
         if name == "threshold" or (name in own and _are_paths(saved[name], present[name])):
             continue
+        value = "…" if name in model._objects else repr(present[name])
         raise InputError(
             f"expected a checkpoint with {name}={present[name]!r}, as the model has, to resume "
             f"from, got one with {name}={saved[name]!r}; leave {name} as it was to go on, or "
-            f"{_anew(model)} from the weights of load_from_checkpoint(…, {name}={present[name]!r})"
+            f"{_anew(model)} from the weights of load_from_checkpoint(…, {name}={value})"
         )
     if differing:
         told = ", ".join(f"{n}={present[n]!r} and not {saved[n]!r}" for n in differing)
@@ -245,18 +248,17 @@ def _compare_arguments(
 
 def _own(model: SoftmaxRegression) -> dict[str, Any]:
     """The arguments that a subclass has of its own, as a checkpoint tells them."""
-    parameters = inspect.signature(type(model).__init__).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     inherited = {*inspect.signature(_base().__init__).parameters, *RUN, DATA}
     known = {**model._objects, **plain_ones(dict(model.hparams))[0]}
-    return {n: v for n, v in known.items() if n not in inherited and (takes_any or n in parameters)}
+    return {n: v for n, v in known.items() if n in model._called - inherited}
 
 
 def _are_paths(saved: Any, present: Any) -> bool:
     """Whether two texts may name the same file, which lies elsewhere on another machine."""
     if not (isinstance(saved, str) and isinstance(present, str)):
         return False
-    return any("/" in text or "\\" in text or Path(text).is_file() for text in (saved, present))
+    exists = os.path.isfile  # noqa: PTH113 (no text is too long for it)
+    return any("/" in text or "\\" in text or exists(text) for text in (saved, present))
 
 
 def saved_settings(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
