@@ -257,7 +257,7 @@ def _are_paths(saved: Any, present: Any) -> bool:
     """Whether two texts may name the same file, which lies elsewhere on another machine."""
     if not (isinstance(saved, str) and isinstance(present, str)):
         return False
-    exists = os.path.isfile  # noqa: PTH113 (no text is too long for it)
+    exists = os.path.isfile  # which no text is too long for
     return any("/" in text or "\\" in text or exists(text) for text in (saved, present))
 
 
