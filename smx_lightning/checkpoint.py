@@ -18,12 +18,14 @@ from typing import IO, Any, cast
 import torch
 from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import _load as load_from_anywhere
+from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 
 from smx_lightning.errors import InputError
 from smx_lightning.plain import NotPlainError, plain, plain_ones
 
 CHECKPOINT_KEY = "smx_lightning"
 HYPER_PARAMETERS = "hyper_parameters"  # Lightning's name
+LEFT_OUT = "left_out"  # in our notes: arguments that are no plain values, with what they were
 NUMBER, NONE = (int, float), type(None)
 SETTINGS: dict[str, Any] = {  # and what they may be
     "num_features": int,
@@ -36,6 +38,13 @@ SETTINGS: dict[str, Any] = {  # and what they may be
     "threshold": (*NUMBER, NONE),
     "preprocessing": str,
     "optimizers": (dict, NONE),
+}
+OURS = ("smx.", "preprocessing.", "class_counts")  # weights and statistics of every model
+PARTS = {  # Lightning's, and what they are
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": dict,
+    "callbacks": dict,
 }
 UNREADABLE = (
     pickle.UnpicklingError,
@@ -115,12 +124,19 @@ def load_plain(
     where = str(source) if isinstance(source, (str, Path)) else "the open file"
     if local and not Path(cast("str", source)).is_file():
         raise InputError(f"expected a checkpoint at {where}, found none; check the path")
+    stream = not isinstance(source, (str, Path)) and hasattr(source, "tell")
+    began = cast("IO[bytes]", source).tell() if stream else 0
     try:
         if local:
             content = torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
         else:
             content = load_from_anywhere(source, map_location, weights_only=True)
     except UNREADABLE as error:
+        if began:
+            raise InputError(
+                f"expected an open file at its beginning, got one at byte {began}, where torch can "
+                "read no checkpoint; rewind it with seek(0)"
+            ) from error
         if not (isinstance(error, pickle.UnpicklingError) and _is_archive(source)):
             raise InputError(
                 f"expected a Lightning checkpoint at {where}, got a file that torch cannot read; "
@@ -136,13 +152,43 @@ def load_plain(
             f"expected a Lightning checkpoint at {where}, got a torch file without a state_dict; "
             "save one with trainer.save_checkpoint"
         )
+    strange = _strange(content)
+    if strange is not None:
+        raise InputError(
+            f"expected a checkpoint as Lightning writes it at {where}, got {strange}; it was "
+            "changed since it was saved, take an unchanged one"
+        )
     return content
+
+
+def _strange(content: Mapping[str, Any]) -> str | None:
+    """What in a checkpoint nobody can have saved, in words, as far as readers rely on it."""
+    for name, kind in PARTS.items():
+        if name in content and not isinstance(content[name], kind):
+            return f"{name} of type {type(content[name]).__name__}"
+    for state in content.get("optimizer_states", []):
+        groups = state.get("param_groups", []) if isinstance(state, dict) else None
+        named = isinstance(groups, list) and all(isinstance(group, dict) for group in groups)
+        if not named or not isinstance(state.get("state", {}), dict):
+            return "an optimiser's state without parameter groups"
+    for name, value in content["state_dict"].items():
+        if not isinstance(name, str):
+            return f"a weight under the name {name!r}"
+        dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
+        if name.startswith(OURS) and not dense:
+            return f"a {type(value).__name__} that is no dense tensor as {name}"
+    return None
 
 
 def plain_hyper_parameters(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """A checkpoint's plain hyper-parameters, and what the others are instead."""
     saved = content.get(HYPER_PARAMETERS)
-    return plain_ones(saved) if isinstance(saved, Mapping) else ({}, {})
+    kept, others = plain_ones(saved) if isinstance(saved, Mapping) else ({}, {})
+    noted = notes(content).get(LEFT_OUT)
+    for name, what in noted.items() if isinstance(noted, dict) else ():
+        if isinstance(name, str) and name not in kept:
+            others.setdefault(name, str(what))
+    return kept, others
 
 
 def notes(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,8 +202,13 @@ def notes(content: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = plain(written) if isinstance(written, dict) else {}
     except NotPlainError:
         return {}
-    settings = found.get("settings")
-    for name, value in (settings if isinstance(settings, dict) else {}).items():
+    settings = found.get("settings") or {}
+    if not isinstance(settings, dict):
+        raise InputError(
+            f"expected the settings of a softmax regression in the checkpoint, got {settings!r}; "
+            "it was changed since it was saved, take an unchanged one"
+        )
+    for name, value in settings.items():
         entries = value if name == "class_names" and isinstance(value, list) else []
         if not isinstance(value, SETTINGS.get(name, object)) or not all(
             isinstance(entry, str) for entry in entries
@@ -173,8 +224,11 @@ def read_safely(checkpoint_io: CheckpointIO) -> None:
     """Let a Trainer's own reader be :func:`load_plain`, unless its caller says otherwise.
 
     Lightning unpickles whatever a URL answers, and any file where the environment variable
-    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. What overrides torch's reader is left as it is.
+    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. What overrides torch's reader is left as it is; one
+    that others are wrapped around, as AsyncCheckpointIO is, is found within them.
     """
+    while isinstance(checkpoint_io, _WrappingCheckpointIO) and checkpoint_io.checkpoint_io:
+        checkpoint_io = checkpoint_io.checkpoint_io
     if type(checkpoint_io).load_checkpoint is TorchCheckpointIO.load_checkpoint:
         reader = partial(_load_for_trainer, checkpoint_io)
         checkpoint_io.load_checkpoint = reader  # type: ignore[method-assign]

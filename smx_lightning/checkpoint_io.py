@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from smx_lightning.files import written_whole
+
+NAME = re.compile(r"(last|finished)-[0-9a-f]{8}\.ckpt")  # of Recovery's files
 
 
 class WholeFileIO(TorchCheckpointIO):

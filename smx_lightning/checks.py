@@ -11,6 +11,8 @@ from torch import Tensor
 
 from smx_lightning.errors import InputError
 
+LISTED = 10  # classes in a sentence
+
 
 def at_least(name: str, value: int, least: int) -> int:
     """``value``, if it is at least ``least``."""
@@ -79,13 +81,14 @@ def check_labels(y: Tensor, num_classes: int, where: str) -> None:
 def check_eps(optimizers: Iterable[torch.optim.Optimizer]) -> None:
     """Complain about an eps that the parameters' dtype rounds to zero: Adam divides by it."""
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-        eps, dtype = group.get("eps"), group["params"][0].dtype
-        if eps and not torch.tensor(eps, dtype=dtype):
-            raise InputError(
-                f"expected an eps that {str(dtype).removeprefix('torch.')} can hold, got {eps}, "
-                "which is 0 in it; use Trainer precision bf16-true or 32-true, or set the "
-                "optimiser's eps to 1e-4"
-            )
+        given, dtype = group.get("eps"), group["params"][0].dtype
+        for eps in given if isinstance(given, (tuple, list)) else [given]:  # Adafactor has two
+            if eps and not torch.tensor(eps, dtype=dtype):
+                raise InputError(
+                    f"expected an eps that {str(dtype).removeprefix('torch.')} can hold, got {eps},"
+                    " which is 0 in it; use Trainer precision bf16-true or 32-true, or set the "
+                    "optimiser's eps to 1e-4"
+                )
 
 
 def check_same_problem(
@@ -110,7 +113,17 @@ def check_same_problem(
     names = list(class_names)
     saved = checkpoint.get("hyper_parameters", {}).get("class_names") or names
     if list(saved) != names:
+        wanted, found = _shortened(names, list(saved)), _shortened(list(saved), names)
         raise InputError(
-            f"expected a checkpoint of the classes {names}, as the data has, got one of {saved}; "
+            f"expected a checkpoint of the classes {wanted}, as the data has, got one of {found}; "
             "take the data it was trained on, or name its classes alike"
         )
+
+
+def _shortened(names: list[str], others: list[str]) -> str:
+    """All of few names; of many the first that is not among others in its place."""
+    if len(names) <= LISTED:
+        return str(names)
+    pairs = enumerate(zip(names, others, strict=False))
+    first = next((k for k, (name, other) in pairs if name != other), len(others) - 1)
+    return f"[…, {names[first]!r}, …] (class {first} of {len(names)})"

@@ -16,8 +16,11 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
+from torchmetrics import Metric
 
-from smx_lightning.data.described import alone, described, name_of
+from smx_lightning.data.described import alone, array_in_words, described, hash_of, name_of
+from smx_lightning.preprocessing import Preprocessing
 from smx_lightning.resume import DATA, RUN
 
 if TYPE_CHECKING:
@@ -60,6 +63,30 @@ def settings(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
     return {"model": name_of(type(model)), "hparams": plain(hparams), "trainer": given}
 
 
+def weights(model: LightningModule) -> dict[str, Any]:
+    """What a run begins with, as far as the seed does not decide it: a part of a fingerprint.
+
+    Parameters and buffers that training leaves as they are, and those that
+    ``load_from_checkpoint`` brought. To be asked for before a checkpoint is restored.
+
+    Args:
+        model: On every process the same, none of it sharded yet.
+    """
+    fixed = {n: p for n, p in model.named_parameters() if not p.requires_grad}
+    began: dict[str, str] = {}
+    for path, module in model.named_modules():
+        if getattr(module, "_began_with", None) is not None:
+            began[path] = module._began_with
+        if isinstance(module, (Preprocessing, _NormBase, Metric)):  # statistics, of whatever
+            continue
+        for name, buffer in module.named_buffers(path, recurse=False):
+            if name.rpartition(".")[2] != "class_counts":
+                fixed[name] = buffer
+    told = {"frozen": hash_of(fixed) if fixed else None, "loaded": alone(list(began.values()))}
+    found = {name: value for name, value in told.items() if value}
+    return {"weights": found} if found else {}
+
+
 def digest(experiment: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits of an experiment, for names of files."""
     return hashlib.blake2b(_canonical(experiment).encode(), digest_size=4).hexdigest()
@@ -87,7 +114,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], part: str = "
 
 
 def plain(value: Any) -> Any:
-    """``value`` of None, bool, int, float, str, list and dict only; other objects by their type."""
+    """``value`` of None, bool, int, float, str, list, dict; arrays by hash, others by type."""
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1):
@@ -105,6 +132,9 @@ def plain(value: Any) -> Any:
         return [plain(entry) for entry in value]
     if isinstance(value, (os.PathLike, torch.dtype, torch.device)):
         return str(value)
+    array = array_in_words(value)
+    if array is not None:
+        return array
     return name_of(value if hasattr(value, "__qualname__") else type(value))
 
 

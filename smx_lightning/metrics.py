@@ -11,19 +11,17 @@ Symbols: n rows, K classes, ``p[i, k]`` the probability of class k in row i, ``y
 from __future__ import annotations
 
 import re
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
-from torchmetrics.wrappers import LambdaInputTransformer
 
 from smx_lightning.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from jaxtyping import Float, Int
 
@@ -115,6 +113,25 @@ def decide(log_probs: Tensor, threshold: float | None = None) -> Tensor:
     if threshold is None:
         return log_probs.argmax(1)
     return (log_probs[:, 1].exp() >= threshold).long()
+
+
+class _Deciding(Metric):
+    """A metric of predicted labels that decides at γ; without γ torchmetrics takes the argmax."""
+
+    threshold: float | None = None
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add a batch: preds (batch, classes) log-probabilities, target (batch,) labels."""
+        decided = preds if self.threshold is None else decide(preds, self.threshold)
+        super().update(decided, target)  # type: ignore[safe-super]  # torchmetrics' own
+
+
+class _Accuracy(_Deciding, MulticlassAccuracy):
+    """:class:`MulticlassAccuracy` at γ."""
+
+
+class _ConfusionMatrix(_Deciding, MulticlassConfusionMatrix):
+    """:class:`MulticlassConfusionMatrix` at γ."""
 
 
 class MacroAccuracy(Metric):
@@ -282,8 +299,9 @@ def confusion_matrix(
     """
     if num_classes > MOST_SQUARED:
         return None
-    matrix = MulticlassConfusionMatrix(num_classes, validate_args=False)
-    return MetricCollection({"confusion": _decided(matrix, threshold)})
+    matrix = _ConfusionMatrix(num_classes, validate_args=False)
+    matrix.threshold = threshold
+    return MetricCollection({"confusion": matrix})
 
 
 def _collection(
@@ -300,12 +318,13 @@ def _collection(
 
 
 def _accuracy(num_classes: int, threshold: float | None, top_k: int = 1) -> Metric:
-    metric = MulticlassAccuracy(num_classes, average="micro", top_k=top_k, validate_args=False)
-    return _decided(metric, threshold)
+    metric = _Accuracy(num_classes, average="micro", top_k=top_k, validate_args=False)
+    metric.threshold = threshold
+    return metric
 
 
-def _decided(metric: Metric, threshold: float | None) -> Metric:
-    """Let ``metric`` see decisions at γ; without γ it takes the argmax by itself."""
-    if threshold is None:
-        return metric
-    return LambdaInputTransformer(metric, transform_pred=partial(decide, threshold=threshold))
+def set_threshold(metrics: Iterable[nn.Module], old: float | None, new: float | None) -> None:
+    """Let those metrics that decided at ``old`` decide at ``new`` from now on; counts stay."""
+    for metric in metrics:
+        if isinstance(metric, (_Deciding, MacroAccuracy)) and metric.threshold == old:
+            metric.threshold = new

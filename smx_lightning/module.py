@@ -156,7 +156,7 @@ class SoftmaxRegression(LightningModule):
         self.input_range = None if input_range is None else check_range(input_range)
         self.l2 = l2
         self.class_weight = class_weight
-        self.threshold = threshold
+        self._threshold = threshold
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
 
@@ -170,6 +170,9 @@ class SoftmaxRegression(LightningModule):
         self.solver: ExactSolver | None = None
         self.lr: float | None = None
         self._run_of: dict[str, Any] | None = None  # descriptions, of optimisers in use
+        self._began_with: str | None = None  # hash of the weights that a checkpoint brought
+        self._called: frozenset[str] = frozenset()  # names of the constructor's arguments
+        self._objects: dict[str, str] = {}  # arguments that are no plain values, in words
         self._shares = 1  # of each batch: processes that see different rows
         self._parallel_loss = False
         self._keeps_statistics = False  # in this fit: they are known, or a checkpoint brings them
@@ -238,6 +241,19 @@ class SoftmaxRegression(LightningModule):
         if isinstance(scheduler, ReduceLROnPlateau):
             schedule["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    @property
+    def threshold(self) -> float | None:
+        """γ, see the class; one that is set later counts in the metrics too, from then on."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, threshold: float | None) -> None:
+        check_threshold(threshold, self.num_classes)
+        for tally in self.tallies.values():
+            tally.flush()
+        metrics.set_threshold(self._metrics.modules(), self._threshold, threshold)
+        self._threshold = threshold
 
     @property
     def linear(self) -> nn.Linear:
@@ -493,7 +509,7 @@ class SoftmaxRegression(LightningModule):
         hparams_file: str | Path | None = None,
         strict: bool | None = None,
         weights_only: bool | None = None,
-        allow: Sequence[type] = (),
+        allow: Sequence[type] | type = (),
         **kwargs: Any,
     ) -> Self:
         """The model of a checkpoint, which is read as plain data: nothing in it is executed.
@@ -507,7 +523,8 @@ class SoftmaxRegression(LightningModule):
             hparams_file: Plain YAML with the arguments, in place of the checkpoint's.
             strict: Whether all weights must fit; as the class says by default.
             weights_only: ``True``, whatever is given; ``False`` is refused.
-            allow: Classes of optimisers and schedules of your own that the checkpoint may name.
+            allow: Classes, or one, of optimisers and schedules of your own that the checkpoint
+                may name.
             **kwargs: Arguments of the class that count in place of the checkpoint's.
 
         Raises:

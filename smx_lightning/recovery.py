@@ -29,7 +29,8 @@ from smx_lightning.checkpoint_io import WholeFileIO
 from smx_lightning.checks import at_least, non_negative
 from smx_lightning.data.loading import sharing
 from smx_lightning.distributed import Votes, decided
-from smx_lightning.fingerprint import fingerprint, settings
+from smx_lightning.errors import InputError
+from smx_lightning.fingerprint import fingerprint, settings, weights
 from smx_lightning.finite import NotFiniteError, is_finite, not_finite
 from smx_lightning.progress import restore_digits, resume, settle
 from smx_lightning.runs import KEY, Run, last_files, written
@@ -76,6 +77,7 @@ class Recovery(ModelCheckpoint):
         self.every_n_steps = every_n_steps and at_least("every_n_steps", every_n_steps, 1)
         self._seed: int | None = None
         self._run: Run | None = None
+        self._weights: dict[str, Any] = {}  # that the run begins with
         self._signals = Signals()
         self._searched = self._settled = False
         self._finished: list[int | None] | None = None
@@ -114,6 +116,7 @@ class Recovery(ModelCheckpoint):
             return
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFileIO()
+        self._weights = weights(pl_module)
         # The first to restore: other callbacks look at what was restored when the fit starts.
         trainer.callbacks = [self, *self._others(trainer)]  # type: ignore[attr-defined]
 
@@ -123,9 +126,14 @@ class Recovery(ModelCheckpoint):
         trainer.callbacks = [*self._others(trainer), self]  # type: ignore[attr-defined]
         if self._trying_out(trainer):
             return
-        run = self._run = Run(self._folder(trainer), fingerprint(trainer, pl_module))
+        run = self._run = Run(
+            self._folder(trainer), {**fingerprint(trainer, pl_module), **self._weights}
+        )
+        newest = self._searched  # what ckpt_path="last" has found
         given, loaded = self._given(trainer, run)
-        file, run.file = decided(trainer, lambda: (run.begin(given, written(loaded)), run.file))
+        file, run.file = decided(
+            trainer, lambda: (run.begin(given, written(loaded), newest=newest), run.file)
+        )
         if file is not None:
             resume(trainer, file)
             if trainer.is_global_zero:
@@ -185,6 +193,15 @@ class Recovery(ModelCheckpoint):
         if due:
             self._save(trainer)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let a schedule that follows a metric be stepped in the resumed epoch too.
+
+        Lightning leaves that out while it is restarting, for want of the metrics. But the epoch's
+        own are there: those of training are restored, and validation follows its last batch.
+        """
+        super().on_train_epoch_end(trainer, pl_module)
+        trainer.fit_loop._restarting = False
+
     def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
         """Say that the process is alive."""
         self._beat()
@@ -243,9 +260,22 @@ class Recovery(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Inverse of :meth:`on_save_checkpoint`."""
-        saved = checkpoint.get(KEY)
-        if saved is None or trainer.state.fn != "fit":
+        if KEY not in checkpoint or trainer.state.fn != "fit":
             return
+        try:
+            self._restore(trainer, pl_module, checkpoint)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                "expected a run's seed and counts in the checkpoint, as Recovery saves them, got: "
+                f"{type(error).__name__} {reason}; it was changed since it was saved: take an "
+                "unchanged one, or train anew from load_from_checkpoint(…)"
+            ) from error
+
+    def _restore(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        saved = written(checkpoint)
         if saved["finished"] == _limits(trainer):
             trainer.should_stop = True  # it may have stopped early
         for other in trainer.checkpoint_callbacks:

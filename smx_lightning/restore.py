@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -22,9 +23,10 @@ from smx_lightning.checkpoint import (
 )
 from smx_lightning.checks import check_threshold, non_negative
 from smx_lightning.class_weight import class_weights
+from smx_lightning.data.described import hash_of
 from smx_lightning.errors import InputError
 from smx_lightning.plain import annotations_of, is_recipe, plain_ones, wants_object
-from smx_lightning.resume import DATA, LIVE, RUN, settings_of
+from smx_lightning.resume import DATA, LIVE, RUN, has_features, settings_of
 from smx_lightning.settings import restored
 
 if TYPE_CHECKING:
@@ -41,16 +43,21 @@ def load_model(
     map_location: Any = None,
     hparams_file: str | Path | None = None,
     strict: bool | None = None,
-    allow: Sequence[type] = (),
+    allow: Sequence[type] | type = (),
 ) -> Model:
     """What ``load_from_checkpoint`` does; see there."""
     content = load_plain(source, map_location or _where_it_was)
     saved, left_out = plain_hyper_parameters(content)
     if hparams_file is not None:
-        saved, left_out = _hparams_of(hparams_file), {}
+        saved, others = _hparams_of(hparams_file)
+        left_out = {n: what for n, what in {**left_out, **others}.items() if n not in saved}
     _warn_of_another_class(kind, content)
     model = _constructed(kind, arguments_for(kind, saved, left_out, given, allow), given)
-    adopt(model, notes(content).get("settings") or {}, given)
+    adopt(
+        model,
+        notes(content).get("settings") or {},
+        {*given, *(saved if hparams_file is not None else ())},
+    )
     if model._strict_loading is not None and strict not in (None, model.strict_loading):
         raise InputError(
             f"expected strict={model.strict_loading}, as {kind.__name__} sets it, got "
@@ -59,12 +66,14 @@ def load_model(
     if is_overridden("configure_model", model):
         model.configure_model()
     model.on_load_checkpoint(_renamed(content, saved, given))
+    _check_input_shape(model)
     keys = model.load_state_dict(
         content["state_dict"], strict=model.strict_loading if strict is None else strict
     )
     for what, names in (("lacks", keys.missing_keys), ("has besides", keys.unexpected_keys)):
         if names:
             rank_zero_warn(f"The checkpoint {what} {', '.join(names)}")
+    model._began_with = hash_of(model.state_dict())
     tensors = (v for v in content["state_dict"].values() if isinstance(v, torch.Tensor))
     return model.to(next(tensors, torch.tensor(0)).device)
 
@@ -79,10 +88,24 @@ def _constructed(kind: type[Model], arguments: dict[str, Any], given: Mapping[st
             if twice and twice[1] in arguments and twice[1] not in given:
                 del arguments[twice[1]]
                 continue
+            ours = re.search(r"(?:values for|unexpected) (?:keyword )?argument '(\w+)'", str(error))
+            remedy = "give those that it lacks to load_from_checkpoint by name"
+            if ours and ours[1] in given:
+                remedy = f"leave {ours[1]} out, which is no argument to be given"
             raise InputError(
-                f"expected a checkpoint whose arguments fit {kind.__name__}, got: {error}; give "
-                "those that it lacks to load_from_checkpoint by name"
+                f"expected a checkpoint whose arguments fit {kind.__name__}, got: {error}; {remedy}"
             ) from error
+
+
+def _check_input_shape(model: SoftmaxRegression) -> None:
+    """Complain about inputs that a model of its own unrolled pixels cannot have."""
+    size = math.prod(model.input_shape)
+    if size != model.num_features and not has_features(model):
+        raise InputError(
+            f"expected an input_shape of {model.num_features} entries, as num_features says, got "
+            f"{list(model.input_shape)} in the checkpoint; give another one with "
+            "load_from_checkpoint(…, input_shape=…)"
+        )
 
 
 def _renamed(
@@ -102,7 +125,7 @@ def arguments_for(
     saved: Mapping[str, Any],
     left_out: Mapping[str, str],
     given: Mapping[str, Any],
-    allow: Sequence[type] = (),
+    allow: Sequence[type] | type = (),
 ) -> dict[str, Any]:
     """The arguments to construct a class with: those given, and a checkpoint's plain ones.
 
@@ -161,7 +184,7 @@ def adopt(model: SoftmaxRegression, settings: Mapping[str, Any], given: Collecti
         setattr(model, name, value)
 
 
-def _hparams_of(path: str | Path) -> dict[str, Any]:
+def _hparams_of(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -172,7 +195,7 @@ def _hparams_of(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"expected names and values in {path}, got none; give them by name")
-    return plain_ones(content)[0]
+    return plain_ones(content)
 
 
 def _warn_of_another_class(kind: type[SoftmaxRegression], content: Mapping[str, Any]) -> None:

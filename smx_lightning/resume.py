@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch.utilities import rank_zero_info
@@ -18,11 +20,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from smx_lightning.checkpoint import (
     CHECKPOINT_KEY,
     HYPER_PARAMETERS,
+    LEFT_OUT,
     notes,
     plain_hyper_parameters,
 )
+from smx_lightning.checkpoint_io import NAME
 from smx_lightning.checks import check_same_problem
 from smx_lightning.class_weight import class_weights
+from smx_lightning.data.described import array_in_words
 from smx_lightning.errors import InputError
 from smx_lightning.plain import plain_ones
 from smx_lightning.settings import (
@@ -33,6 +38,7 @@ from smx_lightning.settings import (
     describe_injected,
     described,
     difference,
+    parameters_of,
     path_of,
     said,
 )
@@ -41,6 +47,7 @@ if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 DATA = "data_module"
+MISSING = inspect.Parameter.empty
 LIVE = ("l2", "class_weight", "threshold")  # what a user may set on a model that exists
 RUN = (OPTIMIZER, SCHEDULE)
 BASE = "smx_lightning.module.SoftmaxRegression"
@@ -76,21 +83,25 @@ def describe(model: SoftmaxRegression) -> None:
     ``__init__``, as type checkers make them. Called in ``__init__``.
     """
     optimizer, schedule = describe_injected(model._optimizer, model._lr_scheduler, model.smx)
-    found = {n: v for n, v in _arguments(model).items() if n not in (*model.hparams, *RUN)}
+    called = _arguments(model)
+    found = {n: v for call in called for n, v in call.items() if n not in (*model.hparams, *RUN)}
+    if called:  # the outermost: what a class gives its parents, it gives them again
+        model._objects = _objects(type(model), called[-1])
+        model._called = frozenset(called[-1])
     note(model, {**plain_ones(found)[0], OPTIMIZER: optimizer, SCHEDULE: schedule})
 
 
-def _arguments(model: SoftmaxRegression) -> dict[str, Any]:
-    """What the constructors that are running for ``model`` were called with, the outer ones'."""
-    found: dict[str, Any] = {}
+def _arguments(model: SoftmaxRegression) -> list[dict[str, Any]]:
+    """What the constructors that are running for ``model`` were called with, outer ones last."""
+    found: list[dict[str, Any]] = []
     frame = inspect.currentframe()
     while frame is not None:
         code = frame.f_code
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         if code.co_name == "__init__" and names and frame.f_locals.get(names[0]) is model:
             _, _, extra, values = inspect.getargvalues(frame)
-            found |= {name: values[name] for name in names[1:] if name in values}
-            found |= values.get(extra, {}) if extra else {}
+            given = {name: values[name] for name in names[1:] if name in values}
+            found.append({**given, **(values.get(extra, {}) if extra else {})})
         frame = frame.f_back
     return found
 
@@ -162,7 +173,16 @@ def write(model: SoftmaxRegression, checkpoint: dict[str, Any]) -> None:
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "training": model.training_summary(),
         "settings": settings_of(model),
+        LEFT_OUT: model._objects,
     }
+
+
+def _objects(kind: type[SoftmaxRegression], values: Mapping[str, Any]) -> dict[str, str]:
+    """Those of some arguments that are not plain, in words; a class's defaults it knows itself."""
+    _, others = plain_ones({n: v for n, v in values.items() if n not in (*RUN, DATA)})
+    defaults = {name: p.default for name, p in parameters_of(kind).items()}
+    found = {n: what for n, what in others.items() if values[n] is not defaults.get(n, MISSING)}
+    return {name: array_in_words(values[name]) or what for name, what in found.items()}
 
 
 # Whether they belong together ----------------------------------------------------------------
@@ -179,6 +199,13 @@ def check_fits(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> None:
     check_same_problem(
         {**checkpoint, HYPER_PARAMETERS: saved}, model.linear.weight.shape, model.class_names
     )
+    weights = checkpoint.get("state_dict") or ()  # ModelParallelStrategy has dropped them
+    whole = model._trainer is not None and model.strict_loading
+    if whole and weights and "smx.0.weight" not in weights:
+        raise InputError(
+            f"expected a checkpoint of {type(model).__name__}, got one of another module, "
+            "without smx.0.weight; give it to the module that wrote it"
+        )
     method = saved.get("preprocessing", present["preprocessing"])
     if method != present["preprocessing"]:
         raise InputError(
@@ -198,30 +225,40 @@ def _compare_arguments(
 ) -> None:
     """Say which settings differ; where a training is resumed, refuse those that it stands on."""
     arguments, _ = plain_hyper_parameters(checkpoint)
-    own = [name for name in _own(model) if name in arguments]
-    saved = {**saved, **{name: said(arguments[name]) for name in own}}
-    present = {**present, **{name: said(model.hparams[name]) for name in own}}
+    noted = notes(checkpoint).get(LEFT_OUT)
+    objects = noted if isinstance(noted, dict) else {}
+    here = _own(model)
+    own = [name for name in here if name in arguments or name in objects]
+    saved = {**saved, **{name: said(arguments.get(name, objects.get(name))) for name in own}}
+    present = {**present, **{name: said(here[name]) for name in own}}
     differing = [n for n in (*LIVE, *own) if n in saved and saved[n] != present[n]]
     for name in differing if model.trainer.state.fn == "fit" else []:
-        if name == "threshold" or (name in own and isinstance(saved[name], str)):
-            continue  # a text may be a path, which differs between machines
+        if name == "threshold" or (name in own and _are_paths(saved[name], present[name])):
+            continue
+        value = "…" if name in model._objects else repr(present[name])
         raise InputError(
             f"expected a checkpoint with {name}={present[name]!r}, as the model has, to resume "
-            f"from, got one with {name}={saved[name]!r}; leave {name} as it was to go on, or train "
-            "anew, without ckpt_path, from the weights of "
-            f"load_from_checkpoint(…, {name}={present[name]!r})"
+            f"from, got one with {name}={saved[name]!r}; leave {name} as it was to go on, or "
+            f"{_anew(model)} from the weights of load_from_checkpoint(…, {name}={value})"
         )
     if differing:
         told = ", ".join(f"{n}={present[n]!r} and not {saved[n]!r}" for n in differing)
         rank_zero_info(f"The model has other settings than its checkpoint, which count: {told}")
 
 
-def _own(model: SoftmaxRegression) -> list[str]:
-    """The arguments that a subclass has of its own, as far as they are plain values."""
-    names = inspect.signature(type(model).__init__).parameters
+def _own(model: SoftmaxRegression) -> dict[str, Any]:
+    """The arguments that a subclass has of its own, as a checkpoint tells them."""
     inherited = {*inspect.signature(_base().__init__).parameters, *RUN, DATA}
-    hparams, _ = plain_ones(dict(model.hparams))
-    return [name for name in names if name in hparams and name not in inherited]
+    known = {**model._objects, **plain_ones(dict(model.hparams))[0]}
+    return {n: v for n, v in known.items() if n in model._called - inherited}
+
+
+def _are_paths(saved: Any, present: Any) -> bool:
+    """Whether two texts may name the same file, which lies elsewhere on another machine."""
+    if not (isinstance(saved, str) and isinstance(present, str)):
+        return False
+    exists = os.path.isfile  # which no text is too long for
+    return any("/" in text or "\\" in text or exists(text) for text in (saved, present))
 
 
 def saved_settings(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,26 +307,56 @@ def check_same_run(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> N
         for k in range(max(len(one), len(other))):
             found = difference(*(of[k] if k < len(of) else None for of in (one, other)))
             if found is not None:
-                raise _other_run(what, *found)
+                raise _other_run(model, what, *found)
 
 
 def _check_group_names(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> None:
-    """The same of a checkpoint of version 0.1, which tells no more than the settings' names."""
+    """The same of a checkpoint of version 0.1, which tells no more than the groups' settings."""
     states = checkpoint.get("optimizer_states") or []
+    scheduled = bool(checkpoint.get("lr_schedulers"))
     for state, optimizer in zip(states, model.trainer.optimizers, strict=False):
-        groups = (state["param_groups"][0], optimizer.param_groups[0])
-        one, other = ({n for n in group if n not in UNTOLD} for group in groups)
-        if one != other:
-            told = ", ".join(sorted(one)) or "no settings"
-            raise _other_run(OPTIMIZER, f"one with {told}", type(optimizer).__name__)
+        for groups in zip(state["param_groups"], optimizer.param_groups, strict=False):
+            one, other = (_group(group, scheduled=scheduled) for group in groups)
+            kind = type(optimizer).__name__
+            if one.keys() != other.keys():
+                told = ", ".join(sorted(one)) or "no settings"
+                raise _other_run(model, OPTIMIZER, f"one with {told}", kind)
+            names = [name for name in one if one[name] != other[name]]
+            if names:
+                saved, present = (", ".join(f"{n}={of[n]!r}" for n in names) for of in (one, other))
+                raise _other_run(model, OPTIMIZER, f"one with {saved}", f"{kind}({present})")
 
 
-def _other_run(what: str, saved: str, present: str) -> InputError:
+def _group(group: Mapping[str, Any], *, scheduled: bool) -> dict[str, Any]:
+    """A parameter group's settings as training began, as far as a schedule leaves them known."""
+    values = {name: said(value) for name, value in group.items() if name not in UNTOLD}
+    if "initial_lr" in group:
+        values["lr"] = said(group["initial_lr"])
+    elif scheduled:
+        values["lr"] = None
+    moved = ("momentum", "betas") if "max_momentum" in group else ()
+    return {name: None if name in moved else value for name, value in values.items()}
+
+
+def _anew(model: SoftmaxRegression) -> str:
+    """How to begin anew: without the path that was given, or without what Recovery has found."""
+    path = model.trainer.ckpt_path
+    if path is not None and NAME.fullmatch(Path(path).name):
+        return f"remove {path} to train anew,"
+    return "train anew, without ckpt_path,"
+
+
+def _other_run(model: SoftmaxRegression, what: str, saved: str, present: str) -> InputError:
     return InputError(
         f"expected a checkpoint whose {what} was {present}, as the model has, to resume from, got "
-        f"{saved}; give the model the same {what} to go on, or train anew, without ckpt_path, from "
+        f"{saved}; give the model the same {what} to go on, or {_anew(model)} from "
         f"the weights of load_from_checkpoint(…, {what}=…)"
     )
+
+
+def has_features(model: SoftmaxRegression) -> bool:
+    """Whether a subclass makes features of its own, and so takes inputs of any shape."""
+    return type(model).features is not _base().features
 
 
 def _base() -> type[SoftmaxRegression]:

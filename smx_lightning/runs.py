@@ -5,20 +5,21 @@ An experiment has one file in a folder, named by its fingerprint, and at most on
 
 from __future__ import annotations
 
-import re
+import itertools
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from smx_lightning.checkpoint import load_plain
+from smx_lightning.checkpoint_io import NAME
 from smx_lightning.distributed import restarted, run_id
 from smx_lightning.errors import InputError
 from smx_lightning.fingerprint import differences, digest
 from smx_lightning.lock import Lock, Process
 
 KEY = "smx_lightning_recovery"
-NAME = re.compile(r"(last|finished)-[0-9a-f]{8}\.ckpt")
 OLD = "last.ckpt"  # of every experiment, in version 0.1
 
 
@@ -42,12 +43,15 @@ class Run:
         self.finished = folder / f"finished-{name}.ckpt"
         self._lock = _lock(self.file)
 
-    def begin(self, given: Path | None, saved: Mapping[str, Any]) -> Path | None:
+    def begin(
+        self, given: Path | None, saved: Mapping[str, Any], *, newest: bool = False
+    ) -> Path | None:
         """Take the experiment's lock; which checkpoint to restore, if any.
 
         Args:
             given: What the Trainer has restored already.
             saved: What Recovery had written into that.
+            newest: Whether that was found as the newest one, and not named.
 
         Returns:
             A file of this experiment; ``None`` to go on with what was given, or to begin anew.
@@ -68,7 +72,9 @@ class Run:
         for draft in self.folder.glob(f".{self.file.name}.*.tmp"):  # of a process that was killed
             with suppress(OSError):
                 draft.unlink()
-        return self._choice() if given is None else self._checked(given, saved)
+        if given is None:
+            return self._choice()
+        return self._checked(given, saved) or (None if newest else self._left(given))
 
     def _choice(self) -> Path | None:
         if not self.file.is_file():
@@ -101,6 +107,29 @@ class Run:
                 f"expected the optimiser of the checkpoint {given}, got another: {differing}; set "
                 "it back to resume, or load the weights alone with load_from_checkpoint and train "
                 "them without ckpt_path"
+            )
+        return None
+
+    def _left(self, given: Path) -> Path | None:
+        """What this job has saved since it began from ``given``, which it names at every restart.
+
+        An unfinished run of the experiment that going on from ``given`` would overwrite is set
+        aside, under a name of its own.
+        """
+        ours = given.parent == self.folder and NAME.fullmatch(given.name)
+        if ours or given.name.startswith("hpc_ckpt_") or not self.file.is_file():
+            return None
+        there = read(self.file)
+        if restarted() and there.get("run") == self.id:
+            return self.file
+        if not there.get("finished"):
+            names = (f"aside-{self.file.stem[5:]}-{k}.ckpt" for k in itertools.count(1))
+            aside = next(p for p in map(self.folder.joinpath, names) if not p.exists())
+            self.file.replace(aside)
+            print(
+                f"Going on from {given}; the unfinished run of this experiment is kept in {aside}: "
+                "go on with it by ckpt_path, or remove it",
+                file=sys.stderr,
             )
         return None
 
@@ -201,7 +230,9 @@ def written(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """
     if KEY not in checkpoint:
         return {}
-    saved = dict(checkpoint[KEY])
+    saved = checkpoint[KEY]
+    if not (isinstance(saved, Mapping) and isinstance(saved.get("experiment", {}), Mapping)):
+        raise TypeError(f"expected a dict with the run's experiment, got {type(saved).__name__}")
     return {**saved, "experiment": dict(saved.get("experiment", {}))}
 
 

@@ -81,11 +81,11 @@ def described(made: Any, by: Any = None) -> Description:
     whole = type(made) in parts  # what is not told has its default value
     if whole and isinstance(by, functools.partial):
         given = by.keywords
-    kept = {**vars(made), **getattr(made, "defaults", {}), **given}
+    kept = {**vars(made), **getattr(made, "defaults", {}), **given, **_of_one_group(made)}
     if "min_lrs" in kept:  # ReduceLROnPlateau's, a value a group
         kept.setdefault("min_lr", kept["min_lrs"])
     init_args: dict[str, Any] = {}
-    for name, parameter in _parameters(type(made)).items():
+    for name, parameter in parameters_of(type(made)).items():
         value = kept.get(name, inspect.Parameter.empty)
         if value is inspect.Parameter.empty:
             whole = whole and parameter.default is not inspect.Parameter.empty
@@ -94,7 +94,7 @@ def described(made: Any, by: Any = None) -> Description:
             init_args[name] = _written(value)
         except NotPlainError:
             whole = False
-    missing = [n for n in _parameters(type(made)) if n not in init_args]
+    missing = [n for n in parameters_of(type(made)) if n not in init_args]
     description: Description = {"class_path": path_of(type(made)), "init_args": init_args}
     groups = _groups(made)
     if groups:
@@ -104,7 +104,7 @@ def described(made: Any, by: Any = None) -> Description:
     return description
 
 
-def _parameters(kind: type) -> dict[str, inspect.Parameter]:
+def parameters_of(kind: type) -> dict[str, inspect.Parameter]:
     """What a class can be constructed with, looking behind ``**kwargs``."""
     found: dict[str, inspect.Parameter] = {}
     for base in kind.__mro__:
@@ -117,6 +117,17 @@ def _parameters(kind: type) -> dict[str, inspect.Parameter]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             break
     return {name: parameter for name, parameter in found.items() if name not in SERVANTS}
+
+
+def _of_one_group(made: Any) -> dict[str, Any]:
+    """What the only parameter group of an optimiser has in place of the optimiser's defaults."""
+    groups = getattr(made, "param_groups", [])
+    if len(groups) != 1:
+        return {}
+    (group,) = groups
+    values = {**group, "lr": group.get("initial_lr", group.get("lr"))}
+    moved = ("momentum", "betas") if "max_momentum" in group else ()  # OneCycleLR moves them
+    return {n: values[n] for n in made.defaults if n not in moved and values.get(n) is not None}
 
 
 def _groups(made: Any) -> list[dict[str, Any]]:
@@ -233,14 +244,14 @@ class Unrestored:
 
 
 def restored(
-    argument: str, description: Any, allow: Sequence[type] = ()
+    argument: str, description: Any, allow: Sequence[type] | type = ()
 ) -> Callable[..., Any] | None:
     """What a description names, ready to be injected; ``None`` for no schedule.
 
     Args:
         argument: ``optimizer`` or ``lr_scheduler``.
         description: As it stands in a checkpoint; anything, where somebody has changed the file.
-        allow: Classes of the caller's that may be made besides torch's own.
+        allow: Classes of the caller's, or one, that may be made besides torch's own.
     """
     if description is None:
         return None if argument == SCHEDULE else Unrestored(argument, None)
@@ -249,12 +260,13 @@ def restored(
         base = (schedules.LRScheduler, schedules.ReduceLROnPlateau)
     if not isinstance(description, dict):
         return Unrestored(argument, None)
-    known = {**KNOWN, **{path_of(kind): kind for kind in allow}}
+    allowed = (allow,) if isinstance(allow, type) else allow
+    known = {**KNOWN, **{path_of(kind): kind for kind in allowed}}
     path, init_args = description.get("class_path"), description.get("init_args")
     kind = known.get(path) if isinstance(path, str) else None
     if kind is None or not issubclass(kind, base) or not isinstance(init_args, dict):
         return Unrestored(argument, description)
-    takes = _parameters(kind)
+    takes = parameters_of(kind)
     needed = {name for name, p in takes.items() if p.default is inspect.Parameter.empty}
     told = needed <= init_args.keys() <= takes.keys() and not is_recipe(init_args)
     if description.get(PARTIAL) or not told:
@@ -274,7 +286,7 @@ def in_words(description: Any) -> str:
         return "none"
     path, init_args = description.get("class_path"), description.get("init_args")
     kind = KNOWN.get(path) if isinstance(path, str) else None
-    usual = {} if kind is None else {n: said(p.default) for n, p in _parameters(kind).items()}
+    usual = {} if kind is None else {n: said(p.default) for n, p in parameters_of(kind).items()}
     arguments = init_args.items() if isinstance(init_args, dict) else ()
     told = [f"{n}={v!r}" for n, v in arguments if n == "lr" or n not in usual or usual[n] != v]
     return f"{str(path).rpartition('.')[2]}({', '.join(told)})"

@@ -10,12 +10,15 @@ import pickle
 import re
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.core.saving import _load_from_checkpoint
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from trainers import quiet_trainer
@@ -370,7 +373,162 @@ def test_new_checkpoints_hold_plain_hyper_parameters_only(tmp_path):
     assert not {"net", "act"} & saved.keys()
     assert "hparams_type" not in content
     pickle.loads(pickle.dumps(saved))
-    with pytest.raises(InputError, match="missing 1 required positional argument: 'net'"):
+    with pytest.raises(InputError, match=r"got net: of type Identity, .* give net yourself"):
         Sub.load_from_checkpoint(tmp_path / "sub.ckpt")
     loaded = Sub.load_from_checkpoint(tmp_path / "sub.ckpt", net=nn.Identity())
     assert torch.equal(loaded.linear.weight, model.linear.weight)
+
+
+class Scaled(SoftmaxRegression):
+    """Its features depend on an argument that no checkpoint can hold."""
+
+    def __init__(self, scale=None, act=torch.relu, **kwargs):
+        super().__init__(4, 3, **kwargs)
+        self.scale = torch.ones(4) if scale is None else torch.as_tensor(scale)
+
+    def features(self, x):
+        return super().features(x) * self.scale.to(x)
+
+
+@pytest.mark.parametrize("scale", [np.array([1.0, 2, 3, 4]), torch.arange(4.0)])
+def test_an_argument_that_no_file_can_hold_is_asked_for_by_name(scale, tmp_path):
+    model, trainer, path = Scaled(scale), quiet_trainer(), tmp_path / "scaled.ckpt"
+    trainer.fit(model, rows())
+    trainer.save_checkpoint(path)
+    (tmp_path / "hparams.yaml").write_text("l2: 0.5\n")
+    for load in (
+        Scaled.load_from_checkpoint,
+        lambda path: Scaled.load_from_checkpoint(path, hparams_file=tmp_path / "hparams.yaml"),
+        lambda path: export_onnx(path, tmp_path / "scaled.onnx", model_class=Scaled),
+    ):
+        with pytest.raises(
+            InputError, match=r"got scale: of type .*load_from_checkpoint\(…, scale"
+        ):
+            load(path)
+    assert read_checkpoint(path).left_out.keys() == {"scale"}  # act is the class's own default
+    x = torch.from_numpy(X)
+    loaded = Scaled.load_from_checkpoint(path, scale=scale)
+    assert torch.equal(loaded(x), model(x))
+
+
+@pytest.mark.parametrize("wrapped", [1, 2])
+def test_a_reader_around_the_trainer_s_reader_is_safe_too(wrapped, content, trap, monkeypatch):
+    path = forged(content, trap / "evil.ckpt", extra=Bomb())
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    for source in (f"file://{path}", path):
+        for method in ("fit", "test", "predict"):
+            io = AsyncCheckpointIO(AsyncCheckpointIO() if wrapped == 2 else None)
+            trainer = quiet_trainer(plugins=[io], max_epochs=2)
+            with pytest.raises(InputError, match="without running code from it"):
+                getattr(trainer, method)(SoftmaxRegression(4, 3), rows(), ckpt_path=source)
+            assert not sprung()
+
+
+def weight(name, value):
+    return lambda content: content["state_dict"].update({name: value})
+
+
+CHANGED = {  # what nobody can have saved, and how it is said
+    "weight as a list": (weight("smx.0.weight", [1.0]), "a list that is no dense tensor as smx"),
+    "weight as text": (weight("smx.0.bias", "x"), "a str that is no dense tensor as smx.0.bias"),
+    "sparse weight": (weight("smx.0.weight", torch.eye(3, 4).to_sparse()), "no dense tensor"),
+    "counts as a number": (weight("class_counts", 5), "an int|a int"),
+    "integer name": (weight(5, torch.zeros(2)), "a weight under the name 5"),
+    "settings as text": (
+        lambda content: content["smx_lightning"].update(settings="l2 class_weight"),
+        "settings of a softmax regression in the checkpoint, got 'l2 class_weight'",
+    ),
+    **{
+        f"{name} as {value!r}": (
+            lambda content, name=name, value=value: content.update({name: value}),
+            f"{name} of type|without parameter groups",
+        )
+        for name in ("optimizer_states", "lr_schedulers", "loops", "callbacks")
+        for value in (5, "abc")
+    },
+    "optimiser's state": (
+        lambda content: content.update(optimizer_states=[{"state": 5, "param_groups": [{}]}]),
+        "without parameter groups",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_changed_checkpoints_are_refused_in_a_sentence(what, content, tmp_path):
+    change, told = CHANGED[what]
+    change(content)
+    path = forged(content, tmp_path / "changed.ckpt")
+    model = SoftmaxRegression(4, 3)
+    for read in (
+        SoftmaxRegression.load_from_checkpoint,
+        lambda path: export_onnx(path, tmp_path / "changed.onnx"),
+        lambda path: quiet_trainer().test(model, rows(), ckpt_path=path, verbose=False),
+        lambda path: quiet_trainer(max_epochs=2).fit(model, rows(), ckpt_path=path),
+    ):
+        with pytest.raises(InputError, match=told):
+            read(path)
+
+
+def test_an_input_shape_that_the_features_do_not_have_is_refused(content, tmp_path):
+    path = forged(content, tmp_path / "huge.ckpt", {"input_shape": [10**12]})
+    for read in (SoftmaxRegression.load_from_checkpoint, lambda path: export_onnx(path, "o.onnx")):
+        with pytest.raises(InputError, match=r"input_shape of 4 entries, .* got \[1000000000000\]"):
+            read(path)
+    loaded = SoftmaxRegression.load_from_checkpoint(path, input_shape=(2, 2))
+    assert loaded.input_shape == (2, 2)
+
+
+def test_another_module_s_checkpoint_is_named(tmp_path):
+    class Host(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.head = SoftmaxRegression(4, 3)
+
+    trainer = quiet_trainer()
+    trainer.strategy.connect(Host())
+    trainer.save_checkpoint(tmp_path / "host.ckpt")
+    for method in ("fit", "test"):
+        with pytest.raises(InputError, match=r"got one of another module, without smx.0.weight"):
+            getattr(quiet_trainer(), method)(
+                SoftmaxRegression(4, 3), rows(), ckpt_path=tmp_path / "host.ckpt"
+            )
+
+
+def test_messages_say_what_to_do(good, tmp_path):
+    load = SoftmaxRegression.load_from_checkpoint
+    with (good / "good.ckpt").open("rb") as file:
+        load(file)
+        with pytest.raises(InputError, match=r"at byte \d+, .*; rewind it with seek\(0\)"):
+            load(file)
+        file.seek(0)
+        load(file)
+
+    class Fixed(SoftmaxRegression):
+        def __init__(self, **kwargs):
+            super().__init__(4, 3, l2=0.5, **{n: kwargs[n] for n in kwargs if n != "num_features"})
+
+    with pytest.raises(InputError, match="'l2'; leave l2 out"):
+        Fixed.load_from_checkpoint(good / "good.ckpt", num_classes=3, l2=0.1)
+    trainer, names = quiet_trainer(), [f"c{k}" for k in range(100)]
+    trainer.strategy.connect(SoftmaxRegression(4, 100, class_names=names))
+    trainer.save_checkpoint(tmp_path / "c.ckpt")
+    other = SoftmaxRegression(4, 100, class_names=[*names[:70], "d", *names[71:]])
+    with pytest.raises(InputError, match=r"'d', .* 70 of 100.*'c70', .* 70 of 100") as refused:
+        quiet_trainer().test(other, rows(), ckpt_path=tmp_path / "c.ckpt")
+    assert len(str(refused.value)) < 300
+
+
+def test_one_class_is_allowed_alone(tmp_path):
+    class Mine(torch.optim.SGD):
+        pass
+
+    model, trainer = SoftmaxRegression(4, 3, optimizer=partial(Mine, lr=0.3)), quiet_trainer()
+    trainer.fit(model, rows())
+    trainer.save_checkpoint(tmp_path / "mine.ckpt")
+    again = SoftmaxRegression.load_from_checkpoint(tmp_path / "mine.ckpt", allow=Mine)
+    made = again.configure_optimizers()
+    assert (type(made), made.defaults["lr"]) == (Mine, 0.3)
+
+
+def test_an_optimiser_with_two_eps_trains():
+    quiet_trainer().fit(SoftmaxRegression(4, 3, optimizer=torch.optim.Adafactor), rows())

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from interrupted import Interrupted, Stop, Trace, train, train_on_ranks
+from interrupted import MODELS, Interrupted, Stop, Trace, train, train_on_ranks
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -330,7 +330,8 @@ def test_a_path_that_is_given_goes_before(tmp_path):
     assert len((tmp_path / "batches").read_text().splitlines()) == 42 - 11
     with pytest.raises(InputError, match=r"optimizer\.lr 0\.01 there, 0\.0001 here"):
         train(tmp_path, "adam", ckpt_path=elsewhere, **OTHERS["learning rate"][0])
-    train(tmp_path, "adam", ckpt_path=elsewhere, **OTHERS["settings"][0])  # which counts at once
+    with pytest.raises(InputError, match=r"with l2=0\.5, as the model has"):
+        train(tmp_path, "adam", ckpt_path=elsewhere, **OTHERS["settings"][0])
 
 
 # Parameters that are no longer finite --------------------------------------------------------
@@ -563,3 +564,119 @@ def test_sigterm_gives_the_lock_back(tmp_path):
         train(tmp_path, "adam", stop=stop)
     assert end.value.code == 143
     assert files(tmp_path) == [only(tmp_path).name]
+
+
+def test_a_checkpoint_that_is_named_does_not_replace_an_unfinished_run(
+    tmp_path, monkeypatch, capsys
+):
+    named, before = tmp_path / "named.ckpt", []
+    interrupted(tmp_path, stop=20)
+    only(tmp_path).rename(named)
+    for k in (1, 2):
+        interrupted(tmp_path)
+        before.append(only(tmp_path).read_bytes())
+        interrupted(tmp_path, stop=5, ckpt_path=named)
+        aside = tmp_path / "recovery" / only(tmp_path).name.replace("last-", "aside-")
+        aside = aside.with_name(f"{aside.stem}-{k}.ckpt")
+        assert f"is kept in {aside}" in capsys.readouterr().err
+        assert aside.read_bytes() == before[-1]
+        only(tmp_path).unlink()
+    state = train(tmp_path, "adam", ckpt_path=aside)
+    assert same(state, train(tmp_path, "adam", ckpt_path=named))  # nothing but a finished run left
+    interrupted(tmp_path)
+    left = only(tmp_path)
+    monkeypatch.setattr(runs, "restarted", lambda: True)  # a launcher names it every time
+    assert same(state, train(tmp_path, "adam", ckpt_path=named))
+    assert f"Resuming the run of {left}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda saved: saved.pop("tallies"),
+        lambda saved: saved.pop("finished"),
+        lambda saved: saved.pop("seed"),
+        lambda saved: saved.update(tallies=5),
+        lambda saved: saved.update(tallies=[{"counted": {}, "pending": []}]),
+    ],
+)
+def test_a_run_without_its_counts_is_refused_in_a_sentence(change, tmp_path):
+    interrupted(tmp_path)
+    file = only(tmp_path)
+    content = torch.load(file, weights_only=True)
+    change(content[KEY])
+    torch.save(content, file)
+    with pytest.raises(InputError, match="a run's seed and counts in the checkpoint"):
+        train(tmp_path, "adam")
+
+
+class Frozen(SoftmaxRegression):
+    """A backbone that is not trained, with running statistics and a buffer."""
+
+    def __init__(self, weight=1.0, shift=0.0):
+        super().__init__(64, 10)
+        self.backbone = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.BatchNorm1d(64))
+        self.backbone[0].weight.data.fill_(weight)
+        self.register_buffer("shift", torch.full((), shift))
+        self.backbone.requires_grad_(False)
+
+    def features(self, x):
+        return self.backbone(x.flatten(1)) + self.shift
+
+
+@pytest.mark.parametrize("other", [{"weight": 2.0}, {"shift": 1.0}])
+def test_a_run_of_other_frozen_weights_is_another_experiment(other, tmp_path, monkeypatch):
+    models = iter([{}, other, {}, {}])
+
+    def make():
+        model = Frozen(**next(models))
+        model.hparams.update(
+            weight=0, shift=0
+        )  # a file that has changed leaves the arguments as they were
+        return model
+
+    monkeypatch.setitem(MODELS, "frozen", make)
+    interrupted(tmp_path, "frozen")
+    with pytest.raises(InputError, match=r"weights\.frozen \w{16} there, \w{16} here"):
+        train(tmp_path, "frozen")
+    named = tmp_path / "named.ckpt"
+    named.write_bytes(only(tmp_path).read_bytes())
+    state = train(tmp_path, "frozen")  # its own is gone on with
+    only(tmp_path).unlink()
+    assert same(state, train(tmp_path, "frozen", ckpt_path=named))
+
+
+def test_a_run_that_began_with_other_weights_is_another_experiment(tmp_path, monkeypatch):
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        trainer = quiet_trainer(max_epochs=0)
+        trainer.strategy.connect(SoftmaxRegression(64, 10))
+        trainer.save_checkpoint(tmp_path / f"{seed}.ckpt")
+    load = functools.partial(SoftmaxRegression.load_from_checkpoint, tmp_path / "1.ckpt")
+    monkeypatch.setitem(MODELS, "warm", load)
+    interrupted(tmp_path, "warm")
+    other = functools.partial(SoftmaxRegression.load_from_checkpoint, tmp_path / "2.ckpt")
+    monkeypatch.setitem(MODELS, "warm", other)
+    with pytest.raises(InputError, match=r"weights\.loaded \w{16} there, \w{16} here"):
+        train(tmp_path, "warm")
+    monkeypatch.setitem(MODELS, "warm", load)
+    (tmp_path / "batches").unlink()
+    train(tmp_path, "warm")
+    assert len((tmp_path / "batches").read_text().splitlines()) < 42
+
+
+def test_a_run_that_cannot_be_gone_on_with_is_named(tmp_path, monkeypatch):
+    def changed():
+        model = SoftmaxRegression(64, 10)
+        model.l2 = l2
+        return model
+
+    monkeypatch.setitem(MODELS, "live", changed)
+    l2 = 0.0
+    interrupted(tmp_path, "live")
+    l2 = 9.0
+    with pytest.raises(InputError, match=f"l2=9.0, .*remove {only(tmp_path)} to train anew") as no:
+        train(tmp_path, "live")
+    assert "ckpt_path" not in str(no.value)
+    only(tmp_path).unlink()
+    train(tmp_path, "live", max_epochs=1)  # the remedy

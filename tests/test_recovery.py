@@ -1,5 +1,6 @@
 """Whatever interrupts a training, the next run ends at the bits of one that nothing interrupted."""
 
+import functools
 import json
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ import pytest
 import torch
 from interrupted import Interrupted, Save, Stop, traces, train, train_on_ranks
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from smx_lightning import InputError, Recovery
@@ -346,3 +348,21 @@ def test_signals_are_given_back(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     train(tmp_path, max_epochs=1)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def plateau():
+    """A schedule that lowers the rate after every epoch that does not halve the loss."""
+    make = functools.partial(
+        ReduceLROnPlateau, monitor="val/nll", patience=0, threshold=0.5, factor=0.5
+    )
+    return {"preprocessing": "standardize", "lr_scheduler": make}
+
+
+@pytest.mark.parametrize("stop", [2, 8, 14])  # in each of the first epochs
+def test_a_schedule_that_follows_a_metric_is_stepped_in_the_resumed_epoch(stop, two_runs):
+    whole, stopped = two_runs
+    train(whole, "adam", settings=plateau(), max_epochs=4)
+    with pytest.raises(Interrupted):
+        train(stopped, "adam", settings=plateau(), max_epochs=4, stop=stop)
+    train(stopped, "adam", settings=plateau(), max_epochs=4)
+    assert_same_run(stopped, whole)

@@ -5,13 +5,14 @@ The judges are numpy on the model's probabilities, scikit-learn, and the values 
 
 import csv
 import functools
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 from torch import nn
 from torch.optim import SGD, Adam, lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
@@ -189,14 +190,76 @@ def test_a_subclass_s_own_arguments_are_compared(tmp_path, caplog):
     path, trainer = tmp_path / "c.ckpt", quiet_trainer()
     trainer.fit(Power(), rows())
     trainer.save_checkpoint(path)
-    for other in ({"power": 3}, {"sizes": (1, 3)}):
+    for other in ({"power": 3}, {"sizes": (1, 3)}, {"name": "b"}):
         with pytest.raises(InputError, match=f"with {next(iter(other))}=.*, as the model has"):
             quiet_trainer().fit(Power(**other), rows(), ckpt_path=path)
-    quiet_trainer(max_epochs=2).fit(Power(name="b", sizes=[1, 2]), rows(), ckpt_path=path)
+    quiet_trainer(max_epochs=2).fit(Power(sizes=[1, 2]), rows(), ckpt_path=path)
     with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
         quiet_trainer().test(Power(3, threshold=0.2), rows(), ckpt_path=path, verbose=False)
     assert "which count: threshold=0.2 and not None, power=3 and not 2" in caplog.text
     assert Power.load_from_checkpoint(path, power=3).power == 3
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "resumed"),
+    [
+        ({"costs": np.array([1, 1, 1])}, {"costs": np.array([100, 1, 1])}, False),
+        ({"costs": np.array([1, 1, 1])}, {"costs": np.array([1, 1, 1])}, True),
+        ({"costs": torch.ones(3)}, {"costs": torch.ones(3).double()}, False),
+        ({"gamma": 1.0}, {"gamma": 50.0}, False),
+        ({"mode": "ce"}, {"mode": "square"}, False),
+        ({"mode": "here/rows.npz"}, {"mode": "there/rows.npz"}, True),
+        ({"mode": "ce" * 200}, {"mode": "square"}, False),
+        ({"mode": "here.npz"}, {"mode": "d.npz"}, True),  # a file that exists
+    ],
+)
+def test_arguments_behind_kwargs_and_arrays_are_compared(one, other, resumed, folder):
+    class Any(SoftmaxRegression):
+        def __init__(self, costs=None, **kwargs):
+            super().__init__(4, 2)
+            self.hparams["saved by"] = id(self)  # no argument
+            self.own = kwargs
+
+    trainer = quiet_trainer()
+    trainer.fit(Any(**one), rows())
+    trainer.save_checkpoint("c.ckpt")
+    again = quiet_trainer(max_epochs=2)
+    if resumed:
+        again.fit(Any(**other), rows(), ckpt_path="c.ckpt")
+        assert again.current_epoch == 2
+    else:
+        with pytest.raises(InputError, match=f"with {next(iter(one))}=.*, as the model has"):
+            again.fit(Any(**other), rows(), ckpt_path="c.ckpt")
+
+
+SCHEDULED = {"lr_scheduler": lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=20)}
+
+
+@pytest.mark.filterwarnings("ignore:A `OneCycleLR` scheduler is using 'interval'")
+@pytest.mark.parametrize(
+    ("made", "other", "told"),
+    [
+        ({}, {"optimizer": lambda ps: Adam(ps, lr=1e-5)}, ("lr=1e-05", "lr=0.01")),
+        (SCHEDULED, {"optimizer": lambda ps: Adam(ps, weight_decay=0.1)}, ("y=0.1", "y=0")),
+    ],
+)
+def test_values_of_an_optimiser_of_0_1_are_compared(made, other, told, tmp_path):
+    path = tmp_path / "c.ckpt"
+    saved(path, **made)
+    old_checkpoint(path)
+    quiet_trainer(max_epochs=2).fit(SoftmaxRegression(4, 2, **made), rows(), ckpt_path=path)
+    present, before = map(re.escape, told)
+    model = SoftmaxRegression(4, 2, **{**made, **other})
+    with pytest.raises(InputError, match=rf"was Adam\(.*{present}\), .* got one with .*{before};"):
+        quiet_trainer(max_epochs=2).fit(model, rows(), ckpt_path=path)
+
+
+def test_hparams_file_counts_in_place_of_the_checkpoint(tmp_path):
+    path, file = tmp_path / "c.ckpt", tmp_path / "h.yaml"
+    saved(path, l2=0.1, threshold=0.3)
+    file.write_text("num_features: 4\nnum_classes: 2\nl2: 0.5\n")
+    model = SoftmaxRegression.load_from_checkpoint(path, hparams_file=file)
+    assert (model.l2, model.threshold) == (0.5, 0.3)
 
 
 RUNS = {  # the run that was saved, and others: the same, or not
@@ -356,3 +419,35 @@ def test_predict_on_rows_of_another_width_says_so(folder, capsys):
     capsys.readouterr()
     assert main(["predict", *RUN, f"--ckpt_path={checkpoint}", "--data.path=wide.npz"]) == 2
     assert "expected 4 features a row, got 8" in capsys.readouterr().err
+
+
+def test_a_threshold_that_is_set_later_counts_in_the_metrics(tmp_path):
+    """Also on a model from a checkpoint; what was counted before stays as it was."""
+    model = saved(tmp_path / "c.ckpt")
+    with torch.no_grad():
+        chance = model(torch.from_numpy(X)).exp()[:, 1].numpy()
+    for threshold in (0.05, 0.9, None):
+        model.threshold = threshold
+        trainer = quiet_trainer()
+        trainer.test(model, rows(), verbose=False)
+        trainer.strategy.connect(model)
+        trainer.save_checkpoint(tmp_path / "c.ckpt")
+        again = SoftmaxRegression.load_from_checkpoint(tmp_path / "c.ckpt")
+        assert again.threshold == threshold
+        for one in (model, again):
+            trainer.test(one, rows(), verbose=False)
+            truth = Y, (chance >= (threshold or 0.5)).astype(int)
+            told = trainer.callback_metrics
+            assert float(told["test/accuracy_micro"]) == pytest.approx(accuracy_score(*truth))
+            macro = balanced_accuracy_score(*truth)
+            assert float(told["test/accuracy_macro"]) == pytest.approx(macro)
+            assert np.array_equal(one.confusion_matrix, confusion_matrix(*truth))
+    with pytest.raises(InputError, match="threshold must lie between 0 and 1"):
+        model.threshold = 7.0
+    x, y = torch.from_numpy(X), torch.from_numpy(Y)
+    tally = model.tallies["val"]
+    tally.add(model(x), y)
+    model.threshold = 0.9
+    tally.add(model(x), y)
+    right = [((chance >= at) == Y).mean() for at in (0.5, 0.9)]
+    assert float(tally.compute()["val/accuracy_micro"]) == pytest.approx(np.mean(right))

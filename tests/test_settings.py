@@ -17,7 +17,7 @@ from trainers import quiet_trainer
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.data import DigitsDataModule
 from smx_lightning.optim import ExactSolver
-from smx_lightning.settings import KNOWN, MADE_OF_OBJECTS
+from smx_lightning.settings import KNOWN, MADE_OF_OBJECTS, restored
 
 OPTIMIZERS = [k for k in KNOWN.values() if issubclass(k, torch.optim.Optimizer)]
 OPTIMIZERS = [k for k in OPTIMIZERS if k.__name__ not in ("Muon", "ExactSolver")]  # matrices; ours
@@ -33,6 +33,10 @@ SCHEDULES = [
     lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 3, 2, 1e-3),
     functools.partial(lr_scheduler.OneCycleLR, max_lr=0.7, total_steps=12, pct_start=0.4),
 ]
+
+
+def grouped(params):
+    return SGD([{"params": list(params), "lr": 0.1, "momentum": 0.9}], lr=0.01)
 
 
 class Mine(SGD):
@@ -304,3 +308,15 @@ def test_an_optimiser_that_is_set_on_the_instance_is_the_one_described(tmp_path)
     trainer.fit(model, rows())
     assert model.hparams["optimizer"]["class_path"] == "torch.optim.SGD"
     assert model.hparams["optimizer"]["init_args"]["lr"] == 0.9
+
+
+@pytest.mark.parametrize(
+    "schedule", [None, lambda o: lr_scheduler.LinearLR(o, 0.5), lambda o: ReduceLROnPlateau(o, "x")]
+)
+def test_the_settings_of_the_only_group_are_told(schedule):
+    model = SoftmaxRegression(4, 3, optimizer=grouped, lr_scheduler=schedule)
+    told = model.hparams["optimizer"]["init_args"]
+    assert (told["lr"], told["momentum"]) == (0.1, 0.9)
+    again = restored("optimizer", model.hparams["optimizer"])(layer().parameters())
+    assert again.param_groups[0]["lr"] == 0.1
+    assert again.param_groups[0]["momentum"] == 0.9

@@ -8,7 +8,9 @@ only class and length are known.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -37,6 +39,30 @@ def name_of(kind: Any) -> str:
     """Full name of a class or function; of a script's own the same in every kind of process."""
     module = str(getattr(kind, "__module__", "")).replace("__mp_main__", "__main__")
     return f"{module}.{getattr(kind, '__qualname__', type(kind).__qualname__)}"
+
+
+def array_in_words(value: Any) -> str | None:
+    """Kind, dtype, shape and hash of an array or a tensor in memory; ``None`` of anything else."""
+    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta:
+        data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        data = value.tobytes()
+    else:
+        return None
+    dtype = str(value.dtype).removeprefix("torch.")
+    hashed = hashlib.blake2b(data, digest_size=8).hexdigest()
+    return f"of type {type(value).__name__}, {dtype} of shape {tuple(value.shape)}, hash {hashed}"
+
+
+def hash_of(tensors: Mapping[str, Any]) -> str:
+    """A hash of named tensors: names, dtypes, shapes and rows, of large ones some rows."""
+    columns = {name: _numbers(value) for name, value in sorted(tensors.items())}
+    told = {
+        name: [str(c.dtype), list(c.shape), _hash_of_rows(c[None] if c.ndim == 0 else c, None)]
+        for name, c in columns.items()
+        if c is not None
+    }
+    return hashlib.blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()
 
 
 def alone(items: list[Any]) -> Any:
