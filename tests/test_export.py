@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from smx_export import OnnxExport, ParityError, check_parity, convert, export_onnx
 from smx_export.describe import describe
-from smx_lightning import SoftmaxRegression
+from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.files import written_whole
 
 
@@ -207,3 +207,113 @@ def test_the_report_is_a_table_and_json_without_nan(trained, digits, tmp_path):
     assert content["task"]["model_accuracy"] == content["task"]["file_accuracy"]
     with pytest.raises(AttributeError):
         report.rows = 3
+
+
+# Your own rows -------------------------------------------------------------------------------
+
+ROWS = torch.arange(24.0).reshape(4, 6).remainder(7)
+LABELS = torch.tensor([0, 1, 2, 0])
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        ROWS.bfloat16(),
+        ROWS.half(),
+        ROWS.to(torch.float8_e5m2),
+        ROWS.clone().requires_grad_(),
+        2 * ROWS.clone().requires_grad_() / 2,
+        ROWS.tolist(),
+        np.ma.masked_equal(ROWS.numpy(), -1),
+        np.asfortranarray(ROWS.numpy()),
+    ],
+    ids=lambda x: f"{type(x).__name__} {getattr(x, 'dtype', '')}",
+)
+def test_rows_of_any_precision_and_from_a_graph_are_compared(x, tmp_path):
+    torch.manual_seed(1)
+    model = model_of_shape()
+    plain = ROWS.to(torch.float8_e5m2).float() if "float8" in str(getattr(x, "dtype", "")) else ROWS
+    report = export_onnx(model, tmp_path / "m.onnx", data=(x, LABELS)).report
+    expected = -model(plain)[range(4), LABELS].double().mean().detach()
+    assert report.task.model_nll == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((ROWS.numpy() + 1j, LABELS), "expected data of real numbers, got complex64"),
+        ((ROWS.to(torch.complex64), LABELS), "expected data of real numbers, got complex64"),
+        (ROWS.numpy().astype(str), "expected data of real numbers, got <U"),
+        (ROWS.numpy().astype(object), "expected data of real numbers, got object"),
+        ((ROWS, LABELS, LABELS), "or as a pair .inputs, labels., got a tuple of 3"),
+        ([ROWS, LABELS], "expected data as one array, got list that is none"),
+        ([[1.0] * 6, [1.0]], "expected data as one array, got list that is none"),
+        (ROWS.to_sparse(), "expected data as one array, got Tensor that is none"),
+    ],
+)
+def test_what_are_no_rows_is_refused_in_one_sentence(data, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        export_onnx(model_of_shape(), tmp_path / "m.onnx", data=data)
+    assert not names(tmp_path)
+
+
+def test_rows_behind_a_mask_have_no_answer(tmp_path):
+    x = np.ma.masked_equal(ROWS.numpy(), 6)
+    assert x.mask.any()
+    hidden, missing = (
+        export_onnx(model_of_shape(), tmp_path / "m.onnx", data=data).report
+        for data in (x, np.where(x.mask, np.nan, ROWS.numpy()))
+    )
+    assert hidden.unjudged == missing.unjudged
+
+
+class OwnLabels(SoftmaxRegression):
+    """Steps that know labels of their own."""
+
+    def validation_step(self, batch, batch_idx):
+        self.forward(batch[0])
+
+    training_step_rows = staticmethod(lambda y: y.reshape(len(y), -1)[:, 0].long().clamp(0, 9))
+
+    def training_step(self, batch, batch_idx):
+        return self.objective(batch[0], self.training_step_rows(batch[1]))
+
+
+def pairs(digits, labelled):
+    val = digits.splits.val
+    rows = torch.utils.data.TensorDataset(val.x, labelled(val.y))
+    return torch.utils.data.DataLoader(rows, batch_size=64)
+
+
+@pytest.mark.parametrize(
+    "labelled",
+    [
+        lambda y: torch.nn.functional.one_hot(y, 10).float(),
+        lambda y: y[:, None],
+        lambda y: torch.where(torch.arange(len(y)) % 7 == 0, -1, y),
+        lambda y: y + 1,
+        lambda y: y.float(),
+    ],
+    ids=["soft", "(n, 1)", "ignored", "too large", "float"],
+)
+def test_labels_of_one_s_own_are_left_and_the_rows_compared(
+    labelled, digits, quiet_trainer, tmp_path
+):
+    callback = OnnxExport(str(tmp_path / "m.onnx"))
+    rows = pairs(digits, labelled)
+    quiet_trainer(callbacks=[callback]).fit(OwnLabels(64, 10, input_shape=(8, 8)), rows, rows)
+    report = callback.export.report
+    assert report.passed
+    assert report.task is None
+    bare = export_onnx(SoftmaxRegression(64, 10, input_shape=(8, 8)), tmp_path / "n.onnx").report
+    assert report.rows == bare.rows + len(digits.splits.val)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_the_callback_compares_batches_of_any_precision(precision, digits, quiet_trainer, tmp_path):
+    callback = OnnxExport(str(tmp_path / "m.onnx"))
+    model = SoftmaxRegression(64, 10, input_shape=(8, 8))
+    rows = pairs(digits, lambda y: y)
+    quiet_trainer(callbacks=[callback], precision=precision).fit(model, rows, rows)
+    assert callback.export.report.passed
+    assert callback.export.report.task.rows == len(digits.splits.val)

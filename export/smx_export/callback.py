@@ -83,7 +83,18 @@ class OnnxExport(Callback):
             checkpoint = read_checkpoint(best)
             model.load_state_dict(checkpoint.state_dict)
             training = checkpoint.training
-        self.export = export_copy(model, path, training, _validation_rows(trainer), self.profile)
+        rows = _validation_rows(trainer)
+        if rows is not None and self.profile.weights is None:
+            rows = _sound(rows, model.num_classes)
+        self.export = export_copy(model, path, training, rows, self.profile)
+
+
+def _sound(rows: tuple[Tensor, Tensor], num_classes: int) -> tuple[Tensor, Tensor | None]:
+    """Without labels that only a step of its own understands: soft ones, or -1 of ignored rows."""
+    x, y = rows
+    whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
+    known = whole and y.shape == x.shape[:1] and bool(((y >= 0) & (y < num_classes)).all())
+    return x, y if known else None
 
 
 def _validation_rows(trainer: Trainer) -> tuple[Tensor, Tensor] | None:
@@ -101,7 +112,7 @@ def _validation_rows(trainer: Trainer) -> tuple[Tensor, Tensor] | None:
     trainer.validating = True  # which hooks may ask for
     try:
         for number, batch in enumerate(loaders):
-            if number >= limits[0] or sum(len(y) for _, y in pairs) >= MOST_DATA_ROWS:
+            if number >= limits[0] or sum(len(x) for x, _ in pairs) >= MOST_DATA_ROWS:
                 break
             pair = fetched(trainer, batch)
             if not (isinstance(pair, (list, tuple)) and [*map(type, pair)] == [Tensor, Tensor]):
