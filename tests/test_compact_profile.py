@@ -263,7 +263,7 @@ def test_rows_without_an_answer_do_not_judge_rounding(rows, tmp_path):
     x[:rows, 2] = torch.nan
     model = SoftmaxRegression(6, 3)
     if rows == 3:
-        with pytest.raises(InputError, match="rows that have an answer, got NaN .* in all of 3"):
+        with pytest.raises(InputError, match=r"rows that have an answer, got NaN .* in all of 3"):
             export_onnx(model, tmp_path / "m.onnx", profile="compact", data=(x, y))
         return
     rounding = export_onnx(model, tmp_path / "m.onnx", profile="compact", data=(x, y)).report

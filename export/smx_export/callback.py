@@ -15,6 +15,7 @@ from smx_lightning.checkpoint import read_checkpoint
 from smx_lightning.fitting import fetched
 from smx_lightning.sharding import is_sharded
 
+Rows = tuple[Tensor, Tensor]
 MOST_DATA_ROWS = 4096  # of the validation data: enough to see, quick to compare
 
 
@@ -84,20 +85,22 @@ class OnnxExport(Callback):
             model.load_state_dict(checkpoint.state_dict)
             training = checkpoint.training
         rows = _validation_rows(trainer)
-        if rows is not None and self.profile.weights is None:
-            rows = _sound(rows, model.num_classes)
-        self.export = export_copy(model, path, training, rows, self.profile)
+        needed = self.profile.weights is not None  # rounding is judged by the labels
+        data = rows if needed else _sound(rows, model.num_classes)
+        self.export = export_copy(model, path, training, data, self.profile)
 
 
-def _sound(rows: tuple[Tensor, Tensor], num_classes: int) -> tuple[Tensor, Tensor | None]:
+def _sound(rows: Rows | None, num_classes: int) -> tuple[Tensor, Tensor | None] | None:
     """Without labels that only a step of its own understands: soft ones, or -1 of ignored rows."""
+    if rows is None:
+        return None
     x, y = rows
     whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
     known = whole and y.shape == x.shape[:1] and bool(((y >= 0) & (y < num_classes)).all())
     return x, y if known else None
 
 
-def _validation_rows(trainer: Trainer) -> tuple[Tensor, Tensor] | None:
+def _validation_rows(trainer: Trainer) -> Rows | None:
     """The first rows of the first validation loader, as the model sees them on this rank.
 
     ``None`` where there are none, or where batches are no pairs (x, y).

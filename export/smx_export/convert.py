@@ -89,7 +89,7 @@ def export_onnx(
         ParityError: Where the file is not the model; nothing is left under ``path``.
     """
     if isinstance(model_or_checkpoint, nn.Module):
-        live = _live(model_or_checkpoint, head, input_shape)
+        live = _live(model_or_checkpoint, head, input_shape, data)
         training = live.training_summary()
     else:
         if Path(path).resolve() == Path(model_or_checkpoint).resolve():
@@ -104,11 +104,11 @@ def export_onnx(
 
 
 def _live(
-    module: nn.Module, head: str | None, input_shape: Sequence[int] | None
+    module: nn.Module, head: str | None, input_shape: Sequence[int] | None, data: Data | None
 ) -> SoftmaxRegression:
     """The model that a live module is, or has as a part."""
     if head is not None:
-        return composed(module, head, input_shape)
+        return composed(module, head, input_shape, data)
     if isinstance(module, SoftmaxRegression):
         return module
     raise InputError(

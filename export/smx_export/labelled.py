@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,14 +49,8 @@ class OwnRows:
             )
         if given_x is None:
             return None
-        x = _numbers(given_x, np.dtype(np.float64) if profile.image else shipped.dtype)
-        wanted = math.prod(model.input_shape)
-        if x.ndim < 2 or len(x) == 0 or x[0].size != wanted:
-            raise InputError(
-                f"expected data of shape (rows, {wanted}), got {x.shape}; it must be what the "
-                "model was trained on"
-            )
-        x = shipped.seen(x.reshape(len(x), *model.input_shape))
+        dtype = np.dtype(np.float64) if profile.image else shipped.dtype
+        x = shipped.seen(_inputs(given_x, model.input_shape, dtype))
         if given_y is None:
             return cls(x, None)
         y = _array(given_y)
@@ -90,6 +84,27 @@ def _pair(data: Data | None) -> tuple[Any, Any]:
         )
     x, y = data
     return x, y
+
+
+def inputs_of(data: Data | None, shape: Sequence[int]) -> NDArray[np.floating]:
+    """The inputs (n, *shape) float32 in what a user gave; none where nothing was given.
+
+    Raises:
+        InputError: Where they are no real numbers, or of another shape.
+    """
+    x, _ = _pair(data)
+    dtype = np.dtype(np.float32)
+    return np.empty((0, *shape), dtype) if x is None else _inputs(x, shape, dtype)
+
+
+def _inputs(given: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[np.floating]:
+    x, wanted = _numbers(given, dtype), math.prod(shape)
+    if x.ndim < 2 or len(x) == 0 or x[0].size != wanted:
+        raise InputError(
+            f"expected data of shape (rows, {wanted}), got {x.shape}; it must be what the "
+            "model was trained on"
+        )
+    return x.reshape(len(x), *shape)
 
 
 def _numbers(given: Any, dtype: np.dtype[Any]) -> NDArray[np.floating]:
