@@ -1,4 +1,6 @@
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from smx_export import OnnxExport, ParityError, check_parity, convert, export_onnx
 from smx_export.describe import describe
@@ -317,3 +319,172 @@ def test_the_callback_compares_batches_of_any_precision(precision, digits, quiet
     quiet_trainer(callbacks=[callback], precision=precision).fit(model, rows, rows)
     assert callback.export.report.passed
     assert callback.export.report.task.rows == len(digits.splits.val)
+
+
+# The callback over several fits, and before one ----------------------------------------------
+
+
+def is_of(model, path):
+    """By numpy alone: whether the file answers as the model does."""
+    x = torch.randn(20, 64)
+    probs = onnxruntime.InferenceSession(path).run(["probs"], {"input": x.numpy()})[0]
+    return np.allclose(probs, model.eval()(x).exp().detach(), rtol=1e-3, atol=1e-5)
+
+
+def noise(digits):
+    """Rows on which no fit is as good as on the digits."""
+    y = digits.splits.val.y
+    rows = torch.utils.data.TensorDataset(torch.randn(len(y), 64), y)
+    return torch.utils.data.DataLoader(rows, batch_size=64)
+
+
+def linear():
+    return SoftmaxRegression(64, 10, preprocessing="standardize")
+
+
+again = pytest.mark.filterwarnings("ignore:Checkpoint directory")
+
+
+@again
+@pytest.mark.parametrize("one_trainer", [False, True])
+def test_callbacks_that_are_used_again_export_the_fit_at_hand(
+    one_trainer, digits, quiet_trainer, tmp_path
+):
+    best = ModelCheckpoint(tmp_path / "ckpt", monitor="val/nll")
+    onnx_export = OnnxExport(str(tmp_path / "m.onnx"))
+
+    def trainer():
+        return quiet_trainer(max_epochs=1, enable_checkpointing=True, callbacks=[best, onnx_export])
+
+    first, second, one = linear(), linear(), trainer()
+    one.fit(first, digits)
+    assert is_of(first, tmp_path / "m.onnx")
+    two = one if one_trainer else trainer()
+    two.fit_loop.max_epochs = 2
+    with pytest.warns(UserWarning, match="is of an earlier fit, and this one has left none"):
+        two.fit(second, noise(digits), noise(digits))
+    assert is_of(second, tmp_path / "m.onnx")
+
+
+@again
+def test_a_checkpoint_written_over_an_earlier_fit_s_is_this_fit_s(digits, quiet_trainer, tmp_path):
+    """The path is the same, and the last weights are not the best ones."""
+    onnx_export = OnnxExport(str(tmp_path / "m.onnx"))
+    for epochs in (1, 3):
+        best = ModelCheckpoint(
+            tmp_path, monitor="val/nll", filename="best", enable_version_counter=False
+        )
+        best.best_model_path = str(tmp_path / "best.ckpt") if epochs == 3 else ""
+        model = SoftmaxRegression(
+            64,
+            10,
+            preprocessing="standardize",
+            lr_scheduler=lambda opt: torch.optim.lr_scheduler.LambdaLR(opt, lambda e: 1 + 1e3 * e),
+        )
+        trainer = quiet_trainer(
+            max_epochs=epochs, enable_checkpointing=True, callbacks=[best, onnx_export]
+        )
+        trainer.fit(model, digits)
+    loaded = SoftmaxRegression.load_from_checkpoint(tmp_path / "best.ckpt")
+    assert is_of(loaded, tmp_path / "m.onnx")
+    assert not is_of(model, tmp_path / "m.onnx")
+
+
+@again
+def test_a_fit_that_goes_on_knows_the_best_checkpoint_of_before(digits, quiet_trainer, tmp_path):
+    best = ModelCheckpoint(tmp_path, monitor="val/nll", filename="best", save_last=True)
+    onnx_export = OnnxExport(str(tmp_path / "m.onnx"))
+
+    def trainer(epochs):
+        callbacks = [best, onnx_export]
+        return quiet_trainer(max_epochs=epochs, enable_checkpointing=True, callbacks=callbacks)
+
+    model = SoftmaxRegression(
+        64,
+        10,
+        preprocessing="standardize",
+        lr_scheduler=lambda opt: torch.optim.lr_scheduler.LambdaLR(opt, lambda e: 1 + 1e3 * e),
+    )
+    trainer(1).fit(model, digits)
+    trainer(2).fit(model, digits, ckpt_path=tmp_path / "last.ckpt")
+    loaded = SoftmaxRegression.load_from_checkpoint(tmp_path / "best.ckpt")
+    assert is_of(loaded, tmp_path / "m.onnx")
+    assert not is_of(model, tmp_path / "m.onnx")
+
+
+class Removing(Callback):
+    def on_train_end(self, trainer, pl_module):
+        Path(trainer.checkpoint_callback.best_model_path).unlink()
+
+
+def test_a_best_checkpoint_that_was_removed_is_no_loss_of_the_export(
+    digits, quiet_trainer, tmp_path
+):
+    callbacks = [ModelCheckpoint(tmp_path), Removing(), OnnxExport(str(tmp_path / "m.onnx"))]
+    model = linear()
+    with pytest.warns(UserWarning, match="as it was removed; give each fit"):
+        quiet_trainer(enable_checkpointing=True, callbacks=callbacks).fit(model, digits)
+    assert is_of(model, tmp_path / "m.onnx")
+
+
+class Untrained(Callback):
+    def on_train_start(self, trainer, pl_module):
+        raise AssertionError("the fit began")
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "message"),
+    [
+        (".", {}, "expected a file name to write to, got the folder .; add a name"),
+        ("/proc/nope/x.onnx", {}, "expected a folder for /proc/nope/x.onnx, got: .*; choose an"),
+        ("file/x.onnx", {}, "expected a folder for file/x.onnx, got: .*; choose another path"),
+        ("/dev/null", {}, "got /dev/null, which is no regular file; choose another name"),
+        ("m" * 300, {}, "expected to write m+, got: File name too long"),
+        ("new/m.onnx", {"profile": "compact"}, "what int8 weights cost, got no validation; give"),
+    ],
+)
+def test_a_file_that_cannot_be_is_refused_before_training(
+    path, options, message, digits, quiet_trainer, cli_folder
+):
+    Path("file").touch()
+    trainer = quiet_trainer(callbacks=[OnnxExport(path, **options), Untrained()])
+    with pytest.raises(InputError, match=message):
+        trainer.fit(linear(), noise(digits))
+    assert names(cli_folder) == ["file"]
+
+
+def test_looking_whether_a_file_can_be_written_leaves_it(digits, quiet_trainer, tmp_path):
+    (tmp_path / "m.onnx").write_text("before")
+    trainer = quiet_trainer(callbacks=[OnnxExport(str(tmp_path / "m.onnx")), Untrained()])
+    with pytest.raises(AssertionError, match="the fit began"):
+        trainer.fit(linear(), digits)
+    assert names(tmp_path) == ["m.onnx"]
+    assert (tmp_path / "m.onnx").read_text() == "before"
+
+
+class Backbone(SoftmaxRegression):
+    def features(self, x):
+        return x.flatten(1).tanh()
+
+
+def test_the_callback_moves_no_random_numbers(digits, quiet_trainer, tmp_path):
+    after = []
+    for callbacks in ([], [OnnxExport(str(tmp_path / "m.onnx"))]):
+        torch.manual_seed(1)
+        quiet_trainer(callbacks=callbacks).fit(Backbone(64, 10), noise(digits), noise(digits))
+        after.append(torch.rand(3))
+    assert torch.equal(*after)
+
+
+def test_threads_that_write_one_file_do_not_meet(tmp_path):
+    path, started = tmp_path / "m.txt", threading.Barrier(4)
+
+    def write(text):
+        with written_whole(path) as draft:
+            draft.write_text(text)
+            started.wait()  # all drafts are there
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, ["a", "b", "c", "d"]))
+    assert path.read_text() in "abcd"
+    assert names(tmp_path) == ["m.txt"]

@@ -61,7 +61,8 @@ def composed(
                 setattr(part, name, nn.Identity())
     model = _joined(body, inner, f"{type(host).__qualname__}.{head}", type(host).__module__)
     model.input_shape = shape
-    for x in (*_probes(shape), *torch.from_numpy(inputs_of(data, shape)).split(BLOCK)):
+    own = torch.from_numpy(inputs_of(data, shape))
+    for x in (*_probes(shape), *(own[i : i + BLOCK] for i in range(0, len(own), BLOCK))):
         _check_same(whole, model, head, x)
     return model
 

@@ -16,7 +16,7 @@ from smx_export.report import Flip, Rounding
 from smx_export.shipped import Shipped
 from smx_lightning import InputError, SoftmaxRegression
 
-Data = ArrayLike | tuple[ArrayLike, ArrayLike]
+Data = ArrayLike | tuple[ArrayLike, ArrayLike | None]
 YOUR_DATA = "your data"
 NUMPYS = (torch.float16, torch.float32, torch.float64)  # of torch's floats
 
