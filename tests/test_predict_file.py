@@ -13,7 +13,7 @@ import pytest
 from profiled import log_softmax, logits, model_of
 from test_runtime import ROOT
 
-from smx_export import Profile, export_onnx
+from smx_export import FileError, Profile, export_onnx
 from smx_export import predict as predict_module
 from smx_export.__main__ import main
 from smx_export.predict import predict
@@ -328,3 +328,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 120_000, "torc
         env={"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}"},
     )  # fmt: skip
     assert done.stdout.split() == ["2500000", "True", "False"]
+
+
+def test_pictures_with_other_axes_are_refused(here):
+    path = export_onnx(model_of(input_shape=(2, 2, 3)), "m.onnx").path
+    np.save("x.npy", rows().reshape(40, 2, 2, 3).transpose(0, 3, 1, 2))
+    with pytest.raises(FileError, match=r"x in x.npy: expected inputs of .*another order"):
+        predict(path, "x.npy", "out.csv")
+    assert not Path("out.csv").exists()

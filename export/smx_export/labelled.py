@@ -125,7 +125,7 @@ def _array(given: Any) -> NDArray[Any]:
         if given.is_floating_point() and given.dtype not in NUMPYS:
             given = given.float()  # exact: the others are all narrower
     try:
-        return np.asanyarray(given)
+        return given if isinstance(given, np.ma.MaskedArray) else np.asarray(given)
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(
             f"expected data as one array, got {type(given).__name__} that is none ({error}); give "

@@ -102,9 +102,8 @@ class Comparison:
         found = Found({name: Worst() for name in [*kinds, LIVE_ITSELF]})
         checks = list(interface(self.shipped, data, proto))
         task = rounding = None
-        runs = all(check.passed for check in checks)
-        checks.append(steady(proto))  # it is run all the same, to tell how far off it is
-        if runs:
+        checks.append(steady(proto))  # a runtime may not survive those that are not
+        if all(check.passed for check in checks):
             task = self._run(data, path, proto, found, checks)
             if self.shipped.weight is not None and self.own is not None:
                 rounding = cost_of_rounding(self.shipped, self.own)

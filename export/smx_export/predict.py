@@ -19,6 +19,7 @@ from smx_export.errors import FileError
 from smx_export.policy import MISSING, OnNan, OnRange
 from smx_export.runtime import Answer, OnnxClassifier
 from smx_export.selftest import selftest
+from smx_export.taken import lost_digits, other_axes
 from smx_lightning.predictions import predictions_csv
 
 ARRAYS = ("x", "x_val", "x_test")  # of an .npz file, in this order
@@ -141,6 +142,11 @@ def _check_fits(array: Stored, classifier: OnnxClassifier, path: str | Path) -> 
             f"expected rows of {classifier.num_features} numbers in {array.name} in {path}, got "
             f"shape {array.shape}; give the features that the model was trained on"
         )
+    wrong = lost_digits(array.dtype, classifier.dtype) or other_axes(
+        array.shape[1:], classifier.trained_shape
+    )
+    if wrong:
+        raise FileError(f"{array.name} in {path}: {wrong}")
 
 
 def _check_answered(label: NDArray[np.int64], first: int, where: str) -> None:
