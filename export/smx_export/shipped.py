@@ -138,12 +138,13 @@ def inference_copy(
     if input_shape is not None:
         detached.input_shape = shape_of(input_shape)
     if input_range is not None:
-        if detached.input_range not in (None, tuple(input_range)):
+        input_range = check_range(input_range)
+        if detached.input_range not in (None, input_range):
             raise InputError(
                 f"expected the input range that the model knows, {detached.input_range}, got "
-                f"{tuple(input_range)}; leave it out"
+                f"{input_range}; leave it out"
             )
-        detached.input_range = check_range(input_range)
+        detached.input_range = input_range
     shipped = detached.cpu().float().eval()
     for name, parameter in shipped.named_parameters():
         if not parameter.isfinite().all():
