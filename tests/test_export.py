@@ -488,3 +488,60 @@ def test_threads_that_write_one_file_do_not_meet(tmp_path):
         list(pool.map(write, ["a", "b", "c", "d"]))
     assert path.read_text() in "abcd"
     assert names(tmp_path) == ["m.txt"]
+
+
+# Backbones that no file can be, and the remedies ----------------------------------------------
+
+
+def with_features(features, net=None, d=8):
+    class Own(SoftmaxRegression):
+        def __init__(self):
+            super().__init__(d, 3, input_shape=(8,))
+            self.net = net
+
+        def features(self, x):
+            return features(self, x)
+
+    return Own()
+
+
+def where(self, x):
+    return torch.where(x[:, :1] > 1e30, 2 * x, x)
+
+
+def branching(self, x):
+    return 2 * x if float(x.max()) > 1e30 else x
+
+
+TABLE = torch.nn.Embedding(100, 2)
+REFUSED = [
+    (lambda self, x: TABLE(x.long()).flatten(1), 16, r"got IndexError for some: .*x\.clamp"),
+    (lambda self, x: TABLE(x.long().abs()).flatten(1), 16, r"got IndexError for some: .*x\.clamp"),
+    (torch.nn.Conv2d(1, 2, 3), 8, r"got RuntimeError for some: .*right input_shape="),
+    (torch.nn.RReLU(), 8, r"expected a model that torch.onnx can export, got .*rrelu"),
+    (branching, 8, r"expected a model that torch.onnx can export, got .*torch.where instead"),
+    (lambda self, x: (x.abs() * -1).log(), 8, r"x\.clamp\(min=1e-6\) before a logarithm"),
+]
+TAKEN = [
+    (lambda self, x: TABLE(x.long().clamp(0, 99)).flatten(1), 16),
+    (where, 8),
+    (lambda self, x: x.clamp(min=1e-6).log(), 8),
+]
+
+
+def features_of(part):
+    return (lambda self, x: self.net(x)) if isinstance(part, torch.nn.Module) else part
+
+
+@pytest.mark.parametrize(("part", "d", "message"), REFUSED)
+def test_a_backbone_that_cannot_be_exported_is_refused_in_one_sentence(part, d, message, tmp_path):
+    net = part if isinstance(part, torch.nn.Module) else None
+    with pytest.raises(ValueError, match=message) as refused:
+        export_onnx(with_features(features_of(part), net, d), tmp_path / "m.onnx")
+    assert len(str(refused.value).splitlines()) == 1
+    assert not names(tmp_path)
+
+
+@pytest.mark.parametrize(("part", "d"), TAKEN)
+def test_the_remedies_for_such_backbones_work(part, d, tmp_path):
+    assert export_onnx(with_features(part, d=d), tmp_path / "m.onnx").report.passed

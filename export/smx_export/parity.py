@@ -30,7 +30,7 @@ from smx_export.report import Check, Flip, ParityReport, Task, first_line
 from smx_export.runtime import open_session
 from smx_export.selftest import answers, read_signed
 from smx_export.shipped import Shipped, is_linear
-from smx_export.steady import ROWS, refuse_unsteady, repeated
+from smx_export.steady import ROWS, answering, refuse_unsteady, repeated
 from smx_lightning import SoftmaxRegression
 
 LIVE, LIVE_ITSELF = "log_probs against the live model", "live model against float64"
@@ -89,7 +89,9 @@ class Comparison:
         self.questions = Questions(shipped, self.reference)
         self.own = OwnRows.of(shipped, data)
         if not is_linear(self.model):  # the plain model is steady by what it consists of
-            refuse_unsteady(self.model, self.reference, self.questions.ordinary(ROWS))
+            rows = self.questions.ordinary(ROWS)
+            with answering(rows):
+                refuse_unsteady(self.model, self.reference, rows)
 
     def report(self, path: str | Path) -> ParityReport:
         """Hold a file against the model."""
