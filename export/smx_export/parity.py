@@ -22,7 +22,7 @@ from smx_export.findings import ORDINARY, Found, Lost, Worst
 from smx_export.interface import interface, shipped_like
 from smx_export.judge import SUM, Outputs, judge, log_probs_of, max_or_nan, worst
 from smx_export.labelled import Data, OwnRows, Score, cost_of_rounding, decided
-from smx_export.operators import steady
+from smx_export.operators import draws, steady
 from smx_export.probes import RANDOM, Probe
 from smx_export.questions import Questions
 from smx_export.reference import reference_of
@@ -104,8 +104,9 @@ class Comparison:
         found = Found({name: Worst() for name in [*kinds, LIVE_ITSELF]})
         checks = list(interface(self.shipped, data, proto))
         task = rounding = None
-        checks.append(steady(proto))  # a runtime may not survive those that are not
-        if all(check.passed for check in checks):
+        runs = all(check.passed for check in checks) and not draws(proto)
+        checks.append(steady(proto))  # one in train mode is run all the same, to tell how far off
+        if runs:
             task = self._run(data, path, proto, found, checks)
             if self.shipped.weight is not None and self.own is not None:
                 rounding = cost_of_rounding(self.shipped, self.own)
