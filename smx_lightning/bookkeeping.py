@@ -27,6 +27,7 @@ from smx_lightning.distributed import (
 )
 from smx_lightning.errors import InputError
 from smx_lightning.fitting import training_batches
+from smx_lightning.input_range import know_range
 from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.training import begin_epoch, exact_solver, is_exact_solver_s, log_epoch
 from smx_lightning.precision import check_batch, check_digits, keep_equal_averages
@@ -80,6 +81,7 @@ class Bookkeeping(Callback):
         if isinstance(pl_module, self.kind):  # what a host is given its heads need not see
             # A tuner restores its own checkpoint, too, but has ended with that by now.
             pl_module._keeps_statistics = bool(trainer._checkpoint_connector._loaded_checkpoint)
+            know_range(trainer, pl_module)
             restore_digits(trainer)
             begin_run(pl_module)
             check_digits(pl_module)

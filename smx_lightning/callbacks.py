@@ -156,10 +156,19 @@ def target_file(trainer: Trainer, path: str | None, name: str) -> Path:
     """Where a callback writes: ``path``, or ``name`` in the run's log folder, which is made.
 
     All processes must ask, whichever of them writes: they agree on the log folder.
+
+    Raises:
+        InputError: Where the folder cannot be made.
     """
     target = Path(path or Path(trainer.log_dir or trainer.default_root_dir) / name)
     if trainer.is_global_zero:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"expected a folder for {target}, got: {error.strerror or error}; choose another "
+                "path"
+            ) from error
     return target
 
 

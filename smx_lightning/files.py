@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,13 +16,12 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     """A path beside ``path`` to write to; moved into place at the end, removed on any error.
 
     The data is on disk before the move, so neither a crash nor a failed check leaves a broken file
-    under the final name, and what was there before survives.
+    under the final name, and what was there before survives. Each call has a draft of its own.
 
     Raises:
         InputError: Where the folder is missing or cannot be written to.
     """
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path, draft = Path(path), None
     try:
         if path.is_dir():
             raise InputError(f"expected a file name to write to, got the folder {path}; add a name")
@@ -30,7 +30,8 @@ def written_whole(path: str | Path) -> Iterator[Path]:
                 f"expected a file name to write to, got {path}, which is no regular file; choose "
                 "another name"
             )
-        draft.touch()
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        draft.touch(exist_ok=False)
         yield draft
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
@@ -42,8 +43,23 @@ def written_whole(path: str | Path) -> Iterator[Path]:
             "exists, is writable and has room"
         ) from error
     finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
+        if draft is not None:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Complain, before the work is done, about a path that cannot be written; leaves nothing.
+
+    Raises:
+        InputError: As :func:`written_whole` does.
+    """
+    with suppress(_Left), written_whole(path):
+        raise _Left
+
+
+class _Left(Exception):  # noqa: N818 (no fault)
+    """Leaves a draft as it is, unwritten."""
 
 
 def _sync_folder(folder: Path) -> None:

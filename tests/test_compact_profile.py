@@ -254,3 +254,18 @@ def test_weights_that_float16_cannot_hold_are_refused_in_one_sentence(tmp_path):
         "standardise the features"
     )
     assert export_onnx(model, tmp_path / "m.onnx", profile=compact(**LAX), data=data).report.passed
+
+
+@pytest.mark.parametrize("rows", [1, 3], ids=["one row", "all rows"])
+def test_rows_without_an_answer_do_not_judge_rounding(rows, tmp_path):
+    torch.manual_seed(1)
+    x, y = torch.randn(3, 6), torch.tensor([0, 1, 2])
+    x[:rows, 2] = torch.nan
+    model = SoftmaxRegression(6, 3)
+    if rows == 3:
+        with pytest.raises(InputError, match=r"rows that have an answer, got NaN .* in all of 3"):
+            export_onnx(model, tmp_path / "m.onnx", profile="compact", data=(x, y))
+        return
+    rounding = export_onnx(model, tmp_path / "m.onnx", profile="compact", data=(x, y)).report
+    whole = export_onnx(model, tmp_path / "w.onnx", profile="compact", data=(x[1:], y[1:])).report
+    assert rounding.rounding == whole.rounding

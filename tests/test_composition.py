@@ -292,3 +292,117 @@ def test_a_head_in_a_container_is_told_of_the_trainer_by_its_host(quiet_trainer)
     trainer = quiet_trainer()
     trainer.fit(Contained(), loader())
     assert "heads.one/train/nll" in trainer.callback_metrics
+
+
+class Clamped(Host):
+    def forward(self, x):
+        return super().forward(x).clamp(min=-12)
+
+
+class ClampedInPlace(Host):
+    def forward(self, x):
+        return super().forward(x).clamp_(min=-12)
+
+
+class Rejecting(Host):
+    """Another answer where inputs lie far outside: the probes need not be."""
+
+    def forward(self, x):
+        known = super().forward(x)
+        far = (x.abs() > 1e7).any(1, keepdim=True)
+        return torch.where(far, torch.full_like(known, -np.log(3)), known)
+
+
+class OnlyOnData(Host):
+    """Python decides, and by numbers that are in the data alone."""
+
+    def forward(self, x):
+        answer = super().forward(x)
+        return answer - 1 if float(x[0, 0]) == 12345.0 else answer
+
+
+class Twice(Host):
+    def forward(self, x):
+        self.head(self.body(-x))
+        return super().forward(x)
+
+
+class View(Host):
+    def forward(self, x):
+        return super().forward(x)[:]
+
+
+@pytest.mark.parametrize("kind", [Clamped, ClampedInPlace, Rejecting, OnlyOnData, Twice, View])
+def test_what_the_host_does_to_the_head_s_answer_is_refused(kind, tmp_path):
+    x = X.clone()
+    x[3, 0] = 12345.0
+    with pytest.raises(InputError, match=r"let forward end with return self.head\(…\)"):
+        export_onnx(kind(), tmp_path / "x.onnx", head="head", input_shape=(6,), data=(x[3:], Y[3:]))
+    assert not list(tmp_path.iterdir())
+
+
+class Keeping(Host):
+    """Keeps what it computed for a look, in the ways that hosts do."""
+
+    def forward(self, x):
+        self.kept = self.body(x)
+        self.outputs = [self.kept, {"last": (self.kept * 2,)}]
+        self.outputs.append(self.outputs)
+        return self.head(self.kept)
+
+
+class OwnBody(SoftmaxRegression):
+    """A head with a part that is called as the host is."""
+
+    def __init__(self):
+        super().__init__(4, 3)
+        self.body, self.host_body = nn.Linear(5, 4), 3
+
+    def features(self, x):
+        return self.body(x).tanh() * self.host_body
+
+
+class Behind(Host):
+    def __init__(self):
+        super().__init__()
+        self.head = OwnBody()
+
+
+class TwoNames(Host):
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.ModuleDict({"first": self.head})
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [(Keeping, "head"), (Behind, "head"), (TwoNames, "head"), (TwoNames, "heads.first")],
+)
+def test_hosts_and_heads_of_other_habits_are_exported(kind, head, tmp_path):
+    host = kind()
+    host(X)
+    path = export_onnx(host, tmp_path / "m.onnx", head=head, input_shape=(6,), data=(X, Y)).path
+    probs = torch.from_numpy(OnnxClassifier(path).predict_proba(X.numpy()))
+    torch.testing.assert_close(probs, host.eval()(X).exp().detach(), rtol=1e-4, atol=1e-5)
+    assert getattr(host, "kept", None) is None or host.kept.grad_fn is not None
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (
+            (7,),
+            r"expected Host to answer inputs of shape \(2, 7\), got RuntimeError: .*input_shape=",
+        ),
+        (6, r"such as \(3, 32, 32\), got 6; put a single one in brackets"),
+        (("a",), r"such as \(3, 32, 32\), got \('a',\)"),
+        ((-6,), r"such as \(3, 32, 32\), got \(-6,\)"),
+        ((), r"such as \(3, 32, 32\), got \(\)"),
+    ],
+)
+def test_a_wrong_shape_is_refused_in_one_sentence(shape, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        export_onnx(Host(), tmp_path / "m.onnx", head="head", input_shape=shape)
+    if shape != (7,):  # another message, of the file
+        with pytest.raises(InputError, match=message):
+            export_onnx(SoftmaxRegression(6, 3), tmp_path / "m.onnx", input_shape=shape)

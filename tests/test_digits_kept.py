@@ -20,10 +20,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from smx_export import ParityError, check_parity, export_onnx
+from smx_export import FileError, ParityError, check_parity, export_onnx
 from smx_export.describe import describe
 from smx_export.files import read_onnx, sealed
 from smx_export.matrix import NOT_RUN, PASSED, matrix
+from smx_export.predict import predict
 from smx_export.runtime import OnnxClassifier
 from smx_export.selftest import selftest
 from smx_export.sidecar import sidecar
@@ -564,3 +565,20 @@ def test_a_loader_of_one_s_own_under_bfloat16_is_refused(quiet_trainer):
         quiet_trainer(precision="bf16-true").fit(model, DataLoader(data, batch_size=50))
     ordinary = TensorDataset(torch.from_numpy(a), data.tensors[1])
     quiet_trainer(precision="bf16-true").fit(model, DataLoader(ordinary, batch_size=50))
+
+
+@pytest.mark.parametrize("profile", ["portable", "robust", "compact"])
+def test_a_file_of_float64_refuses_rows_whose_digits_are_gone(profile, wide, tmp_path):
+    x, y, _, model, _ = wide
+    path = export_onnx(model, tmp_path / "wide.onnx", profile=profile, data=(x, y)).path
+    classifier = OnnxClassifier(path)
+    for narrow in (np.float32, np.float16):
+        with np.errstate(over="ignore"):
+            given = x.astype(narrow)
+        with pytest.raises(TypeError, match=f"got {given.dtype}, which cannot hold the digits"):
+            classifier.predict(given)
+        np.save(tmp_path / "x.npy", given)
+        with pytest.raises(FileError, match="give the values from before they became float"):
+            predict(path, tmp_path / "x.npy", tmp_path / "out.csv")
+    assert (classifier.predict(x.astype(np.float64)) == y).mean() > 0.98  # the remedy
+    assert (classifier.predict(np.rint(x).astype(np.int64)) == y).mean() > 0.9

@@ -8,10 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch import LightningDataModule
 from profiled import metadata, model_of
 from test_runtime import run_alone
+from torch.utils.data import DataLoader, TensorDataset
 
-from smx_export import OnnxClassifier, export_onnx
+from smx_export import OnnxClassifier, OnnxExport, export_onnx
 from smx_export.errors import InputRangeWarning
 from smx_export.input_range import InputRange
 from smx_lightning import SoftmaxRegression
@@ -286,3 +288,69 @@ def test_a_backbone_s_file_knows_its_range(tmp_path):
         Half(64, 3, input_shape=(8, 8), input_range=(0, 1)), tmp_path / "m.onnx"
     ).path
     assert len(noticed(OnnxClassifier(path), pictures(0, 255))) == 1
+
+
+# From a data module, in Python ---------------------------------------------------------------
+
+
+class Knowing(LightningDataModule):
+    input_range = (0.0, 16.0)
+
+    def __init__(self, low=0.0):
+        super().__init__()
+        self.x = torch.linspace(low, 16, 640).reshape(10, 64)
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(self.x, torch.arange(10)), batch_size=5)
+
+
+class Strange(Knowing):
+    input_range = None
+
+
+class Passing(SoftmaxRegression):
+    def __init__(self, **kwargs):
+        super().__init__(**{"num_features": 64, "num_classes": 10, **kwargs})
+
+
+class NotTaking(SoftmaxRegression):
+    def __init__(self, num_classes: int):
+        super().__init__(64, num_classes)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "expected"),
+    [
+        (lambda: SoftmaxRegression(64, 10), Knowing, (0, 16)),
+        (Passing, Knowing, (0, 16)),
+        (lambda: NotTaking(10), Knowing, None),
+        (lambda: SoftmaxRegression(64, 10, input_range=(0, 1)), Knowing, (0, 1)),
+        (lambda: SoftmaxRegression(64, 10), Strange, None),
+        (lambda: SoftmaxRegression(64, 10), lambda: Knowing().train_dataloader(), None),
+    ],
+)
+def test_a_fit_learns_the_range_from_the_data_module(
+    model, data, expected, quiet_trainer, tmp_path
+):
+    trainer, model = quiet_trainer(callbacks=[OnnxExport(str(tmp_path / "a.onnx"))]), model()
+    trainer.fit(model, data())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    loaded = type(model).load_from_checkpoint(tmp_path / "a.ckpt")
+    export_onnx(loaded, tmp_path / "b.onnx")
+    for told in (
+        model.input_range,
+        loaded.input_range,
+        OnnxClassifier(tmp_path / "a.onnx").input_range,
+        OnnxClassifier(tmp_path / "b.onnx").input_range,
+    ):
+        assert told == expected
+
+
+def test_digits_of_python_are_pixels_from_0_to_16(digits, quiet_trainer, tmp_path):
+    model = SoftmaxRegression(64, 10, input_shape=(8, 8))
+    quiet_trainer(max_epochs=3).fit(model, digits)
+    path = export_onnx(model, tmp_path / "m.onnx", profile="image").path
+    x = digits.splits.test.x
+    pixels = np.rint(x.numpy() * (255 / 16)).astype(np.uint8)
+    same = OnnxClassifier(path).predict(pixels) == model.eval()(x).argmax(1).numpy()
+    assert same.mean() > 0.99

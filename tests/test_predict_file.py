@@ -13,10 +13,12 @@ import pytest
 from profiled import log_softmax, logits, model_of
 from test_runtime import ROOT
 
-from smx_export import Profile, export_onnx
+from smx_export import FileError, Profile, export_onnx
 from smx_export import predict as predict_module
 from smx_export.__main__ import main
 from smx_export.predict import predict
+from smx_lightning import InputError
+from smx_lightning.data.npz import read_npz
 
 NAN = float("nan")
 
@@ -205,6 +207,20 @@ def bytes_of(save, *arrays, **named):
     return file.getvalue()
 
 
+def text_header(text):
+    """An .npy file that says something else where the header is."""
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+def packed(method):
+    """An .npz file of one of zipfile's methods."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("x.npy", bytes_of(np.save, rows()))
+    return file.getvalue()
+
+
+DAMAGED_LZMA = packed(zipfile.ZIP_LZMA).replace(packed(zipfile.ZIP_LZMA)[60:90], b"\xff" * 30)
 ZIPPED = bytes_of(np.savez, x=rows())
 
 
@@ -238,6 +254,12 @@ ZIPPED = bytes_of(np.savez, x=rows())
         (header(shape=(-1, 12)), "got shape"),
         (header(shape=(2, 0)), "got shape"),
         (header(descr="nonsense"), "does not read"),
+        (header(shape=(10**13, 12), fortran_order=True), "does not read .x ends after 0 of 100"),
+        (header(shape=(10**20, 12), fortran_order=True), "does not read .x ends after 0 of 100"),
+        (text_header("-" * 9000 + "1"), "does not read"),
+        (text_header("(" * 9000), "does not read"),
+        (text_header("{'descr': [], 'fortran_order': 1, 'shape': ()}"), "does not read"),
+        (DAMAGED_LZMA, "does not read"),
     ],
     ids=lambda value: None if isinstance(value, bytes) else value[:40],
 )
@@ -247,6 +269,8 @@ def test_what_is_no_file_of_rows_is_refused(content, words, file, here):
         predict(file, "rows", "out.csv")
     assert len(str(refused.value).splitlines()) == 1
     assert [entry.name for entry in here.iterdir()] == ["rows"]
+    with pytest.raises(InputError, match="expected"):
+        read_npz("rows")
 
 
 def test_a_file_that_is_not_as_it_was_exported_predicts_nothing(file, here):
@@ -328,3 +352,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 120_000, "torc
         env={"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}"},
     )  # fmt: skip
     assert done.stdout.split() == ["2500000", "True", "False"]
+
+
+def test_pictures_with_other_axes_are_refused(here):
+    path = export_onnx(model_of(input_shape=(2, 2, 3)), "m.onnx").path
+    np.save("x.npy", rows().reshape(40, 2, 2, 3).transpose(0, 3, 1, 2))
+    with pytest.raises(FileError, match=r"x in x.npy: expected inputs of .*another order"):
+        predict(path, "x.npy", "out.csv")
+    assert not Path("out.csv").exists()

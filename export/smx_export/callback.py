@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, NamedTuple
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from smx_export.compact import Width
 from smx_export.convert import Export, export_copy, refuse_untrained
 from smx_export.profile import PORTABLE, Profile
 from smx_export.shipped import inference_copy
+from smx_lightning import InputError
 from smx_lightning.callbacks import softmax_regression, target_file
 from smx_lightning.checkpoint import read_checkpoint
+from smx_lightning.files import check_writable
 from smx_lightning.fitting import fetched
 from smx_lightning.sharding import is_sharded
 
+Rows = tuple[Tensor, Tensor]
 MOST_DATA_ROWS = 4096  # of the validation data: enough to see, quick to compare
+
+
+class Stamp(NamedTuple):
+    """A file, and when it was written last, in nanoseconds."""
+
+    path: str
+    written: int
 
 
 class OnnxExport(Callback):
     """Write the best checkpoint as a verified ONNX file when ``fit`` ends, on rank zero.
 
-    Without a ModelCheckpoint the weights are exported as training left them. The file is compared
+    Where this fit, or the one that it resumes, has left no checkpoint, the weights are exported as
+    training left them. The file is compared
     on validation rows too. A failed check raises :class:`smx_export.ParityError`.
 
     Args:
@@ -57,16 +72,40 @@ class OnnxExport(Callback):
             max_nll_increase=max_nll_increase,
         )
         self.export: Export | None = None
+        self._earlier: Stamp | None = None  # the best checkpoint of another fit
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a module that cannot be exported, before it is trained."""
         softmax_regression(self, pl_module)
+        self._earlier = _stamp(_best(trainer))
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Know the best checkpoint of the run that this fit goes on from for this run's own."""
+        states = checkpoint.get("callbacks", {}).values()
+        known = {state.get("best_model_path") for state in states if isinstance(state, dict)}
+        if self._earlier is not None and self._earlier.path in known:
+            self._earlier = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a model that no file can be before it is trained; see :func:`refuse_untrained`."""
+        """Refuse a model that no file can be before it is trained; see :func:`refuse_untrained`.
+
+        Likewise a path that cannot be written, and rounded weights that no row will judge.
+        """
         live = softmax_regression(self, pl_module)
-        if not (getattr(trainer, "fast_dev_run", False) or is_sharded(live.smx)):
-            refuse_untrained(live, self.profile)
+        if getattr(trainer, "fast_dev_run", False):
+            return
+        if self.profile.weights is not None and not trainer.enable_validation:
+            raise InputError(
+                f"expected labelled data to judge what {self.profile.weights} weights cost, got no "
+                "validation; give fit a validation loader, or choose another profile"
+            )
+        if self.path is not None and trainer.is_global_zero:
+            check_writable(target_file(trainer, self.path, "model.onnx"))
+        if not is_sharded(live.smx):
+            with torch.random.fork_rng(devices=[]):
+                refuse_untrained(live, self.profile)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export; see the class."""
@@ -78,15 +117,59 @@ class OnnxExport(Callback):
         model, training = inference_copy(live), live.training_summary()
         if not trainer.is_global_zero:  # its classes are in the copy
             return
-        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        best = self._best_of_this_fit(trainer)
         if best:
             checkpoint = read_checkpoint(best)
             model.load_state_dict(checkpoint.state_dict)
             training = checkpoint.training
-        self.export = export_copy(model, path, training, _validation_rows(trainer), self.profile)
+        with torch.random.fork_rng(devices=[]):  # what follows fit draws as it would without
+            rows = _validation_rows(trainer)
+            needed = self.profile.weights is not None  # rounding is judged by the labels
+            data = rows if needed else _sound(rows, model.num_classes)
+            self.export = export_copy(model, path, training, data, self.profile)
+
+    def _best_of_this_fit(self, trainer: Trainer) -> str:
+        """The best checkpoint's path, empty where this fit has left none."""
+        best = _best(trainer)
+        if not best:
+            return ""
+        stamp = _stamp(best)
+        if stamp is None:
+            said = f"found no best checkpoint at {best}, as it was removed"
+        elif stamp == self._earlier:
+            said = f"the best checkpoint {best} is of an earlier fit, and this one has left none"
+        else:
+            return best
+        rank_zero_warn(
+            f"{type(self).__name__} exports the weights as training left them: {said}; give each "
+            "fit a ModelCheckpoint of its own, and keep its files until fit ends"
+        )
+        return ""
 
 
-def _validation_rows(trainer: Trainer) -> tuple[Tensor, Tensor] | None:
+def _best(trainer: Trainer) -> str:
+    return str(getattr(trainer.checkpoint_callback, "best_model_path", "") or "")
+
+
+def _stamp(path: str) -> Stamp | None:
+    """A file as it is now; ``None`` where there is none."""
+    try:
+        return Stamp(path, Path(path).stat().st_mtime_ns) if path else None
+    except OSError:
+        return None
+
+
+def _sound(rows: Rows | None, num_classes: int) -> tuple[Tensor, Tensor | None] | None:
+    """Without labels that only a step of its own understands: soft ones, or -1 of ignored rows."""
+    if rows is None:
+        return None
+    x, y = rows
+    whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
+    known = whole and y.shape == x.shape[:1] and bool(((y >= 0) & (y < num_classes)).all())
+    return x, y if known else None
+
+
+def _validation_rows(trainer: Trainer) -> Rows | None:
     """The first rows of the first validation loader, as the model sees them on this rank.
 
     ``None`` where there are none, or where batches are no pairs (x, y).
@@ -101,7 +184,7 @@ def _validation_rows(trainer: Trainer) -> tuple[Tensor, Tensor] | None:
     trainer.validating = True  # which hooks may ask for
     try:
         for number, batch in enumerate(loaders):
-            if number >= limits[0] or sum(len(y) for _, y in pairs) >= MOST_DATA_ROWS:
+            if number >= limits[0] or sum(len(x) for x, _ in pairs) >= MOST_DATA_ROWS:
                 break
             pair = fetched(trainer, batch)
             if not (isinstance(pair, (list, tuple)) and [*map(type, pair)] == [Tensor, Tensor]):

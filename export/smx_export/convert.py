@@ -31,7 +31,7 @@ from smx_export.questions import Questions
 from smx_export.reference import reference_of
 from smx_export.report import ParityReport
 from smx_export.shipped import Shipped, inference_copy, is_linear, layout_of, shipped_as
-from smx_export.steady import ROWS, refuse_unsteady
+from smx_export.steady import ROWS, answering, refuse_unsteady
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.checkpoint import Checkpoint, read_checkpoint
 from smx_lightning.files import written_whole
@@ -89,7 +89,7 @@ def export_onnx(
         ParityError: Where the file is not the model; nothing is left under ``path``.
     """
     if isinstance(model_or_checkpoint, nn.Module):
-        live = _live(model_or_checkpoint, head, input_shape)
+        live = _live(model_or_checkpoint, head, input_shape, data)
         training = live.training_summary()
     else:
         if Path(path).resolve() == Path(model_or_checkpoint).resolve():
@@ -104,11 +104,11 @@ def export_onnx(
 
 
 def _live(
-    module: nn.Module, head: str | None, input_shape: Sequence[int] | None
+    module: nn.Module, head: str | None, input_shape: Sequence[int] | None, data: Data | None
 ) -> SoftmaxRegression:
     """The model that a live module is, or has as a part."""
     if head is not None:
-        return composed(module, head, input_shape)
+        return composed(module, head, input_shape, data)
     if isinstance(module, SoftmaxRegression):
         return module
     raise InputError(
@@ -130,7 +130,9 @@ def export_copy(
     comparison = Comparison(shipped, data)  # before anything is written: data may not fit
     metadata = _metadata(model, profile, training)
     graph = _graph(shipped, metadata)
-    metadata[SELFTEST] = comparison.questions.vectors().to_json(weights_sha256(graph))
+    with answering(comparison.questions.ordinary(1)):
+        vectors = comparison.questions.vectors()
+    metadata[SELFTEST] = vectors.to_json(weights_sha256(graph))
     sign(graph, metadata)
     with written_whole(path) as draft:
         draft.write_bytes(sealed(graph))

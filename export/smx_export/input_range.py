@@ -33,6 +33,15 @@ def told_range(metadata: Mapping[str, str]) -> tuple[float, float] | None:
     return (low, high) if -math.inf < low < high < math.inf else None
 
 
+def told_shape(metadata: Mapping[str, str]) -> tuple[int, ...]:
+    """The shape of one input of the training data that a file tells; empty where it tells none."""
+    try:
+        shape = tuple(json.loads(metadata[INPUT_SHAPE]))
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return ()
+    return shape if all(type(side) is int and side > 0 for side in shape) else ()
+
+
 class InputRange:
     """The range of a file's inputs, and what was seen of them so far.
 
@@ -72,11 +81,7 @@ class InputRange:
         told = PIXELS if pixels else told_range(metadata)
         if told is None:
             return None
-        try:
-            pictures = len(json.loads(metadata[INPUT_SHAPE])) > 1
-        except (KeyError, ValueError, TypeError, RecursionError):
-            pictures = False
-        return cls(*told, pictures=pictures, bytes_only=pixels)
+        return cls(*told, pictures=len(told_shape(metadata)) > 1, bytes_only=pixels)
 
     def is_ordinary(self, low: float, high: float) -> bool:
         """Whether there is nothing to say or to count about inputs from ``low`` to ``high``."""

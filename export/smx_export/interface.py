@@ -63,10 +63,10 @@ def _range_of(metadata: dict[str, str]) -> tuple[float, float] | None:
     try:
         told = json.loads(metadata.get(INPUT_RANGE, "null"))
         return None if told is None else (float(told[0]), float(told[1]))
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         raise FileError(
             f"expected an input range of two numbers in the file's metadata, got "
-            f"{metadata[INPUT_RANGE]!r}; export it again"
+            f"{metadata[INPUT_RANGE][:40]!r}; export it again"
         ) from error
 
 

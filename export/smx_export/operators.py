@@ -47,6 +47,11 @@ def unsteady(model: onnx.ModelProto) -> Iterator[str]:
             yield f"{node.op_type} {node.name!r}"
 
 
+def draws(model: onnx.ModelProto) -> bool:
+    """Whether an operator does nothing but draw: onnxruntime may end the process on such a one."""
+    return any(named.split()[0] in RANDOM for named in unsteady(model))
+
+
 def _trains(node: NodeProto, off: set[str]) -> bool:
     if node.op_type == "Dropout":  # (data, ratio, training_mode); before opset 12 data alone
         return len(node.input) > 2 and node.input[2] != "" and node.input[2] not in off

@@ -22,7 +22,7 @@ from smx_export.findings import ORDINARY, Found, Lost, Worst
 from smx_export.interface import interface, shipped_like
 from smx_export.judge import SUM, Outputs, judge, log_probs_of, max_or_nan, worst
 from smx_export.labelled import Data, OwnRows, Score, cost_of_rounding, decided
-from smx_export.operators import steady
+from smx_export.operators import draws, steady
 from smx_export.probes import RANDOM, Probe
 from smx_export.questions import Questions
 from smx_export.reference import reference_of
@@ -30,7 +30,7 @@ from smx_export.report import Check, Flip, ParityReport, Task, first_line
 from smx_export.runtime import open_session
 from smx_export.selftest import answers, read_signed
 from smx_export.shipped import Shipped, is_linear
-from smx_export.steady import ROWS, refuse_unsteady, repeated
+from smx_export.steady import ROWS, answering, refuse_unsteady, repeated
 from smx_lightning import SoftmaxRegression
 
 LIVE, LIVE_ITSELF = "log_probs against the live model", "live model against float64"
@@ -89,7 +89,9 @@ class Comparison:
         self.questions = Questions(shipped, self.reference)
         self.own = OwnRows.of(shipped, data)
         if not is_linear(self.model):  # the plain model is steady by what it consists of
-            refuse_unsteady(self.model, self.reference, self.questions.ordinary(ROWS))
+            rows = self.questions.ordinary(ROWS)
+            with answering(rows):
+                refuse_unsteady(self.model, self.reference, rows)
 
     def report(self, path: str | Path) -> ParityReport:
         """Hold a file against the model."""
@@ -102,8 +104,8 @@ class Comparison:
         found = Found({name: Worst() for name in [*kinds, LIVE_ITSELF]})
         checks = list(interface(self.shipped, data, proto))
         task = rounding = None
-        runs = all(check.passed for check in checks)
-        checks.append(steady(proto))  # it is run all the same, to tell how far off it is
+        runs = all(check.passed for check in checks) and not draws(proto)
+        checks.append(steady(proto))  # one in train mode is run all the same, to tell how far off
         if runs:
             task = self._run(data, path, proto, found, checks)
             if self.shipped.weight is not None and self.own is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +18,14 @@ from smx_export.errors import FileError
 from smx_export.policy import MISSING, OnNan, OnRange
 from smx_export.runtime import Answer, OnnxClassifier
 from smx_export.selftest import selftest
+from smx_export.taken import lost_digits, other_axes
 from smx_lightning.predictions import predictions_csv
+from smx_lightning.unreadable import UNREADABLE, reason
 
 ARRAYS = ("x", "x_val", "x_test")  # of an .npz file, in this order
 ARCHIVE = b"PK"
 BLOCK_NUMBERS = 1 << 20  # inputs or probabilities at a time: some 50 MB in all
-UNREADABLE = (ValueError, EOFError, OSError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+PIECE = 1 << 22  # bytes at a time
 PATIENCE = 2.0  # seconds between two lines about the progress
 
 Progress = Callable[[int, int], None]
@@ -57,7 +58,7 @@ class Stored:
         step = max(1, rows if self.fortran else most)
         for start in range(0, rows, step):
             count = min(step, rows - start)
-            data = file.read(count * size)
+            data = _read(file, count * size)
             if len(data) < count * size:
                 raise EOFError(f"{self.name} ends after {start} of {rows} rows")
             block = np.frombuffer(data, self.dtype)
@@ -65,6 +66,14 @@ class Stored:
                 yield block.reshape(self.shape, order="F")
             else:
                 yield block.reshape(count, *self.shape[1:])
+
+
+def _read(file: IO[bytes], size: int) -> bytearray:
+    """That many bytes, or all there are: no memory is taken for what a header only promises."""
+    data = bytearray()
+    while len(data) < size and (part := file.read(min(PIECE, size - len(data)))):
+        data += part
+    return data
 
 
 def predict(
@@ -141,6 +150,11 @@ def _check_fits(array: Stored, classifier: OnnxClassifier, path: str | Path) -> 
             f"expected rows of {classifier.num_features} numbers in {array.name} in {path}, got "
             f"shape {array.shape}; give the features that the model was trained on"
         )
+    wrong = lost_digits(array.dtype, classifier.dtype) or other_axes(
+        array.shape[1:], classifier.trained_shape
+    )
+    if wrong:
+        raise FileError(f"{array.name} in {path}: {wrong}")
 
 
 def _check_answered(label: NDArray[np.int64], first: int, where: str) -> None:
@@ -236,6 +250,6 @@ def _readable(path: str | Path) -> Iterator[None]:
         yield
     except UNREADABLE as error:
         raise FileError(
-            f"expected an .npy or .npz file of rows, got one that does not read ({error}) at "
-            f"{path}; save it again with numpy.save or numpy.savez"
+            "expected an .npy or .npz file of rows, got one that does not read "
+            f"({reason(error)}) at {path}; save it again with numpy.save or numpy.savez"
         ) from error

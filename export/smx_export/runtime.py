@@ -24,8 +24,9 @@ from smx_export.contract import (
     THRESHOLD,
 )
 from smx_export.errors import FileError
-from smx_export.input_range import InputRange, remedy, told_range
+from smx_export.input_range import InputRange, remedy, told_range, told_shape
 from smx_export.policy import MISSING, OnNan, OnRange, Policy, Rows, check_options
+from smx_export.taken import lost_digits, other_axes, unmasked
 
 CONFINES_DATA = (1, 24)  # older onnxruntimes read external data from anywhere on the disk
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(double)": np.float64}  # of inputs that are not float32
@@ -60,6 +61,7 @@ class OnnxClassifier:
         num_features: Entries of one input after unrolling.
         dtype: Of the inputs, float32 or uint8.
         input_shape: Shape of one input as the file wants it.
+        trained_shape: That of the training data, which a file that takes flat rows tells, too.
         input_range: Smallest and largest entry of the training data, or ``None``.
         threshold: γ of a binary problem, or ``None``.
 
@@ -92,29 +94,17 @@ class OnnxClassifier:
                 f"expected an ONNX model at {path}, got a file that onnxruntime refuses "
                 f"({reason}); export it again"
             ) from error
-        inputs = [node.name for node in self.session.get_inputs()]
         outputs = [node.name for node in self.session.get_outputs()]
         metadata = self.session.get_modelmeta().custom_metadata_map
-        try:
-            names = json.loads(metadata.get(CLASS_NAMES, "null"))
-            threshold = json.loads(metadata.get(THRESHOLD, "null"))
-        except json.JSONDecodeError:
-            names = threshold = None
-        known = bool(outputs) and set(outputs) <= set(ALL_OUTPUTS)
-        if inputs != [INPUT] or not known or not isinstance(names, list):
-            raise FileError(
-                f"expected a file exported by smx_export, with input {INPUT!r} and outputs out of "
-                f"{', '.join(ALL_OUTPUTS)}, got inputs {inputs} and outputs {outputs} in {path}; "
-                "export the model with smx-export convert"
-            )
-        self.class_names: list[str] = names
-        self.threshold: float | None = threshold
+        self.class_names, self.threshold = _classes(self.session, metadata, path)
         given = self.session.get_inputs()[0]
         self.input_shape: tuple[int, ...] = tuple(given.shape[1:])
         self.num_features = math.prod(self.input_shape)
+        told = told_shape(metadata)  # of the linear model, whose file takes flat rows
+        self.trained_shape = told if math.prod(told) == self.num_features else self.input_shape
         self._outputs = outputs
-        told = [name for name in (PROBS, LOG_PROBS, SCORES) if name in outputs]
-        self._all = told[:1] + [name for name in (LABEL,) if name in outputs]
+        offered = [name for name in (PROBS, LOG_PROBS, SCORES) if name in outputs]
+        self._all = offered[:1] + [name for name in (LABEL,) if name in outputs]
         self.dtype = np.dtype(DTYPES.get(given.type, np.float32))
         self.input_range = told_range(metadata)
         pixels = self.dtype == np.uint8
@@ -138,10 +128,10 @@ class OnnxClassifier:
 
         Raises:
             TypeError: For a dtype that the file's own (float32, float64, or uint8) cannot hold
-                without loss.
-            ValueError: For another number of features, or no batch dimension; for a row that has no
-                answer, and for inputs of other units, where ``on_nan`` and ``on_range`` say so; and
-                where the file holds nothing that tells probabilities.
+                without loss, and for float32 where the file takes float64.
+            ValueError: For another number of features, other axes, or no batch dimension; for a row
+                that has no answer, and for inputs of other units, where ``on_nan`` and ``on_range``
+                say so; and where the file holds nothing that tells probabilities.
         """
         return self._run(self._probs(), x)[0][0]
 
@@ -183,12 +173,14 @@ class OnnxClassifier:
         return answers, self._policy.missing_answers(answers[0], missing)
 
     def _rows(self, x: ArrayLike) -> NDArray[Any]:
-        array = np.asarray(x)
+        array = x if isinstance(x, np.ma.MaskedArray) else np.asarray(x)
         if array.dtype != self.dtype and not np.can_cast(array.dtype, self.dtype, "safe"):
             raise TypeError(
                 f"expected {self.dtype} inputs, or a dtype that fits into it, got {array.dtype}; "
                 + remedy(array, self.dtype, self.input_range)
             )
+        if lost := lost_digits(array.dtype, self.dtype):
+            raise TypeError(lost)
         if array.ndim < 2 or math.prod(array.shape[1:]) != self.num_features:
             raise ValueError(
                 f"expected inputs of shape (batch, {self.num_features}), got {array.shape}; "
@@ -198,7 +190,43 @@ class OnnxClassifier:
                     else "check the features"
                 )
             )
-        return array.astype(self.dtype, copy=False).reshape(-1, *self.input_shape)
+        if wrong := other_axes(array.shape[1:], self.trained_shape):
+            raise ValueError(wrong)
+        array = array.astype(self.dtype, copy=False)
+        return unmasked(array).reshape(-1, *self.input_shape)
+
+
+def _classes(
+    session: onnxruntime.InferenceSession, metadata: dict[str, str], path: Path
+) -> tuple[list[str], float | None]:
+    """Class names and threshold of a file of ours, which only our metadata tells."""
+    inputs = [node.name for node in session.get_inputs()]
+    outputs = [node.name for node in session.get_outputs()]
+    try:
+        names = json.loads(metadata.get(CLASS_NAMES, "null"))
+        threshold = json.loads(metadata.get(THRESHOLD, "null"))
+    except (ValueError, RecursionError):
+        names = threshold = None
+    known = bool(outputs) and set(outputs) <= set(ALL_OUTPUTS)
+    if inputs != [INPUT] or not known or not isinstance(names, list):
+        raise FileError(
+            f"expected a file exported by smx_export, with input {INPUT!r} and outputs out of "
+            f"{', '.join(ALL_OUTPUTS)}, got inputs {inputs} and outputs {outputs} in {path}; "
+            "export the model with smx-export convert"
+        )
+    counts = [node.shape[-1] for node in session.get_outputs() if node.name != LABEL]
+    if not all(type(name) is str for name in names) or {*counts} - {len(names)}:
+        raise FileError(
+            f"expected names of classes, as many as outputs ({counts}), in {path}, "
+            f"got {len(names)} entries; export the model again"
+        )
+    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+    if threshold is not None and not (number and 0 < threshold < 1):
+        raise FileError(
+            f"expected a threshold between 0 and 1 in {path}, got "
+            f"{threshold if number else type(threshold).__name__}; export the model again"
+        )
+    return names, threshold
 
 
 def _probabilities(name: str, answer: NDArray[Any]) -> NDArray[Any]:

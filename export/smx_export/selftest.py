@@ -134,8 +134,9 @@ def selftest(path: str | Path, target: Target | None = None) -> SelfTest:
     weights = weights_sha256(signed.proto)
     same = weights == signed.weights_sha256
     hashed = Check("weights", same, weights if same else f"{weights}, not {signed.weights_sha256}")
-    checks = [seal, hashed, steady(signed.proto), _offers(signed)]
-    if same:
+    operators = steady(signed.proto)
+    checks = [seal, hashed, operators, _offers(signed)]
+    if same and operators.passed:  # runtimes crash on some that are random
         checks += answers(signed, path, target)
     return SelfTest(str(path), tuple(checks))
 

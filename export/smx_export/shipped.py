@@ -130,22 +130,21 @@ def inference_copy(
     """
     # The copy leaves the trainer behind, and with it data and loggers.
     memo: dict[int, Any] = {id(model._trainer): None, id(model._fabric): None}
-    # What a forward pass in training kept for a look hangs on its graph, which cannot be copied.
-    kept = [value for module in model.modules() for value in vars(module).values()]
-    memo |= {id(t): t.detach() for t in kept if isinstance(t, Tensor) and not t.is_leaf}
+    memo |= off_graph(model)
     if is_sharded(model.smx):
         memo |= {id(model.device_mesh): None, id(model.smx): whole_smx(model.smx)}
         memo |= {id(m.process_group): None for m in model.modules() if isinstance(m, Metric)}
     detached = copy.deepcopy(model, memo)
     if input_shape is not None:
-        detached.input_shape = tuple(input_shape)
+        detached.input_shape = shape_of(input_shape)
     if input_range is not None:
-        if detached.input_range not in (None, tuple(input_range)):
+        input_range = check_range(input_range)
+        if detached.input_range not in (None, input_range):
             raise InputError(
                 f"expected the input range that the model knows, {detached.input_range}, got "
-                f"{tuple(input_range)}; leave it out"
+                f"{input_range}; leave it out"
             )
-        detached.input_range = check_range(input_range)
+        detached.input_range = input_range
     shipped = detached.cpu().float().eval()
     for name, parameter in shipped.named_parameters():
         if not parameter.isfinite().all():
@@ -154,6 +153,39 @@ def inference_copy(
                 "with a lower learning rate or standardised features"
             )
     return shipped.requires_grad_(False)
+
+
+def shape_of(given: Sequence[int]) -> tuple[int, ...]:
+    """The shape of one input, if it is one."""
+    try:
+        shape = tuple(int(size) for size in given)
+    except (TypeError, ValueError):
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise InputError(
+            f"expected input_shape as the lengths of one input, such as (3, 32, 32), got {given!r}"
+            "; put a single one in brackets, (64,)"
+        )
+    return shape
+
+
+def off_graph(module: nn.Module) -> dict[int, Any]:
+    """A memo for ``deepcopy``: what a forward pass kept for a look hangs on a graph that has none.
+
+    Steps keep such tensors in lists and dictionaries as well.
+    """
+    memo: dict[int, Any] = {}
+    todo: list[Any] = [vars(part) for part in module.modules()]
+    seen = set(map(id, todo))
+    while todo:
+        kept = todo.pop()
+        for value in kept.values() if isinstance(kept, dict) else kept:
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach()
+            elif isinstance(value, (dict, list, tuple, set)) and id(value) not in seen:
+                seen.add(id(value))
+                todo.append(value)
+    return memo
 
 
 def is_linear(model: SoftmaxRegression) -> bool:

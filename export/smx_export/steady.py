@@ -11,7 +11,8 @@ from __future__ import annotations
 import copy
 import pickle
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import onnxruntime
@@ -19,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from smx_export.contract import INPUT
+from smx_export.errors import FileError
 from smx_export.findings import Lost
 from smx_export.judge import Array, Outputs, log_probs_of
 from smx_export.probes import RANDOM
@@ -43,6 +45,29 @@ MIXES = (
 
 _quiet = np.errstate(invalid="ignore", over="ignore")  # of answers that are no numbers
 Answer = Callable[[NDArray[np.float32]], NDArray[np.floating]]
+
+
+@contextmanager
+def answering(x: NDArray[np.floating]) -> Iterator[None]:
+    """One sentence, where a model raises whatever it is made of raises.
+
+    Raises:
+        InputError: Then.
+    """
+    try:
+        yield
+    except (InputError, FileError):
+        raise
+    except Exception as error:
+        raise _unanswered(error, x) from error
+
+
+def _unanswered(error: Exception, x: NDArray[np.floating]) -> InputError:
+    return InputError(
+        f"expected a model that answers any finite numbers of shape {('batch', *x.shape[1:])}, got "
+        f"{type(error).__name__} for some: {first_line(error)}; let features() take them, "
+        "with x.clamp(low, high) for example, or give the right input_shape=(…)"
+    )
 
 
 @_quiet

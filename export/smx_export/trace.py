@@ -17,7 +17,7 @@ from torch import nn
 from smx_export.contract import BATCH, INPUT, LOG_PROBS, SCORES
 from smx_export.graph import IR_VERSION, append_outputs, sign, take_pixels
 from smx_export.shipped import Shipped, has_own_head, layout_of
-from smx_lightning import SoftmaxRegression
+from smx_lightning import InputError, SoftmaxRegression
 
 OPSET = 18  # the lowest that torch's exporter writes without converting, which can fail
 
@@ -30,6 +30,9 @@ def traced_graph(shipped: Shipped, metadata: Mapping[str, str]) -> onnx.ModelPro
     Args:
         shipped: In eval mode, float32, on the CPU; it is not changed.
         metadata: Stored under the model's ``metadata_props``.
+
+    Raises:
+        InputError: Where torch cannot export it.
     """
     model, profile = shipped.model, shipped.profile
     dtype = torch.float64 if shipped.wide else torch.float32
@@ -39,16 +42,23 @@ def traced_graph(shipped: Shipped, metadata: Mapping[str, str]) -> onnx.ModelPro
     upto = SCORES if has_own_head(model) else LOG_PROBS
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")  # about torch's own internals, none about the model
-        program = torch.onnx.export(
-            _upto_scores(model),
-            (sample,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[upto],
-            dynamic_shapes=({0: torch.export.Dim(BATCH)},),
-            external_data=False,
-        )
+        try:
+            program = torch.onnx.export(
+                _upto_scores(model),
+                (sample,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[upto],
+                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+                external_data=False,
+            )
+        except Exception as error:  # torch's, and of whatever the model is made of
+            raise InputError(
+                f"expected a model that torch.onnx can export, got {_cause(error)}; write "
+                "features() with operators that ONNX has, and torch.where instead of an if that "
+                "asks for values"
+            ) from error
     assert program is not None
     program.model.ir_version = IR_VERSION
     clean = onnx_ir.serde.serialize_model(program.model)
@@ -59,6 +69,14 @@ def traced_graph(shipped: Shipped, metadata: Mapping[str, str]) -> onnx.ModelPro
     append_outputs(clean, model.num_classes, layout_of(shipped))
     sign(clean, metadata)
     return clean
+
+
+def _cause(error: BaseException) -> str:
+    """What was raised first, in one line: what torch says of it takes screens."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {said[:200]}".rstrip(": ")
 
 
 def _upto_scores(model: SoftmaxRegression) -> SoftmaxRegression:

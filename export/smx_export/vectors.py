@@ -159,7 +159,8 @@ def choose(
     if not len(kept):
         raise FileError(
             "expected a model that answers some ordinary row with numbers that float32 can hold, "
-            "got none for the self-test; smaller weights or standardised inputs may help"
+            "got none for the self-test; smaller weights or standardised inputs may help, and a "
+            "backbone must take numbers around 0, with x.clamp(min=1e-6) before a logarithm for one"
         )
     truth = expected.log_probs[kept]
     norms = None if expected.scores is None else (expected.scores[kept] - truth).mean(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,9 @@ from smx_lightning.data.labels import classes_of, labels
 from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
 from smx_lightning.precision import wide_columns
+from smx_lightning.unreadable import UNREADABLE, reason
 
 NPY_MAGIC = b"\x93NUMPY"
-UNREADABLE = (ValueError, zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, RuntimeError)
 SPLITS = {"train": ("x", "y"), "val": ("x_val", "y_val"), "test": ("x_test", "y_test")}
 
 
@@ -123,8 +122,8 @@ def read_npz(path: str | Path, *, labelled: bool = True) -> dict[str, NDArray[np
         raise
     except UNREADABLE as error:
         raise InputError(
-            f"expected an .npz file, got one that numpy cannot read ({error}) at {path}; save it "
-            "again with numpy.savez"
+            f"expected an .npz file, got one that numpy cannot read ({reason(error)}) at {path}; "
+            "save it again with numpy.savez"
         ) from error
     for x, y in SPLITS.values():
         if not labelled:

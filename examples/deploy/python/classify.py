@@ -54,8 +54,10 @@ try:
     expected = np.frombuffer(b64decode(test["log_probs"]), "<f4").reshape(len(vectors), -1)
     if not (abs(log_probs(arrays, vectors) - expected).max(1) <= test["tolerance"]).all():
         raise ValueError("a file that fails its self-test")
-    x = np.load(sys.argv[2]).astype(vectors.dtype)
-    probs = np.exp(log_probs(arrays, x.reshape(len(x), width)))
+    x = np.load(sys.argv[2])
+    if vectors.dtype == "f8" and x.dtype in ("f4", "f2"):
+        raise ValueError(f"{x.dtype} rows, which have lost digits of float64")
+    probs = np.exp(log_probs(arrays, x.reshape(len(x), width).astype(vectors.dtype)))
     if np.isnan(probs).any():
         raise ValueError(f"NaN or overflow in row {np.isnan(probs).any(1).argmax()}")
 except (ArithmeticError, EOFError, LookupError, OSError, RuntimeError, ValueError) as error:

@@ -1,0 +1,32 @@
+"""The range of the training data, from the data module that tells it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+from smx_lightning.checks import check_range
+from smx_lightning.resume import note
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from smx_lightning.module import SoftmaxRegression
+
+
+def know_range(trainer: Trainer, model: SoftmaxRegression) -> None:
+    """Let a model that was not told its ``input_range`` take the data module's, if it has one.
+
+    Checkpoints and exported files tell it then, as those of the command line do. As there, a
+    subclass whose ``__init__`` takes none is left alone: its checkpoint could not bring it back.
+    """
+    told = getattr(getattr(trainer, "datamodule", None), "input_range", None)
+    if model.input_range is None and told is not None and _takes_range(type(model)):
+        model.input_range = check_range(told)
+        note(model, {"input_range": list(model.input_range)})
+
+
+def _takes_range(kind: type[SoftmaxRegression]) -> bool:
+    parameters = inspect.signature(kind).parameters
+    extra = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return extra or "input_range" in parameters
