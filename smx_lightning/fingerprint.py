@@ -55,8 +55,9 @@ def fingerprint(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
 
 def settings(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
     """The parts of a fingerprint that are known before data and optimisers are there."""
-    # Optimiser, schedule and data are parts of their own, read off what training will use.
-    apart = (*RUN, DATA)
+    # Optimiser, schedule and data are parts of their own, read off what training will use; the
+    # range of inputs, which a model learns from its data as it is fitted, decides no weight.
+    apart = (*RUN, DATA, "input_range")
     hparams = {n: v for n, v in dict(model.hparams).items() if n[0] != "_" and n not in apart}
     given: dict[str, Any] = {name: repr(getattr(trainer, name, None)) for name in TRAINER}
     given["seed_everything"] = os.environ.get("PL_GLOBAL_SEED")

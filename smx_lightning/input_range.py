@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 
 
 def know_range(trainer: Trainer, model: SoftmaxRegression) -> None:
-    """Let a model that was not told its ``input_range`` take the data module's, if it has one.
+    """Let a model that was not told its ``input_range`` take that of the data of each fit.
 
     Checkpoints and exported files tell it then, as those of the command line do. As there, a
     subclass whose ``__init__`` takes none is left alone: its checkpoint could not bring it back.
     """
     told = getattr(getattr(trainer, "datamodule", None), "input_range", None)
-    if model.input_range is None and told is not None and _takes_range(type(model)):
-        model.input_range = check_range(told)
-        note(model, {"input_range": list(model.input_range)})
+    if model.input_range is not None and not model._range_is_learned:
+        return
+    if _takes_range(type(model)):
+        model.input_range = None if told is None else check_range(told)
+        model._range_is_learned = told is not None
+        note(model, {"input_range": told and list(check_range(told))})
 
 
 def _takes_range(kind: type[SoftmaxRegression]) -> bool:

@@ -175,6 +175,7 @@ class SoftmaxRegression(LightningModule):
         self._objects: dict[str, str] = {}  # arguments that are no plain values, in words
         self._shares = 1  # of each batch: processes that see different rows
         self._parallel_loss = False
+        self._range_is_learned = False  # input_range: from an earlier fit's data, not told
         self._keeps_statistics = False  # in this fit: they are known, or a checkpoint brings them
         self._evaluations = 0  # of the exact solver, when the epoch began
         # "train" itself is taken: it is a method of every module.

@@ -680,3 +680,29 @@ def test_a_run_that_cannot_be_gone_on_with_is_named(tmp_path, monkeypatch):
     assert "ckpt_path" not in str(no.value)
     only(tmp_path).unlink()
     train(tmp_path, "live", max_epochs=1)  # the remedy
+
+
+def test_the_same_model_goes_on_after_it_was_interrupted(tmp_path, capsys):
+    """As in a notebook: one object, stopped and fitted again."""
+
+    class Once(Callback):
+        stopped = False
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.current_epoch == 1 and not self.stopped:
+                self.stopped = True
+                raise Interrupted
+
+    def fit(model, *callbacks):
+        recovery = Recovery(dirpath=str(tmp_path), every_n_steps=1)
+        trainer = quiet_trainer(
+            max_epochs=3, callbacks=[*callbacks, recovery], enable_checkpointing=True
+        )
+        trainer.fit(model, DigitsDataModule())
+
+    torch.manual_seed(0)
+    model = SoftmaxRegression(64, 10, preprocessing="standardize")
+    with pytest.raises(Interrupted):
+        fit(model, Once())
+    fit(model)
+    assert "Resuming the run of" in capsys.readouterr().err

@@ -346,6 +346,17 @@ def test_a_fit_learns_the_range_from_the_data_module(
         assert told == expected
 
 
+def test_another_fit_learns_the_range_of_other_data(quiet_trainer):
+    class Wider(Knowing):
+        input_range = (-1.0, 32.0)
+
+    model = SoftmaxRegression(64, 10)
+    for data, expected in ((Knowing(), (0, 16)), (Wider(), (-1, 32)), (Strange(), None)):
+        quiet_trainer().fit(model, data)
+        assert model.input_range == expected
+        assert model.hparams["input_range"] == (expected and list(expected))
+
+
 def test_digits_of_python_are_pixels_from_0_to_16(digits, quiet_trainer, tmp_path):
     model = SoftmaxRegression(64, 10, input_shape=(8, 8))
     quiet_trainer(max_epochs=3).fit(model, digits)
