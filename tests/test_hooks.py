@@ -185,13 +185,12 @@ def unchanging(optimizer):
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1.0)
 
 
-@pytest.mark.parametrize("hook", sorted(EVERYTHING))
+# A module has no loaders of its own to call.
+@pytest.mark.parametrize("hook", [h for h in sorted(EVERYTHING) if not h.endswith("_dataloader")])
 def test_one_that_calls_super_as_well_takes_nothing_away(hook, plain, quiet_trainer, tmp_path):
     def override(self, *args, **kwargs):
         return getattr(super(kind, self), hook)(*args, **kwargs)
 
-    if hook.endswith("_dataloader"):
-        return  # the module has none of its own to call
     kind = type("Overriding", (SoftmaxRegression,), {hook: override})
     model = made(kind, **({"lr_scheduler": unchanging} if hook == "lr_scheduler_step" else {}))
     assert_same(run(model, Data(), quiet_trainer, tmp_path), plain)
@@ -212,10 +211,14 @@ def test_a_hook_of_a_mixin_and_one_of_a_grandchild_take_nothing_away(
     assert_same(run(made(Grandchild), Data(), quiet_trainer, tmp_path), plain)
 
 
-@pytest.mark.parametrize("hook", sorted(hooks_of(LightningDataModule, DataHooks)))
+DATA_HOOKS = hooks_of(LightningDataModule, DataHooks) - {
+    *("from_datasets", "load_from_checkpoint"),  # no hooks
+    *("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader"),  # Data's own
+}
+
+
+@pytest.mark.parametrize("hook", sorted(DATA_HOOKS))
 def test_hooks_of_a_data_module_take_nothing_away(hook, plain, quiet_trainer, tmp_path):
-    if hook in {"from_datasets", "load_from_checkpoint"} or hook.endswith("_dataloader"):
-        return  # no hooks; and Data overrides its loaders already
     override = {"state_dict": lambda self: {}}.get(hook) or EVERYTHING.get(hook, nothing)
     kind = type("OverridingData", (Data,), {hook: override})
     assert_same(run(made(), kind(), quiet_trainer, tmp_path), plain)
@@ -411,23 +414,28 @@ class Seen(SoftmaxRegression):
         self.seen = [*getattr(self, "seen", []), batch]
 
 
-@pytest.mark.parametrize("loader", LOADERS)
+LIMITS = [
+    {"limit_train_batches": 1},
+    {"limit_train_batches": 3},
+    {"overfit_batches": 2},
+    {"fast_dev_run": True},
+    {"max_steps": 2},
+    {"max_steps": 2, "accumulate_grad_batches": 2},
+]
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit but enabled train")
 @pytest.mark.parametrize(
-    "limit",
+    ("loader", "limit"),
     [
-        {"limit_train_batches": 1},
-        {"limit_train_batches": 3},
-        {"overfit_batches": 2},
-        {"fast_dev_run": True},
-        {"max_steps": 2},
-        {"max_steps": 2, "accumulate_grad_batches": 2},
+        (loader, limit)
+        for loader in LOADERS
+        for limit in LIMITS
+        if not (loader == "stream" and "overfit_batches" in limit)  # which Lightning refuses
     ],
     ids=str,
 )
-@pytest.mark.filterwarnings("ignore:You requested to overfit but enabled train")
 def test_statistics_are_of_the_rows_that_training_sees(loader, limit, quiet_trainer):
-    if loader == "stream" and "overfit_batches" in limit:
-        pytest.skip("Lightning refuses to overfit a stream")
     model = Seen(4, 3, preprocessing="standardize")
     trainer = quiet_trainer(**{"max_epochs": 1, **limit})
     trainer.fit(model, LOADERS[loader]())
