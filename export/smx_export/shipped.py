@@ -138,13 +138,13 @@ def inference_copy(
     if input_shape is not None:
         detached.input_shape = shape_of(input_shape)
     if input_range is not None:
-        input_range = check_range(input_range)
-        if detached.input_range not in (None, input_range):
+        wanted = check_range(input_range)
+        if detached.input_range not in (None, wanted):
             raise InputError(
                 f"expected the input range that the model knows, {detached.input_range}, got "
-                f"{input_range}; leave it out"
+                f"{tuple(input_range)}; leave it out"
             )
-        detached.input_range = input_range
+        detached.input_range = wanted
     shipped = detached.cpu().float().eval()
     for name, parameter in shipped.named_parameters():
         if not parameter.isfinite().all():
