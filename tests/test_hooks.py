@@ -590,7 +590,7 @@ def test_a_model_in_front_of_another_keeps_its_own_statistics(quiet_trainer):
     assert stacked.confusion_matrix.sum() == len(TEST)
 
 
-# What attackers found -----------------------------------------------------------------------
+# One step beside ----------------------------------------------------------------------------
 
 
 def test_a_stream_of_one_pass_is_refused_and_one_that_begins_anew_is_not(quiet_trainer):
