@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from benchmarks import shipping
 from benchmarks.machine import describe
 from smx_export import FileError, Profile, export_onnx
-from smx_export.compact import rounded
+from smx_export.graph.quantization import rounded
 from smx_export.targets import named
 
 ROWS = 1024

@@ -1,6 +1,6 @@
 """Softmax regression as a PyTorch Lightning plugin.
 
-The names load on first use, so that rooms which need no torch can be used where it is missing.
+The names load on first use, so that modules which need no torch can be used where it is missing.
 """
 
 from __future__ import annotations

@@ -13,9 +13,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from smx_lightning.errors import InputError
-from smx_lightning.files import written_whole
+from smx_lightning.files import predictions_csv, written_whole
 from smx_lightning.module import Prediction, SoftmaxRegression
-from smx_lightning.predictions import predictions_csv
 
 
 class ConfusionCsv(Callback):

@@ -28,8 +28,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its customary name)
 
 from smx_lightning import metrics
-from smx_lightning.bookkeeping import CONFUSION, Bookkeeping, followed
-from smx_lightning.checks import (
+from smx_lightning.checkpoint.describing import describe, write
+from smx_lightning.checkpoint.loading import load_model
+from smx_lightning.checkpoint.matching import check_loaded
+from smx_lightning.data.shares import rows_of_batch
+from smx_lightning.errors import InputError
+from smx_lightning.errors.checks import (
     at_least,
     check_labels,
     check_range,
@@ -37,19 +41,16 @@ from smx_lightning.checks import (
     names_of,
     non_negative,
 )
-from smx_lightning.class_weight import ClassWeight, class_weights
-from smx_lightning.distributed import rows_of_batch
-from smx_lightning.errors import InputError
-from smx_lightning.fitting import Batch, statistics_of
+from smx_lightning.errors.class_weight import ClassWeight, class_weights
+from smx_lightning.metrics.tally import Tally
 from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.evaluation import summed
 from smx_lightning.optim.training import end_epoch, evaluate
-from smx_lightning.precision import check_digits
-from smx_lightning.preprocessing import Method, Preprocessing
-from smx_lightning.restore import load_model
-from smx_lightning.resume import check_loaded, describe, write
-from smx_lightning.sharding import data_group, local, parallel_loss, shard, whole
-from smx_lightning.tally import Tally
+from smx_lightning.preprocessing.digits import check_digits
+from smx_lightning.preprocessing.standardization import Method, Preprocessing
+from smx_lightning.processes.sharding import data_group, local, parallel_loss, shard, whole
+from smx_lightning.training.hooks import CONFUSION, Bookkeeping, followed
+from smx_lightning.training.statistics import Batch, statistics_of
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -575,6 +576,11 @@ class SoftmaxRegression(LightningModule):
         if input_sample is not None:
             kwargs.setdefault("input_shape", tuple(input_sample.shape[1:]))
         return export_onnx(self, file_path, **kwargs).path
+
+    @classmethod
+    def _base(cls) -> type[SoftmaxRegression]:
+        """The class that subclasses override, for modules that this one imports."""
+        return SoftmaxRegression
 
     # Details ---------------------------------------------------------------------------------
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from smx_export.callback import OnnxExport
-    from smx_export.composition import composed
     from smx_export.convert import Export, export_onnx
     from smx_export.errors import FileError, InputRangeWarning, ParityError
+    from smx_export.graph.composition import composed
     from smx_export.parity import check_parity
+    from smx_export.parity.report import ParityReport
     from smx_export.profile import Profile
-    from smx_export.report import ParityReport
     from smx_export.runtime import OnnxClassifier
 
 # From 1.29 on onnxruntime reports to its maker unless told otherwise before it starts: what is
-# shipped, and from where, is nobody's business. Set it to 0 to let it.
+# inference, and from where, is nobody's business. Set it to 0 to let it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
@@ -31,10 +31,10 @@ _HOME = {
     "OnnxClassifier": "runtime",
     "OnnxExport": "callback",
     "ParityError": "errors",
-    "ParityReport": "report",
+    "ParityReport": "parity.report",
     "Profile": "profile",
     "check_parity": "parity",
-    "composed": "composition",
+    "composed": "graph.composition",
     "export_onnx": "convert",
 }
 

@@ -20,19 +20,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
-from smx_export.compact import Width
+from smx_export.artifact.files import is_checkpoint
 from smx_export.contract import ALL_OUTPUTS, OUTPUTS
 from smx_export.errors import FileError, InputRangeWarning, ParityError
-from smx_export.files import is_checkpoint
-from smx_export.policy import OnNan, OnRange
-from smx_export.profile import Profile
+from smx_export.profile import Profile, Width
+from smx_export.runtime.policy import OnNan, OnRange
 from smx_export.targets import NAMES, NotInstalled, named, target
 
 if TYPE_CHECKING:
     from smx_export.convert import Export
-    from smx_export.labelled import Data
-    from smx_export.matrix import Matrix
-    from smx_export.report import ParityReport
+    from smx_export.graph.arrays import Data
+    from smx_export.parity.report import ParityReport
+    from smx_export.targets.matrix import Matrix
     from smx_lightning import SoftmaxRegression
 
 DONE, PARITY_FAILED, BAD_INPUT = 0, 1, 2
@@ -219,7 +218,7 @@ def _convert(args: argparse.Namespace) -> int:
         return code
     print(f"wrote {export.path} ({export.path.stat().st_size:,} bytes)")
     if args.sidecar:
-        from smx_export.sidecar import write_sidecar
+        from smx_export.artifact.sidecar import write_sidecar
 
         print(f"wrote {write_sidecar(export.path)}")
     return DONE
@@ -268,15 +267,15 @@ def _verify(args: argparse.Namespace) -> int:
     with _report_to(args.json) as report:
         passed, more = True, []
         if args.checkpoint is not None:
-            from smx_export.parity import comparison
+            from smx_export.parity.comparison import comparison
 
             model = _model(args, args.checkpoint)
             compared = comparison(model, args.file, _data(model, args.data))
             found = compared.report(args.file)
             report(found)
-            passed, more = found.passed, compared.questions.batches(compared.own)
+            passed, more = found.passed, compared.inputs.batches(compared.own)
         if targets and passed:  # a file that is not the model is tried nowhere
-            from smx_export.matrix import matrix
+            from smx_export.targets.matrix import matrix
 
             ran = matrix(args.file, targets, more=more, progress=_progress)
             report(ran)
@@ -289,7 +288,7 @@ def _progress(target: str) -> None:
 
 
 def _selftest(args: argparse.Namespace) -> int:
-    from smx_export.selftest import selftest
+    from smx_export.targets.selftest import selftest
 
     found = selftest(args.file, target(args.target))
     print(found.to_json() if args.json else found)
@@ -297,7 +296,7 @@ def _selftest(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from smx_export.predict import predict
+    from smx_export.commands.predict import predict
 
     _check_apart(args.file, args.rows, args.output)
 
@@ -320,7 +319,7 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _web(args: argparse.Namespace) -> int:
-    from smx_export.sidecar import sidecar
+    from smx_export.artifact.sidecar import sidecar
     from smx_export.web.site import serve, write_site
 
     with TemporaryDirectory() as folder:
@@ -344,7 +343,7 @@ def _web(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from smx_export.describe import describe
+    from smx_export.artifact.describe import describe
 
     description = describe(args.file)
     print(json.dumps(description.to_dict(), indent=2) if args.json else description)
@@ -402,7 +401,7 @@ def _data(model: SoftmaxRegression, path: str | None) -> Data | None:
 
 def _model(args: argparse.Namespace, checkpoint: str) -> SoftmaxRegression:
     from smx_export.convert import model_of
-    from smx_lightning.checkpoint import read_checkpoint
+    from smx_lightning.checkpoint.reading import read_checkpoint
 
     return model_of(read_checkpoint(checkpoint), _model_class(args.model_class))
 

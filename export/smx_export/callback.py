@@ -10,16 +10,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from smx_export.compact import Width
 from smx_export.convert import Export, export_copy, refuse_untrained
-from smx_export.profile import PORTABLE, Profile
-from smx_export.shipped import inference_copy
+from smx_export.graph.inference_copy import detached_copy
+from smx_export.profile import PORTABLE, Profile, Width
 from smx_lightning import InputError
 from smx_lightning.callbacks import softmax_regression, target_file
-from smx_lightning.checkpoint import read_checkpoint
+from smx_lightning.checkpoint.reading import read_checkpoint
 from smx_lightning.files import check_writable
-from smx_lightning.fitting import fetched
-from smx_lightning.sharding import is_sharded
+from smx_lightning.processes.sharding import is_sharded
+from smx_lightning.training.statistics import fetched
 
 Rows = tuple[Tensor, Tensor]
 MOST_DATA_ROWS = 4096  # of the validation data: enough to see, quick to compare
@@ -114,7 +113,7 @@ class OnnxExport(Callback):
         sharded = is_sharded(live.smx)
         if getattr(trainer, "fast_dev_run", False) or not (trainer.is_global_zero or sharded):
             return
-        model, training = inference_copy(live), live.training_summary()
+        model, training = detached_copy(live), live.training_summary()
         if not trainer.is_global_zero:  # its classes are in the copy
             return
         best = self._best_of_this_fit(trainer)

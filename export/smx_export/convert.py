@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from torch import nn
 
-from smx_export.composition import composed
+from smx_export.artifact.files import sealed, weights_sha256
 from smx_export.contract import (
     CLASS_NAMES,
     INPUT_RANGE,
@@ -22,18 +22,24 @@ from smx_export.contract import (
     THRESHOLD,
 )
 from smx_export.errors import ParityError
-from smx_export.files import sealed, weights_sha256
-from smx_export.graph import image_metadata, sign, softmax_regression_graph
-from smx_export.labelled import Data
-from smx_export.parity import Comparison
+from smx_export.graph.arrays import Data
+from smx_export.graph.composition import composed
+from smx_export.graph.inference_copy import (
+    InferenceCopy,
+    detached_copy,
+    inference_copy,
+    is_linear,
+    layout_of,
+)
+from smx_export.graph.portable import image_metadata, sign, softmax_regression_graph
+from smx_export.parity.comparison import Comparison
+from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic
+from smx_export.parity.inputs import ParityInputs
+from smx_export.parity.reference import reference_of
+from smx_export.parity.report import ParityReport
 from smx_export.profile import PORTABLE, Profile
-from smx_export.questions import Questions
-from smx_export.reference import reference_of
-from smx_export.report import ParityReport
-from smx_export.shipped import Shipped, inference_copy, is_linear, layout_of, shipped_as
-from smx_export.steady import ROWS, answering, refuse_unsteady
 from smx_lightning import InputError, SoftmaxRegression
-from smx_lightning.checkpoint import Checkpoint, read_checkpoint
+from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint
 from smx_lightning.files import written_whole
 
 if TYPE_CHECKING:
@@ -99,7 +105,7 @@ def export_onnx(
             )
         checkpoint = read_checkpoint(model_or_checkpoint)
         live, training = model_of(checkpoint, model_class), checkpoint.training
-    copied = inference_copy(live, input_shape, input_range)
+    copied = detached_copy(live, input_shape, input_range)
     return export_copy(copied, path, training, data, profile)
 
 
@@ -124,14 +130,14 @@ def export_copy(
     data: Data | None = None,
     profile: Profile | str = PORTABLE,
 ) -> Export:
-    """Export a model that :func:`inference_copy` made; ``training`` goes into the provenance."""
+    """Export a model that :func:`detached_copy` made; ``training`` goes into the provenance."""
     profile = Profile.of(profile) if isinstance(profile, str) else profile
-    shipped = shipped_as(model, profile)
-    comparison = Comparison(shipped, data)  # before anything is written: data may not fit
+    inference = inference_copy(model, profile)
+    comparison = Comparison(inference, data)  # before anything is written: data may not fit
     metadata = _metadata(model, profile, training)
-    graph = _graph(shipped, metadata)
-    with answering(comparison.questions.ordinary(1)):
-        vectors = comparison.questions.vectors()
+    graph = _graph(inference, metadata)
+    with answering(comparison.inputs.ordinary(1)):
+        vectors = comparison.inputs.vectors()
     metadata[SELFTEST] = vectors.to_json(weights_sha256(graph))
     sign(graph, metadata)
     with written_whole(path) as draft:
@@ -146,15 +152,16 @@ def refuse_untrained(live: SoftmaxRegression, profile: Profile) -> None:
     """Complain, before it is trained, about a model that no file of a profile can be.
 
     Raises:
-        InputError: Where :mod:`smx_export.steady` or the profile refuses it whatever its weights.
+        InputError: Where :mod:`smx_export.parity.determinism` or the profile refuses it whatever
+            its weights.
     """
     if is_linear(live):
         return
     try:
-        shipped = shipped_as(inference_copy(live), profile)
-        reference = reference_of(shipped.model)
-        rows = Questions(shipped, reference).ordinary(ROWS)
-        refuse_unsteady(shipped.model, reference, rows, trained=False)
+        inference = inference_copy(detached_copy(live), profile)
+        reference = reference_of(inference.model)
+        rows = ParityInputs(inference, reference).ordinary(ROWS)
+        refuse_nondeterministic(inference.model, reference, rows, trained=False)
     except InputError:
         raise
     except Exception:  # it cannot answer yet, as its parts are made later: the export asks again
@@ -189,19 +196,21 @@ def model_of(
         ) from error
 
 
-def _graph(shipped: Shipped, metadata: dict[str, str]) -> onnx.ModelProto:
-    model = shipped.model
+def _graph(inference: InferenceCopy, metadata: dict[str, str]) -> onnx.ModelProto:
+    model = inference.model
     if not is_linear(model):
-        from smx_export.trace import traced_graph  # loads torch's exporter, which takes seconds
+        from smx_export.graph.trace import (
+            traced_graph,  # loads torch's exporter, which takes seconds
+        )
 
-        return traced_graph(shipped, metadata)
+        return traced_graph(inference, metadata)
     weight, bias, shift = model.preprocessing.fold(model.linear)
     return softmax_regression_graph(
-        weight.numpy() if shipped.weight is None else shipped.weight,
+        weight.numpy() if inference.weight is None else inference.weight,
         bias.numpy(),
         metadata,
         shift=None if shift is None else shift.numpy(),
-        layout=layout_of(shipped),
+        layout=layout_of(inference),
     )
 
 

@@ -1,11 +1,11 @@
-"""What can go wrong when a model is shipped."""
+"""What can go wrong when a model is inference."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from smx_export.report import ParityReport
+    from smx_export.parity.report import ParityReport
 
 
 class FileError(ValueError):

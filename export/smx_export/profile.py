@@ -6,11 +6,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import get_args
+from typing import Literal, get_args
 
-from smx_export.compact import Width
 from smx_export.contract import ALL_OUTPUTS, OUTPUTS
 from smx_export.errors import FileError
+
+Width = Literal["float16", "int8"]
 
 PORTABLE, ROBUST, COMPACT, IMAGE = NAMES = ("portable", "robust", "compact", "image")
 

@@ -18,13 +18,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from smx_lightning.checks import at_least, check_labels
 from smx_lightning.data.labels import shown
-from smx_lightning.data.loading import BatchLoader, Inputs, Rows, sharing
+from smx_lightning.data.loading import BatchLoader, Inputs, Rows
 from smx_lightning.data.split import stratified_split
 from smx_lightning.errors import InputError
-from smx_lightning.precision import wide_columns
-from smx_lightning.preprocessing import Preprocessing
+from smx_lightning.errors.checks import at_least, check_labels
+from smx_lightning.preprocessing.digits import wide_columns
+from smx_lightning.preprocessing.standardization import Preprocessing
+from smx_lightning.processes.distributed import sharing
 
 
 @dataclass(frozen=True)

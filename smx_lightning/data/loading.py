@@ -27,11 +27,11 @@ from torch.utils.data import (
     default_collate,
 )
 
-from smx_lightning.checks import at_least
 from smx_lightning.errors import InputError
+from smx_lightning.errors.checks import at_least
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
+    pass
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,6 @@ class Inputs(Dataset[Tensor]):
 
     def __getitem__(self, index: Any) -> Tensor:
         return self.x[index]
-
-
-def sharing(trainer: Trainer | None) -> tuple[int, int]:
-    """Which share of every batch this process has, and of how many: (rank, number of shares)."""
-    kwargs = trainer.distributed_sampler_kwargs if trainer is not None else None
-    return (kwargs["rank"], kwargs["num_replicas"]) if kwargs else (0, 1)
 
 
 class EpochOrder(DistributedSampler[Any]):

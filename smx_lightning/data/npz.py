@@ -14,8 +14,8 @@ from smx_lightning.data.base import InMemoryDataModule, Loaded, check_inputs
 from smx_lightning.data.labels import classes_of, labels
 from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
-from smx_lightning.precision import wide_columns
-from smx_lightning.unreadable import UNREADABLE, reason
+from smx_lightning.errors.unreadable import UNREADABLE, reason
+from smx_lightning.preprocessing.digits import wide_columns
 
 NPY_MAGIC = b"\x93NUMPY"
 SPLITS = {"train": ("x", "y"), "val": ("x_val", "y_val"), "test": ("x_test", "y_test")}

@@ -25,8 +25,8 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from smx_lightning.checks import at_least, non_negative
 from smx_lightning.errors import InputError
+from smx_lightning.errors.checks import at_least, non_negative
 from smx_lightning.optim.curvature import Curvature, pass_work
 from smx_lightning.optim.evaluation import EpochSums, Evaluation, summed
 from smx_lightning.optim.hessians import LADDER, restored

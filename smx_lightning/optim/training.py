@@ -10,9 +10,10 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
-from smx_lightning.distributed import log_agreed
 from smx_lightning.errors import InputError
 from smx_lightning.optim.exact import ExactSolver, Status
+from smx_lightning.processes.distributed import log_agreed
+from smx_lightning.processes.sharding import is_sharded
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
@@ -140,3 +141,27 @@ def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> bool:
             f"{evaluation.objective:.8g}, largest gradient entry {largest:.2g})"
         )
     return solver.rejected
+
+
+def check_optimizers(model: SoftmaxRegression) -> None:
+    """Complain about an optimiser that cannot train sharded classes, or go on from a checkpoint.
+
+    Raises:
+        InputError: For the exact solver, and SGD without momentum: it has no state, and
+            ModelParallelStrategy takes that for a damaged file.
+    """
+    if not is_sharded(model.smx):
+        return
+    for optimizer in model.trainer.optimizers:
+        if isinstance(optimizer, ExactSolver):
+            raise InputError(
+                "the exact solver does not go with classes that are spread over processes: take "
+                "strategy='ddp'"
+            )
+        if isinstance(optimizer, torch.optim.SGD) and not any(
+            group["momentum"] for group in optimizer.param_groups
+        ):
+            raise InputError(
+                "expected an optimiser with a state where classes are sharded, got SGD without "
+                "momentum, whose checkpoints Lightning cannot load; set momentum, or take Adam"
+            )

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from smx_export.artifact.check import first_line
 from smx_export.errors import FileError
-from smx_export.report import first_line
 from smx_export.targets import NotInstalled, Session, target
 
 NUMBERS = "biuf"  # kinds of dtype

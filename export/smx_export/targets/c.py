@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.files import read_onnx
+from smx_export.artifact.files import read_onnx
 from smx_export.targets.base import Outputs, Session, Target
 
 COMPILE = ("cc", "-std=c99", "-O2", "-w", "-shared", "-fPIC")  # c99: a · b + c is not fused

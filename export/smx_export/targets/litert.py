@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.files import read_onnx
+from smx_export.artifact.files import read_onnx
 from smx_export.targets.base import Outputs, Session, Target
 
 # Keep the names, and do not call the simplifier, another program, which may not be on the path.

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.files import read_onnx
+from smx_export.artifact.files import read_onnx
 from smx_export.targets.base import Outputs, Session, Target
 
 PRECISIONS = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage")

@@ -12,8 +12,8 @@ from typing import Any
 
 import onnxruntime
 
+from smx_export.artifact.files import read_onnx
 from smx_export.errors import FileError
-from smx_export.files import read_onnx
 from smx_export.targets.base import Session, Target
 from smx_export.targets.onnxruntime_ import OnnxRuntimeSession
 

@@ -10,9 +10,9 @@ import shutil
 from pathlib import Path
 from typing import ClassVar
 
-from smx_export.npm import node_module, node_module_version
 from smx_export.targets.base import NotInstalled, Session, Target
 from smx_export.targets.javascript import WORKER, JavaScriptSession
+from smx_export.targets.npm import node_module, node_module_version
 
 
 class OnnxRuntimeNode(Target):

@@ -13,9 +13,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from smx_export.npm import node_module, node_module_version
 from smx_export.targets.base import NotInstalled, Session, Target
 from smx_export.targets.javascript import WORKER, JavaScriptSession
+from smx_export.targets.npm import node_module, node_module_version
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.files import read_onnx
+from smx_export.artifact.files import read_onnx
 from smx_export.targets.base import Outputs, Session, Target
 
 

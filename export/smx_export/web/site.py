@@ -21,7 +21,7 @@ from typing import Any
 
 from smx_export.contract import LOG_PROBS
 from smx_export.errors import FileError
-from smx_export.npm import node_module
+from smx_export.targets.npm import node_module
 
 PAGE = Path(__file__).parent / "page"
 RUNTIME = (  # of onnxruntime-web/dist: the build without WebGPU and WebGL

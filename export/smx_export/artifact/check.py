@@ -1,0 +1,37 @@
+"""One question about a file, and its answer; how what was found is said."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+NAME_WIDTH = 33  # of the longest check's name
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question, whether the answer is yes, and what was found."""
+
+    name: str
+    passed: bool
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.passed else 'FAIL'} {self.name:{NAME_WIDTH}}  {self.detail}"
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+
+
+def strings_for_nan(value: Any) -> Any:
+    """The same structure with NaN and infinity as strings, which JSON can hold."""
+    if isinstance(value, dict):
+        return {key: strings_for_nan(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strings_for_nan(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,60 @@
+"""A file's metadata as a JSON file beside it, for runtimes that cannot read ONNX metadata."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from onnx import helper
+
+from smx_export.artifact.files import read_bytes
+from smx_export.artifact.signed import read_intact
+from smx_export.artifact.vectors import base64_of
+from smx_export.contract import CLASS_NAMES, INPUT_RANGE, INPUT_SHAPE, THRESHOLD
+from smx_lightning.files import written_whole
+
+
+def sidecar(path: str | Path) -> dict[str, Any]:
+    """Class names, input, outputs, and the self-test with its inputs written out.
+
+    Numbers of the self-test are base64 of little-endian ``dtype`` (inputs) and float32 (log_probs).
+
+    Raises:
+        FileError: Where the file was not exported by smx_export, or was changed since.
+    """
+    data = read_bytes(path)
+    signed = read_intact(path)
+    (given,) = signed.proto.graph.input
+    tensor = given.type.tensor_type
+    x, expected = signed.vectors.x, signed.vectors
+    return {
+        "name": Path(path).stem,
+        "sha256": sha256(data).hexdigest(),
+        "weights_sha256": signed.weights_sha256,
+        **{key: signed.value(key) for key in (CLASS_NAMES, INPUT_SHAPE, INPUT_RANGE, THRESHOLD)},
+        "input": {
+            "name": given.name,
+            "dtype": helper.tensor_dtype_to_np_dtype(tensor.elem_type).name,
+            "shape": [dim.dim_value for dim in tensor.shape.dim[1:]],
+        },
+        "outputs": [output.name for output in signed.proto.graph.output],
+        "selftest": {
+            "dtype": x.dtype.name,
+            "shape": list(x.shape),
+            "inputs": base64_of(x),
+            "log_probs": base64_of(expected.log_probs),
+            "tolerance": expected.tolerance.tolist(),
+        },
+    }
+
+
+def write_sidecar(path: str | Path) -> Path:
+    """:func:`sidecar` as a file beside the model, of the same name with ``.json``."""
+    path = Path(path)
+    beside = path.with_suffix(".json")
+    with written_whole(beside) as draft:
+        text = json.dumps(sidecar(path), ensure_ascii=False, indent=1)
+        draft.write_text(text + "\n", encoding="utf-8")
+    return beside

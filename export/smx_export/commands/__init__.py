@@ -1,0 +1,1 @@
+"""The subcommands of ``smx-export``, a module each."""

@@ -1,0 +1,124 @@
+"""Any subclass → ONNX through torch's exporter, cleaned of what it should not hold."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+
+import onnx
+import onnx_ir
+import torch
+from torch import nn
+
+from smx_export.contract import BATCH, INPUT, LOG_PROBS, SCORES
+from smx_export.graph.inference_copy import InferenceCopy, has_own_head, layout_of
+from smx_export.graph.portable import IR_VERSION, append_outputs, sign, take_pixels
+from smx_lightning import InputError, SoftmaxRegression
+
+OPSET = 18  # the lowest that torch's exporter writes without converting, which can fail
+
+
+def traced_graph(inference: InferenceCopy, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """Export through ``torch.onnx``: one file, named batch, IR 8, no source paths.
+
+    torch's exporter sees the model up to its scores; what follows is the same as in any other file.
+
+    Args:
+        inference: In eval mode, float32, on the CPU; it is not changed.
+        metadata: Stored under the model's ``metadata_props``.
+
+    Raises:
+        InputError: Where torch cannot export it.
+    """
+    model, profile = inference.model, inference.profile
+    dtype = torch.float64 if inference.wide else torch.float32
+    sample = torch.zeros(
+        2, *model.input_shape, dtype=dtype
+    )  # a batch of 1 would be specialised to 1
+    upto = SCORES if has_own_head(model) else LOG_PROBS
+    with warnings.catch_warnings(), _quiet():
+        warnings.simplefilter("ignore")  # about torch's own internals, none about the model
+        try:
+            program = torch.onnx.export(
+                _upto_scores(model),
+                (sample,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[upto],
+                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+                external_data=False,
+            )
+        except Exception as error:  # torch's, and of whatever the model is made of
+            raise InputError(
+                f"expected a model that torch.onnx can export, got {_cause(error)}; write "
+                "features() with operators that ONNX has, and torch.where instead of an if that "
+                "asks for values"
+            ) from error
+    assert program is not None
+    program.model.ir_version = IR_VERSION
+    clean = onnx_ir.serde.serialize_model(program.model)
+    _strip(clean)
+    del clean.graph.output[:]
+    if profile.image:
+        take_pixels(clean, model.input_shape)
+    append_outputs(clean, model.num_classes, layout_of(inference))
+    sign(clean, metadata)
+    return clean
+
+
+def _cause(error: BaseException) -> str:
+    """What was raised first, in one line: what torch says of it takes screens."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {said[:200]}".rstrip(": ")
+
+
+def _upto_scores(model: SoftmaxRegression) -> SoftmaxRegression:
+    """A copy without log-softmax, its standardisation folded into the linear layer."""
+    if not has_own_head(model):
+        return model
+    model = copy.deepcopy(model)
+    weight, bias, shift = model.preprocessing.fold(model.linear)
+    if shift is None:
+        model.linear.weight.copy_(weight)
+        model.linear.bias.copy_(bias)
+        model.preprocessing.method = "none"
+    model.smx = nn.Sequential(model.linear)
+    return model
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove the exporter's notes, which hold absolute source paths."""
+    graphs = [model.graph, *model.functions]
+    del model.graph.metadata_props[:]
+    model.doc_string = ""
+    for graph in graphs:
+        graph.doc_string = ""
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+        value.doc_string = ""
+    for tensor in model.graph.initializer:
+        del tensor.metadata_props[:]
+        tensor.doc_string = ""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter announces each of its steps; only its errors matter here."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

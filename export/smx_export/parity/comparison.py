@@ -1,0 +1,248 @@
+"""Is the file the model?
+
+The file under onnxruntime is compared with two witnesses: the live model in float32, and an
+independent float64 computation. A difference counts against a tolerance derived from rounding error
+(:mod:`smx_export.reference`), never against a constant.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from smx_export.artifact.check import Check, first_line
+from smx_export.artifact.files import metadata_of, parse, read_bytes, read_onnx
+from smx_export.artifact.operators import deterministic, draws
+from smx_export.artifact.signed import read_signed
+from smx_export.artifact.tolerance import SUM, Outputs, compare, log_probs_of, max_or_nan, worst
+from smx_export.contract import ALL_OUTPUTS, INPUT, LABEL, LOG_PROBS, PROBS, SCORES, SELFTEST
+from smx_export.graph.arrays import Data
+from smx_export.graph.inference_copy import InferenceCopy, is_linear
+from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic, repeated
+from smx_export.parity.findings import ORDINARY, Found, Lost, Worst
+from smx_export.parity.inputs import ParityInputs
+from smx_export.parity.interface import inference_copy_like, interface
+from smx_export.parity.probes import RANDOM, Probe
+from smx_export.parity.reference import reference_of
+from smx_export.parity.report import Flip, ParityReport, Task
+from smx_export.parity.rounding import Score, cost_of_rounding, decided
+from smx_export.parity.user_data import UserRows
+from smx_export.runtime.classifier import open_session
+from smx_export.targets.selftest import answers
+from smx_lightning import SoftmaxRegression
+
+LIVE, LIVE_ITSELF = "log_probs against the live model", "live model against float64"
+AGAINST = {
+    LOG_PROBS: "log_probs against float64",
+    PROBS: "probs against float64",
+    SUM: "probs sum to 1",
+    SCORES: "scores against float64",
+}
+
+
+def check_parity(
+    model: SoftmaxRegression, path: str | Path, data: Data | None = None
+) -> ParityReport:
+    """Compare an ONNX file with a model.
+
+    Args:
+        model: The live model; it is compared as it is inference: in eval mode, float32, on the CPU,
+            in the shape of the profile that the file names.
+        path: The ONNX file.
+        data: Inputs, or (inputs, labels), to compare on besides the generated ones; labels are
+            class indices. A file of profile ``compact`` needs them.
+
+    Returns:
+        A report; it does not raise when a check fails, ``report.raise_if_failed()`` does.
+
+    Raises:
+        FileError: Where the file is no self-contained ONNX model.
+        InputError: Where data does not fit the model, or the model answers the same rows in more
+            than one way.
+    """
+    return comparison(model, path, data).report(path)
+
+
+def comparison(model: SoftmaxRegression, path: str | Path, data: Data | None = None) -> Comparison:
+    """The model in the shape of the profile that a file names; see :func:`check_parity`."""
+    return Comparison(inference_copy_like(model, read_onnx(path)), data)
+
+
+class Comparison:
+    """A model as it is inference, ready to be held against files.
+
+    Args:
+        inference: The model in the shape of a profile.
+        data: As for :func:`check_parity`.
+
+    Raises:
+        InputError: Where data does not fit, or no file can be the model: see
+            :mod:`smx_export.parity.determinism`.
+    """
+
+    def __init__(self, inference: InferenceCopy, data: Data | None = None) -> None:
+        self.inference = inference
+        self.model = inference.model
+        self.reference = reference_of(self.model)
+        self.inputs = ParityInputs(inference, self.reference)
+        self.own = UserRows.of(inference, data)
+        if not is_linear(self.model):  # the plain model is steady by what it consists of
+            rows = self.inputs.ordinary(ROWS)
+            with answering(rows):
+                refuse_nondeterministic(self.model, self.reference, rows)
+
+    def report(self, path: str | Path) -> ParityReport:
+        """Hold a file against the model."""
+        data = read_bytes(path)
+        proto = parse(data, path)
+        profile = self.inference.profile
+        outputs = [name for name in ALL_OUTPUTS if name in profile.outputs]
+        kinds = [AGAINST[name] for name in outputs if name in AGAINST]
+        kinds += [AGAINST[SUM]] * (PROBS in outputs) + [LIVE] * (LOG_PROBS in outputs)
+        found = Found({name: Worst() for name in [*kinds, LIVE_ITSELF]})
+        checks = list(interface(self.inference, data, proto))
+        task = rounding = None
+        runs = all(check.passed for check in checks) and not draws(proto)
+        checks.append(
+            deterministic(proto)
+        )  # one in train mode is run all the same, to tell how far off
+        if runs:
+            task = self._run(data, path, proto, found, checks)
+            if self.inference.weight is not None and self.own is not None:
+                rounding = cost_of_rounding(self.inference, self.own)
+                checks += rounding.checks(profile)
+        compared = [found.worst[name].ratio for name in kinds if name != LIVE]
+        return ParityReport(
+            sha256=sha256(data).hexdigest(),
+            checks=tuple(checks),
+            rows=found.rows,
+            max_error=found.max_error,
+            error_over_tolerance=max_or_nan(compared),
+            live_error_over_tolerance=found.worst[LIVE_ITSELF].ratio,
+            flips=tuple(found.flips),
+            task=task,
+            rounding=rounding,
+            unjudged=found.unjudged,
+        )
+
+    def _run(
+        self,
+        data: bytes,
+        path: str | Path,
+        proto: onnx.ModelProto,
+        found: Found,
+        checks: list[Check],
+    ) -> Task | None:
+        """Everything that needs the file to be run."""
+        try:
+            session = open_session(data)
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            checks.append(Check("onnxruntime loads it", False, first_line(error)))
+            return None
+        checks.append(Check("onnxruntime loads it", True, f"onnxruntime {onnxruntime.__version__}"))
+        for probe in self.inputs.probes():
+            for block in probe.blocks(self.inference.width):
+                self._compare(session, block, found)
+        task = self._compare_data(session, found)
+        checks += found.checks()
+        if not found.shape_faults:
+            rows = self.inputs.ordinary(ROWS)
+            checks += repeated(self.inference, self.reference, session, rows)
+        if SELFTEST in metadata_of(proto):
+            checks += answers(read_signed(data, path), path)
+        return task
+
+    def _compare(
+        self, session: onnxruntime.InferenceSession, probe: Probe, found: Found
+    ) -> tuple[NDArray[np.floating], Outputs] | None:
+        """One batch through both sides; the live model's log-probabilities and the outputs."""
+        found.rows += len(probe.x)
+        names = [output.name for output in session.get_outputs()]
+        try:
+            answered = session.run(names, {INPUT: self.inference.fed(probe.x)})
+        except Exception as error:  # as above
+            found.shape_faults.append(f"{probe.name}: {first_line(error)}")
+            return None
+        outputs = dict(zip(names, answered, strict=True))
+        with torch.no_grad():
+            live = self.model(torch.from_numpy(probe.x)).numpy()
+        for name, output in outputs.items():
+            shape, dtype = (live.shape[:1], np.int64) if name == LABEL else (live.shape, np.float32)
+            if output.shape != shape or output.dtype != dtype:
+                found.shape_faults.append(
+                    f"{probe.name}: {name} is {output.dtype} {output.shape}, not {shape}"
+                )
+                return None
+        with np.errstate(invalid="ignore", over="ignore"):
+            self._compare_values(probe, live, outputs, found)
+        return live, outputs
+
+    def _compare_values(
+        self, probe: Probe, live: NDArray[np.floating], outputs: Outputs, found: Found
+    ) -> None:
+        expected = self.reference.expected(probe.x)
+        truth, tolerance, live_tolerance, _ = expected
+        where = probe.name
+        same = np.array_equal(np.isnan(live), np.isnan(truth))
+        if not (same and np.array_equal(np.isfinite(live), np.isfinite(truth))):
+            found.value_faults.append(f"{where}: the live model is not finite where the answer is")
+            return
+        judgement = compare(expected, outputs, threshold=self.model.threshold)
+        if judgement.faults:
+            found.value_faults.append(f"{where}: {judgement.faults[0]}")
+            return
+        numbers, whole = np.isfinite(truth).all(1), expected.judged
+        lost = Lost.of(self.reference, probe.x, live, expected)
+        found.lost.setdefault(where, Lost()).meet(lost)
+        if not whole.any():
+            if where == RANDOM and not numbers.any():
+                found.value_faults.append(f"{where}: the model itself answers no row with numbers")
+            return
+        for name, ratio in judgement.ratios.items():
+            found.worst[AGAINST[name]].meet(ratio, where)
+        truth, tolerance, live_tolerance = truth[whole], tolerance[whole], live_tolerance[whole]
+        live = live[whole]
+        found.worst[LIVE_ITSELF].meet(worst(live - truth, live_tolerance), where)
+        if LOG_PROBS in outputs:
+            error = outputs[LOG_PROBS][whole].astype(np.float64) - live
+            found.worst[LIVE].meet(worst(error, tolerance + live_tolerance), where)
+        told = log_probs_of(outputs)
+        if where in ORDINARY and told is not None:
+            error = np.abs(told[whole] - truth)
+            # A probability that underflowed tells nothing of its logarithm.
+            found.max_error = max(found.max_error, float(error[np.isfinite(error)].max(initial=0)))
+        names = self.model.class_names
+        for change in judgement.changed:
+            pair = names[change.right], _name(names, change.chosen)
+            row = probe.first + change.row
+            found.flips.append(Flip(where, row, *pair, change.margin, change.tolerance))
+
+    def _compare_data(self, session: onnxruntime.InferenceSession, found: Found) -> Task | None:
+        """Your rows, and accuracy and NLL of both sides where they have labels."""
+        if self.own is None:
+            return None
+        model, file = Score(), Score()
+        for block, labels in self.own.blocks(self.inference.width):
+            sides = self._compare(session, block, found)
+            if sides is None or labels is None:
+                continue
+            live, outputs = sides
+            told = log_probs_of(outputs)
+            model.add(live, decided(self.model, live), labels)
+            if told is None or LABEL in outputs:
+                file.add(told, outputs[LABEL], labels)
+            else:
+                file.add(told, decided(self.model, told), labels)
+        if not model.rows or found.shape_faults:
+            return None
+        return Task(model.rows, model.accuracy, file.accuracy, model.nll, file.nll)
+
+
+def _name(names: tuple[str, ...], k: int) -> str:
+    return names[k] if 0 <= k < len(names) else f"no class ({k})"

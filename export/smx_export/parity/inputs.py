@@ -1,0 +1,93 @@
+"""What a file is asked: by the parity check, by other runtimes, and by its own self-test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smx_export.artifact.tolerance import Expected
+from smx_export.artifact.vectors import ROWS, Vectors, choose
+from smx_export.contract import SCORES
+from smx_export.graph.inference_copy import InferenceCopy, is_linear
+from smx_export.parity.probes import RANDOM_ROWS, Probe, image_probes, ordinary, probes
+from smx_export.parity.reference import Reference
+from smx_export.parity.user_data import UserRows
+
+MOST_ONE_HOTS_TRACED = 16  # a backbone's rows are dear, and its weights not seen one by one
+STEEP = 1e4  # nats between classes on the huge rows: far beyond where exp leaves float32, at 104
+MOST_HUGE = 1e20  # leaves room in float32 for the features' own size
+MOST_ROWS = 4096  # of your data that other runtimes are asked about
+
+
+class ParityInputs:
+    """Inputs for a shipped model, and the answers where they are kept.
+
+    Args:
+        inference: The model in the shape of a profile.
+        reference: What knows the answers.
+    """
+
+    def __init__(self, inference: InferenceCopy, reference: Reference) -> None:
+        self.inference = inference
+        self.reference = reference
+
+    def probes(self) -> Iterable[Probe]:
+        """What the parity check asks."""
+        model, (centre, spread) = self.inference.model, self._statistics()
+        most: dict[str, Any] = {} if is_linear(model) else {"one_hots": MOST_ONE_HOTS_TRACED}
+        if self.inference.profile.image:
+            return image_probes(model.input_shape, **most)
+        if not is_linear(model):
+            # What max-pooling makes of a NaN differs between correct runtimes.
+            most |= {"dtype": self.inference.dtype}
+            return probes(model.input_shape, centre, spread, nan_row=False, **most)
+        weight = self.inference.unrounded.linear.weight.double()
+        steepness = float((weight - weight.mean(0)).norm(dim=1).max())
+        shift = model.preprocessing.fold(model.linear).shift
+        return probes(
+            model.input_shape, centre, spread,
+            origin=0.0 if shift is None else shift.numpy(),
+            huge=STEEP / max(steepness, STEEP / MOST_HUGE),
+            dtype=self.inference.dtype,
+        )  # fmt: skip
+
+    def vectors(self) -> Vectors:
+        """Self-test vectors for the file."""
+        inference = self.inference
+
+        def answer(x: NDArray[Any]) -> Any:
+            with np.errstate(invalid="ignore", over="ignore"):
+                return self.reference.expected(inference.given(x))
+
+        vectors = choose(inference.fed(self.ordinary(ROWS)), answer, self._statistics()[1])
+        if SCORES in inference.profile.outputs:
+            return vectors
+        return replace(vectors, log_norm=None)
+
+    def batches(self, own: UserRows | None) -> list[tuple[NDArray[Any], Expected]]:
+        """Random rows and the first of yours, as the file takes them, with their answers."""
+        given = [self.ordinary(RANDOM_ROWS)]
+        given += [] if own is None else [own.x[:MOST_ROWS]]
+        return [(self.inference.fed(x), self.reference.expected(x)) for x in given]
+
+    def ordinary(self, rows: int) -> NDArray[np.float32]:
+        """Random rows (n, *input_shape), as the shipped model takes them."""
+        inference = self.inference
+        return ordinary(
+            rows,
+            inference.model.input_shape,
+            *self._statistics(),
+            dtype=inference.dtype,
+            pixels=inference.profile.image,
+        )
+
+    def _statistics(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Where the inputs lie: mean and deviation of the features, or 0 and 1."""
+        if not (is_linear(self.inference.model) or self.inference.wide):
+            return np.float32(0), np.float32(1)
+        statistics = self.inference.unrounded.preprocessing
+        return statistics.centre.numpy(), statistics.scale.numpy()

@@ -1,0 +1,198 @@
+"""What the file should answer, in float64, and how far a correct float32 file may be from it.
+
+Symbols: u = 2⁻²⁴ is float32's unit roundoff; γₙ = n·u / (1 − n·u) bounds the relative error of n
+roundings in a row (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, sec. 3.1).
+
+The linear layer. A float32 dot product of n non-zero terms, summed in any order, is off by at most
+γₙ · Σ|w||x|; the bias is one more term, the weights' own rounding to float32 one more γ₁, and so is
+the subtraction where the file subtracts the mean first (or, of a file of float64 inputs, the
+rounding of the difference to float32; float64's own is nothing beside it):
+
+    e = γₙ₊₃ · (Σ|w||x| + |b|)                                      one bound a logit z
+
+The log-softmax. ``z - log Σ exp z`` moves by at most e[k] + max e when the logits move by e, since
+log-sum-exp is 1-Lipschitz in the largest change. Its own rounding: subtracting the maximum,
+taking the logarithm and subtracting again, in whichever order, cost a few u·(|z|max + |log p|), and
+the sum of K exponentials a relative γ_K, which the logarithm turns into an absolute one:
+
+    tolerance[k] = e[k] + max e + 4u·(|z|max + |log p[k]|) + γ_{K+8}
+
+A backbone in front has no such bound: see :class:`MeasuredReference`.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from smx_export.artifact.tolerance import UNIT_ROUNDOFF, Array, Expected, gamma, log_softmax
+from smx_export.graph.inference_copy import has_own_head, is_linear
+from smx_lightning import InputError, SoftmaxRegression
+
+SAFETY = 16.0  # another summation order may be unluckier than the one that was measured
+# √u is half of float32's digits: a problem that loses more is ill-conditioned in float32.
+LARGEST_ROUNDING = UNIT_ROUNDOFF**0.5
+DRAWS = 4  # of roundings, to see how far they move an answer
+
+
+class Reference(ABC):
+    """Something that knows the answers."""
+
+    @abstractmethod
+    def expected(self, x: NDArray[np.floating]) -> Expected:
+        """The answers to inputs (n, …)."""
+
+    def moved(self, x: NDArray[np.float32]) -> Array:
+        """How far rounding alone may move each of the answers (n,), in nats, where it is known."""
+        return np.full(len(x), np.inf)
+
+
+def reference_of(model: SoftmaxRegression) -> Reference:
+    """The sharpest reference there is for a model."""
+    return LinearReference(model) if is_linear(model) else MeasuredReference(model)
+
+
+class LinearReference(Reference):
+    """The plain model, computed by numpy from its arrays alone.
+
+    Args:
+        model: What to compute.
+        roundings: How many roundings its features already carry; γₐ and γₙ make γₐ₊ₙ.
+    """
+
+    def __init__(self, model: SoftmaxRegression, *, roundings: float = 0) -> None:
+        self.roundings = roundings
+        linear, statistics = model.linear, model.preprocessing
+        shift = statistics.fold(linear).shift
+        self.shift = np.zeros(1) if shift is None else shift.numpy()
+        self.weight, self.bias, self.mean, self.scale = (
+            tensor.detach().double().numpy()
+            for tensor in (linear.weight, linear.bias, statistics.centre, statistics.scale)
+        )
+
+    def expected(self, x: NDArray[np.floating]) -> Expected:
+        """Answers with the forward error bound of the module's docstring."""
+        rows = x.reshape(len(x), -1).astype(np.float64)
+        centred = (rows - self.mean) / self.scale
+        logits = centred @ self.weight.T + self.bias
+        log_probs = log_softmax(logits)
+
+        # The file multiplies the raw features with folded weights …
+        folded = self.weight / self.scale
+        folded_bias = self.bias - folded @ (self.mean - self.shift)
+        shifted = rows - self.shift
+        terms = np.count_nonzero(shifted, axis=1)[:, None] + 3 + self.roundings
+        file = gamma(terms) * (np.abs(shifted) @ np.abs(folded).T + np.abs(folded_bias))
+        # … the live model the standardised ones: no term is zero, and two more roundings each.
+        terms = rows.shape[1] + 4 + self.roundings
+        live = gamma(terms) * (np.abs(centred) @ np.abs(self.weight).T + abs(self.bias))
+
+        def tolerance(e: Array) -> Array:
+            classes = logits.shape[1]
+            size = np.abs(logits).max(1, keepdims=True) + np.abs(log_probs)
+            return np.asarray(
+                e + e.max(1, keepdims=True) + 4 * UNIT_ROUNDOFF * size + gamma(classes + 8)
+            )
+
+        return Expected(log_probs, tolerance(file), tolerance(live), logits)
+
+
+class MeasuredReference(Reference):
+    """A subclass with more than the linear layer: its own copy in float64.
+
+    No bound is known for a backbone, so the model's float32 rounding is measured, live against its
+    float64 copy, relative to ``1 + max |log p|`` of the row; the file may err ``SAFETY`` times as
+    much. Where the live model was lucky (a saturated tanh, a large bias that cancels) that says
+    nothing about the file: our own head's bound is added, for features ``SAFETY`` roundings off.
+
+    What is measured is taken for rounding up to ``LARGEST_ROUNDING`` only, beyond the head's bound.
+    A row that is further off has an infinite tolerance: it tells nothing about a file.
+    """
+
+    def __init__(self, model: SoftmaxRegression) -> None:
+        self.live = model
+        self.exact = copy.deepcopy(model).double()
+        self.head = LinearReference(model, roundings=SAFETY) if has_own_head(model) else None
+
+    @torch.no_grad()
+    def expected(self, x: NDArray[np.floating]) -> Expected:
+        """Answers with the measured tolerance."""
+        log_probs, features = self._exactly(x)
+        # Where float32 overflows and float64 does not, what overflows is the answer.
+        live = self.live(torch.from_numpy(x)).double().numpy()
+        log_probs = np.where(np.isfinite(live), log_probs, live)
+        # log-sum-exp hands the largest error of a row to all of its classes.
+        size = np.broadcast_to(1 + np.abs(log_probs).max(1, keepdims=True), log_probs.shape)
+        if features is None or self.head is None:
+            rest = gamma(self.live.num_features + self.live.num_classes + 8) * size
+            file, own, scores = rest, rest, None
+        else:
+            head = self.head.expected(features)
+            file, own, scores = head.tolerance, head.live_tolerance, head.scores
+        errors = np.abs(live - log_probs)
+        lost = (errors > LARGEST_ROUNDING * size + own).any(1)
+        rounding = _largest((errors / size)[~lost])
+        if lost.any() or SAFETY * rounding > LARGEST_ROUNDING:
+            # Of rows that are alike some were lucky: what rounding does to them counts, too.
+            limit = SAFETY * LARGEST_ROUNDING * size + own
+            lost |= self.moved(x) > limit.max(1)
+            rounding = _largest((errors / size)[~lost])
+        backbone = SAFETY * min(rounding, LARGEST_ROUNDING) * size
+        backbone = np.where(lost[:, None], np.inf, backbone)
+        return Expected(log_probs, backbone + file, backbone + own, scores)
+
+    @torch.no_grad()
+    def moved(self, x: NDArray[np.float32]) -> Array:
+        """The answers' largest movement when inputs and weights are rounded ``SAFETY`` times.
+
+        None where they move without that: randomness and state are no rounding.
+        """
+        answers, _ = self._exactly(x)
+        moved = np.zeros(len(x))
+        generator = torch.Generator().manual_seed(0)
+
+        def shaken(values: Tensor) -> Tensor:
+            signs = torch.randint(0, 2, values.shape, generator=generator) * 2 - 1
+            return values * (1 + SAFETY * UNIT_ROUNDOFF * signs)
+
+        batch = torch.from_numpy(x).double()
+        exact = x.dtype == np.float64  # of a wide file neither inputs nor means are rounded
+        state = [*self.exact.named_parameters(), *self.exact.named_buffers()]
+        weights = {
+            name: tensor
+            for name, tensor in state
+            if tensor.is_floating_point() and not (exact and name.startswith("preprocessing.mean"))
+        }
+        for _ in range(DRAWS):
+            other = {name: shaken(tensor) for name, tensor in weights.items()}
+            told = torch.func.functional_call(
+                self.exact, other, (batch if exact else shaken(batch),)
+            ).numpy()
+            moved = np.fmax(moved, np.abs(told - answers).max(1))
+        again, _ = self._exactly(x)
+        return moved if np.array_equal(again, answers, equal_nan=True) else np.zeros(len(x))
+
+    def _exactly(self, x: NDArray[np.float32]) -> tuple[Array, Array | None]:
+        """Log-probabilities in float64, and the features where the head is our own."""
+        batch = torch.from_numpy(x).double()
+        try:
+            if self.head is None:
+                return self.exact(batch).double().numpy(), None
+            features = self.exact.checked_features(batch)
+            return self.exact.head(features).double().numpy(), features.double().numpy()
+        except RuntimeError as error:
+            raise InputError(
+                f"expected a model that also runs in float64, which the parity check compares "
+                f"with, got: {' '.join(str(error).split())}; features() should keep its input's "
+                "dtype (x / 255 rather than x.float() / 255)"
+            ) from error
+
+
+def _largest(values: Array) -> float:
+    """Of the finite ones; 0 of none."""
+    return float(values[np.isfinite(values)].max(initial=0))

@@ -1,0 +1,88 @@
+"""What rounding the weights costs on your labelled rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from smx_export.graph.inference_copy import InferenceCopy
+from smx_export.parity.report import Flip, Rounding
+from smx_export.parity.user_data import YOUR_DATA, UserRows
+from smx_lightning import InputError, SoftmaxRegression
+
+
+@dataclass
+class Score:
+    """Accuracy and mean negative log-likelihood of rows that arrive in parts."""
+
+    rows: int = 0
+    correct: int = 0
+    nats: float = 0.0
+
+    def add(
+        self,
+        log_probs: NDArray[np.floating] | None,
+        chosen: NDArray[np.int64],
+        labels: NDArray[np.int64],
+    ) -> None:
+        """Count a part: log-probabilities (n, classes) if there are any, choices, labels (n,)."""
+        self.rows += len(labels)
+        self.correct += int((chosen == labels).sum())
+        if log_probs is None:  # a label alone
+            self.nats = math.nan
+        else:
+            self.nats -= float(log_probs[np.arange(len(labels)), labels].sum(dtype=np.float64))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of rows that were chosen right."""
+        return self.correct / self.rows
+
+    @property
+    def nll(self) -> float:
+        """Nats a row."""
+        return self.nats / self.rows
+
+
+def decided(model: SoftmaxRegression, log_probs: NDArray[np.floating]) -> NDArray[np.int64]:
+    """The class of each row, at the threshold γ where there is one."""
+    chosen: NDArray[np.int64] = model.decide(torch.from_numpy(log_probs)).numpy()
+    return chosen
+
+
+def cost_of_rounding(inference: InferenceCopy, own: UserRows) -> Rounding:
+    """What rounding the weights costs on labelled rows, of which those without an answer are left.
+
+    Raises:
+        InputError: Where no row has one.
+    """
+    before, after, flips = Score(), Score(), []
+    names = inference.model.class_names
+    for block, labels in own.blocks(inference.width):
+        assert labels is not None
+        x = torch.from_numpy(block.x)
+        with torch.no_grad():
+            exact = inference.unrounded(x).double().numpy()
+            coarse = inference.model(x).double().numpy()
+        answered = ~np.isnan(exact).any(1)
+        exact, coarse, labels = exact[answered], coarse[answered], labels[answered]
+        chosen, moved = decided(inference.model, exact), decided(inference.model, coarse)
+        before.add(exact, chosen, labels)
+        after.add(coarse, moved, labels)
+        for row in np.flatnonzero(chosen != moved):
+            k, j = chosen[row], moved[row]
+            margin = float(exact[row, k] - exact[row, j])
+            given = block.first + int(np.flatnonzero(answered)[row])
+            flips.append(Flip(YOUR_DATA, given, names[k], names[j], margin, 0))
+    if not before.rows:
+        raise InputError(
+            "expected data with rows that have an answer, got NaN or what overflows in all of "
+            f"{len(own.x)}; remove or impute such rows"
+        )
+    return Rounding(
+        before.rows, before.accuracy, after.accuracy, before.nll, after.nll, tuple(flips)
+    )

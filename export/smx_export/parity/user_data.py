@@ -1,0 +1,68 @@
+"""Your own rows: as the file takes them, and what rounding the weights costs on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smx_export.graph.arrays import Data, array_of, as_inputs, pair_of
+from smx_export.graph.inference_copy import InferenceCopy
+from smx_export.parity.probes import Probe
+from smx_lightning import InputError
+
+YOUR_DATA = "your data"
+
+
+@dataclass(frozen=True)
+class UserRows:
+    """Checked rows.
+
+    Attributes:
+        x: (n, *input_shape) float32, or float64 of a wide file, as the shipped model takes them.
+        y: (n,) class indices, or ``None``.
+    """
+
+    x: NDArray[np.floating]
+    y: NDArray[np.int64] | None
+
+    @classmethod
+    def of(cls, inference: InferenceCopy, data: Data | None) -> UserRows | None:
+        """Rows out of what a user gave.
+
+        Raises:
+            InputError: Where it does not fit the model, or has no labels where they are needed.
+        """
+        model, profile = inference.model, inference.profile
+        given_x, given_y = pair_of(data)
+        if profile.weights is not None and given_y is None:
+            raise InputError(
+                f"expected labelled data to judge what {profile.weights} weights cost, got none; "
+                "give it with --data FILE.npz (in Python: data=(x, y)), or choose another profile"
+            )
+        if given_x is None:
+            return None
+        dtype = np.dtype(np.float64) if profile.image else inference.dtype
+        x = inference.seen(as_inputs(given_x, model.input_shape, dtype))
+        if given_y is None:
+            return cls(x, None)
+        y = array_of(given_y)
+        if y.dtype.kind not in "iu":
+            raise InputError(
+                f"expected labels as class indices, got {y.dtype}; look names up in "
+                "model.class_names"
+            )
+        if y.shape != (len(x),) or y.min() < 0 or y.max() >= model.num_classes:
+            raise InputError(
+                f"expected one label in 0..{model.num_classes - 1} for each of {len(x)} rows, got "
+                f"{y.tolist() if y.size < 5 else f'{y.shape}, {y.min()} to {y.max()}'}"
+            )
+        return cls(x, y.astype(np.int64))
+
+    def blocks(self, width: int) -> Iterator[tuple[Probe, NDArray[np.int64] | None]]:
+        """The rows in batches that fit in memory, with their labels."""
+        for block in Probe(YOUR_DATA, self.x).blocks(width):
+            rows = slice(block.first, block.first + len(block.x))
+            yield block, None if self.y is None else self.y[rows]

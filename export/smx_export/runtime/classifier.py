@@ -1,0 +1,249 @@
+"""Inference from the ONNX file with onnxruntime and numpy alone: torch is never imported."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+from numpy.typing import ArrayLike, NDArray
+
+from smx_export.contract import (
+    ALL_OUTPUTS,
+    CLASS_NAMES,
+    INPUT,
+    LABEL,
+    LINEAR,
+    LOG_PROBS,
+    PROBS,
+    SCORES,
+    THRESHOLD,
+)
+from smx_export.errors import FileError
+from smx_export.runtime.input_checks import lost_digits, other_axes, unmasked
+from smx_export.runtime.input_range import InputRange, remedy, told_range, told_shape
+from smx_export.runtime.policy import MISSING, OnNan, OnRange, Policy, Rows, check_options
+
+CONFINES_DATA = (1, 24)  # older onnxruntimes read external data from anywhere on the disk
+DTYPES = {"tensor(uint8)": np.uint8, "tensor(double)": np.float64}  # of inputs that are not float32
+_VERSION = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+
+
+class Answer(NamedTuple):
+    """label (batch,) int64, -1 for missing, and probs (batch, classes)."""
+
+    label: NDArray[np.int64]
+    probs: NDArray[np.float32]
+
+
+class OnnxClassifier:
+    """A classifier read from an exported file.
+
+    A row that holds NaN, or whose probabilities are NaN (infinity and numbers that overflow make
+    them so), has no answer. Of a file that offers nothing but ``label`` overflow cannot be told.
+
+    Args:
+        path: The ONNX file.
+        providers: onnxruntime's execution providers; the CPU by default.
+        on_nan: What becomes of a batch with a row that has no answer. ``raise``: a ValueError.
+            ``missing``: that row's label is -1, its name ``None``, its probabilities NaN.
+            ``ignore``: what the file answers, for models that impute by themselves.
+        on_range: What becomes of inputs that are clearly not in the units of the training data, as
+            far as the file's ``input_range`` tells: ``warn`` once (of a large batch some rows are
+            looked at), ``raise`` a ValueError, ``ignore``.
+
+    Attributes:
+        class_names: One name a class.
+        num_features: Entries of one input after unrolling.
+        dtype: Of the inputs, float32 or uint8.
+        input_shape: Shape of one input as the file wants it.
+        trained_shape: That of the training data, which a file that takes flat rows tells, too.
+        input_range: Smallest and largest entry of the training data, or ``None``.
+        threshold: γ of a binary problem, or ``None``.
+
+    Raises:
+        FileError: Where the file is missing, damaged, or was not exported by smx_export.
+        ValueError: For an unknown option.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        on_nan: OnNan = "raise",
+        on_range: OnRange = "warn",
+    ) -> None:
+        check_options(on_nan, on_range)
+        path = Path(path)
+        if not path.is_file():
+            raise FileError(f"expected an ONNX file at {path}, found none; check the path")
+        if _VERSION < CONFINES_DATA:
+            from smx_export.artifact.files import read_onnx  # needs onnx: only old runtimes do
+
+            read_onnx(path)
+        try:
+            self.session = open_session(path, providers)
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            reason = str(error).splitlines()[0]
+            raise FileError(
+                f"expected an ONNX model at {path}, got a file that onnxruntime refuses "
+                f"({reason}); export it again"
+            ) from error
+        outputs = [node.name for node in self.session.get_outputs()]
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.class_names, self.threshold = _classes(self.session, metadata, path)
+        given = self.session.get_inputs()[0]
+        self.input_shape: tuple[int, ...] = tuple(given.shape[1:])
+        self.num_features = math.prod(self.input_shape)
+        told = told_shape(metadata)  # of the linear model, whose file takes flat rows
+        self.trained_shape = told if math.prod(told) == self.num_features else self.input_shape
+        self._outputs = outputs
+        offered = [name for name in (PROBS, LOG_PROBS, SCORES) if name in outputs]
+        self._all = offered[:1] + [name for name in (LABEL,) if name in outputs]
+        self.dtype = np.dtype(DTYPES.get(given.type, np.float32))
+        self.input_range = told_range(metadata)
+        pixels = self.dtype == np.uint8
+        linear = self.session.get_modelmeta().graph_name == LINEAR
+        in_training = InputRange.of(metadata, pixels=pixels)
+        self._policy = Policy(on_nan, on_range, in_training, shows_nan=linear or pixels)
+
+    def predict(self, x: ArrayLike) -> NDArray[np.int64]:
+        """The class index of each row, (batch,); at the threshold γ where the file holds one.
+
+        Raises: As :meth:`predict_proba`, but for a file that tells labels alone.
+        """
+        return self._labels(*self._run(self._all, x))
+
+    def predict_names(self, x: ArrayLike) -> list[str | None]:
+        """The class name of each row; ``None`` of one that has no answer."""
+        return [None if k == MISSING else self.class_names[k] for k in self.predict(x)]
+
+    def predict_proba(self, x: ArrayLike) -> NDArray[np.float32]:
+        """Probabilities (batch, classes) of inputs (batch, …) with ``num_features`` entries a row.
+
+        Raises:
+            TypeError: For a dtype that the file's own (float32, float64, or uint8) cannot hold
+                without loss, and for float32 where the file takes float64.
+            ValueError: For another number of features, other axes, or no batch dimension; for a row
+                that has no answer, and for inputs of other units, where ``on_nan`` and ``on_range``
+                say so; and where the file holds nothing that tells probabilities.
+        """
+        return self._run(self._probs(), x)[0][0]
+
+    def answer(self, x: ArrayLike) -> Answer:
+        """:meth:`predict` and :meth:`predict_proba` of one run, which raises as they do."""
+        self._probs()
+        answers, missing = self._run(self._all, x)
+        return Answer(self._labels(answers, missing), answers[0])
+
+    def _probs(self) -> list[str]:
+        """The one output that probabilities are made of."""
+        if self._all == [LABEL]:
+            raise ValueError(
+                f"expected a file that tells probabilities, got outputs {', '.join(self._outputs)};"
+                " export it with probs"
+            )
+        return self._all[:1]
+
+    def _labels(self, answers: list[NDArray[Any]], missing: Rows | None) -> NDArray[np.int64]:
+        if LABEL in self._outputs:
+            labels = answers[-1]
+        elif self.threshold is not None:
+            labels = answers[0][:, 1] >= self.threshold
+        else:
+            labels = answers[0].argmax(1)
+        labels = np.asarray(labels, np.int64)
+        if missing is not None:
+            labels[missing] = MISSING
+        return labels
+
+    def _run(self, wanted: list[str], x: ArrayLike) -> tuple[list[NDArray[Any]], Rows | None]:
+        """What the file answers, probabilities first, and which rows have no answer."""
+        rows = self._rows(x)
+        missing = self._policy.missing_inputs(rows, finite=wanted == [LABEL])
+        answers: list[NDArray[Any]] = self.session.run(wanted, {INPUT: rows})
+        if wanted[0] == LABEL:
+            return answers, missing
+        answers[0] = _probabilities(wanted[0], answers[0])
+        return answers, self._policy.missing_answers(answers[0], missing)
+
+    def _rows(self, x: ArrayLike) -> NDArray[Any]:
+        array = x if isinstance(x, np.ma.MaskedArray) else np.asarray(x)
+        if array.dtype != self.dtype and not np.can_cast(array.dtype, self.dtype, "safe"):
+            raise TypeError(
+                f"expected {self.dtype} inputs, or a dtype that fits into it, got {array.dtype}; "
+                + remedy(array, self.dtype, self.input_range)
+            )
+        if lost := lost_digits(array.dtype, self.dtype):
+            raise TypeError(lost)
+        if array.ndim < 2 or math.prod(array.shape[1:]) != self.num_features:
+            raise ValueError(
+                f"expected inputs of shape (batch, {self.num_features}), got {array.shape}; "
+                + (
+                    "add a batch dimension with x[None]"
+                    if array.ndim == 1
+                    else "check the features"
+                )
+            )
+        if wrong := other_axes(array.shape[1:], self.trained_shape):
+            raise ValueError(wrong)
+        array = array.astype(self.dtype, copy=False)
+        return unmasked(array).reshape(-1, *self.input_shape)
+
+
+def _classes(
+    session: onnxruntime.InferenceSession, metadata: dict[str, str], path: Path
+) -> tuple[list[str], float | None]:
+    """Class names and threshold of a file of ours, which only our metadata tells."""
+    inputs = [node.name for node in session.get_inputs()]
+    outputs = [node.name for node in session.get_outputs()]
+    try:
+        names = json.loads(metadata.get(CLASS_NAMES, "null"))
+        threshold = json.loads(metadata.get(THRESHOLD, "null"))
+    except (ValueError, RecursionError):
+        names = threshold = None
+    known = bool(outputs) and set(outputs) <= set(ALL_OUTPUTS)
+    if inputs != [INPUT] or not known or not isinstance(names, list):
+        raise FileError(
+            f"expected a file exported by smx_export, with input {INPUT!r} and outputs out of "
+            f"{', '.join(ALL_OUTPUTS)}, got inputs {inputs} and outputs {outputs} in {path}; "
+            "export the model with smx-export convert"
+        )
+    counts = [node.shape[-1] for node in session.get_outputs() if node.name != LABEL]
+    if not all(type(name) is str for name in names) or {*counts} - {len(names)}:
+        raise FileError(
+            f"expected names of classes, as many as outputs ({counts}), in {path}, "
+            f"got {len(names)} entries; export the model again"
+        )
+    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+    if threshold is not None and not (number and 0 < threshold < 1):
+        raise FileError(
+            f"expected a threshold between 0 and 1 in {path}, got "
+            f"{threshold if number else type(threshold).__name__}; export the model again"
+        )
+    return names, threshold
+
+
+def _probabilities(name: str, answer: NDArray[Any]) -> NDArray[Any]:
+    """Probabilities of what an output of that name answered."""
+    if name == PROBS:
+        return answer
+    if name == LOG_PROBS:
+        return np.asarray(np.exp(answer))
+    with np.errstate(invalid="ignore"):  # infinite scores, which become NaN
+        exps = np.exp(answer - answer.max(1, keepdims=True))
+        return np.asarray(exps / exps.sum(1, keepdims=True))
+
+
+def open_session(
+    model: Path | bytes, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> onnxruntime.InferenceSession:
+    """An onnxruntime session of a file or its content; it raises and does not log as well."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(model, options, providers=list(providers))

@@ -1,0 +1,145 @@
+"""Arrays in a file of rows, read a block at a time. No torch."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smx_export.errors import FileError
+from smx_lightning.errors.unreadable import UNREADABLE, reason
+
+ARRAYS = ("x", "x_val", "x_test")  # of an .npz file, in this order
+ARCHIVE = b"PK"
+PIECE = 1 << 22  # bytes at a time
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One array in a file.
+
+    Attributes:
+        name: Of the array, ``"x"`` of an .npy file.
+        shape: (rows, …).
+        dtype: As it is stored.
+        fortran: Whether columns lie together, so that it is read as a whole.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row."""
+        return math.prod(self.shape[1:])
+
+    def blocks(self, file: IO[bytes], most: int) -> Iterator[NDArray[Any]]:
+        """The rows, ``most`` at a time, from a file that stands behind the header."""
+        rows, size = self.shape[0], self.width * self.dtype.itemsize
+        step = max(1, rows if self.fortran else most)
+        for start in range(0, rows, step):
+            count = min(step, rows - start)
+            data = _read(file, count * size)
+            if len(data) < count * size:
+                raise EOFError(f"{self.name} ends after {start} of {rows} rows")
+            block = np.frombuffer(data, self.dtype)
+            if self.fortran:
+                yield block.reshape(self.shape, order="F")
+            else:
+                yield block.reshape(count, *self.shape[1:])
+
+
+def _read(file: IO[bytes], size: int) -> bytearray:
+    """That many bytes, or all there are: no memory is taken for what a header only promises."""
+    data = bytearray()
+    while len(data) < size and (part := file.read(min(PIECE, size - len(data)))):
+        data += part
+    return data
+
+
+def stored_arrays(path: str | Path) -> list[Stored]:
+    """The arrays of rows in an .npy or .npz file, read as far as their headers.
+
+    Raises:
+        FileError: Where there is no such file, or it holds something else.
+    """
+    if not Path(path).is_file():
+        raise FileError(f"expected rows at {path}, found no file; check the path")
+    with readable(path):
+        if not _is_archive(path):
+            with Path(path).open("rb") as file:
+                return [_header(file, "x")]
+        with zipfile.ZipFile(path) as archive:
+            found = archive.namelist()
+            names = [name for name in ARRAYS if f"{name}.npy" in found]
+            if "x" in names:
+                return [_member_header(archive, name) for name in names]
+    raise FileError(
+        f"expected an array x in {path}, got {', '.join(found) or 'an empty archive'}; save the "
+        "rows with numpy.savez(path, x=…)"
+    )
+
+
+def _member_header(archive: zipfile.ZipFile, name: str) -> Stored:
+    with archive.open(f"{name}.npy") as member:
+        return _header(member, name)
+
+
+def _header(file: IO[bytes], name: str) -> Stored:
+    """Read the header of an .npy file; the file then stands behind it."""
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+        version, np.lib.format.read_array_header_2_0
+    )
+    shape, fortran, dtype = read(file)
+    return Stored(name, shape, dtype, fortran)
+
+
+def blocks_of(
+    path: str | Path, arrays: list[Stored], most: int
+) -> Iterator[tuple[Stored, int, NDArray[Any]]]:
+    """All rows in order: their array, the number of the first of them in it, and some of them."""
+    for array in arrays:
+        with readable(path), opened(path, array.name) as file:
+            _header(file, array.name)
+            first = 0
+            for block in array.blocks(file, most):
+                yield array, first, block
+                first += len(block)
+
+
+@contextmanager
+def opened(path: str | Path, name: str) -> Iterator[IO[bytes]]:
+    """An array's file, or its member of an archive, open for reading."""
+    if not _is_archive(path):
+        with Path(path).open("rb") as file:
+            yield file
+        return
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
+        yield member
+
+
+def _is_archive(path: str | Path) -> bool:
+    with Path(path).open("rb") as file:
+        return file.read(len(ARCHIVE)) == ARCHIVE
+
+
+@contextmanager
+def readable(path: str | Path) -> Iterator[None]:
+    """Turn what numpy and zipfile say of a damaged file into one sentence."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise FileError(
+            "expected an .npy or .npz file of rows, got one that does not read "
+            f"({reason(error)}) at {path}; save it again with numpy.save or numpy.savez"
+        ) from error

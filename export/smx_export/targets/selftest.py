@@ -1,0 +1,119 @@
+"""Does this file, on this machine, still answer what it answered when it was exported?
+
+Four questions: is every byte as it was sealed, are the weights those that were signed off, is no
+operator random, and do the vectors in the file (:mod:`smx_export.artifact.vectors`) come out right.
+Neither torch nor the checkpoint is needed, and any runtime can be asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from smx_export.artifact.check import Check, first_line, strings_for_nan
+from smx_export.artifact.files import read_bytes, seal_holds, weights_sha256
+from smx_export.artifact.operators import deterministic
+from smx_export.artifact.signed import Signed, read_signed
+from smx_export.artifact.tolerance import compare
+from smx_export.contract import PROFILE, SCORES
+from smx_export.profile import Profile
+from smx_export.targets.base import Target
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What was found: printable as a short table and as JSON."""
+
+    path: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file answers as it did."""
+        return all(check.passed for check in self.checks)
+
+    def to_json(self) -> str:
+        """The whole report, JSON without NaN."""
+        return json.dumps(strings_for_nan({"passed": self.passed, **asdict(self)}), indent=2)
+
+    def __str__(self) -> str:
+        verdict = "self-test passed" if self.passed else "self-test FAILED"
+        return "\n".join([*map(str, self.checks), verdict])
+
+
+def selftest(path: str | Path, target: Target | None = None) -> SelfTest:
+    """Run a file's own test.
+
+    Args:
+        path: A file that smx_export wrote.
+        target: The runtime, onnxruntime by default.
+
+    Raises:
+        FileError: Where there is nothing to test: no file, no ONNX model, no vectors; or where
+            the runtime does not take the file's inputs.
+    """
+    data = read_bytes(path)
+    holds = seal_holds(data)
+    if holds is False:  # a damaged file is not run: no runtime promises to survive it
+        changed = Check("seal", False, "the file was changed since it was exported")
+        return SelfTest(str(path), (changed,))
+    signed = read_signed(data, path)
+    seal = Check("seal", holds is True, "no byte was changed" if holds else "the file bears none")
+    weights = weights_sha256(signed.proto)
+    same = weights == signed.weights_sha256
+    hashed = Check("weights", same, weights if same else f"{weights}, not {signed.weights_sha256}")
+    operators = deterministic(signed.proto)
+    checks = [seal, hashed, operators, _offers(signed)]
+    if same and operators.passed:  # runtimes crash on some that are random
+        checks += answers(signed, path, target)
+    return SelfTest(str(path), tuple(checks))
+
+
+def _offers(signed: Signed) -> Check:
+    """Whether the outputs are those of the profile: what is missing cannot be wrong."""
+    found = sorted(output.name for output in signed.proto.graph.output)
+    wanted = sorted(Profile.from_json(signed.metadata.get(PROFILE)).outputs)
+    known = SCORES not in found or signed.vectors.log_norm is not None
+    detail = ", ".join(found) if known else "scores, and nothing to hold them against"
+    if found != wanted:
+        detail = f"{detail}, not {', '.join(wanted)}"
+    return Check("outputs", found == wanted and known, detail)
+
+
+def answers(signed: Signed, path: str | Path, target: Target | None = None) -> Iterator[Check]:
+    """The vectors, as one batch and one by one."""
+    if target is None:
+        from smx_export.targets.onnxruntime_ import OnnxRuntime
+
+        target = OnnxRuntime()
+    name = f"{target.name} {target.version()}"
+    x, expected = signed.vectors.x, signed.vectors.expected
+    target.check_takes(x)
+    try:
+        session = target.load(Path(path))
+    except Exception as error:  # runtimes' exceptions share no base class
+        yield Check(name, False, f"does not load it: {first_line(error)}")
+        return
+    wanted = {output.name for output in signed.proto.graph.output}
+    ratios: list[float] = []
+    try:
+        for start, stop, batch in [(0, len(x), len(x)), *((i, i + 1, 1) for i in range(len(x)))]:
+            part = expected.rows(slice(start, stop))
+            outputs = session.run(x[start:stop])
+            missing = wanted - set(outputs)
+            if missing:
+                yield Check(name, False, f"vector {start}, batch of {batch}: no {min(missing)}")
+                return
+            judgement = compare(part, outputs, threshold=signed.threshold)
+            if judgement.wrong:
+                yield Check(name, False, f"vector {start}, batch of {batch}: {judgement.wrong}")
+                return
+            ratios.append(judgement.ratio)
+    except Exception as error:  # as above
+        yield Check(name, False, f"does not run it: {first_line(error)}")
+        return
+    finally:
+        session.close()
+    yield Check(name, True, f"{len(x)} vectors, largest error {max(ratios):.2g} of the tolerance")

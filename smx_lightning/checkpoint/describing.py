@@ -1,0 +1,120 @@
+"""What a model writes of itself: its settings, into hyper-parameters and checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from smx_lightning.checkpoint.optimizers import (
+    OPTIMIZER,
+    SCHEDULE,
+    Description,
+    describe_injected,
+    parameters_of,
+    path_of,
+)
+from smx_lightning.checkpoint.plain import plain_ones
+from smx_lightning.checkpoint.reading import (
+    CHECKPOINT_KEY,
+    HYPER_PARAMETERS,
+    LEFT_OUT,
+)
+from smx_lightning.data.described import array_in_words
+from smx_lightning.errors.class_weight import class_weights
+
+if TYPE_CHECKING:
+    from smx_lightning.module import SoftmaxRegression
+
+DATA = "data_module"
+MISSING = inspect.Parameter.empty
+LIVE = ("l2", "class_weight", "threshold")  # what a user may set on a model that exists
+RUN = (OPTIMIZER, SCHEDULE)
+
+
+def settings_of(model: SoftmaxRegression) -> dict[str, Any]:
+    """A model's settings as they are now, as plain values; ``optimizers`` as training began."""
+    weights = model.class_weight
+    shape = model.linear.weight.shape
+    return {
+        "num_features": int(shape[1]),
+        "num_classes": int(shape[0]),
+        "class_names": [str(name) for name in model.class_names],
+        "input_shape": [int(size) for size in model.input_shape],
+        "input_range": None if model.input_range is None else [float(v) for v in model.input_range],
+        "l2": float(model.l2),
+        "class_weight": class_weights(weights, model.class_names),
+        "threshold": None if model.threshold is None else float(model.threshold),
+        "preprocessing": str(model.preprocessing.method),
+        "optimizers": model._run_of,
+    }
+
+
+def describe(model: SoftmaxRegression) -> None:
+    """Put the injected optimiser and schedule, as descriptions, into the hyper-parameters.
+
+    Also a subclass's arguments, where Lightning stopped looking for them: at a decorated
+    ``__init__``, as type checkers make them. Called in ``__init__``.
+    """
+    optimizer, schedule = describe_injected(model._optimizer, model._lr_scheduler, model.smx)
+    called = _arguments(model)
+    found = {n: v for call in called for n, v in call.items() if n not in (*model.hparams, *RUN)}
+    if called:  # the outermost: what a class gives its parents, it gives them again
+        model._objects = _objects(type(model), called[-1])
+        model._called = frozenset(called[-1])
+    note(model, {**plain_ones(found)[0], OPTIMIZER: optimizer, SCHEDULE: schedule})
+
+
+def _arguments(model: SoftmaxRegression) -> list[dict[str, Any]]:
+    """What the constructors that are running for ``model`` were called with, outer ones last."""
+    found: list[dict[str, Any]] = []
+    frame = inspect.currentframe()
+    while frame is not None:
+        code = frame.f_code
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        if code.co_name == "__init__" and names and frame.f_locals.get(names[0]) is model:
+            _, _, extra, values = inspect.getargvalues(frame)
+            given = {name: values[name] for name in names[1:] if name in values}
+            found.append({**given, **(values.get(extra, {}) if extra else {})})
+        frame = frame.f_back
+    return found
+
+
+def note(model: SoftmaxRegression, values: dict[str, Any]) -> None:
+    """Add to the hyper-parameters, and to the copy of them that loggers show."""
+    for shown in (model.hparams, cast("dict[str, Any]", model._hparams_initial)):
+        shown.update(copy.deepcopy(values))
+
+
+def data_description(data: Any) -> Description:
+    """A data module's class and its plain settings, as far as it keeps them under their names."""
+    settings, _ = plain_ones(vars(data))
+    names = inspect.signature(type(data).__init__).parameters
+    return {
+        "class_path": path_of(type(data)),
+        "init_args": {name: settings[name] for name in names if name in settings},
+    }
+
+
+def write(model: SoftmaxRegression, checkpoint: dict[str, Any]) -> None:
+    """Add the model's notes to a checkpoint, and leave only plain hyper-parameters in it."""
+    if any(callable(model.hparams.get(what)) for what in RUN):  # a subclass has saved its own
+        describe(model)
+    checkpoint[HYPER_PARAMETERS], _ = plain_ones(dict(model.hparams))
+    for key in ("hparams_type", "hparams_name"):
+        checkpoint.pop(key, None)
+    checkpoint[CHECKPOINT_KEY] = {
+        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "training": model.training_summary(),
+        "settings": settings_of(model),
+        LEFT_OUT: model._objects,
+    }
+
+
+def _objects(kind: type[SoftmaxRegression], values: Mapping[str, Any]) -> dict[str, str]:
+    """Those of some arguments that are not plain, in words; a class's defaults it knows itself."""
+    _, others = plain_ones({n: v for n, v in values.items() if n not in (*RUN, DATA)})
+    defaults = {name: p.default for name, p in parameters_of(kind).items()}
+    found = {n: what for n, what in others.items() if values[n] is not defaults.get(n, MISSING)}
+    return {name: array_in_words(values[name]) or what for name, what in found.items()}

@@ -1,0 +1,136 @@
+"""Command lines whose model may come from a checkpoint, which is read as plain data.
+
+Lightning's own merges the hyper-parameters of a checkpoint into the configuration, through a parser
+that imports and calls what they name. Here nothing of the file comes near the parser: its plain
+values are taken when the model is constructed. What the user gives, on the command line or in a
+configuration file, goes before them; defaults come last.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from jsonargparse import dict_to_namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from smx_lightning.checkpoint.loading import adopt, arguments_for
+from smx_lightning.checkpoint.optimizers import KNOWN, OPTIMIZER, PARTIAL, SCHEDULE
+from smx_lightning.checkpoint.plain import annotations_of, wants_plain
+from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint
+from smx_lightning.data import InMemoryDataModule
+from smx_lightning.errors import InputError
+from smx_lightning.module import SoftmaxRegression
+
+FROM_DATA = ("num_features", "num_classes", "class_names", "input_shape", "input_range")
+FOUND_BY_TRAINER = ("best", "last", "hpc", "registry")  # in place of a path
+
+
+class CheckpointCLI(LightningCLI):
+    """LightningCLI with ``ckpt_path`` read safely; the data tell the model what they know."""
+
+    checkpoint: Checkpoint | None = None
+    given: tuple[str, ...] = ()  # names of the model's arguments that the user gave
+
+    def link_model_to_data(self, parser: LightningArgumentParser) -> None:
+        """Number of features, classes, names, shape and range flow from the data to the model."""
+        for name in FROM_DATA:
+            parser.link_arguments(
+                "data",
+                f"model.init_args.{name}",
+                compute_fn=partial(self._of_data, name),
+                apply_on="instantiate",
+            )
+
+    def _of_data(self, name: str, data: InMemoryDataModule) -> Any:
+        """What the data say of themselves; they are not asked where rows may have no labels."""
+        return None if self._predicts_by_checkpoint() else getattr(data, name)
+
+    def _predicts_by_checkpoint(self) -> bool:
+        return self.checkpoint is not None and self.config.subcommand == "predict"
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and keep the arguments: what was given is asked for once more."""
+        self.arguments = sys.argv[1:] if args is None else args
+        super().parse_arguments(parser, args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Read a given checkpoint, and find out what is given besides."""
+        subcommand = self.config.subcommand
+        section = self.config[subcommand]
+        path = section.get("ckpt_path")
+        if section.get("weights_only") is False:
+            raise InputError(
+                "expected to read checkpoints as plain data, got --weights_only false, which would "
+                "run code from them; leave it out"
+            )
+        if not path and subcommand != "fit":
+            raise InputError(
+                f"{subcommand} needs the checkpoint of a trained model, got none; name it with "
+                "--ckpt_path"
+            )
+        if not path or path in FOUND_BY_TRAINER:
+            return
+        checkpoint = read_checkpoint(path)
+        named = section.model.class_path
+        if checkpoint.model_class.rpartition(".")[2] != named.rpartition(".")[2]:
+            raise InputError(
+                f"expected a checkpoint of {named}, got one of {checkpoint.model_class} in {path}; "
+                f"name the class with --model {checkpoint.model_class}"
+            )
+        self.checkpoint = checkpoint
+        typed = self.parser.parse_args(self.arguments, defaults=False, _skip_validation=True)
+        given = typed.get(f"{subcommand}.model.init_args")
+        self.given = () if given is None else tuple(vars(given))
+
+    def _add_instantiators(self) -> None:
+        """Have the model constructed here; hyper-parameters are then what its class was given."""
+        self.parser.add_instantiator(self._model, SoftmaxRegression, subclasses=True)
+
+    def _model(
+        self, kind: type[SoftmaxRegression], /, *args: Any, **kwargs: Any
+    ) -> SoftmaxRegression:
+        """The model: what is given counts, then the checkpoint's plain values, then defaults."""
+        if self.checkpoint is None:
+            return kind(*args, **kwargs)
+        from_data = () if self._predicts_by_checkpoint() else FROM_DATA
+        given = {name: kwargs[name] for name in (*self.given, *from_data) if name in kwargs}
+        saved, left_out = self.checkpoint.hyper_parameters, self.checkpoint.left_out
+        taken = arguments_for(kind, saved, left_out, given)
+        model = kind(*args, **{**kwargs, **taken})
+        adopt(model, self.checkpoint.settings, given)
+        self._show(model, taken.keys() - given.keys())
+        return model
+
+    def _show(self, model: SoftmaxRegression, names: Iterable[str]) -> None:
+        """Let the configuration that is saved say what the checkpoint's values were.
+
+        The parser looks at them once more, so only those that it can take for nothing else.
+        """
+        shown = self.config[self.config.subcommand].model.init_args
+        annotations = annotations_of(type(model).__init__)
+        for name in names:
+            value = model.hparams.get(name)
+            if name in (OPTIMIZER, SCHEDULE):
+                if value is None or _only_numbers(value):
+                    shown[name] = None if value is None else dict_to_namespace(value)
+            elif name in shown and wants_plain(annotations.get(name, Any)):
+                shown[name] = value
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """As Lightning's, but that no environment variable makes it unpickle a checkpoint."""
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+
+
+def _only_numbers(description: dict[str, Any]) -> bool:
+    """Whether a description names a class of ours or torch's, and numbers, but nothing else."""
+
+    def number(value: Any) -> bool:
+        if isinstance(value, (list, tuple)):
+            return all(number(entry) for entry in value)
+        return value is None or isinstance(value, (bool, int, float))
+
+    known = description["class_path"] in KNOWN and PARTIAL not in description
+    return known and all(number(value) for value in description["init_args"].values())

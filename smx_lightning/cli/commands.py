@@ -1,0 +1,211 @@
+"""``smx-lightning fit | validate | test | predict``: LightningCLI with links and defaults.
+
+Number of features, number of classes, class names and input shape flow from the data to the model.
+``fit`` goes on to test the best checkpoint and to export it.
+
+Exit codes: 0 done and parity holds; 1 parity failed; 2 bad usage or bad input, with one sentence on
+stderr.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+
+from smx_lightning.callbacks import ConfusionCsv, PredictionsCsv
+from smx_lightning.checkpoint.optimizers import OPTIMIZER, path_of
+from smx_lightning.cli.checkpoint import CheckpointCLI
+from smx_lightning.data import InMemoryDataModule
+from smx_lightning.errors import InputError
+from smx_lightning.module import SoftmaxRegression
+from smx_lightning.optim import ExactSolver
+
+DONE, PARITY_FAILED, BAD_INPUT = 0, 1, 2
+BAD_INPUT_ERRORS = (InputError, MisconfigurationException, OSError)
+BEST_EPOCH = "val/nll"
+EXPORTER = "smx_export"  # named, not imported: training knows nothing of ONNX
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Lightning's own, whose refusal to overwrite is the user's to resolve."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the configuration in the log folder."""
+        try:
+            super().setup(trainer, pl_module, stage)
+        except RuntimeError as error:
+            if "to NOT exist" not in str(error):
+                raise
+            raise InputError(
+                f"expected no {self.config_filename} of an earlier run in {trainer.log_dir}; move "
+                "it away, or train with a logger, which gives every run a folder of its own"
+            ) from error
+
+
+class SmxCLI(CheckpointCLI):
+    """The command line; ``run`` of its parent executes the subcommand."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link data to model, add checkpointing, export and prediction files."""
+        self.link_model_to_data(parser)
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(importlib.import_module(EXPORTER).OnnxExport, "onnx")
+        parser.add_lightning_class_args(ConfusionCsv, "confusion")
+        parser.add_lightning_class_args(PredictionsCsv, "predictions")
+        parser.set_defaults(
+            {
+                "model": {
+                    "class_path": "smx_lightning.SoftmaxRegression",
+                    "init_args": {"preprocessing": "standardize", "l2": 1e-3},
+                },
+                "data": {"class_path": "smx_lightning.data.DigitsDataModule"},
+                "checkpoint.monitor": BEST_EPOCH,
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+            }
+        )
+
+    def before_fit(self) -> None:
+        """The exact solver's best epoch is that of the least objective, unless told otherwise."""
+        optimizer = self.model.hparams.get(OPTIMIZER) or {}
+        exact = optimizer.get("class_path") == path_of(ExactSolver)
+        checkpoint = self._callback(ModelCheckpoint)
+        if exact and checkpoint.monitor == BEST_EPOCH:
+            checkpoint.monitor = "train/objective"
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint and say what was made."""
+        if self.config_init.fit.trainer.fast_dev_run or not self.trainer.state.finished:
+            return
+        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        self.trainer.test(
+            self.model,
+            datamodule=self.datamodule,
+            ckpt_path=best or None,
+            verbose=False,
+            weights_only=True,
+        )
+        self._summary("test", best)
+
+    def after_validate(self) -> None:
+        """Say what was measured."""
+        self._summary("val")
+
+    def after_test(self) -> None:
+        """Say what was measured."""
+        self._summary("test")
+
+    def after_predict(self) -> None:
+        """Say where the predictions are."""
+        if self.trainer.is_global_zero:
+            print(f"predictions  {self._callback(PredictionsCsv).written}")
+
+    def validate(self, **kwargs: Any) -> None:
+        """Validate without Lightning's own table: the summary has it."""
+        self.trainer.validate(**{**kwargs, "verbose": False})
+
+    def test(self, **kwargs: Any) -> None:
+        """Test without Lightning's own table: the summary has it."""
+        self.trainer.test(**{**kwargs, "verbose": False})
+
+    def _callback(self, kind: type) -> Any:
+        return next(c for c in self.trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
+
+    def _summary(self, stage: str, checkpoint: str = "") -> None:
+        if not self.trainer.is_global_zero:
+            return
+        measured = self.trainer.callback_metrics
+        lines = {
+            name.replace("/", " ").replace("_", " "): f"{float(measured[name]):.4f}"
+            for name in sorted(measured)
+            if name.startswith(f"{stage}/")
+        }
+        confusion = self._callback(ConfusionCsv).written
+        if confusion is not None:
+            lines["confusion matrix"] = os.path.relpath(confusion)
+        if self.model.solver is not None and checkpoint:
+            lines["solver"] = self.model.solver.status.value
+        if checkpoint:
+            lines["checkpoint"] = os.path.relpath(checkpoint)
+            export = self._callback(importlib.import_module(EXPORTER).OnnxExport).export
+            if export is not None:
+                lines["ONNX file"] = os.path.relpath(export.path)
+                lines["verdict"] = export.report.verdict
+        print("\n".join(f"{label:20} {value}" for label, value in lines.items()))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    _quieten()
+    try:
+        SmxCLI(
+            SoftmaxRegression,
+            InMemoryDataModule,
+            save_config_callback=_SaveConfig,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            trainer_defaults={
+                "max_epochs": 100,
+                "enable_model_summary": False,  # the summary at the end says what matters
+                "logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "."}},
+            },
+            args=None if args is None else list(args),
+        )
+    except Exception as error:
+        code, cause = _blame(error)
+        if code is None:
+            raise
+        print(f"smx-lightning: {' '.join(_sentence(cause).split())}", file=sys.stderr)
+        return code
+    return DONE
+
+
+def _blame(error: BaseException) -> tuple[int | None, BaseException]:
+    """Exit code and cause where the user's input is to blame; the parser wraps what it catches."""
+    exporter = importlib.import_module(EXPORTER)
+    root: BaseException | None = error
+    while root is not None:
+        error = root
+        if isinstance(error, exporter.ParityError):
+            return PARITY_FAILED, error
+        if isinstance(error, (*BAD_INPUT_ERRORS, exporter.FileError)):
+            return BAD_INPUT, error
+        root = error.__cause__ or error.__context__
+    # Lightning's and torch's own complaints about an argument: no accelerator, no learning rate.
+    return BAD_INPUT if isinstance(error, ValueError) else None, error
+
+
+def _sentence(cause: BaseException) -> str:
+    if not isinstance(cause, OSError):
+        return str(cause)
+    return (
+        f"expected to read and write {cause.filename or 'files'}, got: {cause.strerror or cause}; "
+        "check the path, its permissions and the room on the disk"
+    )
+
+
+def _quieten() -> None:
+    """Hide what libraries say about themselves; what concerns the user's run stays."""
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")  # slices need no workers
+    warnings.filterwarnings("ignore", ".*The dirpath has changed.*")  # a run has its own folder
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # epochs are logged
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What many processes need: shares, votes, sharded classes, and one living process a file."""

@@ -1,0 +1,1 @@
+"""What a model does under a Trainer: hooks, objective, statistics."""

@@ -1,0 +1,31 @@
+"""The README's Python runs as written; its commands are run by CI (.ci/readme_commands.py)."""
+
+import re
+
+import pytest
+from tools import ROOT
+
+
+def test_python_blocks_run_in_order(cli_folder):
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert len(blocks) >= 2
+    namespace = {"__name__": "readme"}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert {"digits.onnx", "probe.onnx"} <= {file.name for file in cli_folder.iterdir()}
+
+
+def test_runtime_block_of_the_export_readme_runs(cli_folder, trained, digits):
+    from smx_export import export_onnx
+
+    export_onnx(trained, "digits.onnx")
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "export" / "README.md").read_text(), re.M | re.S
+    )
+    exec(compile(block, "export/README.md", "exec"), {"x": digits.splits.test.x[:3].numpy()})
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")], ids=lambda p: p.name)
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"

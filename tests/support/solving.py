@@ -1,0 +1,61 @@
+"""Problems for the exact solver, and how a Trainer solves them."""
+
+import warnings
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch.utils.data import DataLoader
+from trainers import quiet_trainer
+
+
+def batches(x, y, size, dtype=torch.float64):
+    x, y = torch.as_tensor(x).to(dtype), torch.as_tensor(y).long()
+    return DataLoader(list(zip(x.split(size), y.split(size), strict=True)), batch_size=None)
+
+
+def trainer_for(dtype=torch.float64, **kwargs):
+    precision = "64-true" if dtype == torch.float64 else "32-true"
+    return quiet_trainer(**{"max_epochs": 300, "precision": precision, **kwargs})
+
+
+def parameters(model):
+    weight, bias = model.linear.weight.detach().double(), model.linear.bias.detach().double()
+    return weight.numpy(), bias.numpy()
+
+
+def optimum(x, y, l2):
+    """The least objective, by scikit-learn's L-BFGS in float64."""
+    binary = y.max() == 1
+    judge = LogisticRegression(C=(2 if binary else 1) / (l2 * len(y)), tol=1e-9, max_iter=10000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its line search complains at the limit of float64
+        judge.fit(x, y)
+    weight, bias = judge.coef_, judge.intercept_
+    if binary:  # one perceptron there, two of opposite sign here
+        weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return objective(weight, bias, x, y, l2)
+
+
+def noisy_scores(classes, seed, *, rows=None, features=16):
+    """Labels by the largest of noisy linear scores; classes that win nowhere are left out."""
+    rng = np.random.default_rng([classes, seed])
+    x = rng.standard_normal((rows or max(4 * classes, 300), features))
+    scores = x @ rng.standard_normal((features, classes))
+    y = (scores / scores.std() + rng.standard_normal(scores.shape)).argmax(1)
+    return x, np.unique(y, return_inverse=True)[1]
+
+
+def few_rows(classes, each, features, seed):
+    """Normal features that say nothing of the class: one row a class, or a few."""
+    rng = np.random.default_rng([classes, each, features, seed])
+    x = rng.standard_normal((classes * each, features))
+    return x, np.repeat(np.arange(classes), each)
+
+
+def objective(weight, bias, x, y, l2):
+    """As ``references.objective``, for more than a few rows."""
+    logits = x @ weight.T + bias
+    largest = logits.max(1)
+    log_sums = largest + np.log(np.exp(logits - largest[:, None]).sum(1))
+    return (log_sums - logits[np.arange(len(y)), y]).mean() + 0.5 * l2 * (weight**2).sum()
