@@ -31,7 +31,7 @@ from smx_lightning import metrics
 from smx_lightning.checkpoint.describing import describe, write
 from smx_lightning.checkpoint.loading import load_model
 from smx_lightning.checkpoint.matching import check_loaded
-from smx_lightning.data.shares import rows_of_batch
+from smx_lightning.data.sharing import rows_of_batch
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import (
     at_least,

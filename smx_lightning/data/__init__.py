@@ -3,8 +3,9 @@
 from smx_lightning.data.base import InMemoryDataModule, Loaded, Splits
 from smx_lightning.data.digits import DigitsDataModule
 from smx_lightning.data.idx import IdxDataModule
-from smx_lightning.data.loading import BatchLoader, EpochOrder, GlobalBatches, Rows
+from smx_lightning.data.loading import BatchLoader, Rows
 from smx_lightning.data.npz import NpzDataModule
+from smx_lightning.data.sharing import EpochOrder, GlobalBatches
 
 __all__ = [
     "BatchLoader",

@@ -18,7 +18,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from smx_lightning.checkpoint.matching import begin_run
 from smx_lightning.checkpoint.progress import restore_digits, settle
 from smx_lightning.checkpoint.reading import read_safely
-from smx_lightning.data.shares import share_out
+from smx_lightning.data.sharing import share_out
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_eps
 from smx_lightning.optim import ExactSolver
