@@ -95,7 +95,7 @@ def _compare_arguments(
     for name in differing if model.trainer.state.fn == "fit" else []:
         if name == "threshold" or (name in own and _are_paths(saved[name], present[name])):
             continue
-        value = "…" if name in model._objects else repr(present[name])
+        value = "…" if name in model._record.objects else repr(present[name])
         raise InputError(
             f"expected a checkpoint with {name}={present[name]!r}, as the model has, to resume "
             f"from, got one with {name}={saved[name]!r}; leave {name} as it was to go on, or "
@@ -109,8 +109,8 @@ def _compare_arguments(
 def _own(model: SoftmaxRegression) -> dict[str, Any]:
     """The arguments that a subclass has of its own, as a checkpoint tells them."""
     inherited = {*inspect.signature(model._base().__init__).parameters, *RUN, DATA}
-    known = {**model._objects, **plain_ones(dict(model.hparams))[0]}
-    return {n: v for n, v in known.items() if n in model._called - inherited}
+    known = {**model._record.objects, **plain_ones(dict(model.hparams))[0]}
+    return {n: v for n, v in known.items() if n in model._record.called - inherited}
 
 
 def _are_paths(saved: Any, present: Any) -> bool:
@@ -157,7 +157,7 @@ def check_same_run(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> N
             "from load_from_checkpoint(…)"
         )
     saved = saved_settings(checkpoint).get("optimizers")
-    present = model._run_of
+    present = model._record.run
     if not isinstance(saved, dict) or not isinstance(present, dict):
         _check_group_names(model, checkpoint)
         return
@@ -248,10 +248,10 @@ def begin_run(model: SoftmaxRegression) -> None:
     own = getattr(model.configure_optimizers, "__func__", None)
     if own is model._base().configure_optimizers:
         told = _injected(model, made)
-        model._run_of = {what: [told[what]] if made[what] else [] for what in RUN}
+        model._record.run = {what: [told[what]] if made[what] else [] for what in RUN}
     else:
-        model._run_of = {what: [described(one) for one in made[what]] for what in RUN}
-        told = {w: of[0] if len(of) == 1 else of or None for w, of in model._run_of.items()}
+        model._record.run = {what: [described(one) for one in made[what]] for what in RUN}
+        told = {w: of[0] if len(of) == 1 else of or None for w, of in model._record.run.items()}
     data = trainer.datamodule  # type: ignore[attr-defined]
     note(model, {**told, DATA: None if data is None else data_description(data)})
     resumed = trainer._checkpoint_connector._loaded_checkpoint

@@ -60,6 +60,29 @@ def check_threshold(threshold: float | None, num_classes: int) -> None:
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # it looks at values
+def check_batched(x: Tensor) -> None:
+    """Complain about inputs without a batch dimension."""
+    if x.ndim < 2:
+        raise InputError(
+            f"expected inputs of shape (batch, …), got {tuple(x.shape)}; add a batch dimension "
+            "with x[None]"
+        )
+
+
+def check_features(x: Tensor, num_features: int) -> Tensor:
+    """Features (batch, num_features) as they are.
+
+    Raises:
+        InputError: For any other shape.
+    """
+    if x.ndim != 2 or x.shape[1] != num_features:
+        raise InputError(
+            f"expected {num_features} features a row, got {math.prod(x.shape[1:])} "
+            f"(shape {tuple(x.shape)}); num_features must match the data"
+        )
+    return x
+
+
 def check_labels(y: Tensor, num_classes: int, where: str) -> None:
     """Complain about labels that are no class indices (n,); ``where`` says which rows."""
     if y.ndim != 1 or y.is_floating_point():
