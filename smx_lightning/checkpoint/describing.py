@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from smx_lightning.checkpoint.injected import describe_injected
 from smx_lightning.checkpoint.optimizers import (
     OPTIMIZER,
     SCHEDULE,
     Description,
-    describe_injected,
     parameters_of,
     path_of,
 )

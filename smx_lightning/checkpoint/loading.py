@@ -14,14 +14,14 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from smx_lightning.checkpoint.content import load_plain
 from smx_lightning.checkpoint.describing import DATA, LIVE, RUN, settings_of
+from smx_lightning.checkpoint.injected import restored
 from smx_lightning.checkpoint.matching import has_features
-from smx_lightning.checkpoint.optimizers import restored
 from smx_lightning.checkpoint.plain import annotations_of, is_recipe, plain_ones, wants_object
 from smx_lightning.checkpoint.reading import (
     CHECKPOINT_KEY,
     HYPER_PARAMETERS,
-    load_plain,
     notes,
     plain_hyper_parameters,
 )
@@ -38,6 +38,7 @@ Model = TypeVar("Model", bound="SoftmaxRegression")
 
 def load_model(
     kind: type[Model],
+    /,  # subclasses may have an argument of this name
     checkpoint_path: str | Path | IO[bytes],
     map_location: Any = None,
     hparams_file: str | Path | None = None,
@@ -158,7 +159,7 @@ def arguments_for(
         saved: Plain hyper-parameters.
         left_out: Those that are not plain, with what they are.
         given: What the caller says, which counts.
-        allow: As of :func:`smx_lightning.checkpoint.optimizers.restored`.
+        allow: As of :func:`smx_lightning.checkpoint.injected.restored`.
 
     Raises:
         InputError: For an argument that no plain value can stand for, and that was not given.

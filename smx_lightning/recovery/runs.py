@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from smx_lightning.checkpoint.reading import load_plain
+from smx_lightning.checkpoint.content import load_plain
 from smx_lightning.checkpoint.writing import NAME
 from smx_lightning.errors import InputError
 from smx_lightning.processes.distributed import restarted, run_id

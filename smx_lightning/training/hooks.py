@@ -17,9 +17,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from smx_lightning.checkpoint.matching import begin_run, check_loaded
+from smx_lightning.checkpoint.content import read_safely
 from smx_lightning.checkpoint.progress import restore_digits, settle
-from smx_lightning.checkpoint.reading import read_safely
+from smx_lightning.checkpoint.resuming import begin_run, check_loaded
 from smx_lightning.data.shares import share_out
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_eps
