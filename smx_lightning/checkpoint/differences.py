@@ -1,4 +1,4 @@
-"""What two descriptions of optimisers or schedules differ in that decides the course of a training."""
+"""What two descriptions differ in that decides the course of a training."""
 
 from __future__ import annotations
 

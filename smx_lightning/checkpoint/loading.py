@@ -78,19 +78,32 @@ def load_model(
         left_out = {n: what for n, what in {**left_out, **others}.items() if n not in saved}
     _warn_of_another_class(kind, content)
     model = _constructed(kind, arguments_for(kind, saved, left_out, kwargs, allow), kwargs)
-    adopt(
-        model,
-        notes(content).get("settings") or {},
-        {*kwargs, *(saved if hparams_file is not None else ())},
-    )
+    counting = {*kwargs, *(saved if hparams_file is not None else ())}
+    adopt(model, notes(content).get("settings") or {}, counting)
+    _load(model, content, _renamed(content, saved, kwargs), strict)
+    tensors = (v for v in content["state_dict"].values() if isinstance(v, torch.Tensor))
+    return model.to(next(tensors, torch.tensor(0)).device)
+
+
+def _load(
+    model: SoftmaxRegression, content: dict[str, Any], seen: dict[str, Any], strict: bool | None
+) -> None:
+    """Load a checkpoint's weights into a model of its settings.
+
+    Args:
+        model: As its arguments made it.
+        content: The checkpoint.
+        seen: The same for the hooks.
+        strict: As of :func:`load_model`.
+    """
     if model._strict_loading is not None and strict not in (None, model.strict_loading):
         raise InputError(
-            f"expected strict={model.strict_loading}, as {kind.__name__} sets it, got "
+            f"expected strict={model.strict_loading}, as {type(model).__name__} sets it, got "
             f"strict={strict}; leave it out"
         )
     if is_overridden("configure_model", model):
         model.configure_model()
-    model.on_load_checkpoint(_renamed(content, saved, kwargs))
+    model.on_load_checkpoint(seen)
     _check_input_shape(model)
     keys = model.load_state_dict(
         content["state_dict"], strict=model.strict_loading if strict is None else strict
@@ -99,8 +112,6 @@ def load_model(
         if names:
             rank_zero_warn(f"The checkpoint {what} {', '.join(names)}")
     model._record.began_with = hash_of(model.state_dict())
-    tensors = (v for v in content["state_dict"].values() if isinstance(v, torch.Tensor))
-    return model.to(next(tensors, torch.tensor(0)).device)
 
 
 def _constructed(kind: type[Model], arguments: dict[str, Any], given: Mapping[str, Any]) -> Model:
