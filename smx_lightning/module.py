@@ -26,7 +26,7 @@ from torch.nn import functional as F  # noqa: N812 (its customary name)
 from typing_extensions import Self
 
 from smx_lightning import metrics
-from smx_lightning.checkpoint.describing import Record, describe, training_summary, write
+from smx_lightning.checkpoint.describing import Record, describe, training_summary
 from smx_lightning.checkpoint.loading import load_model
 from smx_lightning.errors import checks
 from smx_lightning.errors.class_weight import ClassWeight, class_weights
@@ -35,8 +35,9 @@ from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.configuring import configured
 from smx_lightning.optim.training import add_batch
 from smx_lightning.preprocessing.standardization import Method, Preprocessing
-from smx_lightning.processes.sharding import parallel_loss, shard, whole
-from smx_lightning.training.hooks import Bookkeeping, attach, hook, loaded, set_attribute, signed_as
+from smx_lightning.processes.sharding import parallel_loss, whole
+from smx_lightning.training import hooks
+from smx_lightning.training.hooks import Bookkeeping, hook
 from smx_lightning.training.objective import Objective, class_weights_of, l2_penalty
 from smx_lightning.training.overrides import join_overrides
 from smx_lightning.training.precision import applied_wide, with_autocast_off
@@ -218,9 +219,9 @@ class SoftmaxRegression(LightningModule):
 
     # The Trainer's hooks and steps -----------------------------------------------------------
 
-    __setattr__ = set_attribute
-    trainer: Trainer = LightningModule.trainer.setter(attach)  # type: ignore[attr-defined, override]
-    configure_model = shard
+    __setattr__ = hooks.set_attribute
+    trainer: Trainer = LightningModule.trainer.setter(hooks.attach)  # type: ignore[attr-defined, override]
+    configure_model = hooks.configure_model
     setup = hook(Bookkeeping.setup)
     on_fit_start = hook(Bookkeeping.on_fit_start)
     on_train_start = hook(Bookkeeping.on_train_start)
@@ -234,15 +235,15 @@ class SoftmaxRegression(LightningModule):
     on_test_start = hook(Bookkeeping.on_test_start)
     on_test_epoch_end = hook(Bookkeeping.on_test_epoch_end)
     on_predict_start = hook(Bookkeeping.on_predict_start)
-    on_save_checkpoint = write
-    on_load_checkpoint = loaded
+    on_save_checkpoint = hooks.on_save_checkpoint
+    on_load_checkpoint = hooks.on_load_checkpoint
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let hooks do their work although a subclass overrides them without ``super()``."""
         super().__init_subclass__(**kwargs)
         join_overrides(cls)
 
-    @signed_as()
+    @hooks.signed_as()
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         """The objective on one batch ``(x, y)``; y (batch,) integer labels."""
         x, y = batch
@@ -270,7 +271,7 @@ class SoftmaxRegression(LightningModule):
         return metrics.predicted(log_probs, self.decide(log_probs))
 
     @classmethod
-    @signed_as(load_model)
+    @hooks.signed_as(load_model)
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:
         """See :func:`smx_lightning.checkpoint.loading.load_model`, whose arguments it takes."""
         return load_model(cls, *args, **kwargs)

@@ -59,7 +59,6 @@ def check_threshold(threshold: float | None, num_classes: int) -> None:
         )
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # it looks at values
 def check_batched(x: Tensor) -> None:
     """Complain about inputs without a batch dimension."""
     if x.ndim < 2:
@@ -83,6 +82,7 @@ def check_features(x: Tensor, num_features: int) -> Tensor:
     return x
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # it looks at values
 def check_labels(y: Tensor, num_classes: int, where: str) -> None:
     """Complain about labels that are no class indices (n,); ``where`` says which rows."""
     if y.ndim != 1 or y.is_floating_point():

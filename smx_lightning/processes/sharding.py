@@ -31,9 +31,7 @@ def is_sharded(smx: nn.Module) -> bool:
 
 
 def shard(model: SoftmaxRegression) -> None:
-    """Spread the classes over processes, where ModelParallelStrategy asks for it.
-
-    ``smx`` is spread over those of the model's device mesh; all begin as rank zero does.
+    """Spread ``model.smx`` over the processes of its device mesh; all begin as rank zero does.
 
     Metrics are merged over the data-parallel processes only: the others have seen the same rows.
 
@@ -42,10 +40,7 @@ def shard(model: SoftmaxRegression) -> None:
             would become directories.
     """
     mesh = model.device_mesh
-    if mesh is None:
-        return
-    model._objective.sharded = type(model).loss is model._base().loss
-    if is_sharded(model.smx):
+    if mesh is None or is_sharded(model.smx):
         return
     own = {id(parameter) for parameter in model.smx.parameters()}
     others = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in own]

@@ -18,6 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from smx_lightning.checkpoint.content import read_safely
+from smx_lightning.checkpoint.describing import write
 from smx_lightning.checkpoint.progress import restore_digits, settle
 from smx_lightning.checkpoint.resuming import begin_run, check_loaded
 from smx_lightning.data.shares import share_out
@@ -38,6 +39,7 @@ from smx_lightning.processes.distributed import (
     leave_group_at_exit,
     sharing,
 )
+from smx_lightning.processes.sharding import shard
 from smx_lightning.training.input_range import know_range
 
 if TYPE_CHECKING:
@@ -233,12 +235,24 @@ def attach(model: SoftmaxRegression, trainer: Trainer | None) -> None:
             model.solver, model.automatic_optimization = None, True
 
 
-def loaded(model: SoftmaxRegression, checkpoint: dict[str, Any]) -> None:
+def on_load_checkpoint(model: SoftmaxRegression, checkpoint: dict[str, Any]) -> None:
     """Complain about a checkpoint of another problem, or of other settings."""
     if model._trainer is not None:
         kind = model._base()
         Bookkeeping(kind).on_load_checkpoint(model.trainer, model, checkpoint)
     check_loaded(model, checkpoint)
+
+
+def on_save_checkpoint(model: SoftmaxRegression, checkpoint: dict[str, Any]) -> None:
+    """Say which class wrote the checkpoint, and what training had reached."""
+    write(model, checkpoint)
+
+
+def configure_model(model: SoftmaxRegression) -> None:
+    """Spread the classes over processes, where ModelParallelStrategy asks for it."""
+    if model.device_mesh is not None:
+        shard(model)
+        model._objective.sharded = type(model).loss is model._base().loss
 
 
 def set_attribute(model: SoftmaxRegression, name: str, value: Any) -> None:
