@@ -60,8 +60,7 @@ class SoftmaxRegression(LightningModule):
         l2: Weight of the penalty ½‖W‖², at least 0.
         class_weight: ``None`` (all 1), ``"balanced"`` (n / (K · count), counted on the training
             data), one weight a class, or a dict from class name to weight (1 for those left out).
-        preprocessing: ``none``, ``standardize`` or ``scale``, fitted on the training data in one
-            pass before the first epoch, see :mod:`smx_lightning.preprocessing`.
+        preprocessing: ``none``, ``standardize`` or ``scale``, fitted in a pass of the first epoch.
         threshold: γ of a binary problem: class 1 is predicted where its probability is at least γ.
         optimizer: Called with the parameters, as in LightningCLI; once before on the meta device,
             to describe it in the hyper-parameters. :class:`~smx_lightning.optim.ExactSolver` makes
@@ -129,8 +128,7 @@ class SoftmaxRegression(LightningModule):
 
         Override it to put a backbone in front; standardisation and the linear layer follow.
         """
-        checks.check_batched(x)
-        return x.flatten(1)
+        return checks.unrolled(x)
 
     def loss(
         self, log_probs: Float[Tensor, "batch classes"], y: Int[Tensor, " batch"]

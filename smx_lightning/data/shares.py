@@ -1,4 +1,4 @@
-"""Which share of a batch a process has, told to the loaders that must know."""
+"""Which share of a batch a process has, and loaders that are set to it."""
 
 from __future__ import annotations
 

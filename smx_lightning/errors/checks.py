@@ -1,4 +1,4 @@
-"""Complaints about arguments and labels, made in one place and in one tone."""
+"""Complaints about arguments and labels, all made in one place."""
 
 from __future__ import annotations
 
@@ -59,13 +59,18 @@ def check_threshold(threshold: float | None, num_classes: int) -> None:
         )
 
 
-def check_batched(x: Tensor) -> None:
-    """Complain about inputs without a batch dimension."""
+def unrolled(x: Tensor) -> Tensor:
+    """Inputs (batch, …) as rows (batch, entries).
+
+    Raises:
+        InputError: For one without a batch dimension.
+    """
     if x.ndim < 2:
         raise InputError(
             f"expected inputs of shape (batch, …), got {tuple(x.shape)}; add a batch dimension "
             "with x[None]"
         )
+    return x.flatten(1)
 
 
 def check_features(x: Tensor, num_features: int) -> Tensor:

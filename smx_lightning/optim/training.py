@@ -1,4 +1,4 @@
-"""Where the exact solver meets the Trainer: what it refuses, its epochs' end, what it logs."""
+"""The exact solver under a Trainer: what it refuses, its batches and epochs, what it logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which file a run saves to, and whether what is there already is to be gone on with.
+"""Which file a run saves to, and whether a file that is there already is to be resumed.
 
 An experiment has one file in a folder, named by its fingerprint, and at most one living process.
 """
