@@ -131,43 +131,52 @@ class Probe(SoftmaxRegression):
         return cast("Tensor", self.mlp(x))
 
 
+class Clock:
+    """When epochs began and the last one ended; Recovery's hooks, seconds, and its files, bytes."""
+
+    def __init__(self, folder: str, recovery: Recovery) -> None:
+        self.folder, self.epochs, self.hooks, self.sizes = (
+            Path(folder),
+            list[float](),
+            [math.nan],
+            [0],
+        )
+        self.hook = recovery.on_train_batch_start
+        recovery.on_train_batch_start = self.timed  # type: ignore[assignment, method-assign]
+        self.callback = LambdaCallback(on_train_epoch_start=self.begin, on_train_end=self.end)
+
+    def timed(self, *args: Any) -> None:
+        """Recovery's hook, timed."""
+        start = time.perf_counter()
+        self.hook(*args)
+        self.hooks.append(time.perf_counter() - start)
+
+    def begin(self, *_: Any) -> None:
+        """An epoch begins."""
+        self.epochs.append(time.perf_counter())
+
+    def end(self, *_: Any) -> None:
+        """The last epoch has ended."""
+        self.epochs.append(time.perf_counter())
+        self.sizes.extend(file.stat().st_size for file in self.folder.rglob("*.ckpt"))
+
+
 def train(job: Job, setup: Setup, folder: str, environment: dict[str, str]) -> dict[str, float]:
     """What one process of the setup measured."""
     signal.alarm(PATIENCE)
     os.environ |= environment
     torch.set_num_threads(setup.threads)
     imports = memory("VmRSS")
-    x, y = data(job.rows, job.classes)
-    all_rows, loader = Rows(x, y), cast("Any", InMemory(x, y))
-    loader.batch_size = job.batch
-    names = tuple(map(str, range(job.classes)))
-    loader.splits = Splits(all_rows, all_rows, all_rows, names)
-    if not job.ours:
-        loader = DataLoader(TensorDataset(x, y), job.batch // setup.processes, shuffle=True)
-    strategy: Any = "ddp" if setup.processes > 1 else "auto"
-    if setup.sharded:
-        strategy = ModelParallelStrategy(1, setup.processes, save_distributed_checkpoint=False)
-    epochs: list[float] = []  # when they began, and when the last one ended
-    hooks, sizes, recovery = [math.nan], [0], Recovery(every_n_steps=job.recovery or None)
-    hook = recovery.on_train_batch_start
-
-    def timed(*args: Any) -> None:
-        start = time.perf_counter()
-        hook(*args)
-        hooks.append(time.perf_counter() - start)
-
-    def end(*_: Any) -> None:
-        epochs.append(time.perf_counter())
-        sizes.extend(file.stat().st_size for file in Path(folder).rglob("*.ckpt"))
-
-    recovery.on_train_batch_start = timed  # type: ignore[assignment, method-assign]
-    begin = lambda *_: epochs.append(time.perf_counter())  # noqa: E731
-    clock = LambdaCallback(on_train_epoch_start=begin, on_train_end=end)
-    callbacks: list[Callback] = [clock] if job.recovery is None else [clock, recovery]
+    loader = loader_of(job, setup)
+    recovery = Recovery(every_n_steps=job.recovery or None)
+    clock = Clock(folder, recovery)
+    callbacks: list[Callback] = [clock.callback]
+    if job.recovery is not None:
+        callbacks.append(recovery)
     with quiet():
         torch.manual_seed(0)
         trainer = Trainer(
-            accelerator="cpu", devices=setup.processes, strategy=strategy, logger=False,
+            accelerator="cpu", devices=setup.processes, strategy=strategy_of(setup), logger=False,
             max_epochs=job.epochs, limit_val_batches=0, default_root_dir=folder,
             callbacks=callbacks, enable_checkpointing=len(callbacks) > 1,
             enable_progress_bar=False, enable_model_summary=False,
@@ -175,15 +184,35 @@ def train(job: Job, setup: Setup, folder: str, environment: dict[str, str]) -> d
         trainer.fit(job.model(), loader)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    hooks, epochs = clock.hooks, clock.epochs
     epoch = (epochs[-1] - epochs[1]) / (len(epochs) - 2)
     return {
         "step": 1e3 * epoch / int(trainer.num_training_batches), "epoch": epoch,
         "total": epochs[-1] - epochs[0], "epochs": trainer.current_epoch,
         "nll": float(trainer.callback_metrics.get("train/nll", math.nan)),
-        "hook": 1e6 * statistics.fmean(hooks[1:] or hooks), "file": max(sizes) / 1e3,
+        "hook": 1e6 * statistics.fmean(hooks[1:] or hooks), "file": max(clock.sizes) / 1e3,
         "save": 1e3 * statistics.median(hooks[job.recovery or 1 :: job.recovery or 1] or hooks),
         "imports": imports / MIB, "peak": memory("VmHWM") / MIB,
     }  # fmt: skip
+
+
+def loader_of(job: Job, setup: Setup) -> Any:
+    """The job's rows, from this project's data module or from a DataLoader."""
+    x, y = data(job.rows, job.classes)
+    if not job.ours:
+        return DataLoader(TensorDataset(x, y), job.batch // setup.processes, shuffle=True)
+    all_rows, loader = Rows(x, y), cast("Any", InMemory(x, y))
+    loader.batch_size = job.batch
+    names = tuple(map(str, range(job.classes)))
+    loader.splits = Splits(all_rows, all_rows, all_rows, names)
+    return loader
+
+
+def strategy_of(setup: Setup) -> Any:
+    """How the setup's processes share the work."""
+    if setup.sharded:
+        return ModelParallelStrategy(1, setup.processes, save_distributed_checkpoint=False)
+    return "ddp" if setup.processes > 1 else "auto"
 
 
 @cache

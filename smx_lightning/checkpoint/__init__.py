@@ -1,5 +1,5 @@
 """Checkpoints: plain data that a model writes, reads, and is compared with."""
 
-from smx_lightning.checkpoint.reading import read_checkpoint
+from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint
 
-__all__ = ["read_checkpoint"]
+__all__ = ["Checkpoint", "read_checkpoint"]

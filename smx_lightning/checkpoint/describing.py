@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
+
+from smx_lightning.checkpoint.injected import describe_injected
 from smx_lightning.checkpoint.optimizers import (
     OPTIMIZER,
     SCHEDULE,
     Description,
-    describe_injected,
     parameters_of,
     path_of,
 )
@@ -25,12 +28,31 @@ from smx_lightning.data.described import array_in_words
 from smx_lightning.errors.class_weight import class_weights
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
     from smx_lightning.module import SoftmaxRegression
 
 DATA = "data_module"
 MISSING = inspect.Parameter.empty
 LIVE = ("l2", "class_weight", "threshold")  # what a user may set on a model that exists
 RUN = (OPTIMIZER, SCHEDULE)
+
+
+@dataclass
+class Record:
+    """What a model remembers of its making and its training, for the checkpoints it writes.
+
+    Attributes:
+        called: Names of the constructor's arguments.
+        objects: Those of them that are no plain values, in words.
+        run: Descriptions of the optimisers and schedules in use, as the training began.
+        began_with: Hash of the weights that a checkpoint brought.
+    """
+
+    called: frozenset[str] = frozenset()
+    objects: dict[str, str] = field(default_factory=dict)
+    run: dict[str, Any] | None = None
+    began_with: str | None = None
 
 
 def settings_of(model: SoftmaxRegression) -> dict[str, Any]:
@@ -47,7 +69,7 @@ def settings_of(model: SoftmaxRegression) -> dict[str, Any]:
         "class_weight": class_weights(weights, model.class_names),
         "threshold": None if model.threshold is None else float(model.threshold),
         "preprocessing": str(model.preprocessing.method),
-        "optimizers": model._run_of,
+        "optimizers": model._record.run,
     }
 
 
@@ -61,8 +83,8 @@ def describe(model: SoftmaxRegression) -> None:
     called = _arguments(model)
     found = {n: v for call in called for n, v in call.items() if n not in (*model.hparams, *RUN)}
     if called:  # the outermost: what a class gives its parents, it gives them again
-        model._objects = _objects(type(model), called[-1])
-        model._called = frozenset(called[-1])
+        model._record.objects = _objects(type(model), called[-1])
+        model._record.called = frozenset(called[-1])
     note(model, {**plain_ones(found)[0], OPTIMIZER: optimizer, SCHEDULE: schedule})
 
 
@@ -108,7 +130,7 @@ def write(model: SoftmaxRegression, checkpoint: dict[str, Any]) -> None:
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "training": model.training_summary(),
         "settings": settings_of(model),
-        LEFT_OUT: model._objects,
+        LEFT_OUT: model._record.objects,
     }
 
 
@@ -118,3 +140,15 @@ def _objects(kind: type[SoftmaxRegression], values: Mapping[str, Any]) -> dict[s
     defaults = {name: p.default for name, p in parameters_of(kind).items()}
     found = {n: what for n, what in others.items() if values[n] is not defaults.get(n, MISSING)}
     return {name: array_in_words(values[name]) or what for name, what in found.items()}
+
+
+def training_summary(trainer: Trainer) -> dict[str, Any]:
+    """Epochs begun, steps taken and finite held-out metrics of a trainer."""
+    # Not the training metrics: while a checkpoint is saved they are the epoch before's.
+    held_out = {
+        name: round(float(value), 6)
+        for name, value in sorted(trainer.callback_metrics.items())
+        if name.startswith(("val/", "test/")) and torch.isfinite(value)
+    }
+    epochs = trainer.fit_loop.epoch_progress.current.ready
+    return {"epochs": epochs, "steps": trainer.global_step, "metrics": held_out}

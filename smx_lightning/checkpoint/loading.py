@@ -14,14 +14,14 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from smx_lightning.checkpoint.content import load_plain
 from smx_lightning.checkpoint.describing import DATA, LIVE, RUN, settings_of
+from smx_lightning.checkpoint.injected import restored
 from smx_lightning.checkpoint.matching import has_features
-from smx_lightning.checkpoint.optimizers import restored
 from smx_lightning.checkpoint.plain import annotations_of, is_recipe, plain_ones, wants_object
 from smx_lightning.checkpoint.reading import (
     CHECKPOINT_KEY,
     HYPER_PARAMETERS,
-    load_plain,
     notes,
     plain_hyper_parameters,
 )
@@ -38,35 +38,72 @@ Model = TypeVar("Model", bound="SoftmaxRegression")
 
 def load_model(
     kind: type[Model],
-    source: str | Path | IO[bytes],
-    given: Mapping[str, Any],
-    *,
+    /,  # subclasses may have an argument of this name
+    checkpoint_path: str | Path | IO[bytes],
     map_location: Any = None,
     hparams_file: str | Path | None = None,
     strict: bool | None = None,
+    weights_only: bool | None = None,
     allow: Sequence[type] | type = (),
+    **kwargs: Any,
 ) -> Model:
-    """What ``load_from_checkpoint`` does; see there."""
-    content = load_plain(source, map_location or _where_it_was)
+    """The model of a checkpoint, which is read as plain data: nothing in it is executed.
+
+    Its optimiser and schedule come back where they are torch's own, the exact solver, or among
+    ``allow``; with others the model predicts and exports, and asks for them once it is trained.
+
+    Args:
+        kind: The class.
+        checkpoint_path: The checkpoint: a path, a URL or an open file.
+        map_location: Where the weights go, as torch.load's; where they were by default.
+        hparams_file: Plain YAML with the arguments, in place of the checkpoint's.
+        strict: Whether all weights must fit; as the class says by default.
+        weights_only: ``True``, whatever is given; ``False`` is refused.
+        allow: Classes, or one, of optimisers and schedules of your own that the checkpoint
+            may name.
+        **kwargs: Arguments of the class that count in place of the checkpoint's.
+
+    Raises:
+        InputError: For a file that is no such checkpoint, or arguments that do not fit it.
+    """
+    if weights_only is False:
+        raise InputError(
+            "expected to read a checkpoint as plain data, got weights_only=False, which would "
+            "run code from it; leave it out"
+        )
+    content = load_plain(checkpoint_path, map_location or _where_it_was)
     saved, left_out = plain_hyper_parameters(content)
     if hparams_file is not None:
         saved, others = _hparams_of(hparams_file)
         left_out = {n: what for n, what in {**left_out, **others}.items() if n not in saved}
     _warn_of_another_class(kind, content)
-    model = _constructed(kind, arguments_for(kind, saved, left_out, given, allow), given)
-    adopt(
-        model,
-        notes(content).get("settings") or {},
-        {*given, *(saved if hparams_file is not None else ())},
-    )
+    model = _constructed(kind, arguments_for(kind, saved, left_out, kwargs, allow), kwargs)
+    counting = {*kwargs, *(saved if hparams_file is not None else ())}
+    adopt(model, notes(content).get("settings") or {}, counting)
+    _load(model, content, _renamed(content, saved, kwargs), strict)
+    tensors = (v for v in content["state_dict"].values() if isinstance(v, torch.Tensor))
+    return model.to(next(tensors, torch.tensor(0)).device)
+
+
+def _load(
+    model: SoftmaxRegression, content: dict[str, Any], seen: dict[str, Any], strict: bool | None
+) -> None:
+    """Load a checkpoint's weights into a model of its settings.
+
+    Args:
+        model: As its arguments made it.
+        content: The checkpoint.
+        seen: The same for the hooks.
+        strict: As of :func:`load_model`.
+    """
     if model._strict_loading is not None and strict not in (None, model.strict_loading):
         raise InputError(
-            f"expected strict={model.strict_loading}, as {kind.__name__} sets it, got "
+            f"expected strict={model.strict_loading}, as {type(model).__name__} sets it, got "
             f"strict={strict}; leave it out"
         )
     if is_overridden("configure_model", model):
         model.configure_model()
-    model.on_load_checkpoint(_renamed(content, saved, given))
+    model.on_load_checkpoint(seen)
     _check_input_shape(model)
     keys = model.load_state_dict(
         content["state_dict"], strict=model.strict_loading if strict is None else strict
@@ -74,9 +111,7 @@ def load_model(
     for what, names in (("lacks", keys.missing_keys), ("has besides", keys.unexpected_keys)):
         if names:
             rank_zero_warn(f"The checkpoint {what} {', '.join(names)}")
-    model._began_with = hash_of(model.state_dict())
-    tensors = (v for v in content["state_dict"].values() if isinstance(v, torch.Tensor))
-    return model.to(next(tensors, torch.tensor(0)).device)
+    model._record.began_with = hash_of(model.state_dict())
 
 
 def _constructed(kind: type[Model], arguments: dict[str, Any], given: Mapping[str, Any]) -> Model:
@@ -135,7 +170,7 @@ def arguments_for(
         saved: Plain hyper-parameters.
         left_out: Those that are not plain, with what they are.
         given: What the caller says, which counts.
-        allow: As of :func:`smx_lightning.checkpoint.optimizers.restored`.
+        allow: As of :func:`smx_lightning.checkpoint.injected.restored`.
 
     Raises:
         InputError: For an argument that no plain value can stand for, and that was not given.

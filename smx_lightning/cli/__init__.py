@@ -1,5 +1,5 @@
 """The command line: ``smx-lightning fit``, ``validate``, ``test`` and ``predict``."""
 
-from smx_lightning.cli.commands import main
+from smx_lightning.cli.commands import SmxCLI, main
 
-__all__ = ["main"]
+__all__ = ["SmxCLI", "main"]

@@ -29,7 +29,7 @@ FOUND_BY_TRAINER = ("best", "last", "hpc", "registry")  # in place of a path
 
 
 class CheckpointCLI(LightningCLI):
-    """LightningCLI with ``ckpt_path`` read safely; the data tell the model what they know."""
+    """LightningCLI with ``ckpt_path`` read safely; sizes and names are those of the data."""
 
     checkpoint: Checkpoint | None = None
     given: tuple[str, ...] = ()  # names of the model's arguments that the user gave

@@ -1,4 +1,4 @@
-"""Training data in a few words, by which one data set is told from another.
+"""Training data in a few words, by which data sets are told apart.
 
 Nothing of a data set's own code runs: arrays are found among its attributes, and a few of their
 rows are hashed. So no random number is drawn and no iterator moves; of data that computes its rows

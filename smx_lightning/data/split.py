@@ -1,4 +1,4 @@
-"""Stratified splits that survive a class with one sample."""
+"""Stratified splits that can have a class with one sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Complaints about arguments and labels, made in one place and in one tone."""
+"""Complaints about arguments and labels, all made in one place."""
 
 from __future__ import annotations
 
@@ -57,6 +57,34 @@ def check_threshold(threshold: float | None, num_classes: int) -> None:
             f"threshold must lie between 0 and 1 and needs num_classes=2, got "
             f"threshold={threshold} with num_classes={num_classes}"
         )
+
+
+def unrolled(x: Tensor) -> Tensor:
+    """Inputs (batch, …) as rows (batch, entries).
+
+    Raises:
+        InputError: For one without a batch dimension.
+    """
+    if x.ndim < 2:
+        raise InputError(
+            f"expected inputs of shape (batch, …), got {tuple(x.shape)}; add a batch dimension "
+            "with x[None]"
+        )
+    return x.flatten(1)
+
+
+def check_features(x: Tensor, num_features: int) -> Tensor:
+    """Features (batch, num_features) as they are.
+
+    Raises:
+        InputError: For any other shape.
+    """
+    if x.ndim != 2 or x.shape[1] != num_features:
+        raise InputError(
+            f"expected {num_features} features a row, got {math.prod(x.shape[1:])} "
+            f"(shape {tuple(x.shape)}); num_features must match the data"
+        )
+    return x
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # it looks at values

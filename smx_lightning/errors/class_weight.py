@@ -1,4 +1,4 @@
-"""How much a class counts in the loss: the spellings that users know, made into one."""
+"""How much a class counts in the loss: the customary spellings as one."""
 
 from __future__ import annotations
 

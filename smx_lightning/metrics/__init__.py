@@ -1,7 +1,8 @@
 """What is counted of each stage's rows: collections of metrics, and their tallies."""
 
-from smx_lightning.metrics.accuracy import MacroAccuracy, decide
+from smx_lightning.metrics.accuracy import MacroAccuracy, Prediction, decide, predicted
 from smx_lightning.metrics.calibration import CalibrationError
+from smx_lightning.metrics.epochs import CONFUSION, EpochMetrics, tallies_of
 from smx_lightning.metrics.scores import BrierScore, NegativeLogLikelihood
 from smx_lightning.metrics.stages import (
     Given,
@@ -10,18 +11,25 @@ from smx_lightning.metrics.stages import (
     set_threshold,
     stage_metrics,
     training_metrics,
+    usual_metrics,
 )
 
 __all__ = [
+    "CONFUSION",
     "BrierScore",
     "CalibrationError",
+    "EpochMetrics",
     "Given",
     "MacroAccuracy",
     "NegativeLogLikelihood",
+    "Prediction",
     "confusion_matrix",
     "decide",
     "evaluation_metrics",
+    "predicted",
     "set_threshold",
     "stage_metrics",
+    "tallies_of",
     "training_metrics",
+    "usual_metrics",
 ]

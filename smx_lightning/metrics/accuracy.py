@@ -6,12 +6,24 @@ without rows, too.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+
+class Prediction(NamedTuple):
+    """What ``predict_step`` answers: label (batch,) int64, probs (batch, classes)."""
+
+    label: Tensor
+    probs: Tensor
+
+
+def predicted(log_probs: Tensor, label: Tensor) -> Prediction:
+    """The prediction of a batch; a row without an answer, with NaN in log_probs, has label -1."""
+    return Prediction(label.masked_fill(log_probs.isnan().any(1), -1), log_probs.exp())
 
 
 def decide(log_probs: Tensor, threshold: float | None = None) -> Tensor:

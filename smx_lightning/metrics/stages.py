@@ -57,6 +57,13 @@ def stage_metrics(given: Given, stage: str) -> MetricCollection:
     return given.clone(prefix=prefix + (given.prefix or ""))
 
 
+def usual_metrics(stage: str, num_classes: int, *, threshold: float | None = None) -> Given:
+    """Those of a stage where nobody configures others, see the two functions below."""
+    if stage == "train":
+        return training_metrics(num_classes, threshold=threshold)
+    return evaluation_metrics(num_classes, prefix=f"{stage}/", threshold=threshold)
+
+
 def training_metrics(num_classes: int, *, threshold: float | None = None) -> MetricCollection:
     """What is cheap enough to follow during training: micro accuracy and NLL."""
     metrics: dict[str, Metric | MetricCollection] = {

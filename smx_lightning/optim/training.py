@@ -1,7 +1,8 @@
-"""Where the exact solver meets the Trainer: what it refuses, its epochs' end, what it logs."""
+"""The exact solver under a Trainer: what it refuses, its batches and epochs, what it logs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,13 +12,17 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from smx_lightning.errors import InputError
+from smx_lightning.errors.checks import check_labels
 from smx_lightning.optim.exact import ExactSolver, Status
 from smx_lightning.processes.distributed import log_agreed
 from smx_lightning.processes.sharding import is_sharded
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
     from smx_lightning.module import SoftmaxRegression
 
+NOT_WITH = "the exact solver does not go with"
 CACHED_ENTRIES = 2**21  # 8 MB of float32: with little else in a last-level cache
 
 
@@ -33,45 +38,70 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
     Raises:
         InputError: For what would make the optimum another one than was asked for.
     """
-    optimizers = model.trainer.optimizers
-    solver = next((o for o in optimizers if isinstance(o, ExactSolver)), None)
+    trainer = model.trainer
+    solver = next((o for o in trainer.optimizers if isinstance(o, ExactSolver)), None)
     if solver is None:
         return None
     model.automatic_optimization = False
-    trainer = model.trainer
-    refused = {
-        "a loss of its own: the solver minimises the class-weighted negative log-likelihood, drop "
-        "the override or take another optimiser": own_loss,
-        "a second optimiser: leave only the solver": len(optimizers) > 1,
-        "a learning-rate schedule or finder: the solver chooses its steps itself, drop it": bool(
-            trainer.lr_scheduler_configs
-        ),
-        "gradient clipping: drop gradient_clip_val": bool(trainer.gradient_clip_val),
+    if own_loss:
+        raise InputError(
+            f"{NOT_WITH} a loss of its own: the solver minimises the class-weighted negative "
+            "log-likelihood, drop the override or take another optimiser"
+        )
+    for what, found in (*_other_steps(trainer), *_other_rows(trainer), *_other_digits(model)):
+        if found:
+            raise InputError(f"{NOT_WITH} {what}")
+    _warn_of_repeated_rows(trainer)
+    return solver
+
+
+def _other_steps(trainer: Trainer) -> Iterator[tuple[str, bool]]:
+    """What would step otherwise than the solver, and whether it was asked for."""
+    yield "a second optimiser: leave only the solver", len(trainer.optimizers) > 1
+    yield (
+        "a learning-rate schedule or finder: the solver chooses its steps itself, drop it",
+        bool(trainer.lr_scheduler_configs),
+    )
+    yield "gradient clipping: drop gradient_clip_val", bool(trainer.gradient_clip_val)
+    yield (
         "accumulated batches: the solver adds up the whole epoch by itself, drop "
-        "accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
-        "a loader that drops rows: set drop_last=False": bool(
-            getattr(trainer.train_dataloader, "drop_last", False)
-            or getattr(getattr(trainer.train_dataloader, "batch_sampler", None), "drop_last", False)
-        ),
-        "part of the data: drop limit_train_batches": not (
-            (isinstance(trainer.limit_train_batches, float) and trainer.limit_train_batches == 1.0)
-            or bool(getattr(trainer, "overfit_batches", False))
-            or bool(getattr(trainer, "fast_dev_run", False))
-        ),
-        "averaged weights, which are not the optimum: drop the callback": any(
+        "accumulate_grad_batches",
+        trainer.accumulate_grad_batches != 1,
+    )
+
+
+def _other_rows(trainer: Trainer) -> Iterator[tuple[str, bool]]:
+    """What would leave rows out, and whether it was asked for."""
+    loader, limit = trainer.train_dataloader, trainer.limit_train_batches
+    parts = (loader, getattr(loader, "batch_sampler", None))
+    dropped = any(getattr(part, "drop_last", False) for part in parts)
+    yield "a loader that drops rows: set drop_last=False", dropped
+    trial = any(getattr(trainer, name, False) for name in ("overfit_batches", "fast_dev_run"))
+    whole = (isinstance(limit, float) and limit == 1.0) or trial
+    yield "part of the data: drop limit_train_batches", not whole
+
+
+def _other_digits(model: SoftmaxRegression) -> Iterator[tuple[str, bool]]:
+    """What would leave other parameters than the optimum's, and whether it was asked for."""
+    trainer = model.trainer
+    yield (
+        "averaged weights, which are not the optimum: drop the callback",
+        any(
             isinstance(callback, (StochasticWeightAveraging, WeightAveraging))
             for callback in trainer.callbacks  # type: ignore[attr-defined]
         ),
-        "an accelerator without float64: take the CPU with accelerator='cpu'": (
-            model.device.type == "mps"
-        ),
-        "precision 16-mixed, whose loss scaling it cannot undo: use bf16-mixed or 32-true": (
-            str(trainer.precision) == "16-mixed"
-        ),
-    }
-    for what, found in refused.items():
-        if found:
-            raise InputError(f"the exact solver does not go with {what}")
+    )
+    yield (
+        "an accelerator without float64: take the CPU with accelerator='cpu'",
+        model.device.type == "mps",
+    )
+    yield (
+        "precision 16-mixed, whose loss scaling it cannot undo: use bf16-mixed or 32-true",
+        str(trainer.precision) == "16-mixed",
+    )
+
+
+def _warn_of_repeated_rows(trainer: Trainer) -> None:
     sampler = getattr(trainer.train_dataloader, "sampler", None)
     if isinstance(sampler, DistributedSampler) and len(sampler) * sampler.num_replicas != len(
         sampler.dataset  # type: ignore[arg-type]  # a sized one, or there were no sampler
@@ -81,7 +111,6 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
             "processes, so the optimum is that of the data with these rows twice; take "
             "smx_lightning.data.BatchLoader in place of the DataLoader"
         )
-    return solver
 
 
 def is_exact_solver_s(optimizer_state: dict[str, Any]) -> bool:
@@ -93,6 +122,24 @@ def begin_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
     """Let the solver move to the point that this epoch evaluates."""
     trainer = model.trainer
     solver.begin_epoch(l2=model.l2, batches=trainer.num_training_batches * trainer.world_size)
+    model._evaluations = solver.evaluations
+
+
+def add_batch(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor) -> None:
+    """Add a batch to the solver's sums and to the training metrics; the last one ends its epoch.
+
+    Raises:
+        InputError: For labels out of range, and for more batches than the Trainer's.
+    """
+    if solver.evaluations > model._evaluations:
+        raise InputError(
+            "the exact solver expects one super().training_step(…) a batch, got a second "
+            "with the last one; pass all rows of a batch on at once"
+        )
+    check_labels(y, model.num_classes, "train batches")
+    model.tallies["train"].add(evaluate(model, solver, x, y), y)
+    if model.trainer.is_last_batch:  # compared with earlier points before validation runs
+        end_epoch(model, solver)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # the solver's sums are no graph
@@ -116,7 +163,7 @@ def evaluate(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def end_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
-    """Let the solver judge the epoch's point; stop the Trainer where the solver has stopped."""
+    """Let the solver accept or reject the epoch's point; stop the Trainer where it has stopped."""
     with torch.autocast(model.device.type, enabled=False):  # directions are not bfloat16's
         model.optimizers().step()  # type: ignore[union-attr]  # through Lightning, which counts steps
     if solver.status is not Status.RUNNING:
@@ -128,7 +175,17 @@ def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> bool:
 
     Returns:
         Whether the epoch's rows passed at another point than this.
+
+    Raises:
+        InputError: Where the epoch's last batch never came.
     """
+    if solver.evaluations == model._evaluations and not model.trainer.should_stop:
+        raise InputError(
+            "the exact solver expects the rows of every batch, got an epoch whose last "
+            "batch never came; call super().training_step(batch, batch_idx) for each "
+            "in an override, and skip none, or take another optimiser"
+        )
+    model._evaluations = -1  # of this epoch nothing more is expected
     evaluation = solver.evaluation
     if evaluation is None:  # the first epoch broke off
         return False

@@ -1,1 +1,1 @@
-"""What many processes need: shares, votes, sharded classes, and one living process a file."""
+"""What several processes need: shares of a batch, votes, sharded classes, and locks on files."""

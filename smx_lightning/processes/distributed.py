@@ -1,4 +1,4 @@
-"""What training on several processes needs beyond Lightning: exact means, and a launcher's word."""
+"""What training on several processes needs beyond Lightning: exact means, launchers, votes."""
 
 from __future__ import annotations
 

@@ -42,12 +42,12 @@ class Recovery(ModelCheckpoint):
 
     One line turns it on: ``Trainer(callbacks=[Recovery()])``, or in a configuration file
     ``trainer.callbacks: smx_lightning.Recovery``. A run that finds the checkpoint of an unfinished
-    one of the same experiment resumes it, in the middle of an epoch too; what makes an experiment
-    says :mod:`smx_lightning.fingerprint`. That of a finished one is resumed, and trains nothing,
-    where torchrun or SLURM restart their job, or on ``ckpt_path="last"``; otherwise the next run
-    begins anew. SIGTERM and SIGINT save and end the process with exit code 143 and 130; a second
-    SIGINT ends it at once. Every checkpoint of the run, also those of other callbacks, is written
-    whole or not at all.
+    one of the same experiment resumes it, in the middle of an epoch too; for what makes an
+    experiment see :mod:`smx_lightning.recovery.fingerprint`. The checkpoint of a finished run is
+    resumed, and trains nothing, where torchrun or SLURM restart their job, or on
+    ``ckpt_path="last"``; otherwise the next run begins anew. SIGTERM and SIGINT save and end the
+    process with exit code 143 and 130; a second SIGINT ends it at once. Every checkpoint of the
+    run, also those of other callbacks, is written whole or not at all.
 
     Resuming in the middle of an epoch needs a loader that can, as
     :class:`~smx_lightning.data.BatchLoader`, which the data modules here use.

@@ -77,7 +77,7 @@ def weights(model: LightningModule) -> dict[str, Any]:
     began: dict[str, str] = {}
     for path, module in model.named_modules():
         if getattr(module, "_began_with", None) is not None:
-            began[path] = module._began_with
+            began[path] = module._record.began_with
         if isinstance(module, (Preprocessing, _NormBase, Metric)):  # statistics, of whatever
             continue
         for name, buffer in module.named_buffers(path, recurse=False):

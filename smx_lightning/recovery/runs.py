@@ -1,4 +1,4 @@
-"""Which file a run saves to, and whether what is there already is to be gone on with.
+"""Which file a run saves to, and whether a file that is there already is to be resumed.
 
 An experiment has one file in a folder, named by its fingerprint, and at most one living process.
 """
@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from smx_lightning.checkpoint.reading import load_plain
+from smx_lightning.checkpoint.content import load_plain
 from smx_lightning.checkpoint.writing import NAME
 from smx_lightning.errors import InputError
 from smx_lightning.processes.distributed import restarted, run_id

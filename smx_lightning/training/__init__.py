@@ -1,1 +1,1 @@
-"""What a model does under a Trainer: hooks, objective, statistics."""
+"""What a model does under a Trainer: hooks, objective, statistics, precision."""

@@ -1,26 +1,30 @@
 """What training and evaluation need of a model, whatever hooks its subclass overrides.
 
-Lightning's users override hooks, and few of them call ``super()``. So each hook of the model calls
-its namesake here, and :func:`followed` lets it do so behind an override too. Where the model is a
-part of another module, whose hooks are its host's, the same is a callback that it brings along.
+Each hook of the model is made by :func:`hook` from its namesake here. Lightning's users override
+hooks, and few of them call ``super()``: :mod:`smx_lightning.training.overrides` lets both happen.
+Where the model is a part of another module, whose hooks are its host's, the same is a callback that
+it brings along.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from smx_lightning.checkpoint.matching import begin_run
+from smx_lightning.checkpoint.content import read_safely
+from smx_lightning.checkpoint.describing import write
 from smx_lightning.checkpoint.progress import restore_digits, settle
-from smx_lightning.checkpoint.reading import read_safely
+from smx_lightning.checkpoint.resuming import begin_run, check_loaded
 from smx_lightning.data.sharing import share_out
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_eps
+from smx_lightning.metrics.epochs import CONFUSION
 from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.training import (
     begin_epoch,
@@ -33,24 +37,17 @@ from smx_lightning.preprocessing.digits import check_batch, check_digits, keep_e
 from smx_lightning.processes.distributed import (
     check_world_size,
     leave_group_at_exit,
-    log_agreed,
-    raised_anywhere,
     sharing,
 )
+from smx_lightning.processes.sharding import shard
 from smx_lightning.training.input_range import know_range
-from smx_lightning.training.statistics import training_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import Tensor
-
     from smx_lightning.module import SoftmaxRegression
 
-Hook = Callable[..., Any]
-
-CONFUSION = "confusion"
-PROGRESS_BAR = ("train/nll", "val/nll", "val/accuracy_micro")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Bookkeeping(Callback):
@@ -85,7 +82,7 @@ class Bookkeeping(Callback):
             check_optimizers(model)
         if isinstance(pl_module, self.kind):  # what a host is given its heads need not see
             # A tuner restores its own checkpoint, too, but has ended with that by now.
-            pl_module._keeps_statistics = bool(trainer._checkpoint_connector._loaded_checkpoint)
+            pl_module._statistics.known = bool(trainer._checkpoint_connector._loaded_checkpoint)
             know_range(trainer, pl_module)
             restore_digits(trainer)
             begin_run(pl_module)
@@ -98,7 +95,7 @@ class Bookkeeping(Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         for _, model in self.models(pl_module):
-            model._keeps_statistics = True
+            model._statistics.known = True
         if any(is_exact_solver_s(state) for state in checkpoint.get("optimizer_states", [])):
             settle(checkpoint["loops"]["fit_loop"], rewind=True)  # it needs the epoch whole
 
@@ -109,7 +106,7 @@ class Bookkeeping(Callback):
         keep_equal_averages(trainer)
         exact = any(isinstance(optimizer, ExactSolver) for optimizer in trainer.optimizers)
         for _, model in self.models(pl_module):
-            _, model._shares = sharing(trainer)
+            _, model._objective.shares = sharing(trainer)
             if exact and model is not pl_module:
                 raise InputError(
                     "the exact solver expects a SoftmaxRegression as the Trainer's module, got one "
@@ -121,10 +118,8 @@ class Bookkeeping(Callback):
         own_loss = type(pl_module).loss is not self.kind.loss
         pl_module.solver = exact_solver(pl_module, own_loss=own_loss)
         if pl_module.solver is not None and trainer.fit_loop.restarted_mid_epoch:
-            _begin_epoch(pl_module, pl_module.solver)  # on_train_epoch_start's, of other epochs
-        known = pl_module._keeps_statistics and bool(pl_module.class_counts.any())
-        if pl_module.needs_statistics and not known:
-            pl_module.fit_statistics(training_batches(trainer))
+            begin_epoch(pl_module, pl_module.solver)  # on_train_epoch_start's, of other epochs
+        pl_module._statistics.fit_before_training(pl_module)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -152,26 +147,18 @@ class Bookkeeping(Callback):
         for _, model in self.models(pl_module):
             model.tallies["train"].restore([])  # of an epoch that broke off
             if model.solver is not None and model is pl_module:
-                _begin_epoch(model, model.solver)
+                begin_epoch(model, model.solver)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the epoch's training metrics."""
         for prefix, model in self.models(pl_module):
             solver = model.solver if model is pl_module else None
-            rejected = False
-            if solver is not None:
-                if solver.evaluations == model._evaluations and not trainer.should_stop:
-                    raise InputError(
-                        "the exact solver expects the rows of every batch, got an epoch whose last "
-                        "batch never came; call super().training_step(batch, batch_idx) for each "
-                        "in an override, and skip none, or take another optimiser"
-                    )
-                model._evaluations = -1  # of this epoch nothing more is expected
-                rejected = log_epoch(model, solver)
-            if rejected and trainer.callback_metrics.keys() >= {*model.tallies["train"].metrics}:
-                model.tallies["train"].restore([])
+            rejected = solver is not None and log_epoch(model, solver)
+            tally = model.tallies["train"]
+            if rejected and trainer.callback_metrics.keys() >= {*tally.metrics}:
+                tally.restore([])
                 continue  # the values of the point that the parameters went back to stand
-            nll = _log(pl_module, prefix, model, "train").get("train/nll")
+            nll = model._metrics.log("train", pl_module, prefix).get("train/nll")
             if nll is not None and not torch.isfinite(nll) and not rejected:
                 raise InputError(
                     f"the training loss became {float(nll)} in epoch {trainer.current_epoch}: "
@@ -210,48 +197,82 @@ class Bookkeeping(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the ``val/`` metrics."""
         for prefix, model in self.models(pl_module):
-            _log(pl_module, prefix, model, "val")
+            model._metrics.log("val", pl_module, prefix)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the ``test/`` metrics; ``confusion_matrix`` holds the counts from then on."""
         for prefix, model in self.models(pl_module):
-            _log(pl_module, prefix, model, "test")
-            counts = _values(model, CONFUSION) if CONFUSION in model.tallies else {}
+            model._metrics.log("test", pl_module, prefix)
+            counts = model._metrics.compute(CONFUSION, model.device)
             if counts:
                 model.confusion_matrix = counts[CONFUSION].cpu()
 
 
-def _begin_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
-    begin_epoch(model, solver)
-    model._evaluations = solver.evaluations
+def hook(work: Callable[..., None]) -> Callable[..., None]:
+    """The hook of a model that does the bookkeeping of the same name for the model itself."""
+
+    @wraps(work)
+    def done(self: SoftmaxRegression, *args: Any, **kwargs: Any) -> None:
+        work(Bookkeeping(self._base()), self.trainer, self, *args, **kwargs)
+
+    own, _, _, *given = inspect.signature(work).parameters.values()
+    done.__signature__ = inspect.Signature([own, *given])  # type: ignore[attr-defined]
+    return done
 
 
-def _log(
-    pl_module: LightningModule, prefix: str, model: SoftmaxRegression, stage: str
-) -> dict[str, Tensor]:
-    values = _values(model, stage)
-    for name, value in values.items():
-        log_agreed(pl_module, prefix + name, value, prog_bar=prefix + name in PROGRESS_BAR)
-    return values
+def attach(model: SoftmaxRegression, trainer: Trainer | None) -> None:
+    """Set ``trainer``; a module that holds the model gets the bookkeeping as a callback."""
+    LightningModule.trainer.fset(model, trainer)  # type: ignore[attr-defined]
+    if trainer is None:
+        return
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    hosted = trainer.lightning_module is not model
+    if hosted and not any(isinstance(callback, Bookkeeping) for callback in callbacks):
+        callbacks.insert(0, Bookkeeping(model._base()))
+    if trainer.state.fn == TrainerFn.FITTING:
+        model._statistics.known = False
+        if model.solver is not None:  # of an earlier fit: now Lightning may step another one
+            model.solver, model.automatic_optimization = None, True
 
 
-def _values(model: SoftmaxRegression, stage: str) -> dict[str, Tensor]:
-    """The stage's metrics over all rows of the epoch; none, where a step of its own counts none."""
-    return model.tallies[stage].compute() if _counted(model, stage) else {}
+def on_load_checkpoint(model: SoftmaxRegression, checkpoint: dict[str, Any]) -> None:
+    """Complain about a checkpoint of another problem, or of other settings."""
+    if model._trainer is not None:
+        kind = model._base()
+        Bookkeeping(kind).on_load_checkpoint(model.trainer, model, checkpoint)
+    check_loaded(model, checkpoint)
 
 
-def _counted(model: SoftmaxRegression, stage: str) -> bool:
-    """Whether any process has counted a batch."""
-    return raised_anywhere(model.tallies[stage].counted, model.device)
+def on_save_checkpoint(model: SoftmaxRegression, checkpoint: dict[str, Any]) -> None:
+    """Say which class wrote the checkpoint, and what training had reached."""
+    write(model, checkpoint)
 
 
-def followed(first: Hook, then: Hook) -> Hook:
-    """A hook that does the work of two."""
+def configure_model(model: SoftmaxRegression) -> None:
+    """Spread the classes over processes, where ModelParallelStrategy asks for it."""
+    if model.device_mesh is not None:
+        shard(model)
+        model._objective.sharded = type(model).loss is model._base().loss
 
-    @wraps(first)
-    def both(self: Any, *args: Any, **kwargs: Any) -> Any:
-        answers = first(self, *args, **kwargs), then(self, *args, **kwargs)
-        return next((answer for answer in answers if answer is not None), None)
 
-    both.does_both = True  # type: ignore[attr-defined]
-    return both
+def set_attribute(model: SoftmaxRegression, name: str, value: Any) -> None:
+    """As of every module, with a short cut for a string that Lightning sets 46 times a step."""
+    if name == "_current_fx_name":
+        object.__setattr__(model, name, value)
+    else:
+        super(model._base(), model).__setattr__(name, value)
+
+
+def signed_as(other: Callable[..., Any] | None = None) -> Callable[[Method], Method]:
+    """Of a method: its signature and its text are those of a function that does its work.
+
+    Without one its signature is its own, where ``inspect`` finds it at once: Lightning asks for
+    that of ``training_step`` before every batch, which takes 15 µs elsewise.
+    """
+
+    def signed(method: Method) -> Method:
+        method.__signature__ = inspect.signature(other or method)  # type: ignore[attr-defined]
+        method.__doc__ = (other or method).__doc__
+        return method
+
+    return signed

@@ -27,7 +27,8 @@ import smx_export.__main__
 import smx_lightning.cli
 from smx_export import export_onnx
 from smx_lightning import InputError, SoftmaxRegression
-from smx_lightning.checkpoint.reading import load_plain, read_checkpoint
+from smx_lightning.checkpoint.content import load_plain
+from smx_lightning.checkpoint.reading import read_checkpoint
 
 MARK, MODULE = "MARK", "leaves_a_mark"
 COMMAND = {"class_path": "os.system", "init_args": {"command": f"touch {MARK}"}}

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from trainers import quiet_trainer
 
 from smx_lightning import InputError, SoftmaxRegression
-from smx_lightning.checkpoint.optimizers import KNOWN, MADE_OF_OBJECTS, restored
+from smx_lightning.checkpoint.injected import restored
+from smx_lightning.checkpoint.optimizers import KNOWN, MADE_OF_OBJECTS
 from smx_lightning.data import DigitsDataModule
 from smx_lightning.optim import ExactSolver
 

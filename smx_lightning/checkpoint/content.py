@@ -1,0 +1,158 @@
+"""The content of checkpoint files, with nothing executed: torch's restricted unpickler, and checks.
+
+The one place that every reader passes, the Trainer's own among them.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
+from lightning.fabric.utilities.cloud_io import _load as load_from_anywhere
+from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
+
+from smx_lightning.errors import InputError
+
+Source = str | Path | IO[bytes]
+
+OURS = ("smx.", "preprocessing.", "class_counts")  # weights and statistics of every model
+PARTS = {  # Lightning's, and what they are
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": dict,
+    "callbacks": dict,
+}
+UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    KeyError,
+    ValueError,
+    AttributeError,
+)
+
+
+def load_plain(source: Source, map_location: Any = "cpu", *, mmap: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint file, with nothing executed; its notes are not checked yet.
+
+    Args:
+        source: A path, a URL or an open file.
+        map_location: As torch.load's.
+        mmap: As torch.load's, for a local path.
+
+    Raises:
+        InputError: Where torch cannot read it without running code, or it is no checkpoint.
+    """
+    where = str(source) if isinstance(source, (str, Path)) else "the open file"
+    content = _unpickled(source, where, map_location, mmap=mmap)
+    if not (isinstance(content, dict) and isinstance(content.get("state_dict"), dict)):
+        raise InputError(
+            f"expected a Lightning checkpoint at {where}, got a torch file without a state_dict; "
+            "save one with trainer.save_checkpoint"
+        )
+    strange = _strange(content)
+    if strange is not None:
+        raise InputError(
+            f"expected a checkpoint as Lightning writes it at {where}, got {strange}; it was "
+            "changed since it was saved, take an unchanged one"
+        )
+    return content
+
+
+def _unpickled(source: Source, where: str, map_location: Any, *, mmap: bool) -> Any:
+    """What torch's restricted unpickler makes of a file."""
+    local = isinstance(source, Path) or (isinstance(source, str) and "://" not in source)
+    if local and not Path(cast("str", source)).is_file():
+        raise InputError(f"expected a checkpoint at {where}, found none; check the path")
+    stream = not isinstance(source, (str, Path)) and hasattr(source, "tell")
+    began = cast("IO[bytes]", source).tell() if stream else 0
+    try:
+        if local:
+            return torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
+        return load_from_anywhere(source, map_location, weights_only=True)
+    except UNREADABLE as error:
+        raise _unreadable(source, where, began, error) from error
+
+
+def _unreadable(source: Source, where: str, began: int, error: Exception) -> InputError:
+    """The complaint about a file that torch did not read.
+
+    Args:
+        source: The file.
+        where: Its name.
+        began: The byte at which an open file was read.
+        error: torch's.
+    """
+    if began:
+        return InputError(
+            f"expected an open file at its beginning, got one at byte {began}, where torch can "
+            "read no checkpoint; rewind it with seek(0)"
+        )
+    if not (isinstance(error, pickle.UnpicklingError) and _is_archive(source)):
+        return InputError(
+            f"expected a Lightning checkpoint at {where}, got a file that torch cannot read; "
+            "it may be truncated or of another kind"
+        )
+    return InputError(
+        f"expected a checkpoint of plain data at {where}, got a file that torch will not load "
+        "without running code from it; save it again with smx_lightning, or keep objects out "
+        "of save_hyperparameters"
+    )
+
+
+def _strange(content: Mapping[str, Any]) -> str | None:
+    """What in a checkpoint nobody can have saved, in words, as far as readers rely on it."""
+    for name, kind in PARTS.items():
+        if name in content and not isinstance(content[name], kind):
+            return f"{name} of type {type(content[name]).__name__}"
+    for state in content.get("optimizer_states", []):
+        groups = state.get("param_groups", []) if isinstance(state, dict) else None
+        named = isinstance(groups, list) and all(isinstance(group, dict) for group in groups)
+        if not named or not isinstance(state.get("state", {}), dict):
+            return "an optimiser's state without parameter groups"
+    for name, value in content["state_dict"].items():
+        if not isinstance(name, str):
+            return f"a weight under the name {name!r}"
+        dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
+        if name.startswith(OURS) and not dense:
+            return f"a {type(value).__name__} that is no dense tensor as {name}"
+    return None
+
+
+def read_safely(checkpoint_io: CheckpointIO) -> None:
+    """Let a Trainer's own reader be :func:`load_plain`, unless its caller says otherwise.
+
+    Lightning unpickles whatever a URL answers, and any file where the environment variable
+    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. What overrides torch's reader is left as it is; one
+    that others are wrapped around, as AsyncCheckpointIO is, is found within them.
+    """
+    while isinstance(checkpoint_io, _WrappingCheckpointIO) and checkpoint_io.checkpoint_io:
+        checkpoint_io = checkpoint_io.checkpoint_io
+    if type(checkpoint_io).load_checkpoint is TorchCheckpointIO.load_checkpoint:
+        reader = partial(_load_for_trainer, checkpoint_io)
+        checkpoint_io.load_checkpoint = reader  # type: ignore[method-assign]
+
+
+def _load_for_trainer(
+    checkpoint_io: CheckpointIO,
+    path: Any,
+    map_location: Any = "cpu",
+    weights_only: bool | None = None,
+) -> dict[str, Any]:
+    if weights_only is False:  # the caller trusts the file, and says so
+        return type(checkpoint_io).load_checkpoint(checkpoint_io, path, map_location, False)
+    return load_plain(path, map_location)
+
+
+def _is_archive(source: Any) -> bool:
+    """Whether the file is at least of torch's kind, whatever is in it."""
+    if isinstance(source, str) and not Path(source).is_file():  # a URL's
+        return True
+    return zipfile.is_zipfile(source)

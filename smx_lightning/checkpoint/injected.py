@@ -1,0 +1,143 @@
+"""The callables that make a model's optimiser and schedule: described, and made of descriptions.
+
+From a description back to a class leads a table of known ones: a name is looked up there, and never
+imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import lr_scheduler as schedules
+
+from smx_lightning.checkpoint.optimizers import (
+    KNOWN,
+    OPTIMIZER,
+    PARTIAL,
+    SCHEDULE,
+    Description,
+    described,
+    in_words,
+    parameters_of,
+    path_of,
+)
+from smx_lightning.checkpoint.plain import is_recipe
+from smx_lightning.errors import InputError
+
+
+def describe_injected(
+    optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None, layer: nn.Module
+) -> tuple[Description | None, Description | None]:
+    """What an optimiser's and a schedule's callables make, tried on parameters of no memory.
+
+    Of a callable that fails on those its name is told; it has done no harm.
+
+    Args:
+        optimizer: As of :class:`smx_lightning.SoftmaxRegression`.
+        scheduler: Likewise.
+        layer: Whose parameters' shapes are taken.
+    """
+    if isinstance(optimizer, Unrestored):
+        made, told = None, optimizer.description
+    else:
+        parameters = [nn.Parameter(p.detach().to("meta")) for p in layer.parameters()]
+        made = _tried(optimizer, parameters)
+        told = _unmade(optimizer) if made is None else described(made, optimizer)
+    if scheduler is None or isinstance(scheduler, Unrestored):
+        return told, None if scheduler is None else scheduler.description
+    # Where there is none, any will do to try the schedule on.
+    schedule = _tried(scheduler, torch.optim.SGD(_trial_layer()) if made is None else made)
+    return told, _unmade(scheduler) if schedule is None else described(schedule, scheduler)
+
+
+def _unmade(make: Callable[..., Any]) -> Description:
+    """What can be told of a callable that made nothing."""
+    name = getattr(make, "__qualname__", type(make).__qualname__)
+    module = getattr(make, "__module__", type(make).__module__)
+    return {"class_path": f"{module}.{name}", "init_args": {}, PARTIAL: True}
+
+
+def _tried(make: Callable[..., Any], argument: Any) -> Any:
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            made = make(argument)
+        except Exception:  # of anybody's code; training will meet it, and say so
+            return None
+    kinds = (torch.optim.Optimizer, schedules.LRScheduler, schedules.ReduceLROnPlateau)
+    return made if isinstance(made, kinds) else None
+
+
+def _trial_layer() -> list[nn.Parameter]:
+    """Weight and bias of the least layer, without memory."""
+    return [nn.Parameter(torch.empty(shape, device="meta")) for shape in ((2, 1), (2,))]
+
+
+@dataclass(frozen=True)
+class Unrestored:
+    """Takes the place of an optimiser or a schedule that a checkpoint could not bring back.
+
+    Attributes:
+        argument: ``optimizer`` or ``lr_scheduler``.
+        description: What is known of it; ``None`` where nothing is.
+    """
+
+    argument: str
+    description: Description | None
+
+    def __call__(self, _: Any) -> Any:
+        """Refuse to train on with anything else in its place."""
+        raise InputError(
+            f"expected an {self.argument} to train with, got a model from a checkpoint that "
+            f"{self._why()}; give it with load_from_checkpoint(…, {self.argument}=…) or "
+            f"--model.{self.argument}"
+        )
+
+    def _why(self) -> str:
+        if self.description is None:
+            return f"does not say which {self.argument} it was trained with"
+        return (
+            f"was trained with {in_words(self.description)}, which is not made from a file: it is "
+            "no class of torch's, or was not told whole"
+        )
+
+
+def restored(
+    argument: str, description: Any, allow: Sequence[type] | type = ()
+) -> Callable[..., Any] | None:
+    """What a description names, ready to be injected; ``None`` for no schedule.
+
+    Args:
+        argument: ``optimizer`` or ``lr_scheduler``.
+        description: As it stands in a checkpoint; anything, where somebody has changed the file.
+        allow: Classes of the caller's, or one, that may be made besides torch's own.
+    """
+    if description is None:
+        return None if argument == SCHEDULE else Unrestored(argument, None)
+    base: tuple[type, ...] = (torch.optim.Optimizer,)
+    if argument == SCHEDULE:
+        base = (schedules.LRScheduler, schedules.ReduceLROnPlateau)
+    if not isinstance(description, dict):
+        return Unrestored(argument, None)
+    allowed = (allow,) if isinstance(allow, type) else allow
+    known = {**KNOWN, **{path_of(kind): kind for kind in allowed}}
+    path, init_args = description.get("class_path"), description.get("init_args")
+    kind = known.get(path) if isinstance(path, str) else None
+    if kind is None or not issubclass(kind, base) or not isinstance(init_args, dict):
+        return Unrestored(argument, description)
+    takes = parameters_of(kind)
+    needed = {name for name, p in takes.items() if p.default is inspect.Parameter.empty}
+    told = needed <= init_args.keys() <= takes.keys() and not is_recipe(init_args)
+    if description.get(PARTIAL) or not told:
+        return Unrestored(argument, description)
+    tuples = {n: tuple(v) if isinstance(v, list) else v for n, v in init_args.items()}
+    make = functools.partial(kind, **tuples)
+    trial = _trial_layer() if argument == OPTIMIZER else torch.optim.SGD(_trial_layer())
+    return Unrestored(argument, description) if _tried(make, trial) is None else make

@@ -1,0 +1,118 @@
+"""The objective of a batch: data term, class weights and penalty, on one process or on several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from smx_lightning.data.sharing import rows_of_batch
+from smx_lightning.errors import InputError
+from smx_lightning.errors.checks import check_labels
+from smx_lightning.optim.evaluation import summed
+from smx_lightning.processes.sharding import data_group, parallel_loss, whole
+
+if TYPE_CHECKING:
+    from smx_lightning.module import SoftmaxRegression
+
+
+@dataclass
+class Objective:
+    """How the loss of a batch is made of the rows that this process sees.
+
+    Attributes:
+        shares: Processes that see different rows of each batch.
+        sharded: Whether loss and gradient run on classes that are spread over processes, which
+            only those of :func:`torch.nn.functional.nll_loss` can: a loss of a subclass's own sees
+            all classes.
+    """
+
+    shares: int = 1
+    sharded: bool = False
+
+    def of_batch(
+        self,
+        model: SoftmaxRegression,
+        x: Tensor,
+        y: Tensor,
+        tallies: Iterable[str],
+        batch_idx: int | None = None,
+    ) -> Tensor:
+        """Data term and penalty of a batch, which is counted in the tallies of the model's metrics.
+
+        Args:
+            model: Its ``loss`` is the data term.
+            x: Inputs, as its ``forward`` takes them.
+            y: (batch,) class indices.
+            tallies: Their names.
+            batch_idx: The index of a batch of the Trainer's own training loader.
+
+        Raises:
+            InputError: For labels out of range.
+        """
+        with parallel_loss(self.sharded):
+            log_probs = model(x)
+            if not self.sharded:
+                log_probs = whole(log_probs)
+            model._metrics.add(tallies, whole(log_probs.detach()), y)
+            if self.sharded:  # which would not complain
+                check_labels(y, model.num_classes, "train batches")
+            try:
+                loss = self._mean_loss(model, log_probs, y, batch_idx)
+            except (IndexError, RuntimeError):  # labels at fault are worth a clearer complaint
+                check_labels(y, model.num_classes, "train batches")
+                raise
+        return loss + model.penalty() if model.l2 else loss
+
+    def _mean_loss(
+        self, model: SoftmaxRegression, log_probs: Tensor, y: Tensor, batch_idx: int | None
+    ) -> Tensor:
+        """The loss, so scaled that the processes' average is the mean over the whole batch.
+
+        That is the mean over this process's rows, times the number of processes, times the part of
+        the batch's weight that these rows have.
+        """
+        if self.shares == 1:
+            return whole(model.loss(log_probs, y))
+        weights = model.class_weights_for(log_probs)
+        own: Tensor | float = len(y) if weights is None else weights[y].sum()
+        total: Tensor | float | None = None
+        if weights is None and batch_idx is not None:
+            total = rows_of_batch(model.trainer, batch_idx)
+        if total is None:
+            share = torch.as_tensor(own, dtype=torch.float64, device=y.device).clone()
+            total = summed(share, data_group(model))
+        if len(y) == 0:
+            return whole(log_probs.sum())  # zero, with the gradients that the others wait for
+        return whole(model.loss(log_probs, y)) * (own * self.shares / total)
+
+
+def l2_penalty(weight: Tensor, l2: float) -> Tensor:
+    """½ · l2 · ‖W‖², in float32 or wider."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    return whole(0.5 * l2 * weight.to(wide).square().sum())
+
+
+def class_weights_of(model: SoftmaxRegression, like: Tensor) -> Tensor | None:
+    """The weight of each class, (classes,), in the dtype and on the device of ``like``.
+
+    Raises:
+        InputError: Where they are balanced, and nobody has counted the classes yet.
+    """
+    if model.class_weight is None:
+        return None
+    if model.class_weight != "balanced":
+        return torch.tensor(model.class_weight).to(like)
+    total = model.class_counts.sum()
+    if not total and model._trainer is not None and model._trainer.sanity_checking:
+        return torch.ones_like(model.class_counts, dtype=like.dtype)  # counted in a moment
+    if not total:
+        raise InputError(
+            "class_weight='balanced' needs the class counts of the training data, got none "
+            "yet; call fit_statistics(batches) with batches (x, y) first, or fit under a "
+            "Trainer, which does"
+        )
+    return (total / (model.num_classes * model.class_counts)).to(like.dtype)
