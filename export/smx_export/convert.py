@@ -24,6 +24,7 @@ from smx_export.contract import (
 from smx_export.errors import ParityError
 from smx_export.graph.arrays import Data
 from smx_export.graph.composition import composed
+from smx_export.graph.image_input import image_metadata
 from smx_export.graph.inference_copy import (
     InferenceCopy,
     detached_copy,
@@ -31,21 +32,21 @@ from smx_export.graph.inference_copy import (
     is_linear,
     layout_of,
 )
-from smx_export.graph.portable import image_metadata, sign, softmax_regression_graph
+from smx_export.graph.portable import set_metadata, softmax_regression_graph
 from smx_export.parity.comparison import Comparison
 from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic
 from smx_export.parity.inputs import ParityInputs
 from smx_export.parity.reference import reference_of
 from smx_export.parity.report import ParityReport
 from smx_export.profile import PORTABLE, Profile
-from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning import DISTRIBUTION, InputError, SoftmaxRegression, __version__
 from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint
 from smx_lightning.files import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PACKAGES = ("smx-lightning", "torch", "lightning", "onnx", "onnxruntime", "numpy")
+PACKAGES = ("torch", "lightning", "onnx", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def export_copy(
     with answering(comparison.inputs.ordinary(1)):
         vectors = comparison.inputs.vectors()
     metadata[SELFTEST] = vectors.to_json(weights_sha256(graph))
-    sign(graph, metadata)
+    set_metadata(graph, metadata)
     with written_whole(path) as draft:
         draft.write_bytes(sealed(graph))
         report = comparison.report(draft)
@@ -218,7 +219,7 @@ def _metadata(
     model: SoftmaxRegression, profile: Profile, training: dict[str, Any] | None
 ) -> dict[str, str]:
     provenance = {
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {DISTRIBUTION: __version__} | {name: version(name) for name in PACKAGES},
         "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
         "training": training,
     }

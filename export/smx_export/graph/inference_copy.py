@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from smx_export.contract import SCORES
-from smx_export.graph.portable import Layout
+from smx_export.graph.layout import Layout
 from smx_export.graph.quantization import Rounded, rounded
 from smx_export.profile import Profile, Width
 from smx_lightning import InputError, SoftmaxRegression

@@ -15,8 +15,10 @@ import torch
 from torch import nn
 
 from smx_export.contract import BATCH, INPUT, LOG_PROBS, SCORES
+from smx_export.graph.image_input import take_pixels
 from smx_export.graph.inference_copy import InferenceCopy, has_own_head, layout_of
-from smx_export.graph.portable import IR_VERSION, append_outputs, sign, take_pixels
+from smx_export.graph.outputs import append_outputs
+from smx_export.graph.portable import IR_VERSION, set_metadata
 from smx_lightning import InputError, SoftmaxRegression
 
 OPSET = 18  # the lowest that torch's exporter writes without converting, which can fail
@@ -67,7 +69,7 @@ def traced_graph(inference: InferenceCopy, metadata: Mapping[str, str]) -> onnx.
     if profile.image:
         take_pixels(clean, model.input_shape)
     append_outputs(clean, model.num_classes, layout_of(inference))
-    sign(clean, metadata)
+    set_metadata(clean, metadata)
     return clean
 
 

@@ -16,7 +16,7 @@ from smx_export.__main__ import main
 from smx_export.artifact.files import metadata_of, sealed, weights_sha256
 from smx_export.artifact.operators import RANDOM, nondeterministic
 from smx_export.artifact.signed import read_intact
-from smx_export.graph.portable import sign
+from smx_export.graph.portable import set_metadata
 from smx_export.parity.comparison import comparison
 from smx_export.parity.determinism import repeated
 from smx_export.profile import Profile
@@ -48,7 +48,7 @@ def spoiled(source, target, change):
     change(proto)
     metadata = metadata_of(proto)
     signed = json.loads(metadata["selftest"]) | {"weights_sha256": weights_sha256(proto)}
-    sign(proto, metadata | {"selftest": json.dumps(signed)})
+    set_metadata(proto, metadata | {"selftest": json.dumps(signed)})
     target.write_bytes(sealed(proto))
     return target
 
