@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from smx_export.convert import Export, export_copy, refuse_untrained
-from smx_export.graph.inference_copy import detached_copy
+from smx_export.graph.detached import detached_copy
 from smx_export.profile import PORTABLE, Profile, Width
 from smx_lightning import InputError
 from smx_lightning.callbacks import softmax_regression, target_file

@@ -24,10 +24,10 @@ from smx_export.contract import (
 from smx_export.errors import ParityError
 from smx_export.graph.arrays import Data
 from smx_export.graph.composition import composed
+from smx_export.graph.detached import detached_copy
 from smx_export.graph.image_input import image_metadata
 from smx_export.graph.inference_copy import (
     InferenceCopy,
-    detached_copy,
     inference_copy,
     is_linear,
     layout_of,
@@ -86,7 +86,7 @@ def export_onnx(
         input_range: Smallest and largest value of an input's entries, where the model does not
             know it; profile ``image`` maps the pixels 0..255 to it.
         data: Inputs, or (inputs, labels), to compare on besides the generated ones; rounded weights
-            are judged by them, so profile ``compact`` needs labels.
+            are compared on them, so profile ``compact`` needs labels.
 
     Returns:
         The path and the parity report.
@@ -99,15 +99,20 @@ def export_onnx(
         live = _live(model_or_checkpoint, head, input_shape, data)
         training = live.training_summary()
     else:
-        if Path(path).resolve() == Path(model_or_checkpoint).resolve():
-            raise InputError(
-                f"expected another file than the checkpoint {model_or_checkpoint} to write to; "
-                "choose another name"
-            )
+        _check_other_file(path, model_or_checkpoint)
         checkpoint = read_checkpoint(model_or_checkpoint)
         live, training = model_of(checkpoint, model_class), checkpoint.training
     copied = detached_copy(live, input_shape, input_range)
     return export_copy(copied, path, training, data, profile)
+
+
+def _check_other_file(path: str | Path, checkpoint: str | Path) -> None:
+    """Complain about a checkpoint that the file would be written over."""
+    if Path(path).resolve() == Path(checkpoint).resolve():
+        raise InputError(
+            f"expected another file than the checkpoint {checkpoint} to write to; choose another "
+            "name"
+        )
 
 
 def _live(
@@ -131,7 +136,7 @@ def export_copy(
     data: Data | None = None,
     profile: Profile | str = PORTABLE,
 ) -> Export:
-    """Export a model that :func:`detached_copy` made; ``training`` goes into the provenance."""
+    """Export what :func:`detached_copy` made; ``training`` goes into the provenance."""
     profile = Profile.of(profile) if isinstance(profile, str) else profile
     inference = inference_copy(model, profile)
     comparison = Comparison(inference, data)  # before anything is written: data may not fit
@@ -200,9 +205,8 @@ def model_of(
 def _graph(inference: InferenceCopy, metadata: dict[str, str]) -> onnx.ModelProto:
     model = inference.model
     if not is_linear(model):
-        from smx_export.graph.trace import (
-            traced_graph,  # loads torch's exporter, which takes seconds
-        )
+        # It loads torch's exporter, which takes seconds.
+        from smx_export.graph.trace import traced_graph
 
         return traced_graph(inference, metadata)
     weight, bias, shift = model.preprocessing.fold(model.linear)

@@ -1,6 +1,6 @@
 """Are a file's outputs the model's? Answers in float64 against what float32 rounding allows.
 
-The tolerance comes from :mod:`smx_export.reference`, or from the file itself; here it is only held
+The tolerance comes from :mod:`smx_export.parity.reference`, or from the file itself; here it is only held
 against outputs, of whichever runtime. No torch.
 """
 

@@ -10,7 +10,7 @@ Format, JSON under the metadata key ``selftest``:
     log_probs  (n, classes) float32, little-endian, base64
     tolerance  n numbers, nats: how far a correct float32 runtime may be from them
     log_norm   n numbers, log Σ exp of the scores, where the file offers scores
-    weights_sha256   see :func:`smx_export.files.weights_sha256`
+    weights_sha256   see :func:`smx_export.artifact.files.weights_sha256`
 
 bfloat16 halves the size, and is exact: the rows are rounded first, and the answers are those to the
 rounded rows. Factors make a zero row and a row far beyond 104 nats out of the same numbers.

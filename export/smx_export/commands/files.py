@@ -14,7 +14,7 @@ from smx_export.errors import FileError
 
 if TYPE_CHECKING:
     from smx_export.parity.report import ParityReport
-    from smx_export.targets.matrix import Matrix
+    from smx_export.targets.report import Matrix
 
     Report = Callable[[ParityReport | Matrix], None]
 

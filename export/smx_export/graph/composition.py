@@ -10,7 +10,7 @@ from torch import nn
 
 from smx_export.artifact.check import first_line
 from smx_export.graph.arrays import inputs_of
-from smx_export.graph.inference_copy import off_graph, shape_of
+from smx_export.graph.detached import off_graph, shape_of
 from smx_lightning import InputError, SoftmaxRegression
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 The file under onnxruntime is compared with two witnesses: the live model in float32, and an
 independent float64 computation. A difference counts against a tolerance derived from rounding error
-(:mod:`smx_export.reference`), never against a constant.
+(:mod:`smx_export.parity.reference`), never against a constant.
 """
 
 from __future__ import annotations

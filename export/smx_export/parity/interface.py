@@ -21,7 +21,8 @@ from smx_export.contract import (
     THRESHOLD,
 )
 from smx_export.errors import FileError
-from smx_export.graph.inference_copy import InferenceCopy, detached_copy, inference_copy
+from smx_export.graph.detached import detached_copy
+from smx_export.graph.inference_copy import InferenceCopy, inference_copy
 from smx_export.profile import Profile
 from smx_lightning import SoftmaxRegression
 

@@ -1,8 +1,8 @@
 """Does this file, on this machine, still answer what it answered when it was exported?
 
-Four questions: is every byte as it was sealed, are the weights those that were signed off, is no
-operator random, and do the vectors in the file (:mod:`smx_export.artifact.vectors`) come out right.
-Neither torch nor the checkpoint is needed, and any runtime can be asked.
+Four checks: every byte is as it was sealed, the weights are those that were signed off, no operator
+is random, and the vectors in the file (:mod:`smx_export.artifact.vectors`) come out right. Neither
+torch nor the checkpoint is needed, and any runtime can run them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from smx_export.artifact.signed import Signed, read_signed
 from smx_export.artifact.tolerance import compare
 from smx_export.contract import PROFILE, SCORES
 from smx_export.profile import Profile
-from smx_export.targets.base import Target
+from smx_export.targets.base import Session, Target
 
 
 @dataclass(frozen=True)
@@ -89,31 +89,35 @@ def answers(signed: Signed, path: str | Path, target: Target | None = None) -> I
 
         target = OnnxRuntime()
     name = f"{target.name} {target.version()}"
-    x, expected = signed.vectors.x, signed.vectors.expected
-    target.check_takes(x)
+    target.check_takes(signed.vectors.x)
     try:
         session = target.load(Path(path))
     except Exception as error:  # runtimes' exceptions share no base class
         yield Check(name, False, f"does not load it: {first_line(error)}")
         return
-    wanted = {output.name for output in signed.proto.graph.output}
-    ratios: list[float] = []
     try:
-        for start, stop, batch in [(0, len(x), len(x)), *((i, i + 1, 1) for i in range(len(x)))]:
-            part = expected.rows(slice(start, stop))
-            outputs = session.run(x[start:stop])
-            missing = wanted - set(outputs)
-            if missing:
-                yield Check(name, False, f"vector {start}, batch of {batch}: no {min(missing)}")
-                return
-            judgement = compare(part, outputs, threshold=signed.threshold)
-            if judgement.wrong:
-                yield Check(name, False, f"vector {start}, batch of {batch}: {judgement.wrong}")
-                return
-            ratios.append(judgement.ratio)
+        passed, detail = _run(session, signed)
     except Exception as error:  # as above
-        yield Check(name, False, f"does not run it: {first_line(error)}")
-        return
+        passed, detail = False, f"does not run it: {first_line(error)}"
     finally:
         session.close()
-    yield Check(name, True, f"{len(x)} vectors, largest error {max(ratios):.2g} of the tolerance")
+    yield Check(name, passed, detail)
+
+
+def _run(session: Session, signed: Signed) -> tuple[bool, str]:
+    """Whether all outputs are there and right, and the largest error or what is wrong first."""
+    x, expected = signed.vectors.x, signed.vectors.expected
+    wanted = {output.name for output in signed.proto.graph.output}
+    ratios: list[float] = []
+    for start, stop in [(0, len(x)), *((i, i + 1) for i in range(len(x)))]:
+        where = f"vector {start}, batch of {stop - start}"
+        outputs = session.run(x[start:stop])
+        missing = wanted - set(outputs)
+        if missing:
+            return False, f"{where}: no {min(missing)}"
+        part = expected.rows(slice(start, stop))
+        compared = compare(part, outputs, threshold=signed.threshold)
+        if compared.wrong:
+            return False, f"{where}: {compared.wrong}"
+        ratios.append(compared.ratio)
+    return True, f"{len(x)} vectors, largest error {max(ratios):.2g} of the tolerance"

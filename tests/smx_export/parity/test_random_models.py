@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from smx_export import OnnxExport, ParityError, check_parity, export_onnx
 from smx_export.artifact.files import metadata_of
-from smx_export.graph.inference_copy import detached_copy, inference_copy
+from smx_export.graph.detached import detached_copy
+from smx_export.graph.inference_copy import inference_copy
 from smx_export.parity.comparison import Comparison
 from smx_export.parity.findings import Lost
 from smx_export.parity.reference import LARGEST_ROUNDING, SAFETY, MeasuredReference, reference_of

@@ -27,7 +27,8 @@ from smx_export.artifact.sidecar import sidecar
 from smx_export.predict import predict
 from smx_export.runtime import OnnxClassifier
 from smx_export.targets import target
-from smx_export.targets.matrix import NOT_RUN, PASSED, matrix
+from smx_export.targets.matrix import matrix
+from smx_export.targets.report import NOT_RUN, PASSED
 from smx_export.targets.selftest import selftest
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.checkpoint import read_checkpoint
