@@ -85,8 +85,8 @@ def export_onnx(
         input_shape: Shape of one input, where it differs from ``model.input_shape``.
         input_range: Smallest and largest value of an input's entries, where the model does not
             know it; profile ``image`` maps the pixels 0..255 to it.
-        data: Inputs, or (inputs, labels), to compare on besides the generated ones; rounded weights
-            are compared on them, so profile ``compact`` needs labels.
+        data: Inputs, or (inputs, labels), to compare on besides the generated ones; what
+            rounded weights cost is measured on them, so profile ``compact`` needs labels.
 
     Returns:
         The path and the parity report.

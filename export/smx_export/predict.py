@@ -14,7 +14,7 @@ from smx_export.errors import FileError
 from smx_export.runtime.classifier import Answer, OnnxClassifier
 from smx_export.runtime.input_checks import lost_digits, other_axes
 from smx_export.runtime.policy import MISSING, OnNan, OnRange
-from smx_export.runtime.stored import Stored, blocks_of, stored_arrays
+from smx_export.runtime.row_files import StoredArray, blocks_of, stored_arrays
 from smx_export.targets.selftest import selftest
 from smx_lightning.files import predictions_csv
 
@@ -61,7 +61,7 @@ def predict(
     arrays = stored_arrays(rows)
     for array in arrays:
         _check_fits(array, classifier, rows)
-    total, done, told = sum(array.shape[0] for array in arrays), 0, time.monotonic()
+    total, done, reported = sum(array.shape[0] for array in arrays), 0, time.monotonic()
     most = max(1, BLOCK_NUMBERS // max(classifier.num_features, len(classifier.class_names)))
     with predictions_csv(output, classifier.class_names) as write:
         for array, first, block in blocks_of(rows, arrays, most):
@@ -70,8 +70,8 @@ def predict(
                 _check_answered(label, first, f"{array.name} in {rows}")
             write(label.tolist(), probs.tolist())
             done += len(label)
-            if time.monotonic() - told > PATIENCE:
-                told = time.monotonic()
+            if time.monotonic() - reported > PATIENCE:
+                reported = time.monotonic()
                 progress(done, total)
     return total
 
@@ -86,7 +86,7 @@ def _check_intact(model: str | Path) -> None:
         )
 
 
-def _check_fits(array: Stored, classifier: OnnxClassifier, path: str | Path) -> None:
+def _check_fits(array: StoredArray, classifier: OnnxClassifier, path: str | Path) -> None:
     """Complain about what cannot be rows of this model, before any row is read."""
     if array.dtype.kind not in "fiub":
         raise FileError(

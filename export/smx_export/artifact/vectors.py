@@ -1,4 +1,4 @@
-"""A handful of inputs and answers that travel in the file, for a self-test on any device. No torch.
+"""A few inputs and answers that are stored in the file, for a self-test on any device. No torch.
 
 Format, JSON under the metadata key ``selftest``:
 
@@ -155,7 +155,7 @@ def choose(
     inputs = [(row, factor) for factor in factors for row in range(len(rows))] + [(0, 0.0)]
     vectors = Vectors(rows, tuple(inputs), np.empty((0, 0), np.float32), np.empty(0), None)
     expected = answer(vectors.x)
-    kept = np.flatnonzero(expected.judged)
+    kept = np.flatnonzero(expected.comparable)
     if not len(kept):
         raise FileError(
             "expected a model that answers some ordinary row with numbers that float32 can hold, "
@@ -181,7 +181,7 @@ def _stress_factor(rows: NDArray[Any], answer: Callable[[NDArray[Any]], Expected
     while factor < MOST_FACTOR:
         factor *= 2
         expected = answer(rows * rows.dtype.type(factor))
-        if not expected.judged.all():  # beyond float32 it would test nothing
+        if not expected.comparable.all():  # beyond float32 it would test nothing
             return factor / 2
         if -expected.log_probs.min(1).max() >= STRESS:
             break

@@ -25,7 +25,7 @@ from smx_export.contract import (
 )
 from smx_export.errors import FileError
 from smx_export.runtime.input_checks import lost_digits, other_axes, unmasked
-from smx_export.runtime.input_range import InputRange, remedy, told_range, told_shape
+from smx_export.runtime.input_range import InputRange, declared_range, declared_shape, remedy
 from smx_export.runtime.policy import MISSING, OnNan, OnRange, Policy, Rows, check_options
 
 CONFINES_DATA = (1, 24)  # older onnxruntimes read external data from anywhere on the disk
@@ -100,13 +100,13 @@ class OnnxClassifier:
         given = self.session.get_inputs()[0]
         self.input_shape: tuple[int, ...] = tuple(given.shape[1:])
         self.num_features = math.prod(self.input_shape)
-        told = told_shape(metadata)  # of the linear model, whose file takes flat rows
-        self.trained_shape = told if math.prod(told) == self.num_features else self.input_shape
+        shape = declared_shape(metadata)  # of the linear model, whose file takes flat rows
+        self.trained_shape = shape if math.prod(shape) == self.num_features else self.input_shape
         self._outputs = outputs
         offered = [name for name in (PROBS, LOG_PROBS, SCORES) if name in outputs]
         self._all = offered[:1] + [name for name in (LABEL,) if name in outputs]
         self.dtype = np.dtype(DTYPES.get(given.type, np.float32))
-        self.input_range = told_range(metadata)
+        self.input_range = declared_range(metadata)
         pixels = self.dtype == np.uint8
         linear = self.session.get_modelmeta().graph_name == LINEAR
         in_training = InputRange.of(metadata, pixels=pixels)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.artifact.signed import Signed, read_intact
+from smx_export.artifact.exported import ExportedFile, read_intact
 from smx_export.artifact.tolerance import Compared, Expected, Outputs, compare, max_or_nan
 from smx_export.artifact.vectors import UNDERFLOW
 from smx_export.contract import PROFILE
@@ -58,9 +58,9 @@ def matrix(
     Raises:
         FileError: Where the file bears no vectors, or was changed since it was exported.
     """
-    signed = read_intact(path)
-    profile = Profile.from_json(signed.metadata.get(PROFILE))
-    cases = _cases(signed, profile, more)
+    exported = read_intact(path)
+    profile = Profile.from_json(exported.metadata.get(PROFILE))
+    cases = _cases(exported, profile, more)
     rows = []
     for name in targets:
         progress(name)
@@ -69,10 +69,10 @@ def matrix(
 
 
 def _cases(
-    signed: Signed, profile: Profile, more: Sequence[tuple[NDArray[Any], Expected]]
+    exported: ExportedFile, profile: Profile, more: Sequence[tuple[NDArray[Any], Expected]]
 ) -> _Cases:
     """Ordinary rows alone and together, then what strains: apart, as some runtimes fail there."""
-    parts = [(signed.vectors.x, signed.vectors.expected), *more]
+    parts = [(exported.vectors.x, exported.vectors.expected), *more]
     ordinary: list[tuple[NDArray[Any], Expected]] = []
     stress: list[tuple[NDArray[Any], Expected]] = []
     for x, expected in parts:
@@ -85,7 +85,7 @@ def _cases(
     if len(x) == 1:  # of a steep model, zero alone: several rows are run nevertheless
         ordinary[0] = x.repeat(2, 0), expected.rows(np.zeros(2, np.intp))
     xs, answers = zip((x[:1], expected.rows(slice(1))), *ordinary, *stress, strict=True)
-    return _Cases(xs, answers, profile.outputs, signed.threshold, profile.robust)
+    return _Cases(xs, answers, profile.outputs, exported.threshold, profile.robust)
 
 
 def _row(name: str, answered: Answer, cases: _Cases) -> Row:
