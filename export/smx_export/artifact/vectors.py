@@ -109,16 +109,7 @@ class Vectors:
                 np.array(values["tolerance"], np.float64).reshape(n),
                 None if norms is None else np.array(norms, np.float64).reshape(n),
             )
-            sound = (
-                n > 0
-                and all(0 <= row < len(vectors.rows) for row, _ in vectors.inputs)
-                and _fits(vectors)
-                and bool(((vectors.tolerance > 0) & np.isfinite(vectors.tolerance)).all())
-                and vectors.log_probs.size > 0
-                and np.isfinite(vectors.log_probs).all()
-                and (vectors.log_norm is None or np.isfinite(vectors.log_norm).all())
-            )
-            if not sound:
+            if not _is_sound(vectors):
                 raise ValueError("its numbers do not fit together")
             return vectors, str(values["weights_sha256"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
@@ -186,6 +177,19 @@ def _stress_factor(rows: NDArray[Any], answer: Callable[[NDArray[Any]], Expected
         if -expected.log_probs.min(1).max() >= STRESS:
             break
     return factor
+
+
+def _is_sound(vectors: Vectors) -> bool:
+    """Whether there are inputs and answers, all of them finite, and tolerances above 0."""
+    return bool(
+        vectors.inputs
+        and all(0 <= row < len(vectors.rows) for row, _ in vectors.inputs)
+        and _fits(vectors)
+        and ((vectors.tolerance > 0) & np.isfinite(vectors.tolerance)).all()
+        and vectors.log_probs.size > 0
+        and np.isfinite(vectors.log_probs).all()
+        and (vectors.log_norm is None or np.isfinite(vectors.log_norm).all())
+    )
 
 
 def _fits(vectors: Vectors) -> bool:

@@ -20,38 +20,23 @@ from smx_export.artifact.check import Check, first_line
 from smx_export.artifact.exported import read_exported
 from smx_export.artifact.files import metadata_of, parse, read_bytes, read_onnx
 from smx_export.artifact.operators import deterministic, draws
-from smx_export.artifact.tolerance import (
-    SUM,
-    Expected,
-    Outputs,
-    compare,
-    log_probs_of,
-    max_or_nan,
-    worst,
-)
-from smx_export.contract import ALL_OUTPUTS, INPUT, LABEL, LOG_PROBS, PROBS, SCORES, SELFTEST
+from smx_export.artifact.tolerance import SUM, Outputs, log_probs_of, max_or_nan
+from smx_export.contract import ALL_OUTPUTS, INPUT, LABEL, LOG_PROBS, PROBS, SELFTEST
 from smx_export.graph.arrays import Data
 from smx_export.graph.inference_copy import InferenceCopy, is_linear
 from smx_export.parity.accuracy import Score, cost_of_rounding, decided
+from smx_export.parity.batch import AGAINST, LIVE, LIVE_ITSELF, compare_batch
 from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic, repeated
-from smx_export.parity.findings import ORDINARY, Found, Lost, Worst
+from smx_export.parity.findings import Found, Worst
 from smx_export.parity.inputs import ParityInputs
 from smx_export.parity.interface import inference_copy_like, interface
-from smx_export.parity.probes import RANDOM, Probe
+from smx_export.parity.probes import Probe
 from smx_export.parity.reference import reference_of
-from smx_export.parity.report import Flip, ParityReport, Task
+from smx_export.parity.report import ParityReport, Task
 from smx_export.parity.user_data import UserRows
-from smx_export.runtime.classifier import open_session
+from smx_export.runtime.session import open_session
 from smx_export.targets.selftest import check_vectors
 from smx_lightning import SoftmaxRegression
-
-LIVE, LIVE_ITSELF = "log_probs against the live model", "live model against float64"
-AGAINST = {
-    LOG_PROBS: "log_probs against float64",
-    PROBS: "probs against float64",
-    SUM: "probs sum to 1",
-    SCORES: "scores against float64",
-}
 
 
 def check_parity(
@@ -117,9 +102,8 @@ class Comparison:
         checks = list(interface(self.inference, data, proto))
         task = rounding = None
         runs = all(check.passed for check in checks) and not draws(proto)
-        checks.append(
-            deterministic(proto)
-        )  # one in train mode is run all the same, to tell how far off
+        # An operator in training mode is run all the same, to tell how far off it is.
+        checks.append(deterministic(proto))
         if runs:
             task = self._run(data, path, proto, found, checks)
             if self.inference.weight is not None and self.own is not None:
@@ -188,39 +172,8 @@ class Comparison:
                 )
                 return None
         with np.errstate(invalid="ignore", over="ignore"):
-            self._compare_values(probe, live, outputs, found)
+            compare_batch(self.model, self.reference, probe, live, outputs, found)
         return live, outputs
-
-    def _compare_values(
-        self, probe: Probe, live: NDArray[np.floating], outputs: Outputs, found: Found
-    ) -> None:
-        """The outputs of one batch and the live model's, each against float64."""
-        expected = self.reference.expected(probe.x)
-        truth, where = expected.log_probs, probe.name
-        same = np.array_equal(np.isnan(live), np.isnan(truth))
-        if not (same and np.array_equal(np.isfinite(live), np.isfinite(truth))):
-            found.value_faults.append(f"{where}: the live model is not finite where the answer is")
-            return
-        compared = compare(expected, outputs, threshold=self.model.threshold)
-        if compared.faults:
-            found.value_faults.append(f"{where}: {compared.faults[0]}")
-            return
-        lost = Lost.of(self.reference, probe.x, live, expected)
-        found.lost.setdefault(where, Lost()).meet(lost)
-        whole = expected.comparable
-        if not whole.any():
-            if where == RANDOM and not np.isfinite(truth).all(1).any():
-                found.value_faults.append(f"{where}: the model itself answers no row with numbers")
-            return
-        for name, ratio in compared.ratios.items():
-            found.worst[AGAINST[name]].meet(ratio, where)
-        names = self.model.class_names
-        for change in compared.changed:
-            pair = names[change.right], _name(names, change.chosen)
-            row = probe.first + change.row
-            found.flips.append(Flip(where, row, *pair, change.margin, change.tolerance))
-        parts = {name: output[whole] for name, output in outputs.items()}
-        _compare_live(where, live[whole], parts, expected.rows(whole), found)
 
     def _compare_data(self, session: onnxruntime.InferenceSession, found: Found) -> Task | None:
         """Your rows, and accuracy and NLL of both sides where they have labels."""
@@ -241,23 +194,3 @@ class Comparison:
         if not model.rows or found.shape_faults:
             return None
         return Task(model.rows, model.accuracy, file.accuracy, model.nll, file.nll)
-
-
-def _compare_live(
-    where: str, live: NDArray[np.floating], outputs: Outputs, expected: Expected, found: Found
-) -> None:
-    """The live model against float64, and the outputs against it, of rows that are comparable."""
-    truth, tolerance, live_tolerance, _ = expected
-    found.worst[LIVE_ITSELF].meet(worst(live - truth, live_tolerance), where)
-    if LOG_PROBS in outputs:
-        error = outputs[LOG_PROBS].astype(np.float64) - live
-        found.worst[LIVE].meet(worst(error, tolerance + live_tolerance), where)
-    answered = log_probs_of(outputs)
-    if where in ORDINARY and answered is not None:
-        error = np.abs(answered - truth)
-        # A probability that underflowed tells nothing of its logarithm.
-        found.max_error = max(found.max_error, float(error[np.isfinite(error)].max(initial=0)))
-
-
-def _name(names: tuple[str, ...], k: int) -> str:
-    return names[k] if 0 <= k < len(names) else f"no class ({k})"
