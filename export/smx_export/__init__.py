@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from smx_export.profile import Profile
     from smx_export.runtime import OnnxClassifier
 
+__version__: str  # that of smx_lightning: the two are one distribution
+
 # From 1.29 on onnxruntime reports to its maker unless told otherwise before it starts: what is
 # inference, and from where, is nobody's business. Set it to 0 to let it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -47,6 +49,7 @@ __all__ = [
     "ParityError",
     "ParityReport",
     "Profile",
+    "__version__",
     "check_parity",
     "composed",
     "export_onnx",
@@ -54,6 +57,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("smx_lightning").__version__
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

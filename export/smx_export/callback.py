@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from smx_export.convert import Export, export_copy, refuse_untrained
-from smx_export.graph.inference_copy import detached_copy
+from smx_export.graph.detached import detached_copy
 from smx_export.profile import PORTABLE, Profile, Width
 from smx_lightning import InputError
 from smx_lightning.callbacks import softmax_regression, target_file
@@ -41,8 +41,8 @@ class OnnxExport(Callback):
     Args:
         path: Where the file goes; ``model.onnx`` in the run's log folder by default.
         profile: Where the file will run: ``portable``, ``robust``, ``compact``, ``image``, or
-            several with commas; see :class:`smx_export.Profile`. ``compact`` is judged on the
-            validation rows.
+            several with commas; see :class:`smx_export.Profile`. what ``compact``
+            costs is measured on the validation rows.
         outputs: Some of ``log_probs``, ``probs``, ``scores`` and ``label``; the first two by
             default.
         weights: ``int8`` or ``float16``, of profile ``compact``.
@@ -90,7 +90,8 @@ class OnnxExport(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a model that no file can be before it is trained; see :func:`refuse_untrained`.
 
-        Likewise a path that cannot be written, and rounded weights that no row will judge.
+        Likewise a path that cannot be written, and rounded weights without rows
+        to measure their cost on.
         """
         live = softmax_regression(self, pl_module)
         if getattr(trainer, "fast_dev_run", False):
@@ -123,7 +124,7 @@ class OnnxExport(Callback):
             training = checkpoint.training
         with torch.random.fork_rng(devices=[]):  # what follows fit draws as it would without
             rows = _validation_rows(trainer)
-            needed = self.profile.weights is not None  # rounding is judged by the labels
+            needed = self.profile.weights is not None  # to measure what rounding costs
             data = rows if needed else _sound(rows, model.num_classes)
             self.export = export_copy(model, path, training, data, self.profile)
 

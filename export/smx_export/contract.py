@@ -1,4 +1,4 @@
-"""The names inside the file that users rely on. No imports: every other room may read them."""
+"""The names inside the file that users rely on. No imports: every other module may use them."""
 
 INPUT = "input"
 LOG_PROBS = "log_probs"

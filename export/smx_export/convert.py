@@ -24,28 +24,29 @@ from smx_export.contract import (
 from smx_export.errors import ParityError
 from smx_export.graph.arrays import Data
 from smx_export.graph.composition import composed
+from smx_export.graph.detached import detached_copy
+from smx_export.graph.image_input import image_metadata
 from smx_export.graph.inference_copy import (
     InferenceCopy,
-    detached_copy,
     inference_copy,
     is_linear,
     layout_of,
 )
-from smx_export.graph.portable import image_metadata, sign, softmax_regression_graph
+from smx_export.graph.portable import set_metadata, softmax_regression_graph
 from smx_export.parity.comparison import Comparison
 from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic
 from smx_export.parity.inputs import ParityInputs
 from smx_export.parity.reference import reference_of
 from smx_export.parity.report import ParityReport
 from smx_export.profile import PORTABLE, Profile
-from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning import DISTRIBUTION, InputError, SoftmaxRegression, __version__
 from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint
 from smx_lightning.files import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PACKAGES = ("smx-lightning", "torch", "lightning", "onnx", "onnxruntime", "numpy")
+PACKAGES = ("torch", "lightning", "onnx", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def export_onnx(
         input_shape: Shape of one input, where it differs from ``model.input_shape``.
         input_range: Smallest and largest value of an input's entries, where the model does not
             know it; profile ``image`` maps the pixels 0..255 to it.
-        data: Inputs, or (inputs, labels), to compare on besides the generated ones; rounded weights
-            are judged by them, so profile ``compact`` needs labels.
+        data: Inputs, or (inputs, labels), to compare on besides the generated ones; what
+            rounded weights cost is measured on them, so profile ``compact`` needs labels.
 
     Returns:
         The path and the parity report.
@@ -98,15 +99,20 @@ def export_onnx(
         live = _live(model_or_checkpoint, head, input_shape, data)
         training = live.training_summary()
     else:
-        if Path(path).resolve() == Path(model_or_checkpoint).resolve():
-            raise InputError(
-                f"expected another file than the checkpoint {model_or_checkpoint} to write to; "
-                "choose another name"
-            )
+        _check_other_file(path, model_or_checkpoint)
         checkpoint = read_checkpoint(model_or_checkpoint)
         live, training = model_of(checkpoint, model_class), checkpoint.training
     copied = detached_copy(live, input_shape, input_range)
     return export_copy(copied, path, training, data, profile)
+
+
+def _check_other_file(path: str | Path, checkpoint: str | Path) -> None:
+    """Complain about a checkpoint that the file would be written over."""
+    if Path(path).resolve() == Path(checkpoint).resolve():
+        raise InputError(
+            f"expected another file than the checkpoint {checkpoint} to write to; choose another "
+            "name"
+        )
 
 
 def _live(
@@ -130,7 +136,7 @@ def export_copy(
     data: Data | None = None,
     profile: Profile | str = PORTABLE,
 ) -> Export:
-    """Export a model that :func:`detached_copy` made; ``training`` goes into the provenance."""
+    """Export what :func:`detached_copy` made; ``training`` goes into the provenance."""
     profile = Profile.of(profile) if isinstance(profile, str) else profile
     inference = inference_copy(model, profile)
     comparison = Comparison(inference, data)  # before anything is written: data may not fit
@@ -139,7 +145,7 @@ def export_copy(
     with answering(comparison.inputs.ordinary(1)):
         vectors = comparison.inputs.vectors()
     metadata[SELFTEST] = vectors.to_json(weights_sha256(graph))
-    sign(graph, metadata)
+    set_metadata(graph, metadata)
     with written_whole(path) as draft:
         draft.write_bytes(sealed(graph))
         report = comparison.report(draft)
@@ -199,9 +205,8 @@ def model_of(
 def _graph(inference: InferenceCopy, metadata: dict[str, str]) -> onnx.ModelProto:
     model = inference.model
     if not is_linear(model):
-        from smx_export.graph.trace import (
-            traced_graph,  # loads torch's exporter, which takes seconds
-        )
+        # It loads torch's exporter, which takes seconds.
+        from smx_export.graph.trace import traced_graph
 
         return traced_graph(inference, metadata)
     weight, bias, shift = model.preprocessing.fold(model.linear)
@@ -218,7 +223,7 @@ def _metadata(
     model: SoftmaxRegression, profile: Profile, training: dict[str, Any] | None
 ) -> dict[str, str]:
     provenance = {
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {DISTRIBUTION: __version__} | {name: version(name) for name in PACKAGES},
         "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
         "training": training,
     }

@@ -22,6 +22,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
+from smx_lightning import DISTRIBUTION, __version__
 from smx_lightning.callbacks import ConfusionCsv, PredictionsCsv
 from smx_lightning.checkpoint.optimizers import OPTIMIZER, path_of
 from smx_lightning.cli.checkpoint import CheckpointCLI
@@ -156,6 +157,7 @@ def main(args: Sequence[str] | None = None) -> int:
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             seed_everything_default=0,
+            parser_kwargs={"prog": DISTRIBUTION, "version": __version__},
             trainer_defaults={
                 "max_epochs": 100,
                 "enable_model_summary": False,  # the summary at the end says what matters

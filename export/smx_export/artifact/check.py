@@ -1,4 +1,4 @@
-"""One question about a file, and its answer; how what was found is said."""
+"""One check of a file and its result, and how results are put into words and JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAME_WIDTH = 33  # of the longest check's name
 
 @dataclass(frozen=True)
 class Check:
-    """One question, whether the answer is yes, and what was found."""
+    """What is checked, whether it holds, and what was found."""
 
     name: str
     passed: bool

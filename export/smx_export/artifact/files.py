@@ -76,17 +76,7 @@ def parse(data: bytes, path: str | Path) -> onnx.ModelProto:
         raise FileError(
             f"expected an ONNX model at {path}, got a file without a graph; export it again"
         )
-    for tensor in parts(model, onnx.TensorProto):
-        if uses_external_data(tensor):
-            raise FileError(
-                f"expected one self-contained ONNX file at {path}, got tensor {tensor.name!r} in "
-                "another file; save it with its data inside (save_as_external_data=False)"
-            )
-        if any(size < 0 for size in tensor.dims) or math.prod(tensor.dims) > len(data):
-            raise FileError(
-                f"expected tensors that the file holds at {path}, got {tensor.name!r} of shape "
-                f"{list(tensor.dims)} in {len(data):,} bytes; export it again"
-            )
+    _check_tensors(model, len(data), path)
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
@@ -100,6 +90,21 @@ def parse(data: bytes, path: str | Path) -> onnx.ModelProto:
             "are none; it is damaged: export it again"
         )
     return model
+
+
+def _check_tensors(model: onnx.ModelProto, size: int, path: str | Path) -> None:
+    """Complain about tensors in other files, or larger than a file of ``size`` bytes."""
+    for tensor in parts(model, onnx.TensorProto):
+        if uses_external_data(tensor):
+            raise FileError(
+                f"expected one self-contained ONNX file at {path}, got tensor {tensor.name!r} in "
+                "another file; save it with its data inside (save_as_external_data=False)"
+            )
+        if any(side < 0 for side in tensor.dims) or math.prod(tensor.dims) > size:
+            raise FileError(
+                f"expected tensors that the file holds at {path}, got {tensor.name!r} of shape "
+                f"{list(tensor.dims)} in {size:,} bytes; export it again"
+            )
 
 
 def metadata_of(model: onnx.ModelProto) -> dict[str, str]:

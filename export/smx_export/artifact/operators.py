@@ -34,7 +34,7 @@ def deterministic(model: onnx.ModelProto) -> Check:
 
 
 def nondeterministic(model: onnx.ModelProto) -> Iterator[str]:
-    """The operators that :func:`steady` refuses, in words: ``Dropout 'node_3'``.
+    """The operators that :func:`deterministic` refuses, in words: ``Dropout 'node_3'``.
 
     Subgraphs and local functions are searched too. Dropout whose training mode is not known to be
     false counts as on: what decides it could be true in another run.
@@ -65,19 +65,19 @@ def _false(model: onnx.ModelProto, nodes: list[NodeProto]) -> set[str]:
     """Names that stand for the constant ``False``, wherever they occur."""
     false, other = set[str](), set[str]()
 
-    def told(name: str, tensor: TensorProto) -> None:
+    def add(name: str, tensor: TensorProto) -> None:
         (false if _is_false(tensor) else other).add(name)
 
     for place in (model.graph, *model.functions):
         for graph in parts(place, onnx.GraphProto):
             other.update(value.name for value in graph.input)  # the caller may override these
             for tensor in graph.initializer:
-                told(tensor.name, tensor)
+                add(tensor.name, tensor)
     other.update(name for function in model.functions for name in function.input)
     for node in nodes:
         values = [a for a in node.attribute if a.name == "value" and not a.ref_attr_name]
         if node.op_type == "Constant" and values:
-            told(node.output[0], values[0].t)
+            add(node.output[0], values[0].t)
         else:
             other.update(node.output)
     return false - other

@@ -9,8 +9,8 @@ from typing import Any
 
 from onnx import helper
 
+from smx_export.artifact.exported import read_intact
 from smx_export.artifact.files import read_bytes
-from smx_export.artifact.signed import read_intact
 from smx_export.artifact.vectors import base64_of
 from smx_export.contract import CLASS_NAMES, INPUT_RANGE, INPUT_SHAPE, THRESHOLD
 from smx_lightning.files import written_whole
@@ -25,21 +25,21 @@ def sidecar(path: str | Path) -> dict[str, Any]:
         FileError: Where the file was not exported by smx_export, or was changed since.
     """
     data = read_bytes(path)
-    signed = read_intact(path)
-    (given,) = signed.proto.graph.input
+    exported = read_intact(path)
+    (given,) = exported.proto.graph.input
     tensor = given.type.tensor_type
-    x, expected = signed.vectors.x, signed.vectors
+    x, expected = exported.vectors.x, exported.vectors
     return {
         "name": Path(path).stem,
         "sha256": sha256(data).hexdigest(),
-        "weights_sha256": signed.weights_sha256,
-        **{key: signed.value(key) for key in (CLASS_NAMES, INPUT_SHAPE, INPUT_RANGE, THRESHOLD)},
+        "weights_sha256": exported.weights_sha256,
+        **{key: exported.value(key) for key in (CLASS_NAMES, INPUT_SHAPE, INPUT_RANGE, THRESHOLD)},
         "input": {
             "name": given.name,
             "dtype": helper.tensor_dtype_to_np_dtype(tensor.elem_type).name,
             "shape": [dim.dim_value for dim in tensor.shape.dim[1:]],
         },
-        "outputs": [output.name for output in signed.proto.graph.output],
+        "outputs": [output.name for output in exported.proto.graph.output],
         "selftest": {
             "dtype": x.dtype.name,
             "shape": list(x.shape),

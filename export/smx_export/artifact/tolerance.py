@@ -1,7 +1,7 @@
 """Are a file's outputs the model's? Answers in float64 against what float32 rounding allows.
 
-The tolerance comes from :mod:`smx_export.reference`, or from the file itself; here it is only held
-against outputs, of whichever runtime. No torch.
+The tolerance is derived in :mod:`smx_export.parity.reference`, or comes from the file itself; here
+outputs are compared within it, of whichever runtime. No torch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Expected(NamedTuple):
     Attributes:
         log_probs: The answer.
         tolerance: How far a correct float32 file may be from it; infinite in rows on which float32
-            keeps too few digits to tell a right file from a wrong one. They are not judged.
+            keeps too few digits to tell a right file from a wrong one. They are not
+            compared.
         live_tolerance: How far the live model in float32 may be from it.
         scores: The logits, where the model has any; a file's are held against ``tolerance`` too.
     """
@@ -42,7 +43,7 @@ class Expected(NamedTuple):
     scores: Array | None = None
 
     @property
-    def judged(self) -> NDArray[np.bool_]:
+    def comparable(self) -> NDArray[np.bool_]:
         """Of each row, whether its answers are numbers and its tolerance tells right from wrong."""
         return np.asarray(np.isfinite(self.log_probs).all(1) & ~np.isinf(self.tolerance).any(1))
 
@@ -66,7 +67,7 @@ class Changed(NamedTuple):
 
 @dataclass(frozen=True)
 class Compared:
-    """What :func:`judge` found.
+    """What :func:`compare` found.
 
     Attributes:
         faults: Outputs of another shape, or with NaN or infinity where the answer has none.
@@ -118,7 +119,7 @@ def compare(expected: Expected, outputs: Outputs, *, threshold: float | None = N
     with np.errstate(invalid="ignore", over="ignore"):
         faults = [*_shape_faults(truth.shape, outputs)] or [*_value_faults(expected, outputs)]
         # Rows with a NaN in them hold nothing else: what remains are whole rows.
-        rows = np.flatnonzero(expected.judged)
+        rows = np.flatnonzero(expected.comparable)
         if faults or not len(rows):
             return Compared(tuple(faults), {}, ())
         truth, tolerance = truth[rows], expected.tolerance[rows]

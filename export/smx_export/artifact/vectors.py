@@ -1,4 +1,4 @@
-"""A handful of inputs and answers that travel in the file, for a self-test on any device. No torch.
+"""A few inputs and answers that are stored in the file, for a self-test on any device. No torch.
 
 Format, JSON under the metadata key ``selftest``:
 
@@ -10,7 +10,7 @@ Format, JSON under the metadata key ``selftest``:
     log_probs  (n, classes) float32, little-endian, base64
     tolerance  n numbers, nats: how far a correct float32 runtime may be from them
     log_norm   n numbers, log Σ exp of the scores, where the file offers scores
-    weights_sha256   see :func:`smx_export.files.weights_sha256`
+    weights_sha256   see :func:`smx_export.artifact.files.weights_sha256`
 
 bfloat16 halves the size, and is exact: the rows are rounded first, and the answers are those to the
 rounded rows. Factors make a zero row and a row far beyond 104 nats out of the same numbers.
@@ -109,16 +109,7 @@ class Vectors:
                 np.array(values["tolerance"], np.float64).reshape(n),
                 None if norms is None else np.array(norms, np.float64).reshape(n),
             )
-            sound = (
-                n > 0
-                and all(0 <= row < len(vectors.rows) for row, _ in vectors.inputs)
-                and _fits(vectors)
-                and bool(((vectors.tolerance > 0) & np.isfinite(vectors.tolerance)).all())
-                and vectors.log_probs.size > 0
-                and np.isfinite(vectors.log_probs).all()
-                and (vectors.log_norm is None or np.isfinite(vectors.log_norm).all())
-            )
-            if not sound:
+            if not _is_sound(vectors):
                 raise ValueError("its numbers do not fit together")
             return vectors, str(values["weights_sha256"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
@@ -155,7 +146,7 @@ def choose(
     inputs = [(row, factor) for factor in factors for row in range(len(rows))] + [(0, 0.0)]
     vectors = Vectors(rows, tuple(inputs), np.empty((0, 0), np.float32), np.empty(0), None)
     expected = answer(vectors.x)
-    kept = np.flatnonzero(expected.judged)
+    kept = np.flatnonzero(expected.comparable)
     if not len(kept):
         raise FileError(
             "expected a model that answers some ordinary row with numbers that float32 can hold, "
@@ -181,11 +172,24 @@ def _stress_factor(rows: NDArray[Any], answer: Callable[[NDArray[Any]], Expected
     while factor < MOST_FACTOR:
         factor *= 2
         expected = answer(rows * rows.dtype.type(factor))
-        if not expected.judged.all():  # beyond float32 it would test nothing
+        if not expected.comparable.all():  # beyond float32 it would test nothing
             return factor / 2
         if -expected.log_probs.min(1).max() >= STRESS:
             break
     return factor
+
+
+def _is_sound(vectors: Vectors) -> bool:
+    """Whether there are inputs and answers, all of them finite, and tolerances above 0."""
+    return bool(
+        vectors.inputs
+        and all(0 <= row < len(vectors.rows) for row, _ in vectors.inputs)
+        and _fits(vectors)
+        and ((vectors.tolerance > 0) & np.isfinite(vectors.tolerance)).all()
+        and vectors.log_probs.size > 0
+        and np.isfinite(vectors.log_probs).all()
+        and (vectors.log_norm is None or np.isfinite(vectors.log_norm).all())
+    )
 
 
 def _fits(vectors: Vectors) -> bool:

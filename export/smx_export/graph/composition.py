@@ -10,7 +10,7 @@ from torch import nn
 
 from smx_export.artifact.check import first_line
 from smx_export.graph.arrays import inputs_of
-from smx_export.graph.inference_copy import off_graph, shape_of
+from smx_export.graph.detached import off_graph, shape_of
 from smx_lightning import InputError, SoftmaxRegression
 
 if TYPE_CHECKING:
@@ -115,9 +115,9 @@ def _probes(shape: tuple[int, ...]) -> Iterator[Tensor]:
 @torch.no_grad()
 def _check_same(whole: nn.Module, model: SoftmaxRegression, head: str, x: Tensor) -> None:
     """Complain where the host's answer is not the very tensor that its head returned."""
-    host, told = type(whole).__name__, []
+    host, calls = type(whole).__name__, []
     hook = whole.get_submodule(head).register_forward_hook(
-        lambda _, __, answer: told.append((answer, answer.clone()))
+        lambda _, __, answer: calls.append((answer, answer.clone()))
     )
     try:
         expected = whole(x)
@@ -131,11 +131,11 @@ def _check_same(whole: nn.Module, model: SoftmaxRegression, head: str, x: Tensor
         hook.remove()
     if not isinstance(expected, torch.Tensor):
         got = type(expected).__name__
-    elif len(told) == 1 and expected is told[0][0] and _equal(*told[0]):
+    elif len(calls) == 1 and expected is calls[0][0] and _equal(*calls[0]):
         got = "" if _answers_alike(model, x, expected) else "another answer without it"
     else:
         got = f"something else of shape {tuple(expected.shape)}"
-        got += f", and {len(told)} calls of it" * (len(told) != 1)
+        got += f", and {len(calls)} calls of it" * (len(calls) != 1)
     if got:
         raise InputError(
             f"expected {host}.forward to answer with the log-probabilities of {head!r}, got {got}; "

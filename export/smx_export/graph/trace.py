@@ -15,8 +15,10 @@ import torch
 from torch import nn
 
 from smx_export.contract import BATCH, INPUT, LOG_PROBS, SCORES
+from smx_export.graph.image_input import take_pixels
 from smx_export.graph.inference_copy import InferenceCopy, has_own_head, layout_of
-from smx_export.graph.portable import IR_VERSION, append_outputs, sign, take_pixels
+from smx_export.graph.outputs import append_outputs
+from smx_export.graph.portable import IR_VERSION, set_metadata
 from smx_lightning import InputError, SoftmaxRegression
 
 OPSET = 18  # the lowest that torch's exporter writes without converting, which can fail
@@ -34,12 +36,22 @@ def traced_graph(inference: InferenceCopy, metadata: Mapping[str, str]) -> onnx.
     Raises:
         InputError: Where torch cannot export it.
     """
-    model, profile = inference.model, inference.profile
+    model = inference.model
+    clean = onnx_ir.serde.serialize_model(_traced(inference))
+    _strip(clean)
+    del clean.graph.output[:]
+    if inference.profile.image:
+        take_pixels(clean, model.input_shape)
+    append_outputs(clean, model.num_classes, layout_of(inference))
+    set_metadata(clean, metadata)
+    return clean
+
+
+def _traced(inference: InferenceCopy) -> onnx_ir.Model:
+    """The model up to its scores, or of a head that is not ours, to its log-probabilities."""
+    model = inference.model
     dtype = torch.float64 if inference.wide else torch.float32
-    sample = torch.zeros(
-        2, *model.input_shape, dtype=dtype
-    )  # a batch of 1 would be specialised to 1
-    upto = SCORES if has_own_head(model) else LOG_PROBS
+    sample = torch.zeros(2, *model.input_shape, dtype=dtype)  # 1 would be taken for a constant
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")  # about torch's own internals, none about the model
         try:
@@ -49,7 +61,7 @@ def traced_graph(inference: InferenceCopy, metadata: Mapping[str, str]) -> onnx.
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=[upto],
+                output_names=[SCORES if has_own_head(model) else LOG_PROBS],
                 dynamic_shapes=({0: torch.export.Dim(BATCH)},),
                 external_data=False,
             )
@@ -61,14 +73,7 @@ def traced_graph(inference: InferenceCopy, metadata: Mapping[str, str]) -> onnx.
             ) from error
     assert program is not None
     program.model.ir_version = IR_VERSION
-    clean = onnx_ir.serde.serialize_model(program.model)
-    _strip(clean)
-    del clean.graph.output[:]
-    if profile.image:
-        take_pixels(clean, model.input_shape)
-    append_outputs(clean, model.num_classes, layout_of(inference))
-    sign(clean, metadata)
-    return clean
+    return program.model
 
 
 def _cause(error: BaseException) -> str:

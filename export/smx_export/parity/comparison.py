@@ -1,8 +1,8 @@
 """Is the file the model?
 
-The file under onnxruntime is compared with two witnesses: the live model in float32, and an
+The file under onnxruntime is compared with two others: the live model in float32, and an
 independent float64 computation. A difference counts against a tolerance derived from rounding error
-(:mod:`smx_export.reference`), never against a constant.
+(:mod:`smx_export.parity.reference`), never against a constant.
 """
 
 from __future__ import annotations
@@ -17,33 +17,26 @@ import torch
 from numpy.typing import NDArray
 
 from smx_export.artifact.check import Check, first_line
+from smx_export.artifact.exported import read_exported
 from smx_export.artifact.files import metadata_of, parse, read_bytes, read_onnx
 from smx_export.artifact.operators import deterministic, draws
-from smx_export.artifact.signed import read_signed
-from smx_export.artifact.tolerance import SUM, Outputs, compare, log_probs_of, max_or_nan, worst
-from smx_export.contract import ALL_OUTPUTS, INPUT, LABEL, LOG_PROBS, PROBS, SCORES, SELFTEST
+from smx_export.artifact.tolerance import SUM, Outputs, log_probs_of, max_or_nan
+from smx_export.contract import ALL_OUTPUTS, INPUT, LABEL, LOG_PROBS, PROBS, SELFTEST
 from smx_export.graph.arrays import Data
 from smx_export.graph.inference_copy import InferenceCopy, is_linear
+from smx_export.parity.accuracy import Score, cost_of_rounding, decided
+from smx_export.parity.batch import AGAINST, LIVE, LIVE_ITSELF, compare_batch
 from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic, repeated
-from smx_export.parity.findings import ORDINARY, Found, Lost, Worst
+from smx_export.parity.findings import Found, Worst
 from smx_export.parity.inputs import ParityInputs
 from smx_export.parity.interface import inference_copy_like, interface
-from smx_export.parity.probes import RANDOM, Probe
+from smx_export.parity.probes import Probe
 from smx_export.parity.reference import reference_of
-from smx_export.parity.report import Flip, ParityReport, Task
-from smx_export.parity.rounding import Score, cost_of_rounding, decided
+from smx_export.parity.report import ParityReport, Task
 from smx_export.parity.user_data import UserRows
-from smx_export.runtime.classifier import open_session
-from smx_export.targets.selftest import answers
+from smx_export.runtime.session import open_session
+from smx_export.targets.selftest import check_vectors
 from smx_lightning import SoftmaxRegression
-
-LIVE, LIVE_ITSELF = "log_probs against the live model", "live model against float64"
-AGAINST = {
-    LOG_PROBS: "log_probs against float64",
-    PROBS: "probs against float64",
-    SUM: "probs sum to 1",
-    SCORES: "scores against float64",
-}
 
 
 def check_parity(
@@ -92,7 +85,7 @@ class Comparison:
         self.reference = reference_of(self.model)
         self.inputs = ParityInputs(inference, self.reference)
         self.own = UserRows.of(inference, data)
-        if not is_linear(self.model):  # the plain model is steady by what it consists of
+        if not is_linear(self.model):  # the plain model is deterministic by what it consists of
             rows = self.inputs.ordinary(ROWS)
             with answering(rows):
                 refuse_nondeterministic(self.model, self.reference, rows)
@@ -109,9 +102,8 @@ class Comparison:
         checks = list(interface(self.inference, data, proto))
         task = rounding = None
         runs = all(check.passed for check in checks) and not draws(proto)
-        checks.append(
-            deterministic(proto)
-        )  # one in train mode is run all the same, to tell how far off
+        # An operator in training mode is run all the same, to tell how far off it is.
+        checks.append(deterministic(proto))
         if runs:
             task = self._run(data, path, proto, found, checks)
             if self.inference.weight is not None and self.own is not None:
@@ -155,7 +147,7 @@ class Comparison:
             rows = self.inputs.ordinary(ROWS)
             checks += repeated(self.inference, self.reference, session, rows)
         if SELFTEST in metadata_of(proto):
-            checks += answers(read_signed(data, path), path)
+            checks += check_vectors(read_exported(data, path), path)
         return task
 
     def _compare(
@@ -180,48 +172,8 @@ class Comparison:
                 )
                 return None
         with np.errstate(invalid="ignore", over="ignore"):
-            self._compare_values(probe, live, outputs, found)
+            compare_batch(self.model, self.reference, probe, live, outputs, found)
         return live, outputs
-
-    def _compare_values(
-        self, probe: Probe, live: NDArray[np.floating], outputs: Outputs, found: Found
-    ) -> None:
-        expected = self.reference.expected(probe.x)
-        truth, tolerance, live_tolerance, _ = expected
-        where = probe.name
-        same = np.array_equal(np.isnan(live), np.isnan(truth))
-        if not (same and np.array_equal(np.isfinite(live), np.isfinite(truth))):
-            found.value_faults.append(f"{where}: the live model is not finite where the answer is")
-            return
-        judgement = compare(expected, outputs, threshold=self.model.threshold)
-        if judgement.faults:
-            found.value_faults.append(f"{where}: {judgement.faults[0]}")
-            return
-        numbers, whole = np.isfinite(truth).all(1), expected.judged
-        lost = Lost.of(self.reference, probe.x, live, expected)
-        found.lost.setdefault(where, Lost()).meet(lost)
-        if not whole.any():
-            if where == RANDOM and not numbers.any():
-                found.value_faults.append(f"{where}: the model itself answers no row with numbers")
-            return
-        for name, ratio in judgement.ratios.items():
-            found.worst[AGAINST[name]].meet(ratio, where)
-        truth, tolerance, live_tolerance = truth[whole], tolerance[whole], live_tolerance[whole]
-        live = live[whole]
-        found.worst[LIVE_ITSELF].meet(worst(live - truth, live_tolerance), where)
-        if LOG_PROBS in outputs:
-            error = outputs[LOG_PROBS][whole].astype(np.float64) - live
-            found.worst[LIVE].meet(worst(error, tolerance + live_tolerance), where)
-        told = log_probs_of(outputs)
-        if where in ORDINARY and told is not None:
-            error = np.abs(told[whole] - truth)
-            # A probability that underflowed tells nothing of its logarithm.
-            found.max_error = max(found.max_error, float(error[np.isfinite(error)].max(initial=0)))
-        names = self.model.class_names
-        for change in judgement.changed:
-            pair = names[change.right], _name(names, change.chosen)
-            row = probe.first + change.row
-            found.flips.append(Flip(where, row, *pair, change.margin, change.tolerance))
 
     def _compare_data(self, session: onnxruntime.InferenceSession, found: Found) -> Task | None:
         """Your rows, and accuracy and NLL of both sides where they have labels."""
@@ -233,16 +185,12 @@ class Comparison:
             if sides is None or labels is None:
                 continue
             live, outputs = sides
-            told = log_probs_of(outputs)
+            answered = log_probs_of(outputs)
             model.add(live, decided(self.model, live), labels)
-            if told is None or LABEL in outputs:
-                file.add(told, outputs[LABEL], labels)
+            if answered is None or LABEL in outputs:
+                file.add(answered, outputs[LABEL], labels)
             else:
-                file.add(told, decided(self.model, told), labels)
+                file.add(answered, decided(self.model, answered), labels)
         if not model.rows or found.shape_faults:
             return None
         return Task(model.rows, model.accuracy, file.accuracy, model.nll, file.nll)
-
-
-def _name(names: tuple[str, ...], k: int) -> str:
-    return names[k] if 0 <= k < len(names) else f"no class ({k})"

@@ -30,7 +30,7 @@ from smx_export.parity.probes import RANDOM
 from smx_export.parity.reference import Reference
 from smx_lightning import InputError, SoftmaxRegression
 
-ROWS = 8  # half of them asked about, half asked in between
+ROWS = 8  # one half is run again and again, the other in between
 RUNS = 2  # more of one batch
 MANY_RUNS = 100  # where random numbers are drawn: a layer that is rarely left out shows late
 TWICE, BESIDE = "the same batch again", "a row alone and in a batch"
@@ -90,14 +90,14 @@ def refuse_nondeterministic(
         InputError: Where a batch is answered in two ways, or a row by what lies beside it, or where
             float32 keeps too few digits of most answers.
     """
-    asked, between = np.array_split(x, 2)
+    batch, other = np.array_split(x, 2)
     live, later = _answers_of(_fresh(model)), _answers_of(_fresh(model))
     with torch.random.fork_rng(devices=[]):
-        first = _refuse_changing(live, later, asked, between)
-        expected = reference.expected(asked)
+        first = _refuse_changing(live, later, batch, other)
+        expected = reference.expected(batch)
         if trained:
-            _refuse_lost(Lost.of(reference, asked, first, expected))
-        fault = _beside(live, asked, expected.live_tolerance)
+            _refuse_lost(Lost.of(reference, batch, first, expected))
+        fault = _beside(live, batch, expected.live_tolerance)
     if fault:
         raise InputError(
             f"expected an answer to each row that does not depend on the rows beside it, got "
@@ -106,23 +106,22 @@ def refuse_nondeterministic(
 
 
 def _refuse_changing(
-    live: Answer, later: Answer, asked: NDArray[np.float32], between: NDArray[np.float32]
+    live: Answer, later: Answer, batch: NDArray[np.float32], other: NDArray[np.float32]
 ) -> NDArray[np.floating]:
-    """Ask twice, and a copy that was asked something else before; the answers where all agree."""
+    """The answers to a batch, where further runs agree, and a copy that ran another one before."""
     before = _generators()
-    first = live(asked)
+    first = live(batch)
     for _ in range(RUNS if _generators() == before else MANY_RUNS):
         torch.rand(1)  # a model that restores the generator's state draws other numbers now
-        _refuse_apart(first, live(asked), "in two runs")
-    later(between)
-    _refuse_apart(first, later(asked), "whatever was asked before")
+        _refuse_apart(first, live(batch), "in two runs")
+    later(other)
+    _refuse_apart(first, later(batch), "whatever was asked before")
     return first
 
 
 def _refuse_lost(lost: Lost) -> None:
-    if (
-        lost.unexplained or 2 * max(lost.lost, lost.coarse) > lost.rows
-    ):  # of fewer, more rows will tell
+    most = 2 * lost.poor > lost.rows  # of fewer, more rows will tell
+    if lost.unexplained or most:
         raise InputError(
             f"expected answers in float32 that keep half of its digits, got {lost.fault(RANDOM)}"
         )
@@ -135,7 +134,7 @@ def repeated(
     session: onnxruntime.InferenceSession,
     x: NDArray[np.float32],
 ) -> list[Check]:
-    """ParityInputs to a file that has answered others before, and to its model.
+    """The same rows again, to a file that has run others before, and to its model.
 
     Args:
         inference: The model.
@@ -148,7 +147,7 @@ def repeated(
     def file(rows: NDArray[np.float32]) -> Outputs:
         return dict(zip(names, session.run(names, {INPUT: inference.fed(rows)}), strict=True))
 
-    def told(rows: NDArray[np.float32]) -> NDArray[np.floating]:
+    def log_probs_in(rows: NDArray[np.float32]) -> NDArray[np.floating]:
         log_probs = log_probs_of(file(rows))
         if log_probs is None:  # labels alone, of which ties may differ
             return np.full((len(rows), 1), np.nan)
@@ -157,7 +156,7 @@ def repeated(
     once, again = file(x), file(x)
     apart = [f"{name} of the file" for name in names if not _same(once[name], again[name])]
     expected = reference.expected(x)
-    fault = _beside(told, x, expected.tolerance)
+    fault = _beside(log_probs_in, x, expected.tolerance)
     live = _answers_of(inference.model)
     apart += [] if _same(live(x), live(x)) else ["the live model's answer"]
     fault = fault or _beside(live, x, expected.live_tolerance)
@@ -180,8 +179,8 @@ def _generators() -> bytes:
 def _answers_of(model: SoftmaxRegression) -> Answer:
     @torch.no_grad()
     def answer(x: NDArray[np.float32]) -> NDArray[np.floating]:
-        told = model(torch.from_numpy(x)).numpy()
-        return np.array(told)  # a copy: a model that keeps its answer may write over it
+        answered = model(torch.from_numpy(x)).numpy()
+        return np.array(answered)  # a copy: a model that keeps its answer may write over it
 
     return answer
 

@@ -41,11 +41,11 @@ class Lost:
     """Rows of one kind on which float32 keeps less than half of its digits.
 
     Attributes:
-        rows: How many were asked.
-        lost: How many of them are not judged, since their tolerance would tell nothing.
+        rows: How many were compared.
+        lost: How many of them do not count, since their tolerance would tell nothing.
         coarse: On how many the live model is that far off, as its bound allows.
         error: Its largest error on these, in nats.
-        unexplained: The same of rows that are not judged, and whose error no rounding explains.
+        unexplained: The same of rows that do not count, and whose error no rounding explains.
     """
 
     rows: int = 0
@@ -68,7 +68,7 @@ class Lost:
         errors = np.where(numbers, np.abs(live - truth).max(1), 0)
         coarse = errors > SAFETY * LARGEST_ROUNDING * (1 + np.abs(truth).max(1))
         coarse &= errors <= expected.live_tolerance.max(1)  # beyond it they are no rounding
-        lost = numbers & ~expected.judged
+        lost = numbers & ~expected.comparable
         error = float(errors[coarse | lost].max(initial=0))
         found = cls(len(x), int(lost.sum()), int(coarse.sum()), error)
         if lost.any():
@@ -123,12 +123,12 @@ class Found:
         return sum(met.lost for met in self.lost.values())
 
     def checks(self) -> Iterator[Check]:
-        """What has been found, question by question."""
+        """What has been found, check by check."""
         yield _none("shapes for every batch", self.shape_faults, "(n, classes) float32")
         yield _none("NaN and infinity", self.value_faults, "the same positions")
         faults = [met.fault(where) for where, met in self.lost.items()]
-        told = f"float32 keeps half of its digits in all but {self.unjudged} of {self.rows} rows"
-        yield _none("digits of float32", [*filter(None, faults)], told)
+        kept = f"float32 keeps half of its digits in all but {self.unjudged} of {self.rows} rows"
+        yield _none("digits of float32", [*filter(None, faults)], kept)
         for name, met in self.worst.items():
             yield Check(
                 name,

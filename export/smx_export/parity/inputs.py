@@ -1,4 +1,4 @@
-"""What a file is asked: by the parity check, by other runtimes, and by its own self-test."""
+"""Test inputs, and their answers: of the parity check, of other runtimes, of the self-test."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from smx_export.parity.user_data import UserRows
 MOST_ONE_HOTS_TRACED = 16  # a backbone's rows are dear, and its weights not seen one by one
 STEEP = 1e4  # nats between classes on the huge rows: far beyond where exp leaves float32, at 104
 MOST_HUGE = 1e20  # leaves room in float32 for the features' own size
-MOST_ROWS = 4096  # of your data that other runtimes are asked about
+MOST_ROWS = 4096  # of your data that other runtimes are tried on
 
 
 class ParityInputs:
-    """Inputs for a shipped model, and the answers where they are kept.
+    """Test inputs for an inference copy, and the answers where they are kept.
 
     Args:
         inference: The model in the shape of a profile.
-        reference: What knows the answers.
+        reference: It computes the answers.
     """
 
     def __init__(self, inference: InferenceCopy, reference: Reference) -> None:
@@ -36,7 +36,7 @@ class ParityInputs:
         self.reference = reference
 
     def probes(self) -> Iterable[Probe]:
-        """What the parity check asks."""
+        """The test inputs of the parity check."""
         model, (centre, spread) = self.inference.model, self._statistics()
         most: dict[str, Any] = {} if is_linear(model) else {"one_hots": MOST_ONE_HOTS_TRACED}
         if self.inference.profile.image:
@@ -75,7 +75,7 @@ class ParityInputs:
         return [(self.inference.fed(x), self.reference.expected(x)) for x in given]
 
     def ordinary(self, rows: int) -> NDArray[np.float32]:
-        """Random rows (n, *input_shape), as the shipped model takes them."""
+        """Random rows (n, *input_shape), as the inference copy takes them."""
         inference = self.inference
         return ordinary(
             rows,

@@ -21,7 +21,8 @@ from smx_export.contract import (
     THRESHOLD,
 )
 from smx_export.errors import FileError
-from smx_export.graph.inference_copy import InferenceCopy, detached_copy, inference_copy
+from smx_export.graph.detached import detached_copy
+from smx_export.graph.inference_copy import InferenceCopy, inference_copy
 from smx_export.profile import Profile
 from smx_lightning import SoftmaxRegression
 
@@ -30,8 +31,8 @@ def inference_copy_like(model: SoftmaxRegression, proto: onnx.ModelProto) -> Inf
     """A live model in the shape of the profile that a file names."""
     metadata = metadata_of(proto)
     profile = Profile.from_json(metadata.get(PROFILE))
-    told = None if model.input_range is not None else _range_of(metadata)
-    return inference_copy(detached_copy(model, input_range=told), profile)
+    missing = None if model.input_range is not None else _range_of(metadata)
+    return inference_copy(detached_copy(model, input_range=missing), profile)
 
 
 def interface(inference: InferenceCopy, data: bytes, proto: onnx.ModelProto) -> Iterator[Check]:
@@ -54,15 +55,15 @@ def interface(inference: InferenceCopy, data: bytes, proto: onnx.ModelProto) -> 
     names = json.dumps(list(model.class_names), ensure_ascii=False)
     yield _same("class names", names, metadata.get(CLASS_NAMES, "none"))
     yield _same("threshold", json.dumps(model.threshold), metadata.get(THRESHOLD, "null"))
-    told = json.dumps(model.input_range)
-    yield _same("input range", told, metadata.get(INPUT_RANGE, told))
+    known = json.dumps(model.input_range)
+    yield _same("input range", known, metadata.get(INPUT_RANGE, known))
 
 
 def _range_of(metadata: dict[str, str]) -> tuple[float, float] | None:
-    """The input range that a file tells."""
+    """The input range in a file's metadata, if any."""
     try:
-        told = json.loads(metadata.get(INPUT_RANGE, "null"))
-        return None if told is None else (float(told[0]), float(told[1]))
+        bounds = json.loads(metadata.get(INPUT_RANGE, "null"))
+        return None if bounds is None else (float(bounds[0]), float(bounds[1]))
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         raise FileError(
             f"expected an input range of two numbers in the file's metadata, got "

@@ -68,7 +68,7 @@ def probes(
         origin: What the one-hot rows are added to: where the features are zero to the file.
         huge: By how much random rows are multiplied at least to overflow what can overflow.
         one_hots: How many one-hot rows at the most; more features than that share them.
-        nan_row: Whether to ask what NaN and infinity in the input do.
+        nan_row: Whether to include rows with NaN and infinity.
         dtype: Of the inputs.
         seed: Of the random inputs.
     """
@@ -89,17 +89,35 @@ def probes(
     # Features that share a row each have a factor of their own, which tells them apart.
     factor = 1.0 if d <= one_hots else rng.uniform(1, 2, d)
     size = ONE_HOT * factor * np.broadcast_to(spread, (d,))
-    count = min(d, one_hots)
-    row = np.arange(d) % count
-    for part in np.array_split(np.arange(count), -(-count * d // CHUNK_ELEMENTS)):
-        here = np.flatnonzero((part[0] <= row) & (row <= part[-1]))
-        rows = np.tile(np.broadcast_to(np.asarray(origin, dtype), (d,)), (len(part), 1))
-        rows[row[here] - part[0], here] += np.asarray(size[here], dtype)
-        yield Probe("one-hot", shaped(rows), int(part[0]))
+    start = np.broadcast_to(np.asarray(origin, dtype), (d,))
+    for first, rows in _one_hot_rows(start, np.asarray(size, dtype), min(d, one_hots)):
+        yield Probe("one-hot", shaped(rows), first)
     if nan_row:
         poisoned = random[:5].copy()
         poisoned[[1, 2, 3], d // 2] = np.nan, np.inf, -np.inf
         yield Probe("NaN and infinity", shaped(poisoned))
+
+
+def _one_hot_rows(
+    start: NDArray[np.floating], size: NDArray[np.floating], count: int
+) -> Iterator[tuple[int, NDArray[np.floating]]]:
+    """``count`` rows in which the features take turns to be ``size`` away from ``start``.
+
+    Args:
+        start: (d,).
+        size: (d,).
+        count: At most d; of fewer rows each has several features that are away.
+
+    Yields:
+        The number of the first row, and rows (n, d) that fit in memory.
+    """
+    d = len(start)
+    row = np.arange(d) % count
+    for part in np.array_split(np.arange(count), -(-count * d // CHUNK_ELEMENTS)):
+        here = np.flatnonzero((part[0] <= row) & (row <= part[-1]))
+        rows = np.tile(start, (len(part), 1))
+        rows[row[here] - part[0], here] += size[here]
+        yield int(part[0]), rows
 
 
 def ordinary(

@@ -170,10 +170,10 @@ class MeasuredReference(Reference):
         }
         for _ in range(DRAWS):
             other = {name: shaken(tensor) for name, tensor in weights.items()}
-            told = torch.func.functional_call(
+            rounded = torch.func.functional_call(
                 self.exact, other, (batch if exact else shaken(batch),)
             ).numpy()
-            moved = np.fmax(moved, np.abs(told - answers).max(1))
+            moved = np.fmax(moved, np.abs(rounded - answers).max(1))
         again, _ = self._exactly(x)
         return moved if np.array_equal(again, answers, equal_nan=True) else np.zeros(len(x))
 

@@ -84,7 +84,7 @@ class ParityReport:
 
     Attributes:
         sha256: Of the file.
-        checks: All questions in order.
+        checks: All checks in order.
         rows: How many inputs were compared.
         max_error: Largest difference of a log-probability from float64, in nats, on random inputs
             and on your data; on the adversarial ones it grows with the logits.

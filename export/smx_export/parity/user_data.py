@@ -1,4 +1,4 @@
-"""Your own rows: as the file takes them, and what rounding the weights costs on them."""
+"""The user's own rows, checked, and as the inference copy takes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class UserRows:
     """Checked rows.
 
     Attributes:
-        x: (n, *input_shape) float32, or float64 of a wide file, as the shipped model takes them.
+        x: (n, *input_shape) float32, or float64 of a wide file, as the inference copy takes them.
         y: (n,) class indices, or ``None``.
     """
 

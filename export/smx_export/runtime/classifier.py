@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from smx_export.contract import (
-    ALL_OUTPUTS,
-    CLASS_NAMES,
-    INPUT,
-    LABEL,
-    LINEAR,
-    LOG_PROBS,
-    PROBS,
-    SCORES,
-    THRESHOLD,
-)
-from smx_export.errors import FileError
+from smx_export.contract import INPUT, LABEL, LINEAR, LOG_PROBS, PROBS, SCORES
 from smx_export.runtime.input_checks import lost_digits, other_axes, unmasked
-from smx_export.runtime.input_range import InputRange, remedy, told_range, told_shape
+from smx_export.runtime.input_range import InputRange, declared_range, declared_shape, remedy
 from smx_export.runtime.policy import MISSING, OnNan, OnRange, Policy, Rows, check_options
+from smx_export.runtime.session import declared_classes, open_file
 
-CONFINES_DATA = (1, 24)  # older onnxruntimes read external data from anywhere on the disk
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(double)": np.float64}  # of inputs that are not float32
-_VERSION = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
 
 
 class Answer(NamedTuple):
@@ -80,33 +66,20 @@ class OnnxClassifier:
     ) -> None:
         check_options(on_nan, on_range)
         path = Path(path)
-        if not path.is_file():
-            raise FileError(f"expected an ONNX file at {path}, found none; check the path")
-        if _VERSION < CONFINES_DATA:
-            from smx_export.artifact.files import read_onnx  # needs onnx: only old runtimes do
-
-            read_onnx(path)
-        try:
-            self.session = open_session(path, providers)
-        except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            reason = str(error).splitlines()[0]
-            raise FileError(
-                f"expected an ONNX model at {path}, got a file that onnxruntime refuses "
-                f"({reason}); export it again"
-            ) from error
+        self.session = open_file(path, providers)
         outputs = [node.name for node in self.session.get_outputs()]
         metadata = self.session.get_modelmeta().custom_metadata_map
-        self.class_names, self.threshold = _classes(self.session, metadata, path)
+        self.class_names, self.threshold = declared_classes(self.session, metadata, path)
         given = self.session.get_inputs()[0]
         self.input_shape: tuple[int, ...] = tuple(given.shape[1:])
         self.num_features = math.prod(self.input_shape)
-        told = told_shape(metadata)  # of the linear model, whose file takes flat rows
-        self.trained_shape = told if math.prod(told) == self.num_features else self.input_shape
+        shape = declared_shape(metadata)  # of the linear model, whose file takes flat rows
+        self.trained_shape = shape if math.prod(shape) == self.num_features else self.input_shape
         self._outputs = outputs
         offered = [name for name in (PROBS, LOG_PROBS, SCORES) if name in outputs]
         self._all = offered[:1] + [name for name in (LABEL,) if name in outputs]
         self.dtype = np.dtype(DTYPES.get(given.type, np.float32))
-        self.input_range = told_range(metadata)
+        self.input_range = declared_range(metadata)
         pixels = self.dtype == np.uint8
         linear = self.session.get_modelmeta().graph_name == LINEAR
         in_training = InputRange.of(metadata, pixels=pixels)
@@ -196,39 +169,6 @@ class OnnxClassifier:
         return unmasked(array).reshape(-1, *self.input_shape)
 
 
-def _classes(
-    session: onnxruntime.InferenceSession, metadata: dict[str, str], path: Path
-) -> tuple[list[str], float | None]:
-    """Class names and threshold of a file of ours, which only our metadata tells."""
-    inputs = [node.name for node in session.get_inputs()]
-    outputs = [node.name for node in session.get_outputs()]
-    try:
-        names = json.loads(metadata.get(CLASS_NAMES, "null"))
-        threshold = json.loads(metadata.get(THRESHOLD, "null"))
-    except (ValueError, RecursionError):
-        names = threshold = None
-    known = bool(outputs) and set(outputs) <= set(ALL_OUTPUTS)
-    if inputs != [INPUT] or not known or not isinstance(names, list):
-        raise FileError(
-            f"expected a file exported by smx_export, with input {INPUT!r} and outputs out of "
-            f"{', '.join(ALL_OUTPUTS)}, got inputs {inputs} and outputs {outputs} in {path}; "
-            "export the model with smx-export convert"
-        )
-    counts = [node.shape[-1] for node in session.get_outputs() if node.name != LABEL]
-    if not all(type(name) is str for name in names) or {*counts} - {len(names)}:
-        raise FileError(
-            f"expected names of classes, as many as outputs ({counts}), in {path}, "
-            f"got {len(names)} entries; export the model again"
-        )
-    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
-    if threshold is not None and not (number and 0 < threshold < 1):
-        raise FileError(
-            f"expected a threshold between 0 and 1 in {path}, got "
-            f"{threshold if number else type(threshold).__name__}; export the model again"
-        )
-    return names, threshold
-
-
 def _probabilities(name: str, answer: NDArray[Any]) -> NDArray[Any]:
     """Probabilities of what an output of that name answered."""
     if name == PROBS:
@@ -238,12 +178,3 @@ def _probabilities(name: str, answer: NDArray[Any]) -> NDArray[Any]:
     with np.errstate(invalid="ignore"):  # infinite scores, which become NaN
         exps = np.exp(answer - answer.max(1, keepdims=True))
         return np.asarray(exps / exps.sum(1, keepdims=True))
-
-
-def open_session(
-    model: Path | bytes, providers: Sequence[str] = ("CPUExecutionProvider",)
-) -> onnxruntime.InferenceSession:
-    """An onnxruntime session of a file or its content; it raises and does not log as well."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model, options, providers=list(providers))

@@ -24,8 +24,8 @@ FEWEST = 16  # rows: that many pictures in succession are not all blank
 PIXELS = (0.0, 255.0)
 
 
-def told_range(metadata: Mapping[str, str]) -> tuple[float, float] | None:
-    """The range that a file tells: two finite numbers, the smaller first."""
+def declared_range(metadata: Mapping[str, str]) -> tuple[float, float] | None:
+    """The range in a file's metadata: two finite numbers, the smaller first; ``None`` without."""
     try:
         low, high = (float(bound) for bound in json.loads(metadata[INPUT_RANGE]))
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
@@ -33,8 +33,8 @@ def told_range(metadata: Mapping[str, str]) -> tuple[float, float] | None:
     return (low, high) if -math.inf < low < high < math.inf else None
 
 
-def told_shape(metadata: Mapping[str, str]) -> tuple[int, ...]:
-    """The shape of one input of the training data that a file tells; empty where it tells none."""
+def declared_shape(metadata: Mapping[str, str]) -> tuple[int, ...]:
+    """The shape of one input of the training data in a file's metadata; empty without."""
     try:
         shape = tuple(json.loads(metadata[INPUT_SHAPE]))
     except (KeyError, ValueError, TypeError, RecursionError):
@@ -72,16 +72,16 @@ class InputRange:
 
     @classmethod
     def of(cls, metadata: Mapping[str, str], *, pixels: bool) -> InputRange | None:
-        """That of a file with this metadata; ``None`` where it tells none.
+        """That of a file with this metadata; ``None`` where they hold none.
 
         Args:
             metadata: Of the file.
             pixels: Whether it takes uint8: of every model these go from 0 to 255.
         """
-        told = PIXELS if pixels else told_range(metadata)
-        if told is None:
+        declared = PIXELS if pixels else declared_range(metadata)
+        if declared is None:
             return None
-        return cls(*told, pictures=len(told_shape(metadata)) > 1, bytes_only=pixels)
+        return cls(*declared, pictures=len(declared_shape(metadata)) > 1, bytes_only=pixels)
 
     def is_ordinary(self, low: float, high: float) -> bool:
         """Whether there is nothing to say or to count about inputs from ``low`` to ``high``."""
@@ -130,13 +130,13 @@ class InputRange:
         return "scale them as the training data were"
 
 
-def remedy(x: NDArray[Any], wanted: np.dtype[Any], told: tuple[float, float] | None) -> str:
+def remedy(x: NDArray[Any], wanted: np.dtype[Any], in_training: tuple[float, float] | None) -> str:
     """How inputs of a dtype that a file does not take become those that it takes.
 
     Args:
         x: The inputs.
         wanted: The file's dtype, float32 or uint8.
-        told: Range of the training data: its bounds are the pixels 0 and 255.
+        in_training: Range of the training data: its bounds are the pixels 0 and 255.
     """
     if x.dtype.kind == "c":
         return "convert them to real numbers"
@@ -150,7 +150,7 @@ def remedy(x: NDArray[Any], wanted: np.dtype[Any], told: tuple[float, float] | N
     if wanted == np.float32:
         fits = max(most, -least) <= np.finfo(np.float32).max
         return plain if fits else "leave out what float32 cannot hold"
-    low, high = PIXELS if told is None else told
+    low, high = PIXELS if in_training is None else in_training
     margin = PICTURE_MARGIN * (high - low)
     fractions = bool((values % 1).any())
     if least >= 0 and high + margin < most <= PIXELS[1] and not fractions:

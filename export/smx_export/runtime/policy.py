@@ -16,7 +16,7 @@ OnNan = Literal["raise", "missing", "ignore"]
 OnRange = Literal["warn", "raise", "ignore"]
 Rows = NDArray[np.bool_]  # (batch,)
 
-MISSING = -1  # label of a row that has no answer
+MISSING = -1  # label of a row that has no answer, as smx_lightning.files writes it
 # What a single row costs is the calls, and ndarray.min makes more of them. Both propagate NaN.
 _least, _largest = np.minimum.reduce, np.maximum.reduce
 SAMPLE = 1 << 16  # entries: the units are those of all rows, and reading wide batches again is dear
@@ -73,8 +73,8 @@ class Policy:
         Raises:
             ValueError: Where an option says so.
         """
-        asked = self._on_nan != "ignore" and len(probs)
-        if asked and not _least(probs, None) >= 0:  # as NaN is not, the least of any with it
+        sought = self._on_nan != "ignore" and len(probs)
+        if sought and not _least(probs, None) >= 0:  # as NaN is not, the least of any with it
             found = np.isnan(probs).any(1)
             missing = found if missing is None else missing | found
             self._refuse(missing, "probabilities that are NaN, by NaN, infinity or overflow,")

@@ -1,4 +1,4 @@
-"""The runtimes on which a file can be tried, one room each; a missing one is never passed over.
+"""The runtimes on which a file can be tried, one module each; a missing one is never passed over.
 
 None of these modules needs its runtime to be imported; :meth:`Target.version` says whether it is
 there.

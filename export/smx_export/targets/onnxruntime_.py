@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from smx_export.runtime.classifier import open_session
+from smx_export.runtime.session import open_session
 from smx_export.targets.base import Outputs, Session, Target
 
 

@@ -21,12 +21,12 @@ class Answer(NamedTuple):
     """What a target said, as far as it came.
 
     Attributes:
-        told: What :mod:`smx_export.targets.__main__` writes: version, errors, microseconds.
+        report: What :mod:`smx_export.targets.__main__` writes: version, errors, microseconds.
         outputs: By ``BATCH/NAME``.
         ended: How it ended, if badly.
     """
 
-    told: dict[str, Any]
+    report: dict[str, Any]
     outputs: dict[str, NDArray[Any]]
     ended: str
 
@@ -42,8 +42,8 @@ def ask(name: str, path: Path, batches: Sequence[NDArray[Any]], patience: float)
         if outputs.is_file():
             with np.load(outputs) as archive:
                 arrays = dict(archive)
-        told = json.loads(answer.read_text("utf-8")) if answer.is_file() else {}
-        return Answer(told, arrays, ended)
+        report = json.loads(answer.read_text("utf-8")) if answer.is_file() else {}
+        return Answer(report, arrays, ended)
 
 
 def _run(name: str, path: Path, folder: str, patience: float) -> str:

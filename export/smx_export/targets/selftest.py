@@ -1,8 +1,8 @@
 """Does this file, on this machine, still answer what it answered when it was exported?
 
-Four questions: is every byte as it was sealed, are the weights those that were signed off, is no
-operator random, and do the vectors in the file (:mod:`smx_export.artifact.vectors`) come out right.
-Neither torch nor the checkpoint is needed, and any runtime can be asked.
+Four checks: every byte is as it was sealed, the weights are those of the export, no operator
+is random, and the vectors in the file (:mod:`smx_export.artifact.vectors`) come out right. Neither
+torch nor the checkpoint is needed, and any runtime can run them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from smx_export.artifact.check import Check, first_line, strings_for_nan
+from smx_export.artifact.exported import ExportedFile, read_exported
 from smx_export.artifact.files import read_bytes, seal_holds, weights_sha256
 from smx_export.artifact.operators import deterministic
-from smx_export.artifact.signed import Signed, read_signed
 from smx_export.artifact.tolerance import compare
 from smx_export.contract import PROFILE, SCORES
 from smx_export.profile import Profile
-from smx_export.targets.base import Target
+from smx_export.targets.base import Session, Target
 
 
 @dataclass(frozen=True)
@@ -59,61 +59,67 @@ def selftest(path: str | Path, target: Target | None = None) -> SelfTest:
     if holds is False:  # a damaged file is not run: no runtime promises to survive it
         changed = Check("seal", False, "the file was changed since it was exported")
         return SelfTest(str(path), (changed,))
-    signed = read_signed(data, path)
+    file = read_exported(data, path)
     seal = Check("seal", holds is True, "no byte was changed" if holds else "the file bears none")
-    weights = weights_sha256(signed.proto)
-    same = weights == signed.weights_sha256
-    hashed = Check("weights", same, weights if same else f"{weights}, not {signed.weights_sha256}")
-    operators = deterministic(signed.proto)
-    checks = [seal, hashed, operators, _offers(signed)]
+    weights = weights_sha256(file.proto)
+    same = weights == file.weights_sha256
+    hashed = Check("weights", same, weights if same else f"{weights}, not {file.weights_sha256}")
+    operators = deterministic(file.proto)
+    checks = [seal, hashed, operators, _offers(file)]
     if same and operators.passed:  # runtimes crash on some that are random
-        checks += answers(signed, path, target)
+        checks += check_vectors(file, path, target)
     return SelfTest(str(path), tuple(checks))
 
 
-def _offers(signed: Signed) -> Check:
+def _offers(file: ExportedFile) -> Check:
     """Whether the outputs are those of the profile: what is missing cannot be wrong."""
-    found = sorted(output.name for output in signed.proto.graph.output)
-    wanted = sorted(Profile.from_json(signed.metadata.get(PROFILE)).outputs)
-    known = SCORES not in found or signed.vectors.log_norm is not None
+    found = sorted(output.name for output in file.proto.graph.output)
+    wanted = sorted(Profile.from_json(file.metadata.get(PROFILE)).outputs)
+    known = SCORES not in found or file.vectors.log_norm is not None
     detail = ", ".join(found) if known else "scores, and nothing to hold them against"
     if found != wanted:
         detail = f"{detail}, not {', '.join(wanted)}"
     return Check("outputs", found == wanted and known, detail)
 
 
-def answers(signed: Signed, path: str | Path, target: Target | None = None) -> Iterator[Check]:
+def check_vectors(
+    file: ExportedFile, path: str | Path, target: Target | None = None
+) -> Iterator[Check]:
     """The vectors, as one batch and one by one."""
     if target is None:
         from smx_export.targets.onnxruntime_ import OnnxRuntime
 
         target = OnnxRuntime()
     name = f"{target.name} {target.version()}"
-    x, expected = signed.vectors.x, signed.vectors.expected
-    target.check_takes(x)
+    target.check_takes(file.vectors.x)
     try:
         session = target.load(Path(path))
     except Exception as error:  # runtimes' exceptions share no base class
         yield Check(name, False, f"does not load it: {first_line(error)}")
         return
-    wanted = {output.name for output in signed.proto.graph.output}
-    ratios: list[float] = []
     try:
-        for start, stop, batch in [(0, len(x), len(x)), *((i, i + 1, 1) for i in range(len(x)))]:
-            part = expected.rows(slice(start, stop))
-            outputs = session.run(x[start:stop])
-            missing = wanted - set(outputs)
-            if missing:
-                yield Check(name, False, f"vector {start}, batch of {batch}: no {min(missing)}")
-                return
-            judgement = compare(part, outputs, threshold=signed.threshold)
-            if judgement.wrong:
-                yield Check(name, False, f"vector {start}, batch of {batch}: {judgement.wrong}")
-                return
-            ratios.append(judgement.ratio)
+        passed, detail = _run(session, file)
     except Exception as error:  # as above
-        yield Check(name, False, f"does not run it: {first_line(error)}")
-        return
+        passed, detail = False, f"does not run it: {first_line(error)}"
     finally:
         session.close()
-    yield Check(name, True, f"{len(x)} vectors, largest error {max(ratios):.2g} of the tolerance")
+    yield Check(name, passed, detail)
+
+
+def _run(session: Session, file: ExportedFile) -> tuple[bool, str]:
+    """Whether all outputs are there and right, and the largest error or what is wrong first."""
+    x, expected = file.vectors.x, file.vectors.expected
+    wanted = {output.name for output in file.proto.graph.output}
+    ratios: list[float] = []
+    for start, stop in [(0, len(x)), *((i, i + 1) for i in range(len(x)))]:
+        where = f"vector {start}, batch of {stop - start}"
+        outputs = session.run(x[start:stop])
+        missing = wanted - set(outputs)
+        if missing:
+            return False, f"{where}: no {min(missing)}"
+        part = expected.rows(slice(start, stop))
+        compared = compare(part, outputs, threshold=file.threshold)
+        if compared.wrong:
+            return False, f"{where}: {compared.wrong}"
+        ratios.append(compared.ratio)
+    return True, f"{len(x)} vectors, largest error {max(ratios):.2g} of the tolerance"

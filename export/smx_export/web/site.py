@@ -68,7 +68,8 @@ def write_site(model: Path, sidecar: dict[str, Any], folder: Path) -> Site:
 
     Args:
         model: The ONNX file.
-        sidecar: What the page has to know of it, as :func:`smx_export.sidecar.sidecar` tells.
+        sidecar: What the page has to know of it, out of
+            :func:`smx_export.artifact.sidecar.sidecar`.
         folder: Where the page goes; folders above it are made.
 
     Raises:

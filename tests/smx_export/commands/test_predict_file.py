@@ -14,9 +14,9 @@ from profiled import log_softmax, logits, model_of
 from tools import ROOT
 
 from smx_export import FileError, Profile, export_onnx
+from smx_export import predict as predict_module
 from smx_export.__main__ import main
-from smx_export.commands import predict as predict_module
-from smx_export.commands.predict import predict
+from smx_export.predict import predict
 from smx_lightning import InputError
 from smx_lightning.data.npz import read_npz
 

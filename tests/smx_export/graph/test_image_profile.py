@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from smx_export import OnnxClassifier, Profile, check_parity, export_onnx
-from smx_export.graph.inference_copy import detached_copy, inference_copy
+from smx_export.graph.detached import detached_copy
+from smx_export.graph.inference_copy import inference_copy
 from smx_export.parity.user_data import UserRows
 from smx_export.targets.selftest import selftest
 from smx_lightning import InputError, SoftmaxRegression

@@ -13,10 +13,10 @@ from torch import nn
 
 from smx_export import FileError, check_parity, export_onnx
 from smx_export.__main__ import main
+from smx_export.artifact.exported import read_intact
 from smx_export.artifact.files import metadata_of, sealed, weights_sha256
 from smx_export.artifact.operators import RANDOM, nondeterministic
-from smx_export.artifact.signed import read_intact
-from smx_export.graph.portable import sign
+from smx_export.graph.portable import set_metadata
 from smx_export.parity.comparison import comparison
 from smx_export.parity.determinism import repeated
 from smx_export.profile import Profile
@@ -48,7 +48,7 @@ def spoiled(source, target, change):
     change(proto)
     metadata = metadata_of(proto)
     signed = json.loads(metadata["selftest"]) | {"weights_sha256": weights_sha256(proto)}
-    sign(proto, metadata | {"selftest": json.dumps(signed)})
+    set_metadata(proto, metadata | {"selftest": json.dumps(signed)})
     target.write_bytes(sealed(proto))
     return target
 
@@ -273,7 +273,7 @@ def test_faint_noise_of_an_operator_that_nobody_knows_is_seen(kind, good, tmp_pa
     assert [check.name for check in check_parity(good.models[kind], path).failed] == [OPERATORS]
     known = comparison(good.models[kind], good.path(kind))
     rows = known.inputs.ordinary(8)
-    checks = repeated(known.shipped, known.reference, open_session(path.read_bytes()), rows)
+    checks = repeated(known.inference, known.reference, open_session(path.read_bytes()), rows)
     assert AGAIN in [check.name for check in checks if not check.passed]
 
 

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from smx_export import OnnxExport, ParityError, check_parity, export_onnx
 from smx_export.artifact.files import metadata_of
-from smx_export.graph.inference_copy import detached_copy, inference_copy
+from smx_export.graph.detached import detached_copy
+from smx_export.graph.inference_copy import inference_copy
 from smx_export.parity.comparison import Comparison
 from smx_export.parity.findings import Lost
 from smx_export.parity.reference import LARGEST_ROUNDING, SAFETY, MeasuredReference, reference_of
@@ -374,9 +375,9 @@ def test_no_tolerance_explains_what_float32_cannot(case):
     x = np.random.default_rng(0).standard_normal((64, D)).astype(np.float32)
     expected = MeasuredReference(model).expected(x)
     size = 1 + np.abs(expected.log_probs).max(1, keepdims=True)
-    judged = expected.judged
+    comparable = expected.comparable
     # √u, sixteenfold; the head's own bound is some 30 u of numbers as small as these.
-    assert (expected.tolerance[judged] <= (SAFETY * 2.0**-12 + 1e-4) * size[judged]).all()
+    assert (expected.tolerance[comparable] <= (SAFETY * 2.0**-12 + 1e-4) * size[comparable]).all()
 
 
 def test_randomness_that_got_as_far_as_the_report_fails_it(tmp_path, monkeypatch):
@@ -452,8 +453,8 @@ def accepted(model, rows=24):
             alone = torch.cat([inference.model(torch.from_numpy(x[i : i + 1]))
                                for i in range(0, len(x), 8)]).numpy()  # fmt: skip
         assert not Lost.of(comparison.reference, x, live, expected).fault(name), name
-        error = np.abs(alone - expected.log_probs[::8])[expected.judged[::8]]
-        assert (error <= expected.tolerance[::8][expected.judged[::8]]).all(), name
+        error = np.abs(alone - expected.log_probs[::8])[expected.comparable[::8]]
+        assert (error <= expected.tolerance[::8][expected.comparable[::8]]).all(), name
     return expected
 
 
@@ -496,5 +497,5 @@ def test_sines_of_large_inputs_are_accepted_and_not_judged(tmp_path):
     assert LARGEST_ROUNDING == 2.0**-12
     reference = reference_of(detached_copy(model))
     huge = 1e7 * np.random.default_rng(0).standard_normal((8, *SHAPE)).astype(np.float32)
-    assert not reference.expected(huge).judged.any()
+    assert not reference.expected(huge).comparable.any()
     assert "selftest" in metadata_of(onnx.load(tmp_path / "model.onnx"))

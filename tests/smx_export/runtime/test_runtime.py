@@ -8,8 +8,8 @@ from torch import nn
 
 from smx_export import FileError, check_parity, export_onnx
 from smx_export.artifact.files import metadata_of, sealed
-from smx_export.commands.predict import predict
-from smx_export.graph.portable import sign
+from smx_export.graph.portable import set_metadata
+from smx_export.predict import predict
 from smx_export.runtime import OnnxClassifier
 from smx_lightning import SoftmaxRegression
 
@@ -135,7 +135,7 @@ HOSTILE = {
 )
 def test_metadata_that_cannot_be_is_refused_in_one_sentence(key, text, pictures, tmp_path):
     proto = onnx.load(pictures / "linear.onnx")
-    sign(proto, metadata_of(proto) | {key: text})
+    set_metadata(proto, metadata_of(proto) | {key: text})
     path = tmp_path / "m.onnx"
     path.write_bytes(sealed(proto))
     with pytest.raises(FileError, match="export"):
@@ -148,7 +148,7 @@ def test_metadata_that_cannot_be_is_refused_in_one_sentence(key, text, pictures,
 @pytest.mark.parametrize("key", ["class_names", "threshold", "input_range"])
 def test_nested_metadata_fail_parity_like_any_other(key, pictures, tmp_path):
     proto = onnx.load(pictures / "linear.onnx")
-    sign(proto, metadata_of(proto) | {key: "[" * 100_000})
+    set_metadata(proto, metadata_of(proto) | {key: "[" * 100_000})
     path = tmp_path / "m.onnx"
     path.write_bytes(sealed(proto))
     live = SoftmaxRegression(48, 3, input_shape=(4, 4, 3), input_range=(0, 1))
@@ -159,7 +159,7 @@ def test_nested_metadata_fail_parity_like_any_other(key, pictures, tmp_path):
 @pytest.mark.parametrize("text", ["[" * 100_000, f"[0, 1{'0' * 400}]", "[0]", "3"])
 def test_a_range_that_is_none_ends_verification_in_one_sentence(text, pictures, tmp_path):
     proto = onnx.load(pictures / "bytes.onnx")
-    sign(proto, metadata_of(proto) | {"input_range": text})
+    set_metadata(proto, metadata_of(proto) | {"input_range": text})
     path = tmp_path / "m.onnx"
     path.write_bytes(sealed(proto))
     with pytest.raises(FileError, match="expected an input range of two numbers") as refused:

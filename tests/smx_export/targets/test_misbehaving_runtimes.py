@@ -9,7 +9,8 @@ from tools import left
 
 from smx_export import Profile, export_onnx
 from smx_export.contract import ALL_OUTPUTS
-from smx_export.targets.matrix import FAILED, NOT_RUN, PASSED, matrix
+from smx_export.targets.matrix import matrix
+from smx_export.targets.report import FAILED, NOT_RUN, PASSED
 from smx_lightning import SoftmaxRegression
 
 

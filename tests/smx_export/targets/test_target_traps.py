@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tools import installed, needed
 
 from smx_export import FileError, Profile, export_onnx
+from smx_export.artifact.exported import read_exported
 from smx_export.artifact.files import read_onnx
-from smx_export.artifact.signed import read_signed
 from smx_export.artifact.tolerance import compare
 from smx_export.contract import ALL_OUTPUTS
 from smx_export.targets import target
@@ -67,7 +67,7 @@ def saved(path, nodes, arrays, outputs, batch="batch", features=8):
 
 def judged(path, run):
     """What a runtime's answers to a file's own vectors amount to."""
-    signed = read_signed(path.read_bytes(), path)
+    signed = read_exported(path.read_bytes(), path)
     return compare(signed.vectors.expected, run(signed.vectors.x))
 
 
@@ -176,7 +176,7 @@ def test_our_label_keeps_its_dimension_and_opencv_answers_it_right(exported):
     assert (dropped, nodes["Squeeze"].input[0]) == (1, nodes["ArgMax"].output[0])
     assert nodes["ArgMax"].input[0] == "scores"  # before softmax, which may round two to one
     session = installed("opencv").load(path)
-    vectors = read_signed(path.read_bytes(), path).vectors
+    vectors = read_exported(path.read_bytes(), path).vectors
     right = vectors.log_probs.argmax(1)
     for rows in (slice(5), slice(1), slice(1, 5)):
         answer = session.run(vectors.x[rows])["label"]
@@ -187,7 +187,7 @@ def test_our_label_keeps_its_dimension_and_opencv_answers_it_right(exported):
 def test_log_of_softmax_is_infinite_beyond_104_nats_and_robust_is_not(name, exported):
     runtime = installed(name)
     portable = exported("portable")
-    x = read_signed(portable.read_bytes(), portable).vectors.x
+    x = read_exported(portable.read_bytes(), portable).vectors.x
     told = runtime.load(portable).run(x)["log_probs"]
     remedy = "its exemption from robust"
     assert np.isneginf(told).any(), gone("takes the log of softmax", runtime.version(), remedy)
@@ -274,12 +274,12 @@ def test_the_generator_moves_large_weights_to_another_file_and_our_target_does_n
 def test_the_generator_reduces_the_first_row_only_and_our_target_all(exported, tmp_path):
     installed("c")
     path = exported("robust")
-    x = read_signed(path.read_bytes(), path).vectors.x
+    x = read_exported(path.read_bytes(), path).vectors.x
     answers = {name: np.zeros((len(x), 10), np.float32) for name in ("log_probs", "probs")}
     library = compiled(generated(path), tmp_path)
     pointers = [ctypes.c_void_p(array.ctypes.data) for array in (x, *answers.values())]
     library.model(ctypes.c_int(len(x)), *pointers)
-    right = read_signed(path.read_bytes(), path).vectors.expected
+    right = read_exported(path.read_bytes(), path).vectors.expected
     first, rest = (
         compare(right.rows(rows), {name: answer[rows] for name, answer in answers.items()})
         for rows in (slice(1), slice(1, None))

@@ -20,7 +20,8 @@ from smx_export.__main__ import main as smx_export
 from smx_export.artifact.tolerance import Expected
 from smx_export.contract import ALL_OUTPUTS
 from smx_export.targets import NAMES, target
-from smx_export.targets.matrix import FAILED, NOT_RUN, PASSED, Matrix, Row, matrix
+from smx_export.targets.matrix import matrix
+from smx_export.targets.report import FAILED, NOT_RUN, PASSED, Matrix, Row
 from smx_lightning import SoftmaxRegression
 from smx_lightning.data import IdxDataModule
 

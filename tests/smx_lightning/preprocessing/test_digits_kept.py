@@ -24,10 +24,11 @@ from smx_export import FileError, ParityError, check_parity, export_onnx
 from smx_export.artifact.describe import describe
 from smx_export.artifact.files import read_onnx, sealed
 from smx_export.artifact.sidecar import sidecar
-from smx_export.commands.predict import predict
+from smx_export.predict import predict
 from smx_export.runtime import OnnxClassifier
 from smx_export.targets import target
-from smx_export.targets.matrix import NOT_RUN, PASSED, matrix
+from smx_export.targets.matrix import matrix
+from smx_export.targets.report import NOT_RUN, PASSED
 from smx_export.targets.selftest import selftest
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.checkpoint import read_checkpoint

@@ -1,4 +1,4 @@
-"""Arrays in a file of rows, read a block at a time. No torch."""
+"""Files of rows, .npy and .npz, whose arrays are read a block at a time. No torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PIECE = 1 << 22  # bytes at a time
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredArray:
     """One array in a file.
 
     Attributes:
@@ -66,7 +66,7 @@ def _read(file: IO[bytes], size: int) -> bytearray:
     return data
 
 
-def stored_arrays(path: str | Path) -> list[Stored]:
+def stored_arrays(path: str | Path) -> list[StoredArray]:
     """The arrays of rows in an .npy or .npz file, read as far as their headers.
 
     Raises:
@@ -89,24 +89,24 @@ def stored_arrays(path: str | Path) -> list[Stored]:
     )
 
 
-def _member_header(archive: zipfile.ZipFile, name: str) -> Stored:
+def _member_header(archive: zipfile.ZipFile, name: str) -> StoredArray:
     with archive.open(f"{name}.npy") as member:
         return _header(member, name)
 
 
-def _header(file: IO[bytes], name: str) -> Stored:
+def _header(file: IO[bytes], name: str) -> StoredArray:
     """Read the header of an .npy file; the file then stands behind it."""
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
         version, np.lib.format.read_array_header_2_0
     )
     shape, fortran, dtype = read(file)
-    return Stored(name, shape, dtype, fortran)
+    return StoredArray(name, shape, dtype, fortran)
 
 
 def blocks_of(
-    path: str | Path, arrays: list[Stored], most: int
-) -> Iterator[tuple[Stored, int, NDArray[Any]]]:
+    path: str | Path, arrays: list[StoredArray], most: int
+) -> Iterator[tuple[StoredArray, int, NDArray[Any]]]:
     """All rows in order: their array, the number of the first of them in it, and some of them."""
     for array in arrays:
         with readable(path), opened(path, array.name) as file:

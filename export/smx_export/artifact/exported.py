@@ -1,4 +1,4 @@
-"""A file that bears inputs and answers: what it says of itself, and whether it is intact."""
+"""A file as the exporter wrote it: graph, metadata, self-test vectors; and whether it is intact."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from smx_export.errors import FileError
 
 
 @dataclass(frozen=True)
-class Signed:
-    """What a file says of itself.
+class ExportedFile:
+    """A parsed file with self-test vectors.
 
     Attributes:
-        proto: The parsed file.
+        proto: The graph.
         metadata: Its metadata, each value JSON.
-        vectors: Its inputs and answers.
-        weights_sha256: Hash of the weights that were signed off.
+        vectors: Inputs and answers of its self-test.
+        weights_sha256: Hash of the weights at export, as the file declares it.
     """
 
     proto: onnx.ModelProto
@@ -46,11 +46,11 @@ class Signed:
             return None
 
 
-def read_signed(data: bytes, path: str | Path) -> Signed:
-    """Parse a file that bears self-test vectors.
+def read_exported(data: bytes, path: str | Path) -> ExportedFile:
+    """Parse a file that holds self-test vectors.
 
     Raises:
-        FileError: Where it is no ONNX model, or bears none.
+        FileError: Where it is no ONNX model, or holds none.
     """
     proto = parse(data, path)
     metadata = metadata_of(proto)
@@ -60,23 +60,25 @@ def read_signed(data: bytes, path: str | Path) -> Signed:
             "smx-export convert"
         )
     vectors, weights = Vectors.from_json(metadata[SELFTEST])
-    return Signed(proto, metadata, vectors, weights)
+    return ExportedFile(proto, metadata, vectors, weights)
 
 
-def read_intact(path: str | Path) -> Signed:
-    """:func:`read_signed` of a file that is as it was exported, as far as it can tell, and steady.
+def read_intact(path: str | Path) -> ExportedFile:
+    """:func:`read_exported` of a file that is as it was exported and answers the same each time.
+
+    The seal, the weights' hash and the operators are looked at; it is not run.
 
     Raises:
         FileError: Where it is not.
     """
     data = read_bytes(path)
-    signed = read_signed(data, path) if seal_holds(data) is not False else None
-    if signed is None or weights_sha256(signed.proto) != signed.weights_sha256:
+    exported = read_exported(data, path) if seal_holds(data) is not False else None
+    if exported is None or weights_sha256(exported.proto) != exported.weights_sha256:
         raise FileError(
             f"expected a file as it was exported at {path}, got one that was changed since; "
             "smx-export selftest says what, smx-export convert makes it again"
         )
-    operators = deterministic(signed.proto)
+    operators = deterministic(exported.proto)
     if not operators.passed:
         raise FileError(f"{path}: {operators.detail}")
-    return signed
+    return exported

@@ -1,4 +1,4 @@
-"""What rounding the weights costs on your labelled rows."""
+"""Accuracy and NLL on the user's labelled rows, and what rounding the weights costs in them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,61 @@
+"""The files of a command: one to read, none written over another, and reports as they come."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smx_export.errors import FileError
+
+if TYPE_CHECKING:
+    from smx_export.parity.report import ParityReport
+    from smx_export.targets.report import Matrix
+
+    Report = Callable[[ParityReport | Matrix], None]
+
+
+def add_file(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """The file of a command that reads it and prints what it finds, in words or as JSON."""
+    parser.add_argument("file", metavar="FILE.onnx", help=f"the file {purpose}")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def check_apart(*paths: str | Path | None) -> None:
+    """Complain about a file that would be written over another."""
+    given = [path for path in paths if path is not None]
+    # Unlike Path.resolve it does not raise on a loop of links, which reading tells better.
+    if len({os.path.realpath(path) for path in given}) < len(given):
+        raise FileError(
+            f"expected a file of its own for each of {', '.join(map(str, given))}, got the same "
+            "twice; choose another name"
+        )
+
+
+@contextmanager
+def report_to(path: str | None) -> Iterator[Report]:
+    """A function that prints reports, and keeps them as JSON where there is a path for it.
+
+    One report is the whole of the file; where a matrix follows a parity report, it stands in it
+    under ``targets``.
+    """
+    if path is None:
+        yield print
+        return
+    from smx_lightning.files import written_whole
+
+    kept: dict[str, Any] = {}
+    with written_whole(path) as draft:
+
+        def report(found: ParityReport | Matrix) -> None:
+            print(found)
+            values = json.loads(found.to_json())
+            kept.update({"targets": values} if kept else values)
+            draft.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+        yield report
+    print(f"wrote {path}")

@@ -1,0 +1,43 @@
+"""What a file offers, and how its inputs and outputs are declared. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import TensorProto, helper
+
+from smx_export.contract import BATCH, OUTPUTS
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a file offers and how it computes.
+
+    Attributes:
+        outputs: Some of ``log_probs``, ``probs``, ``scores`` and ``label``.
+        robust: Log-probabilities out of elementary operators, for runtimes whose LogSoftmax is
+            log(softmax), which is -inf from about 104 nats on.
+        image: Shape of uint8 images to take as input; ``None`` for unrolled features.
+        wide: Features in float64, whose mean is subtracted before they become float32.
+        threshold: γ of a binary problem, which the label obeys.
+    """
+
+    outputs: tuple[str, ...] = OUTPUTS
+    robust: bool = False
+    image: tuple[int, ...] | None = None
+    wide: bool = False
+    threshold: float | None = None
+
+
+PLAIN = Layout()
+
+
+def float_tensor(name: str, shape: Sequence[int], *, wide: bool = False) -> onnx.ValueInfoProto:
+    """A float32 input or output ``[batch, *shape]``, float64 where wide.
+
+    An unnamed batch breaks tract and tinygrad.
+    """
+    dtype = TensorProto.DOUBLE if wide else TensorProto.FLOAT
+    return helper.make_tensor_value_info(name, dtype, [BATCH, *shape])

@@ -1,0 +1,98 @@
+"""What follows the scores in a file, whichever way they were made. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from smx_export.artifact.tolerance import handicap
+from smx_export.contract import ALL_OUTPUTS, BATCH, LABEL, LOG_PROBS, PROBS, SCORES
+from smx_export.graph.layout import Layout, float_tensor
+
+AXES_ARE_INPUTS = 18  # of ReduceMax, from this opset on
+AXIS = "classes_axis"
+
+
+def append_outputs(model: onnx.ModelProto, num_classes: int, layout: Layout) -> None:
+    """Add what follows the scores, and declare the outputs.
+
+    Args:
+        model: A graph with a tensor ``scores`` (batch, classes); of a head that is not ours, with
+            ``log_probs`` only.
+        num_classes: K.
+        layout: What the file offers.
+    """
+    opset = model.opset_import[0].version
+    nodes, arrays = model.graph.node, model.graph.initializer
+    foreign = any(LOG_PROBS in node.output for node in nodes)
+    robust = layout.robust and LOG_PROBS in layout.outputs
+    if LABEL in layout.outputs or (robust and opset >= AXES_ARE_INPUTS):
+        arrays.append(numpy_helper.from_array(np.array([1], np.int64), AXIS))
+    if robust:
+        nodes.extend([_probs(foreign=foreign), *_robust_log_softmax(opset)])
+    else:
+        nodes.extend(_plain(layout, foreign=foreign))
+    if LABEL in layout.outputs:
+        scores = LOG_PROBS if foreign else SCORES
+        if layout.threshold is not None:  # p₁ ≥ γ is z₁ - z₀ ≥ log(γ / (1 - γ))
+            ahead_of_1 = np.array([handicap(layout.threshold), 0], np.float32)
+            arrays.append(numpy_helper.from_array(ahead_of_1, "handicap"))
+        nodes.extend(_label(scores, at_threshold=layout.threshold is not None))
+    model.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.INT64, [BATCH])
+        if name == LABEL
+        else float_tensor(name, [num_classes])
+        for name in ALL_OUTPUTS
+        if name in layout.outputs
+    )
+
+
+def _probs(*, foreign: bool) -> NodeProto:
+    """Probabilities out of the scores, or of a foreign head's log-probabilities."""
+    if foreign:
+        return helper.make_node("Exp", [LOG_PROBS], [PROBS], "exp_log_probs")
+    return helper.make_node("Softmax", [SCORES], [PROBS], "softmax", axis=1)
+
+
+def _plain(layout: Layout, *, foreign: bool) -> Iterator[NodeProto]:
+    """Log-probabilities and probabilities, an operator each."""
+    if LOG_PROBS in layout.outputs and not foreign:
+        yield helper.make_node("LogSoftmax", [SCORES], [LOG_PROBS], "log_softmax", axis=1)
+    if PROBS in layout.outputs:
+        yield _probs(foreign=foreign)
+
+
+def _label(scores: str, *, at_threshold: bool) -> Iterator[NodeProto]:
+    """The chosen class out of the scores: softmax may round two of them to one probability."""
+    if at_threshold:
+        yield helper.make_node("Add", [scores, "handicap"], ["handicapped"], "threshold")
+        scores = "handicapped"
+    # OpenCV 4 answers from stale memory where ArgMax drops the dimension itself.
+    yield helper.make_node("ArgMax", [scores], ["winner"], "argmax", axis=1, keepdims=1)
+    yield helper.make_node("Squeeze", ["winner", AXIS], [LABEL], "squeeze")
+
+
+def _robust_log_softmax(opset: int) -> list[NodeProto]:
+    """(z - max z) + log max p, which is log-softmax because max p = 1 / Σ exp(z - max z).
+
+    It never underflows, as max p ≥ 1/K. Tried before: the sum itself, which ncnn's converter takes
+    over the batch; and a subtraction at the end, which OpenCV fuses back into log(softmax).
+    """
+    axes = [AXIS] if opset >= AXES_ARE_INPUTS else []
+
+    def largest(of: str, name: str) -> NodeProto:
+        node = helper.make_node("ReduceMax", [of, *axes], [name], name, keepdims=1)
+        if not axes:
+            node.attribute.append(helper.make_attribute("axes", [1]))
+        return node
+
+    return [
+        largest(SCORES, "max_score"),
+        largest(PROBS, "max_prob"),
+        helper.make_node("Sub", [SCORES, "max_score"], ["below_max"], "below_max"),
+        helper.make_node("Log", ["max_prob"], ["log_max_prob"], "log"),
+        helper.make_node("Add", ["below_max", "log_max_prob"], [LOG_PROBS], "log_probs"),
+    ]

@@ -1,0 +1,88 @@
+"""One batch of the parity check: the file's outputs and the live model's, against float64."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smx_export.artifact.tolerance import SUM, Expected, Outputs, compare, log_probs_of, worst
+from smx_export.contract import LOG_PROBS, PROBS, SCORES
+from smx_export.parity.findings import ORDINARY, Found, Lost
+from smx_export.parity.probes import RANDOM, Probe
+from smx_export.parity.reference import Reference
+from smx_export.parity.report import Flip
+from smx_lightning import SoftmaxRegression
+
+LIVE, LIVE_ITSELF = "log_probs against the live model", "live model against float64"
+AGAINST = {
+    LOG_PROBS: "log_probs against float64",
+    PROBS: "probs against float64",
+    SUM: "probs sum to 1",
+    SCORES: "scores against float64",
+}
+
+
+def compare_batch(
+    model: SoftmaxRegression,
+    reference: Reference,
+    probe: Probe,
+    live: NDArray[np.floating],
+    outputs: Outputs,
+    found: Found,
+) -> None:
+    """Compare the outputs of one batch and the live model's, each with float64, and keep the worst.
+
+    Args:
+        model: It names the classes.
+        reference: It computes in float64.
+        probe: The batch.
+        live: The live model's log-probabilities (n, K).
+        outputs: The file's, of the right shapes.
+        found: What is found is added to it.
+    """
+    expected = reference.expected(probe.x)
+    truth, where = expected.log_probs, probe.name
+    same = np.array_equal(np.isnan(live), np.isnan(truth))
+    if not (same and np.array_equal(np.isfinite(live), np.isfinite(truth))):
+        found.value_faults.append(f"{where}: the live model is not finite where the answer is")
+        return
+    compared = compare(expected, outputs, threshold=model.threshold)
+    if compared.faults:
+        found.value_faults.append(f"{where}: {compared.faults[0]}")
+        return
+    lost = Lost.of(reference, probe.x, live, expected)
+    found.lost.setdefault(where, Lost()).meet(lost)
+    whole = expected.comparable
+    if not whole.any():
+        if where == RANDOM and not np.isfinite(truth).all(1).any():
+            found.value_faults.append(f"{where}: the model itself answers no row with numbers")
+        return
+    for name, ratio in compared.ratios.items():
+        found.worst[AGAINST[name]].meet(ratio, where)
+    names = model.class_names
+    for change in compared.changed:
+        pair = names[change.right], _name(names, change.chosen)
+        row = probe.first + change.row
+        found.flips.append(Flip(where, row, *pair, change.margin, change.tolerance))
+    parts = {name: output[whole] for name, output in outputs.items()}
+    _compare_live(where, live[whole], parts, expected.rows(whole), found)
+
+
+def _compare_live(
+    where: str, live: NDArray[np.floating], outputs: Outputs, expected: Expected, found: Found
+) -> None:
+    """The live model against float64, and the outputs against it, of rows that are comparable."""
+    truth, tolerance, live_tolerance, _ = expected
+    found.worst[LIVE_ITSELF].meet(worst(live - truth, live_tolerance), where)
+    if LOG_PROBS in outputs:
+        error = outputs[LOG_PROBS].astype(np.float64) - live
+        found.worst[LIVE].meet(worst(error, tolerance + live_tolerance), where)
+    answered = log_probs_of(outputs)
+    if where in ORDINARY and answered is not None:
+        error = np.abs(answered - truth)
+        # A probability that underflowed tells nothing of its logarithm.
+        found.max_error = max(found.max_error, float(error[np.isfinite(error)].max(initial=0)))
+
+
+def _name(names: tuple[str, ...], k: int) -> str:
+    return names[k] if 0 <= k < len(names) else f"no class ({k})"

@@ -1,0 +1,125 @@
+"""Rows in a file → what an ONNX file answers, as a CSV file. No torch; more rows than memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smx_export.errors import FileError
+from smx_export.runtime.classifier import Answer, OnnxClassifier
+from smx_export.runtime.input_checks import lost_digits, other_axes
+from smx_export.runtime.policy import MISSING, OnNan, OnRange
+from smx_export.runtime.row_files import StoredArray, blocks_of, stored_arrays
+from smx_export.targets.selftest import selftest
+from smx_lightning.files import predictions_csv
+
+BLOCK_NUMBERS = 1 << 20  # inputs or probabilities at a time: some 50 MB in all
+PATIENCE = 2.0  # seconds between two lines about the progress
+
+Progress = Callable[[int, int], None]
+
+
+def predict(
+    model: str | Path,
+    rows: str | Path,
+    output: str | Path,
+    *,
+    on_nan: OnNan = "raise",
+    on_range: OnRange = "warn",
+    progress: Progress = lambda done, total: None,
+) -> int:
+    """Write what a file answers to rows, in their order, as :func:`predictions_csv` does.
+
+    Args:
+        model: The ONNX file. Its self-test is run first.
+        rows: An .npy file of rows (n, …), or an .npz file with x, and x_val and x_test where
+            present, which follow it. Labels are not read. Numbers are rounded to float32, as in
+            training; a file that takes pixels wants bytes.
+        output: The CSV file, which is written whole or not at all.
+        on_nan: As :class:`smx_export.OnnxClassifier` takes it.
+        on_range: Likewise.
+        progress: Called now and then with the rows that are done, and all rows.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        FileError: Where the ONNX file is not as it was exported, or the rows do not fit it.
+        ValueError: Where an option or the lack of an output of the file says so.
+        InputError: Where the CSV file cannot be written.
+    """
+    _check_intact(model)
+    classifier = OnnxClassifier(
+        model, on_nan="missing" if on_nan == "raise" else on_nan, on_range=on_range
+    )
+    classifier.predict_proba(np.empty((0, classifier.num_features), classifier.dtype))
+    arrays = stored_arrays(rows)
+    for array in arrays:
+        _check_fits(array, classifier, rows)
+    total, done, reported = sum(array.shape[0] for array in arrays), 0, time.monotonic()
+    most = max(1, BLOCK_NUMBERS // max(classifier.num_features, len(classifier.class_names)))
+    with predictions_csv(output, classifier.class_names) as write:
+        for array, first, block in blocks_of(rows, arrays, most):
+            label, probs = _answer(classifier, block)
+            if on_nan == "raise":
+                _check_answered(label, first, f"{array.name} in {rows}")
+            write(label.tolist(), probs.tolist())
+            done += len(label)
+            if time.monotonic() - reported > PATIENCE:
+                reported = time.monotonic()
+                progress(done, total)
+    return total
+
+
+def _check_intact(model: str | Path) -> None:
+    found = selftest(model)
+    if not found.passed:
+        failed = next(check for check in found.checks if not check.passed)
+        raise FileError(
+            f"expected a file as it was exported at {model}, got one that fails its self-test "
+            f"({failed.name}: {failed.detail}); export it again"
+        )
+
+
+def _check_fits(array: StoredArray, classifier: OnnxClassifier, path: str | Path) -> None:
+    """Complain about what cannot be rows of this model, before any row is read."""
+    if array.dtype.kind not in "fiub":
+        raise FileError(
+            f"expected real numbers in {array.name} in {path}, got dtype {array.dtype}; encode "
+            "them as the training data were"
+        )
+    if len(array.shape) < 2 or array.width != classifier.num_features or min(array.shape) < 0:
+        raise FileError(
+            f"expected rows of {classifier.num_features} numbers in {array.name} in {path}, got "
+            f"shape {array.shape}; give the features that the model was trained on"
+        )
+    wrong = lost_digits(array.dtype, classifier.dtype) or other_axes(
+        array.shape[1:], classifier.trained_shape
+    )
+    if wrong:
+        raise FileError(f"{array.name} in {path}: {wrong}")
+
+
+def _check_answered(label: NDArray[np.int64], first: int, where: str) -> None:
+    missing = label == MISSING
+    if missing.any():
+        raise FileError(
+            f"expected rows that have an answer, got NaN, infinity or what overflows in row "
+            f"{first + int(missing.argmax())} of {where}; remove or impute such rows, or take "
+            "--nan missing"
+        )
+
+
+def _answer(classifier: OnnxClassifier, block: NDArray[Any]) -> Answer:
+    if classifier.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # to infinity, which has no answer
+            block = block.astype(classifier.dtype, copy=False)
+    try:
+        return classifier.answer(block)
+    except TypeError as error:
+        raise FileError(str(error)) from error

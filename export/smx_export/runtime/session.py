@@ -1,0 +1,83 @@
+"""Files as onnxruntime opens them, and the class names and threshold that they declare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnxruntime
+
+from smx_export.contract import ALL_OUTPUTS, CLASS_NAMES, INPUT, LABEL, THRESHOLD
+from smx_export.errors import FileError
+
+CONFINES_DATA = (1, 24)  # older onnxruntimes read external data from anywhere on the disk
+_VERSION = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+
+
+def open_session(
+    model: Path | bytes, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> onnxruntime.InferenceSession:
+    """An onnxruntime session of a file or its content; it raises and does not log as well."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(model, options, providers=list(providers))
+
+
+def open_file(path: Path, providers: Sequence[str]) -> onnxruntime.InferenceSession:
+    """A session of a file that may be missing, damaged, or no ONNX.
+
+    Raises:
+        FileError: Then.
+    """
+    if not path.is_file():
+        raise FileError(f"expected an ONNX file at {path}, found none; check the path")
+    if _VERSION < CONFINES_DATA:
+        from smx_export.artifact.files import read_onnx  # needs onnx: only old runtimes do
+
+        read_onnx(path)
+    try:
+        return open_session(path, providers)
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        reason = str(error).splitlines()[0]
+        raise FileError(
+            f"expected an ONNX model at {path}, got a file that onnxruntime refuses "
+            f"({reason}); export it again"
+        ) from error
+
+
+def declared_classes(
+    session: onnxruntime.InferenceSession, metadata: Mapping[str, str], path: Path
+) -> tuple[list[str], float | None]:
+    """Class names and threshold in the metadata of a file of ours.
+
+    Raises:
+        FileError: Where it is another file, or they are not what they must be.
+    """
+    inputs = [node.name for node in session.get_inputs()]
+    outputs = [node.name for node in session.get_outputs()]
+    try:
+        names = json.loads(metadata.get(CLASS_NAMES, "null"))
+        threshold = json.loads(metadata.get(THRESHOLD, "null"))
+    except (ValueError, RecursionError):
+        names = threshold = None
+    known = bool(outputs) and set(outputs) <= set(ALL_OUTPUTS)
+    if inputs != [INPUT] or not known or not isinstance(names, list):
+        raise FileError(
+            f"expected a file exported by smx_export, with input {INPUT!r} and outputs out of "
+            f"{', '.join(ALL_OUTPUTS)}, got inputs {inputs} and outputs {outputs} in {path}; "
+            "export the model with smx-export convert"
+        )
+    counts = [node.shape[-1] for node in session.get_outputs() if node.name != LABEL]
+    if not all(type(name) is str for name in names) or {*counts} - {len(names)}:
+        raise FileError(
+            f"expected names of classes, as many as outputs ({counts}), in {path}, "
+            f"got {len(names)} entries; export the model again"
+        )
+    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+    if threshold is not None and not (number and 0 < threshold < 1):
+        raise FileError(
+            f"expected a threshold between 0 and 1 in {path}, got "
+            f"{threshold if number else type(threshold).__name__}; export the model again"
+        )
+    return names, threshold
