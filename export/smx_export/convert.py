@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,25 +11,19 @@ from torch import nn
 
 from smx_export.artifact.files import sealed, weights_sha256
 from smx_export.contract import (
-    CLASS_NAMES,
-    INPUT_RANGE,
-    INPUT_SHAPE,
-    PROFILE,
-    PROVENANCE,
     SELFTEST,
-    THRESHOLD,
 )
 from smx_export.errors import ParityError
 from smx_export.graph.arrays import Data
 from smx_export.graph.composition import composed
 from smx_export.graph.detached import detached_copy
-from smx_export.graph.image_input import image_metadata
 from smx_export.graph.inference_copy import (
     InferenceCopy,
     inference_copy,
     is_linear,
     layout_of,
 )
+from smx_export.graph.metadata import metadata_of
 from smx_export.graph.portable import set_metadata, softmax_regression_graph
 from smx_export.parity.comparison import Comparison
 from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic
@@ -39,14 +31,12 @@ from smx_export.parity.inputs import ParityInputs
 from smx_export.parity.reference import reference_of
 from smx_export.parity.report import ParityReport
 from smx_export.profile import PORTABLE, Profile
-from smx_lightning import DISTRIBUTION, InputError, SoftmaxRegression, __version__
+from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint
 from smx_lightning.files import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-PACKAGES = ("torch", "lightning", "onnx", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
@@ -140,7 +130,7 @@ def export_copy(
     profile = Profile.of(profile) if isinstance(profile, str) else profile
     inference = inference_copy(model, profile)
     comparison = Comparison(inference, data)  # before anything is written: data may not fit
-    metadata = _metadata(model, profile, training)
+    metadata = metadata_of(model, profile, training)
     graph = _graph(inference, metadata)
     with answering(comparison.inputs.ordinary(1)):
         vectors = comparison.inputs.vectors()
@@ -217,27 +207,3 @@ def _graph(inference: InferenceCopy, metadata: dict[str, str]) -> onnx.ModelProt
         shift=None if shift is None else shift.numpy(),
         layout=layout_of(inference),
     )
-
-
-def _metadata(
-    model: SoftmaxRegression, profile: Profile, training: dict[str, Any] | None
-) -> dict[str, str]:
-    provenance = {
-        "packages": {DISTRIBUTION: __version__} | {name: version(name) for name in PACKAGES},
-        "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
-        "training": training,
-    }
-    values = {
-        CLASS_NAMES: list(model.class_names),
-        INPUT_SHAPE: list(model.input_shape),
-        INPUT_RANGE: model.input_range,
-        PROVENANCE: provenance,
-        THRESHOLD: model.threshold,
-    }
-    texts = {
-        key: json.dumps(value, sort_keys=True, ensure_ascii=False)
-        for key, value in values.items()
-        if value is not None
-    }
-    texts[PROFILE] = profile.to_json()
-    return texts | (image_metadata(model.input_shape) if profile.image else {})

@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.artifact.tolerance import UNIT_ROUNDOFF, Array, Expected
+from smx_export.artifact.comparison import Expected
+from smx_export.artifact.tolerance import UNIT_ROUNDOFF, Array
 from smx_export.errors import FileError
 
 ROWS = 2
@@ -64,7 +65,7 @@ class Vectors:
 
     @property
     def expected(self) -> Expected:
-        """The answers, as :func:`smx_export.artifact.tolerance.compare` wants them."""
+        """The answers, as :func:`smx_export.artifact.comparison.compare` wants them."""
         log_probs = self.log_probs.astype(np.float64)
         tolerance = np.broadcast_to(self.tolerance[:, None], log_probs.shape)
         scores = None if self.log_norm is None else log_probs + self.log_norm[:, None]

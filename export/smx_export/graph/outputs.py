@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from smx_export.artifact.tolerance import handicap
+from smx_export.artifact.comparison import handicap
 from smx_export.contract import ALL_OUTPUTS, BATCH, LABEL, LOG_PROBS, PROBS, SCORES
 from smx_export.graph.layout import Layout, float_tensor
 

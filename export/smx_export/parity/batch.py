@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.artifact.tolerance import SUM, Expected, Outputs, compare, log_probs_of, worst
+from smx_export.artifact.comparison import SUM, Expected, Outputs, compare, log_probs_of, worst
 from smx_export.contract import LOG_PROBS, PROBS, SCORES
 from smx_export.parity.findings import ORDINARY, Found, Lost
 from smx_export.parity.probes import RANDOM, Probe

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from smx_export.artifact.check import Check, first_line
+from smx_export.artifact.comparison import SUM, Outputs, log_probs_of, max_or_nan
 from smx_export.artifact.exported import read_exported
 from smx_export.artifact.files import metadata_of, parse, read_bytes, read_onnx
 from smx_export.artifact.operators import deterministic, draws
-from smx_export.artifact.tolerance import SUM, Outputs, log_probs_of, max_or_nan
 from smx_export.contract import ALL_OUTPUTS, INPUT, LABEL, LOG_PROBS, PROBS, SELFTEST
 from smx_export.graph.arrays import Data
 from smx_export.graph.inference_copy import InferenceCopy, is_linear

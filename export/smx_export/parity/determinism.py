@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from smx_export.artifact.check import Check, first_line
-from smx_export.artifact.tolerance import Array, Outputs, log_probs_of
+from smx_export.artifact.comparison import Outputs, log_probs_of
+from smx_export.artifact.tolerance import Array
 from smx_export.artifact.vectors import UNDERFLOW
 from smx_export.contract import INPUT
 from smx_export.errors import FileError

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx_export.artifact.check import Check
-from smx_export.artifact.tolerance import Expected
+from smx_export.artifact.comparison import Expected
 from smx_export.parity.probes import RANDOM
 from smx_export.parity.reference import LARGEST_ROUNDING, SAFETY, Reference
 from smx_export.parity.report import Flip

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.artifact.tolerance import Expected
+from smx_export.artifact.comparison import Expected
 from smx_export.artifact.vectors import ROWS, Vectors, choose
 from smx_export.contract import SCORES
 from smx_export.graph.inference_copy import InferenceCopy, is_linear

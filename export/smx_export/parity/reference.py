@@ -1,23 +1,8 @@
 """What the file should answer, in float64, and how far a correct float32 file may be from it.
 
-Symbols: u = 2⁻²⁴ is float32's unit roundoff; γₙ = n·u / (1 − n·u) bounds the relative error of n
-roundings in a row (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, sec. 3.1).
-
-The linear layer. A float32 dot product of n non-zero terms, summed in any order, is off by at most
-γₙ · Σ|w||x|; the bias is one more term, the weights' own rounding to float32 one more γ₁, and so is
-the subtraction where the file subtracts the mean first (or, of a file of float64 inputs, the
-rounding of the difference to float32; float64's own is nothing beside it):
-
-    e = γₙ₊₃ · (Σ|w||x| + |b|)                                      one bound a logit z
-
-The log-softmax. ``z - log Σ exp z`` moves by at most e[k] + max e when the logits move by e, since
-log-sum-exp is 1-Lipschitz in the largest change. Its own rounding: subtracting the maximum,
-taking the logarithm and subtracting again, in whichever order, cost a few u·(|z|max + |log p|), and
-the sum of K exponentials a relative γ_K, which the logarithm turns into an absolute one:
-
-    tolerance[k] = e[k] + max e + 4u·(|z|max + |log p[k]|) + γ_{K+8}
-
-A backbone in front has no such bound: see :class:`MeasuredReference`.
+The tolerance of the linear layer and the log-softmax is derived in
+:mod:`smx_export.artifact.tolerance`. A backbone in front has no such bound: see
+:class:`MeasuredReference`.
 """
 
 from __future__ import annotations
@@ -30,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smx_export.artifact.tolerance import UNIT_ROUNDOFF, Array, Expected, gamma, log_softmax
+from smx_export.artifact.comparison import Expected, log_softmax
+from smx_export.artifact.tolerance import UNIT_ROUNDOFF, Array, answer_tolerance, gamma, logit_error
 from smx_export.graph.inference_copy import has_own_head, is_linear
 from smx_lightning import InputError, SoftmaxRegression
 
@@ -76,7 +62,7 @@ class LinearReference(Reference):
         )
 
     def expected(self, x: NDArray[np.floating]) -> Expected:
-        """Answers with the forward error bound of the module's docstring."""
+        """Answers, and how far rounding may move the file's and the live model's."""
         rows = x.reshape(len(x), -1).astype(np.float64)
         centred = (rows - self.mean) / self.scale
         logits = centred @ self.weight.T + self.bias
@@ -87,19 +73,12 @@ class LinearReference(Reference):
         folded_bias = self.bias - folded @ (self.mean - self.shift)
         shifted = rows - self.shift
         terms = np.count_nonzero(shifted, axis=1)[:, None] + 3 + self.roundings
-        file = gamma(terms) * (np.abs(shifted) @ np.abs(folded).T + np.abs(folded_bias))
+        file = logit_error(terms, shifted, folded, folded_bias)
         # … the live model the standardised ones: no term is zero, and two more roundings each.
         terms = rows.shape[1] + 4 + self.roundings
-        live = gamma(terms) * (np.abs(centred) @ np.abs(self.weight).T + abs(self.bias))
-
-        def tolerance(e: Array) -> Array:
-            classes = logits.shape[1]
-            size = np.abs(logits).max(1, keepdims=True) + np.abs(log_probs)
-            return np.asarray(
-                e + e.max(1, keepdims=True) + 4 * UNIT_ROUNDOFF * size + gamma(classes + 8)
-            )
-
-        return Expected(log_probs, tolerance(file), tolerance(live), logits)
+        live = logit_error(terms, centred, self.weight, self.bias)
+        file, live = (answer_tolerance(e, logits, log_probs) for e in (file, live))
+        return Expected(log_probs, file, live, logits)
 
 
 class MeasuredReference(Reference):

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smx_export.artifact.comparison import Compared, Expected, Outputs, compare, max_or_nan
 from smx_export.artifact.exported import ExportedFile, read_intact
-from smx_export.artifact.tolerance import Compared, Expected, Outputs, compare, max_or_nan
 from smx_export.artifact.vectors import UNDERFLOW
 from smx_export.contract import PROFILE
 from smx_export.profile import Profile

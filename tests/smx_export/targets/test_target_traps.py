@@ -16,9 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from tools import installed, needed
 
 from smx_export import FileError, Profile, export_onnx
+from smx_export.artifact.comparison import compare
 from smx_export.artifact.exported import read_exported
 from smx_export.artifact.files import read_onnx
-from smx_export.artifact.tolerance import compare
 from smx_export.contract import ALL_OUTPUTS
 from smx_export.targets import target
 from smx_export.targets.c import COMPILE

@@ -17,7 +17,7 @@ from trainers import quiet_trainer
 
 from smx_export import Profile, export_onnx
 from smx_export.__main__ import main as smx_export
-from smx_export.artifact.tolerance import Expected
+from smx_export.artifact.comparison import Expected
 from smx_export.contract import ALL_OUTPUTS
 from smx_export.targets import NAMES, target
 from smx_export.targets.matrix import matrix

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from smx_export.artifact.tolerance import Expected, compare
+from smx_export.artifact.comparison import Expected, compare
 
 TRUTH = np.log([[0.5, 0.3, 0.2], [0.2, 0.5, 0.3], [0.25, 0.25, 0.5], [0.98, 0.01, 0.01]])
 TOLERANCE = np.full_like(TRUTH, 1e-5)

@@ -1,0 +1,46 @@
+"""What a file says of its model: class names, shapes, ranges, threshold, provenance."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from typing import Any
+
+from smx_export.contract import (
+    CLASS_NAMES,
+    INPUT_RANGE,
+    INPUT_SHAPE,
+    PROFILE,
+    PROVENANCE,
+    THRESHOLD,
+)
+from smx_export.graph.image_input import image_metadata
+from smx_export.profile import Profile
+from smx_lightning import DISTRIBUTION, SoftmaxRegression, __version__
+
+PACKAGES = ("torch", "lightning", "onnx", "onnxruntime", "numpy")
+
+
+def metadata_of(
+    model: SoftmaxRegression, profile: Profile, training: dict[str, Any] | None
+) -> dict[str, str]:
+    """Each entry's name and its value as JSON; ``training`` is a checkpoint's summary of it."""
+    provenance = {
+        "packages": {DISTRIBUTION: __version__} | {name: version(name) for name in PACKAGES},
+        "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "training": training,
+    }
+    values = {
+        CLASS_NAMES: list(model.class_names),
+        INPUT_SHAPE: list(model.input_shape),
+        INPUT_RANGE: model.input_range,
+        PROVENANCE: provenance,
+        THRESHOLD: model.threshold,
+    }
+    texts = {
+        key: json.dumps(value, sort_keys=True, ensure_ascii=False)
+        for key, value in values.items()
+        if value is not None
+    }
+    texts[PROFILE] = profile.to_json()
+    return texts | (image_metadata(model.input_shape) if profile.image else {})
