@@ -1,7 +1,7 @@
 """Are a file's outputs the model's? Answers in float64 against what float32 rounding allows.
 
-The tolerance is derived in :mod:`smx_export.artifact.tolerance`, or comes from the file itself; here
-outputs are compared within it, of whichever runtime. No torch.
+The tolerance, of :mod:`smx_export.artifact.tolerance`, comes with what is expected; here
+outputs of whichever runtime are held against it. No torch.
 """
 
 from __future__ import annotations
