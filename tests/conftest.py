@@ -2,6 +2,9 @@
 
 import os
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core each; for the processes that tests start, too
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +16,14 @@ from smx_lightning import SoftmaxRegression
 from smx_lightning.data import DigitsDataModule
 
 # Fresh examples at a developer's every run; in CI the same ones: a failure is then the change's.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+for name, percent in {"whole": 100, "short": 20}.items():
+    settings.register_profile(name, max_examples=percent, derandomize=bool(os.environ.get("CI")))
+
+
+def pytest_configure(config):
+    """Where the marker expression leaves tests out, hypothesis leaves examples out."""
+    short = "not whole" in config.getoption("markexpr")
+    settings.load_profile("short" if short else "whole")
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +47,8 @@ def quiet_trainer():
 
 @pytest.fixture(scope="session")
 def ranks():
-    """Four processes that take jobs as ranks of one group, see processes.py."""
-    started = Ranks(4)
+    """Processes that take jobs as ranks of one group, see processes.py."""
+    started = Ranks()
     yield started
     started.stop()
 

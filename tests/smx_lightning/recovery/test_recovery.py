@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from grids import in_whole, some
 from interrupted import Interrupted, Save, Stop, traces, train, train_on_ranks
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ReduceLROnPlateau
@@ -65,24 +66,25 @@ def undisturbed(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize(
-    ("kind", "trainer"),
-    [
+STOPPED = [
+    (kind, trainer, batch)
+    for kind, trainer in [
         ("dropout", {}),
         ("dropout", {"accumulate_grad_batches": 2}),
         ("dropout", {"val_check_interval": 3}),
         ("exact", {}),
         ("exact", {"val_check_interval": 3}),
-    ],
-)
-def test_a_run_stopped_before_any_batch_goes_on(undisturbed, tmp_path, kind, trainer):
-    for batch in range(2, 20, 3 if trainer else 1):  # epochs have seven
-        folder = tmp_path / str(batch)
-        folder.mkdir()
-        with pytest.raises(Interrupted):
-            train(folder, kind, stop=batch, **trainer)
-        train(folder, kind, **trainer)
-        assert_same_run(folder, undisturbed(kind, **trainer))
+    ]
+    for batch in range(2, 20, 3 if trainer else 1)  # epochs have seven
+]
+
+
+@pytest.mark.parametrize(("kind", "trainer", "batch"), some(STOPPED, every=5))
+def test_a_run_stopped_before_any_batch_goes_on(undisturbed, tmp_path, kind, trainer, batch):
+    with pytest.raises(Interrupted):
+        train(tmp_path, kind, stop=batch, **trainer)
+    train(tmp_path, kind, **trainer)
+    assert_same_run(tmp_path, undisturbed(kind, **trainer))
 
 
 PRECISIONS = [
@@ -93,7 +95,10 @@ PRECISIONS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "precision"), PRECISIONS)
+FEW_PRECISIONS = some(PRECISIONS, every=3)  # each kind, and each precision
+
+
+@pytest.mark.parametrize(("kind", "precision"), FEW_PRECISIONS)
 def test_a_run_goes_on_in_all_its_digits(undisturbed, tmp_path, kind, precision):
     common = {"precision": precision, "max_epochs": 3}
     with pytest.raises(Interrupted):
@@ -102,7 +107,7 @@ def test_a_run_goes_on_in_all_its_digits(undisturbed, tmp_path, kind, precision)
     assert_same_run(tmp_path, undisturbed(kind, **common))
 
 
-@pytest.mark.parametrize(("kind", "precision"), PRECISIONS)
+@pytest.mark.parametrize(("kind", "precision"), FEW_PRECISIONS)
 def test_fit_itself_goes_on_in_all_its_digits(undisturbed, tmp_path, kind, precision):
     common = {"precision": precision, "max_epochs": 3}
     path = tmp_path / "mid.ckpt"
@@ -160,13 +165,15 @@ def killed_at_random(kind, kills, tmp_path, undisturbed):
     return runs
 
 
-@pytest.mark.parametrize("kind", ["dropout", "exact"])
-def test_kill_9_at_random_moments_costs_nothing(undisturbed, tmp_path, kind, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "kills"), some([("dropout", 2), ("dropout", 5), ("exact", 5)], named=[("dropout", 2)])
+)
+def test_kill_9_at_random_moments_costs_nothing(undisturbed, tmp_path, kind, kills, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the fork server
-    killed_at_random(kind, 5, tmp_path, undisturbed)  # of each kind
+    killed_at_random(kind, kills, tmp_path, undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("kind", ["dropout", "exact"])
 def test_kill_9_a_hundred_times_costs_nothing(undisturbed, tmp_path, kind, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the fork server
@@ -174,7 +181,7 @@ def test_kill_9_a_hundred_times_costs_nothing(undisturbed, tmp_path, kind, monke
     print(f"{kind}: 100 kills in {runs} runs")
 
 
-@pytest.mark.parametrize("after", [2, 3])
+@pytest.mark.parametrize("after", [2, in_whole(3)])
 def test_several_processes_go_on_also_as_another_number(ranks, two_runs, after):
     whole, stopped = two_runs
     kind = {"kind": "dropout" if after == 2 else "adam"}  # whose noise is each process's own
@@ -194,7 +201,7 @@ def test_several_processes_go_on_also_as_another_number(ranks, two_runs, after):
         assert values[1] == pytest.approx(values[0], rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [in_whole(0), 1])
 def test_sigterm_to_one_of_several_processes_ends_all_of_them(ranks, two_runs, rank):
     whole, stopped = two_runs
     by_the_clock = {"saves": {"seconds": 3600}}
@@ -220,6 +227,7 @@ def test_the_clock_says_when_to_save(undisturbed, tmp_path, kind):
     assert_same_run(tmp_path, undisturbed(kind))
 
 
+@pytest.mark.whole
 def test_sigterm_saves_and_the_command_exits_with_143(tmp_path):
     command = [sys.executable, "-m", "smx_lightning", "fit", "--config", "run.yaml"]
     (tmp_path / "run.yaml").write_text(
@@ -296,7 +304,7 @@ def test_a_finished_run_is_resumed_only_on_demand(tmp_path, monkeypatch, undistu
 
 
 @pytest.mark.parametrize("kind", ["adam", "exact"])
-@pytest.mark.parametrize("batch", [3, 7, 10])  # of an epoch of seven
+@pytest.mark.parametrize("batch", some([3, 7, 10], named=[10]))  # of an epoch of seven
 def test_a_checkpoint_of_lightning_s_own_resumes_in_mid_epoch(tmp_path, undisturbed, kind, batch):
     path = tmp_path / "mid.ckpt"
     with pytest.raises(Interrupted):
@@ -306,7 +314,9 @@ def test_a_checkpoint_of_lightning_s_own_resumes_in_mid_epoch(tmp_path, undistur
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("name", ["own", "last-0123abcd.ckpt", "last.ckpt"])
+@pytest.mark.parametrize(
+    "name", some(["own", "last-0123abcd.ckpt", "last.ckpt"], named=["own"])
+)
 def test_a_damaged_checkpoint_is_named(tmp_path, name):
     if name == "own":
         train(tmp_path, max_epochs=1)
@@ -359,7 +369,7 @@ def plateau():
     return {"preprocessing": "standardize", "lr_scheduler": make}
 
 
-@pytest.mark.parametrize("stop", [2, 8, 14])  # in each of the first epochs
+@pytest.mark.parametrize("stop", some([2, 8, 14], named=[8]))  # in each of the first epochs
 def test_a_schedule_that_follows_a_metric_is_stepped_in_the_resumed_epoch(stop, two_runs):
     whole, stopped = two_runs
     train(whole, "adam", settings=plateau(), max_epochs=4)
