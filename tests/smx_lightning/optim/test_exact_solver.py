@@ -179,7 +179,7 @@ def test_the_curvature_is_the_hessian_s_or_its_blocks(model):
     probabilities=st.lists(st.floats(0, 1), min_size=1, max_size=60),
     size=st.integers(1, 60),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_systematic_sampling_takes_as_many_as_the_probabilities_say(probabilities, size):
     curvature = Shared(3, 2, spread=1.0, rows=1.0, like=torch.zeros((), dtype=torch.float64))
     column = torch.tensor(probabilities, dtype=torch.float64)[:, None]

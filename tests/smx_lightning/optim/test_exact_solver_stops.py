@@ -100,7 +100,9 @@ def fitted(problem, trainer, *, validate=True, **model):
     return module, trainer
 
 
-@pytest.mark.parametrize("stop", some(STOPS, every=3, named=("converged", "separable", "precision")))
+@pytest.mark.parametrize(
+    "stop", some(STOPS, every=3, named=("converged", "separable", "precision"))
+)
 def test_the_objective_logged_is_that_of_the_parameters_left(stop, monkeypatch):
     said = []
     monkeypatch.setattr("smx_lightning.optim.training.rank_zero_info", said.append)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import LightningDataModule
@@ -260,7 +261,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(PLAIN)
 def test_plain_values_stay_and_are_the_same_experiment(value):
     for _ in range(2):

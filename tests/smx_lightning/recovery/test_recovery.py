@@ -314,9 +314,7 @@ def test_a_checkpoint_of_lightning_s_own_resumes_in_mid_epoch(tmp_path, undistur
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize(
-    "name", some(["own", "last-0123abcd.ckpt", "last.ckpt"], named=["own"])
-)
+@pytest.mark.parametrize("name", some(["own", "last-0123abcd.ckpt", "last.ckpt"], named=["own"]))
 def test_a_damaged_checkpoint_is_named(tmp_path, name):
     if name == "own":
         train(tmp_path, max_epochs=1)
