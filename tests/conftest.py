@@ -1,7 +1,10 @@
 """Fixtures that several test files share."""
 
 import gc
+import multiprocessing
 import os
+import sys
+from multiprocessing.forkserver import ensure_running
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each; for the processes that tests start, too
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -57,6 +60,17 @@ def ranks():
     started = Ranks()
     yield started
     started.stop()
+
+
+@pytest.fixture(scope="session")
+def forkserver():
+    """Of multiprocessing, for processes that begin with torch and interrupted.py imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["interrupted"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        ensure_running()
+    return context
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,9 @@
 """A run resumes its own experiment, never another, whoever else trains in the folder."""
 
 import functools
-import multiprocessing
 import os
 import re
 import signal
-import sys
 import threading
 from pathlib import Path
 
@@ -156,18 +154,15 @@ def test_the_same_experiment_twice_at_once_is_refused(tmp_path, alone):
     assert files(tmp_path) == [only(tmp_path).name]
 
 
-def test_many_first_runs_at_once_all_live(tmp_path, alone, monkeypatch):
+def test_many_first_runs_at_once_all_live(tmp_path, alone, forkserver):
     """Each began by removing the others' drafts."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the fork server
-    context = multiprocessing.get_context("forkserver")  # which imports torch once for all
-    context.set_forkserver_preload(["interrupted"])
     runs = []
     for k in range(4):
         options = {"settings": {"l2": k / 8}, "saves": {"every_n_steps": 1}}
         folder = tmp_path / str(k)
         folder.mkdir()
         options["saves"]["dirpath"] = tmp_path / "recovery"
-        runs.append(context.Process(target=train, args=(folder, "adam"), kwargs=options))
+        runs.append(forkserver.Process(target=train, args=(folder, "adam"), kwargs=options))
         runs[-1].start()
     for run in runs:
         run.join(120)

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -131,10 +130,8 @@ def test_a_run_on_a_gpu_goes_on_too(two_runs):
     assert_same_run(stopped, whole)
 
 
-def killed_at_random(kind, kills, tmp_path, undisturbed):
+def killed_at_random(kind, kills, tmp_path, undisturbed, context):
     """Kill trainings at random moments and start them again, until so many have been killed."""
-    context = multiprocessing.get_context("forkserver")  # which imports torch once for all
-    context.set_forkserver_preload(["interrupted"])
     moments = random.Random()
     runs = 0
     while kills > 0:
@@ -168,16 +165,14 @@ def killed_at_random(kind, kills, tmp_path, undisturbed):
 @pytest.mark.parametrize(
     ("kind", "kills"), some([("dropout", 2), ("dropout", 5), ("exact", 5)], named=[("dropout", 2)])
 )
-def test_kill_9_at_random_moments_costs_nothing(undisturbed, tmp_path, kind, kills, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the fork server
-    killed_at_random(kind, kills, tmp_path, undisturbed)
+def test_kill_9_at_random_moments_costs_nothing(undisturbed, tmp_path, kind, kills, forkserver):
+    killed_at_random(kind, kills, tmp_path, undisturbed, forkserver)
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("kind", ["dropout", "exact"])
-def test_kill_9_a_hundred_times_costs_nothing(undisturbed, tmp_path, kind, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the fork server
-    runs = killed_at_random(kind, 100, tmp_path, undisturbed)
+def test_kill_9_a_hundred_times_costs_nothing(undisturbed, tmp_path, kind, forkserver):
+    runs = killed_at_random(kind, 100, tmp_path, undisturbed, forkserver)
     print(f"{kind}: 100 kills in {runs} runs")
 
 
