@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import references
 import torch
-from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Trainer
+from sampled import examples
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler

@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from grids import in_whole, some
 from lightning.pytorch import callbacks
 from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.tuner import Tuner
+from sampled import sampled, whole
 from sklearn import datasets
 from torch.nn import utils
 from torch.utils.data import DataLoader
@@ -111,7 +111,7 @@ SEEN = [  # batches of an epoch, epochs, batches validated on, and before traini
 @OPTIMIZERS
 @pytest.mark.parametrize(
     ("options", "expected"),
-    some([(o, row[:4]) for row in SEEN for o in row[4:]], every=2),
+    sampled([(o, row[:4]) for row in SEEN for o in row[4:]], every=2),
     ids=str,
 )
 @ignoring("ignore:You are trying to `self.log")  # barebones logs nothing, and says so
@@ -230,7 +230,7 @@ def trained_on_digits(optimizer, precision, digits):
 @ignoring("ignore:.*fp16 is not supported on CPU")  # Lightning takes bf16-mixed instead
 @pytest.mark.parametrize(
     ("optimizer", "precision", "dtype"),
-    some(
+    sampled(
         [(o, p, getattr(torch, d)) for o, dtypes in DTYPES.items() for p, d in dtypes.items()],
         every=3,
     ),
@@ -287,7 +287,7 @@ def test_the_largest_batch_size_is_found_and_leaves_no_trace(optimizer, tmp_path
 @ignoring("ignore:`torch.jit.script_method` is deprecated")  # inductor's own
 @ignoring("ignore:The .grad attribute of a Tensor")  # dynamo looks at it
 @OPTIMIZERS
-@pytest.mark.parametrize("part", ["forward", "smx", "steps", in_whole("inductor")])
+@pytest.mark.parametrize("part", ["forward", "smx", "steps", whole("inductor")])
 def test_a_compiled_model_is_the_same_model(part, optimizer):
     torch._dynamo.reset()
     graphs, plain, model = [], model_of(optimizer), model_of(optimizer)

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from grids import some
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.saving import _load_from_checkpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from sampled import sampled
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from trainers import quiet_trainer
@@ -239,7 +239,7 @@ def grid(variants, few):
     brief = ("cli validate", "cli test", "cli predict")
     pairs = [(e, what) for e in ENTRIES for what in variants if what in few or e not in brief]
     kept = [(e, what) for e, what in pairs if what in few[:1] or e in ("load", "trainer fit")]
-    return pytest.mark.parametrize(("entry", "what"), some(pairs, named=kept))
+    return pytest.mark.parametrize(("entry", "what"), sampled(pairs, named=kept))
 
 
 def outcome(entry, path, good, capsys):
@@ -323,7 +323,7 @@ NAMES = ("backbone", "act", "kind", "either", "several")
 OBJECTS = [(name, value) for name in NAMES for value in VALUES]
 
 
-@pytest.mark.parametrize(("name", "value"), some(OBJECTS, every=4, named=[("either", "text")]))
+@pytest.mark.parametrize(("name", "value"), sampled(OBJECTS, every=4, named=[("either", "text")]))
 def test_what_a_subclass_takes_as_an_object_is_the_caller_s(
     name, value, good, content, trap, monkeypatch, capsys
 ):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from grids import some
+from sampled import sampled
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 from torch import nn
 from torch.optim import SGD, Adam, lr_scheduler
@@ -88,7 +88,7 @@ def measured(printed):
 
 @pytest.mark.parametrize(
     ("given", "threshold"),
-    some(
+    sampled(
         [
             ([], 0.3),
             (["--model.threshold=0.01"], 0.01),
@@ -131,7 +131,7 @@ def test_resuming_takes_the_checkpoint_s_settings_and_shows_them(ckpt):
 
 @pytest.mark.parametrize(
     ("given", "both"),
-    some(
+    sampled(
         [
             (["--model.l2=0.5"], ("l2=0.5", "l2=0.02")),
             (["--model.class_weight=balanced"], ("class_weight='balanced'", "class_weight=None")),
@@ -307,7 +307,7 @@ RUNS = {  # the run that was saved, and others: the same, or not
 }
 
 
-@pytest.mark.parametrize("old", some(RUNS, every=4))
+@pytest.mark.parametrize("old", sampled(RUNS, every=4))
 def test_a_run_is_resumed_by_its_equal_only(old, tmp_path):
     path = tmp_path / "c.ckpt"
     arguments, twins = RUNS[old]
@@ -418,7 +418,7 @@ def predictions():
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("labels", some(["subset", "unknown", "numbers"], named=["unknown"]))
+@pytest.mark.parametrize("labels", sampled(["subset", "unknown", "numbers"], named=["unknown"]))
 def test_predict_asks_the_checkpoint_for_the_classes(labels, folder):
     """Not the data, whose rows may be of some classes only, or of none that anybody knows."""
     three = np.array(["a", "b", "c"])[(Y + (X[:, 2] > 0))]

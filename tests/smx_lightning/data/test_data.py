@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampled import examples
 
 from smx_lightning.data import DigitsDataModule, IdxDataModule, NpzDataModule
 from smx_lightning.data.split import stratified_split

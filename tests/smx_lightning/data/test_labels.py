@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from idx_files import idx_folder
+from sampled import examples
 from sklearn.preprocessing import LabelEncoder
 
 from smx_lightning import InputError

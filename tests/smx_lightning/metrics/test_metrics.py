@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import references
 import torch
-from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampled import examples
 from sklearn.metrics import (
     accuracy_score,
     balanced_accuracy_score,

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import references
 import torch
-from grids import examples, in_whole, some
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Callback
+from sampled import examples, sampled, whole
 from sklearn import datasets
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -90,7 +90,7 @@ REAL = {
 
 
 @pytest.mark.parametrize(
-    ("name", "weighted"), some([(name, k) for k in (False, True) for name in REAL], every=2)
+    ("name", "weighted"), sampled([(name, k) for k in (False, True) for name in REAL], every=2)
 )
 def test_the_answer_is_scikit_learn_s_on_real_data(name, weighted):
     x, y = REAL[name]()
@@ -125,7 +125,7 @@ def test_the_answer_is_scikit_learn_s_on_made_data(
     assert_optimal(model, x, y, l2, class_weight)
 
 
-@pytest.mark.parametrize("size", [1, 37, in_whole(500)])
+@pytest.mark.parametrize("size", [1, 37, whole(500)])
 def test_batches_change_the_speed_only(size):
     x, y = REAL["iris"]()
     whole = solved(x, y, 0.01, size=len(y))
@@ -295,7 +295,7 @@ def test_each_epoch_logs_the_objective_of_the_point_that_validation_and_checkpoi
 
 
 @pytest.mark.parametrize("newton", [True, False])
-@pytest.mark.parametrize("epoch", some([1, 2, 5], named=[2]))
+@pytest.mark.parametrize("epoch", sampled([1, 2, 5], named=[2]))
 def test_a_resumed_run_continues_the_same_trajectory(tmp_path, epoch, newton, monkeypatch):
     if not newton:  # the first curvature for ever, and L-BFGS's pairs
         monkeypatch.setattr("smx_lightning.optim.exact.PATIENCE", 1e9)

@@ -6,7 +6,7 @@ The solver runs in a plain loop, without a Trainer: what is judged is the method
 import numpy as np
 import pytest
 import torch
-from grids import in_whole, some
+from sampled import sampled, whole
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
@@ -93,7 +93,7 @@ def problems(seeds):
 FIRST, MORE = problems([0]), problems(range(1, 7))
 
 
-@pytest.mark.parametrize("name", some(FIRST, every=5))
+@pytest.mark.parametrize("name", sampled(FIRST, every=5))
 def test_the_optimum_is_scikit_learn_s(name):
     """82 problems, counted below."""
     make, *arguments = FIRST[name]
@@ -113,7 +113,7 @@ def test_the_optimum_is_scikit_learn_s_of_many_draws(name):
         assert_solved(name, *make(*arguments), l2)
 
 
-@pytest.mark.parametrize("clusters", some([20, 40, 60, 100], named=[20]))
+@pytest.mark.parametrize("clusters", sampled([20, 40, 60, 100], named=[20]))
 def test_prototypes_of_digits_are_told_apart(clusters):
     """PRECISION at up to six times the objective, before rejected points' curvature was dropped."""
     assert_solved("prototypes", *prototypes(clusters), 1e-3)
@@ -137,7 +137,7 @@ def test_sixty_four_rows_of_sixty_four_classes():
     assert optimum(x, y, 1e-2) == pytest.approx(0.325517, abs=1e-6)
 
 
-@pytest.mark.parametrize("classes", [15, 33, in_whole(64), in_whole(100)])
+@pytest.mark.parametrize("classes", [15, 33, whole(64), whole(100)])
 def test_float32_ends_at_the_optimum_and_says_truly_why(classes):
     """PRECISION only where a float64 gradient at the same point is within what rounding explains.
 

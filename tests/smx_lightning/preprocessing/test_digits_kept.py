@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from grids import examples, some
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from references import log_softmax
+from sampled import examples, sampled
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -69,7 +69,7 @@ OFFSETS = {
     "tiny": (1e-3, 1e-9, np.float64),
     "far": (1e15, 1e6, np.float64),
 }
-cases = pytest.mark.parametrize("case", some(OFFSETS, every=2))
+cases = pytest.mark.parametrize("case", sampled(OFFSETS, every=2))
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sampled import examples
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset

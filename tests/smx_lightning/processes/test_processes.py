@@ -6,14 +6,14 @@ import jobs
 import numpy as np
 import pytest
 import torch
-from grids import in_whole, some
+from sampled import sampled, whole
 from torch.utils.data import DistributedSampler, TensorDataset
 
 from smx_lightning import InputError
 from smx_lightning.data import BatchLoader, EpochOrder, GlobalBatches
 
 WEIGHTED = {"class_weight": [1, 2, 3, 1, 2, 0.5], "preprocessing": "standardize", "l2": 0.1}
-TWO_OR_THREE = pytest.mark.parametrize("world_size", [2, in_whole(3)])
+TWO_OR_THREE = pytest.mark.parametrize("world_size", [2, whole(3)])
 
 
 def assert_same(one, several, tolerance):
@@ -35,7 +35,7 @@ MINI_BATCHES = [
 FEW = [(2, 192, "sgd"), (2, 203, "adam"), (2, 1, "adam"), (3, 21, "adam")]
 
 
-@pytest.mark.parametrize(("world_size", "n", "optimizer"), some(MINI_BATCHES, named=FEW))
+@pytest.mark.parametrize(("world_size", "n", "optimizer"), sampled(MINI_BATCHES, named=FEW))
 def test_mini_batches_give_the_same_weights(ranks, world_size, n, optimizer):
     model = {"sgd": {}, "adam": WEIGHTED}[optimizer]
     case = {"n": n, "optimizer": optimizer, "precision": "64-true", **model}
@@ -54,15 +54,15 @@ def test_mini_batches_give_the_same_weights(ranks, world_size, n, optimizer):
 
 
 @TWO_OR_THREE
-@pytest.mark.parametrize("n", [203, in_whole(7)])
+@pytest.mark.parametrize("n", [203, whole(7)])
 def test_a_head_in_a_host_and_steps_of_one_s_own_give_the_same_weights(ranks, n, world_size):
     for job, model in ((jobs.hosted, {}), (jobs.own_steps, WEIGHTED), (jobs.own_steps, {})):
         assert_same(job(1, n, **model), ranks.run(world_size, job, n=n, **model), 1e-12)
 
 
 @TWO_OR_THREE
-@pytest.mark.parametrize("optimizer", [in_whole("sgd"), "adam"])
-@pytest.mark.parametrize("n", [203, in_whole(2)])
+@pytest.mark.parametrize("optimizer", [whole("sgd"), "adam"])
+@pytest.mark.parametrize("n", [203, whole(2)])
 def test_in_float32_they_agree_to_rounding(ranks, optimizer, n, world_size):
     case = {"n": n, "optimizer": optimizer, "precision": "32-true", **WEIGHTED}
     assert_same(jobs.fitted(1, **case), ranks.run(world_size, jobs.fitted, **case), 1e-6)
@@ -71,7 +71,7 @@ def test_in_float32_they_agree_to_rounding(ranks, optimizer, n, world_size):
 @TWO_OR_THREE
 @pytest.mark.parametrize(
     ("n", "classes", "precision", "tolerance"),
-    some(
+    sampled(
         [
             (192, 6, "64-true", 1e-12),
             (203, 6, "64-true", 1e-12),
@@ -94,7 +94,7 @@ def test_the_exact_solver_finds_the_same_optimum(
 
 @pytest.mark.parametrize(
     ("solver", "apart"),
-    some([({}, 1e-3), ({"tol": 1e-9}, 1e-6), ({"tol": 1e-13}, 1e-10)], every=3),
+    sampled([({}, 1e-3), ({"tol": 1e-9}, 1e-6), ({"tol": 1e-13}, 1e-10)], every=3),
 )
 def test_the_exact_solver_s_tol_says_how_close_the_optimum_is(ranks, solver, apart):
     """As measured on digits: 1.4e-4 (in 9 and 10 epochs), 2e-7 and 7e-12."""

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from grids import in_whole, some
 from interrupted import MODELS, Interrupted, Stop, Trace, train, train_on_ranks
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import ModelParallelStrategy
+from sampled import sampled, whole
 from trainers import quiet_trainer
 
 from smx_lightning import InputError, Recovery, SoftmaxRegression
@@ -80,7 +80,7 @@ class Meanwhile(Callback):
             self.action()
 
 
-@pytest.mark.parametrize("name", some(OTHERS, every=3))
+@pytest.mark.parametrize("name", sampled(OTHERS, every=3))
 def test_an_unfinished_run_of_another_experiment_is_not_resumed(tmp_path, alone, name):
     options, said = OTHERS[name]
     interrupted(tmp_path)
@@ -115,7 +115,7 @@ def test_longer_elsewhere_or_otherwise_logged_is_the_same_run(tmp_path, capsys):
     assert "Resuming the run of" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["settings", in_whole("data")])
+@pytest.mark.parametrize("name", ["settings", whole("data")])
 def test_two_experiments_in_one_folder_one_after_the_other(tmp_path, alone, name):
     options = {"kind": "adam", **OTHERS[name][0]}
     assert same(train(tmp_path, "adam"), alone())
@@ -127,7 +127,7 @@ def test_two_experiments_in_one_folder_one_after_the_other(tmp_path, alone, name
     assert len(files(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("name", ["settings", in_whole("data")])
+@pytest.mark.parametrize("name", ["settings", whole("data")])
 def test_two_experiments_in_one_folder_at_the_same_time(tmp_path, alone, name):
     options = {"kind": "adam", **OTHERS[name][0]}
     learned = []
@@ -290,7 +290,7 @@ def test_last_finds_one_s_own_among_several(tmp_path, alone):
 
 
 @pytest.mark.parametrize(
-    "written", some([5, [1], "ab", {"experiment": 5}, {"experiment": "ab"}], every=4)
+    "written", sampled([5, [1], "ab", {"experiment": 5}, {"experiment": "ab"}], every=4)
 )
 def test_files_that_only_look_like_ours_are_named(tmp_path, written):
     train(tmp_path, "adam", max_epochs=1)
@@ -349,7 +349,7 @@ class Spoils(Callback):
                 pl_module.get_parameter(self.name).view(-1)[-1] = self.value
 
 
-@pytest.mark.parametrize("value", some([float("nan"), float("inf"), -float("inf")], every=2))
+@pytest.mark.parametrize("value", sampled([float("nan"), float("inf"), -float("inf")], every=2))
 def test_parameters_that_are_not_finite_replace_nothing(tmp_path, value, alone):
     spoils = [Trace(tmp_path), Recovery(every_n_steps=2), Spoils(11, value)]
     with pytest.raises(InputError, match=r"(nan|inf) in smx\.0\.bias in epoch 1; .*\.ckpt keeps"):
@@ -528,7 +528,7 @@ def spoiled_on_ranks(world_size, folder):
     return refused_on_ranks(world_size, folder, kind="adam", callbacks=callbacks)
 
 
-@pytest.mark.parametrize("rank", [in_whole(0), 1])
+@pytest.mark.parametrize("rank", [whole(0), 1])
 def test_ctrl_c_to_one_of_two_processes_ends_both(ranks, tmp_path, rank):
     assert ranks.run(2, ctrl_c_on_ranks, str(tmp_path), rank) == [130] * 2
     assert ranks.run(2, train_on_ranks, str(tmp_path), kind="adam") == [0] * 2
@@ -592,7 +592,7 @@ def test_a_checkpoint_that_is_named_does_not_replace_an_unfinished_run(
 
 @pytest.mark.parametrize(
     "change",
-    some(
+    sampled(
         [
             lambda saved: saved.pop("tallies"),
             lambda saved: saved.pop("finished"),

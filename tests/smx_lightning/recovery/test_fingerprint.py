@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from grids import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import LightningDataModule
+from sampled import examples
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 from torch.utils.data import TensorDataset as Tensors
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from grids import in_whole, some
 from interrupted import Interrupted, Save, Stop, traces, train, train_on_ranks
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.demos.boring_classes import BoringModel
+from sampled import sampled, whole
 from tools import SUPPORT
 
 from smx_lightning import InputError, Recovery
@@ -78,7 +78,7 @@ STOPPED = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "trainer", "batch"), some(STOPPED, every=5))
+@pytest.mark.parametrize(("kind", "trainer", "batch"), sampled(STOPPED, every=5))
 def test_a_run_stopped_before_any_batch_goes_on(undisturbed, tmp_path, kind, trainer, batch):
     with pytest.raises(Interrupted):
         train(tmp_path, kind, stop=batch, **trainer)
@@ -94,7 +94,7 @@ PRECISIONS = [
 ]
 
 
-FEW_PRECISIONS = some(PRECISIONS, every=3)  # each kind, and each precision
+FEW_PRECISIONS = sampled(PRECISIONS, every=3)  # each kind, and each precision
 
 
 @pytest.mark.parametrize(("kind", "precision"), FEW_PRECISIONS)
@@ -163,7 +163,8 @@ def killed_at_random(kind, kills, tmp_path, undisturbed, context):
 
 
 @pytest.mark.parametrize(
-    ("kind", "kills"), some([("dropout", 2), ("dropout", 5), ("exact", 5)], named=[("dropout", 2)])
+    ("kind", "kills"),
+    sampled([("dropout", 2), ("dropout", 5), ("exact", 5)], named=[("dropout", 2)]),
 )
 def test_kill_9_at_random_moments_costs_nothing(undisturbed, tmp_path, kind, kills, forkserver):
     killed_at_random(kind, kills, tmp_path, undisturbed, forkserver)
@@ -176,7 +177,7 @@ def test_kill_9_a_hundred_times_costs_nothing(undisturbed, tmp_path, kind, forks
     print(f"{kind}: 100 kills in {runs} runs")
 
 
-@pytest.mark.parametrize("after", [2, in_whole(3)])
+@pytest.mark.parametrize("after", [2, whole(3)])
 def test_several_processes_go_on_also_as_another_number(ranks, two_runs, after):
     whole, stopped = two_runs
     kind = {"kind": "dropout" if after == 2 else "adam"}  # whose noise is each process's own
@@ -196,7 +197,7 @@ def test_several_processes_go_on_also_as_another_number(ranks, two_runs, after):
         assert values[1] == pytest.approx(values[0], rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("rank", [in_whole(0), 1])
+@pytest.mark.parametrize("rank", [whole(0), 1])
 def test_sigterm_to_one_of_several_processes_ends_all_of_them(ranks, two_runs, rank):
     whole, stopped = two_runs
     by_the_clock = {"saves": {"seconds": 3600}}
@@ -299,7 +300,7 @@ def test_a_finished_run_is_resumed_only_on_demand(tmp_path, monkeypatch, undistu
 
 
 @pytest.mark.parametrize("kind", ["adam", "exact"])
-@pytest.mark.parametrize("batch", some([3, 7, 10], named=[10]))  # of an epoch of seven
+@pytest.mark.parametrize("batch", sampled([3, 7, 10], named=[10]))  # of an epoch of seven
 def test_a_checkpoint_of_lightning_s_own_resumes_in_mid_epoch(tmp_path, undisturbed, kind, batch):
     path = tmp_path / "mid.ckpt"
     with pytest.raises(Interrupted):
@@ -309,7 +310,7 @@ def test_a_checkpoint_of_lightning_s_own_resumes_in_mid_epoch(tmp_path, undistur
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("name", some(["own", "last-0123abcd.ckpt", "last.ckpt"], named=["own"]))
+@pytest.mark.parametrize("name", sampled(["own", "last-0123abcd.ckpt", "last.ckpt"], named=["own"]))
 def test_a_damaged_checkpoint_is_named(tmp_path, name):
     if name == "own":
         train(tmp_path, max_epochs=1)
@@ -362,7 +363,7 @@ def plateau():
     return {"preprocessing": "standardize", "lr_scheduler": make}
 
 
-@pytest.mark.parametrize("stop", some([2, 8, 14], named=[8]))  # in each of the first epochs
+@pytest.mark.parametrize("stop", sampled([2, 8, 14], named=[8]))  # in each of the first epochs
 def test_a_schedule_that_follows_a_metric_is_stepped_in_the_resumed_epoch(stop, two_runs):
     whole, stopped = two_runs
     train(whole, "adam", settings=plateau(), max_epochs=4)

@@ -7,9 +7,9 @@ tests, predictions and checkpoints must be those of the plain model, bit for bit
 import numpy as np
 import pytest
 import torch
-from grids import some
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
+from sampled import sampled
 from torch.utils.data import DataLoader, TensorDataset
 
 from smx_export import OnnxExport, export_onnx
@@ -177,7 +177,7 @@ def each_and_all(hooks):
     """Sets of one hook each; and all at once, which stands for most of them in make test."""
     singles = [pytest.param({hook}, id=hook) for hook in hooks]
     together = {*hooks} - {"configure_optimizers"}  # without it a schedule is stepped
-    return [*some(singles, every=8), pytest.param(together, id="all at once")]
+    return [*sampled(singles, every=8), pytest.param(together, id="all at once")]
 
 
 @pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training")
