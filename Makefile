@@ -4,7 +4,7 @@ BIN := .venv/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint bench edge lock clean
+.PHONY: help demo test test-all lint bench edge lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -21,11 +21,14 @@ help:  ## show this list
 demo: .venv/ready  ## train on digits, test, export one ONNX file, prove that it is the model
 	$(BIN)/smx-lightning fit
 
-test: .venv/ready  ## run the tests
-	$(BIN)/python -m pytest
+# A worker a core, which takes from the others when it is done; one process: .venv/bin/pytest.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-test-slow: .venv/ready  ## run the tests that take minutes: a hundred kills, restarted groups
-	$(BIN)/python -m pytest -m slow
+test: .venv/ready  ## test every feature, in a few minutes
+	$(PYTEST)
+
+test-all: .venv/ready  ## run all tests: long grids, hundreds of kills, every runtime that is installed
+	$(PYTEST) -m ""
 
 edge: .venv/edge-ready export/node_modules/ready  ## install the runtimes that the tests try files on
 

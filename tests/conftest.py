@@ -1,6 +1,13 @@
 """Fixtures that several test files share."""
 
+import gc
+import multiprocessing
 import os
+import sys
+from multiprocessing.forkserver import ensure_running
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core each; for the processes that tests start, too
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
@@ -13,9 +20,19 @@ from smx_lightning import SoftmaxRegression
 from smx_lightning.data import DigitsDataModule
 
 # Fresh examples at a developer's every run; in CI the same ones: a failure is then the change's.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+for name, percent in {"whole": 100, "short": 20}.items():
+    settings.register_profile(name, max_examples=percent, derandomize=bool(os.environ.get("CI")))
+
+
+def pytest_configure(config):
+    """Where the marker expression leaves tests out, hypothesis leaves examples out."""
+    short = "not whole" in config.getoption("markexpr")
+    settings.load_profile("short" if short else "whole")
+
+
+def pytest_collection_finish():
+    """What was imported is no garbage; to look at it again and again takes a tenth of the time."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -39,10 +56,21 @@ def quiet_trainer():
 
 @pytest.fixture(scope="session")
 def ranks():
-    """Four processes that take jobs as ranks of one group, see processes.py."""
-    started = Ranks(4)
+    """Processes that take jobs as ranks of one group, see processes.py."""
+    started = Ranks()
     yield started
     started.stop()
+
+
+@pytest.fixture(scope="session")
+def forkserver():
+    """Of multiprocessing, for processes that begin with torch and interrupted.py imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["interrupted"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        ensure_running()
+    return context
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Trainer
+from sampled import examples
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -53,7 +54,7 @@ def test_smx_is_exactly_the_lecture_s_sequential():
     classes=st.integers(2, 6),
     scale=st.sampled_from([1e-3, 1.0, 1e3]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_inputs_of_any_shape_are_unrolled_into_log_probabilities(rows, shape, classes, scale):
     d = int(np.prod(shape))
     model = SoftmaxRegression(d, classes, input_shape=shape).double()

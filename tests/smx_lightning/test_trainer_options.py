@@ -9,6 +9,7 @@ from lightning.pytorch import callbacks
 from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.tuner import Tuner
+from sampled import sampled, whole
 from sklearn import datasets
 from torch.nn import utils
 from torch.utils.data import DataLoader
@@ -109,7 +110,9 @@ SEEN = [  # batches of an epoch, epochs, batches validated on, and before traini
 
 @OPTIMIZERS
 @pytest.mark.parametrize(
-    ("options", "expected"), [(o, row[:4]) for row in SEEN for o in row[4:]], ids=str
+    ("options", "expected"),
+    sampled([(o, row[:4]) for row in SEEN for o in row[4:]], every=2),
+    ids=str,
 )
 @ignoring("ignore:You are trying to `self.log")  # barebones logs nothing, and says so
 def test_weights_are_those_of_the_batches_asked_for(options, expected, optimizer):
@@ -227,7 +230,10 @@ def trained_on_digits(optimizer, precision, digits):
 @ignoring("ignore:.*fp16 is not supported on CPU")  # Lightning takes bf16-mixed instead
 @pytest.mark.parametrize(
     ("optimizer", "precision", "dtype"),
-    [(o, p, getattr(torch, d)) for o, dtypes in DTYPES.items() for p, d in dtypes.items()],
+    sampled(
+        [(o, p, getattr(torch, d)) for o, dtypes in DTYPES.items() for p, d in dtypes.items()],
+        every=3,
+    ),
 )
 def test_every_precision_is_as_accurate_as_float32(optimizer, precision, dtype, digits):
     wide, expected = trained_on_digits(optimizer, "32-true", digits)
@@ -281,7 +287,7 @@ def test_the_largest_batch_size_is_found_and_leaves_no_trace(optimizer, tmp_path
 @ignoring("ignore:`torch.jit.script_method` is deprecated")  # inductor's own
 @ignoring("ignore:The .grad attribute of a Tensor")  # dynamo looks at it
 @OPTIMIZERS
-@pytest.mark.parametrize("part", ["forward", "smx", "steps", "inductor"])
+@pytest.mark.parametrize("part", ["forward", "smx", "steps", whole("inductor")])
 def test_a_compiled_model_is_the_same_model(part, optimizer):
     torch._dynamo.reset()
     graphs, plain, model = [], model_of(optimizer), model_of(optimizer)

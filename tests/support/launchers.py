@@ -12,8 +12,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-TESTS = Path(__file__).parent
-SCRIPT = str(TESTS / "launched.py")
+from tools import ROOT, SUPPORT
+
+SCRIPT = str(SUPPORT / "launched.py")
 TAG = "SMX_TEST_RUN"  # an environment variable is inherited across sessions, a process group is not
 
 
@@ -44,7 +45,7 @@ def run(*commands, folder, environ=({},), timeout=120):
     tag = uuid.uuid4().hex
     common = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": f"{TESTS.parent}:{TESTS.parent / 'export'}",
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'export'}",
         "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "lo",
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # a restarted group may find the old one's keys

@@ -10,15 +10,19 @@ PATIENCE = 120  # seconds for one job: a process that waits for another one wait
 
 
 class Ranks:
-    """A few processes; ``run`` lets the first ones do the same job as ranks of one group.
+    """Processes; ``run`` lets the first ones do the same job as ranks of one group.
 
-    Started by spawn, so that none inherits threads or locks; they end when their pipe does.
+    Started when a job first needs them, by spawn, so that none inherits threads or locks; they end
+    when their pipe does.
     """
 
-    def __init__(self, most):
-        context = multiprocessing.get_context("spawn")
+    def __init__(self):
         self.pipes, self.processes = [], []
-        for _ in range(most):
+
+    def start(self, world_size):
+        """Have at least so many of them."""
+        context = multiprocessing.get_context("spawn")
+        while len(self.processes) < world_size:
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs,), daemon=True)
             process.start()
@@ -28,6 +32,7 @@ class Ranks:
 
     def run(self, world_size, job, *args, **kwargs):
         """The answers of ``job(world_size, *args, **kwargs)``, one a rank."""
+        self.start(world_size)
         port = free_port()
         pipes = self.pipes[:world_size]
         for rank, pipe in enumerate(pipes):

@@ -6,12 +6,14 @@ The judges are numpy on the model's probabilities, scikit-learn, and the values 
 import csv
 import functools
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from sampled import sampled
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 from torch import nn
 from torch.optim import SGD, Adam, lr_scheduler
@@ -34,20 +36,37 @@ RUN = [
 ]
 
 
+def save_data(folder):
+    """Every row is a training and a test row."""
+    y = NAMES[Y]
+    np.savez(folder / "d.npz", x=X, y=y, x_val=X, y_val=y, x_test=X, y_test=y)
+
+
 @pytest.fixture
 def folder(cli_folder):
-    """The working folder, with data: every row is a training and a test row."""
-    y = NAMES[Y]
-    np.savez("d.npz", x=X, y=y, x_val=X, y_val=y, x_test=X, y_test=y)
+    """The working folder, with data."""
+    save_data(cli_folder)
     return cli_folder
 
 
-@pytest.fixture
-def ckpt(folder):
-    """A run of the command line, with settings of its own; the path of its checkpoint."""
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run of the command line, with settings of its own; to be copied."""
+    folder = tmp_path_factory.mktemp("run")
     more = ["--model.threshold=0.3", "--model.l2=0.02", "--model.optimizer=SGD"]
     schedule = ["--model.lr_scheduler=ExponentialLR", "--model.lr_scheduler.gamma=0.5"]
-    assert main(["fit", *RUN, *more, "--model.optimizer.lr=0.25", *schedule]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("sys.argv", ["smx-lightning"])
+        save_data(folder)
+        assert main(["fit", *RUN, *more, "--model.optimizer.lr=0.25", *schedule]) == 0
+    return folder
+
+
+@pytest.fixture
+def ckpt(cli_folder, run):
+    """The path of the run's checkpoint, in the working folder, which is as the run left it."""
+    shutil.copytree(run, cli_folder, dirs_exist_ok=True)
     return "lightning_logs/version_0/checkpoints/last.ckpt"
 
 
@@ -69,14 +88,17 @@ def measured(printed):
 
 @pytest.mark.parametrize(
     ("given", "threshold"),
-    [
-        ([], 0.3),
-        (["--model.threshold=0.01"], 0.01),
-        (["--model.threshold=0.9"], 0.9),
-        (["--model.threshold=null"], 0.5),
-        (["--config=given.yaml"], 0.8),
-        (["--model.l2=0.02"], 0.3),
-    ],
+    sampled(
+        [
+            ([], 0.3),
+            (["--model.threshold=0.01"], 0.01),
+            (["--model.threshold=0.9"], 0.9),
+            (["--model.threshold=null"], 0.5),
+            (["--config=given.yaml"], 0.8),
+            (["--model.l2=0.02"], 0.3),
+        ],
+        every=2,
+    ),
 )
 def test_an_explicit_threshold_wins(ckpt, given, threshold, capsys):
     Path("given.yaml").write_text("model:\n  init_args:\n    threshold: 0.8\n")
@@ -109,18 +131,24 @@ def test_resuming_takes_the_checkpoint_s_settings_and_shows_them(ckpt):
 
 @pytest.mark.parametrize(
     ("given", "both"),
-    [
-        (["--model.l2=0.5"], ("l2=0.5", "l2=0.02")),
-        (["--model.class_weight=balanced"], ("class_weight='balanced'", "class_weight=None")),
-        (["--model.preprocessing=none"], ("preprocessing='none'", "'standardize'")),
-        (["--model.optimizer=Adam"], ("was Adam(lr=0.01),", "got SGD(lr=0.25);")),
-        (["--model.optimizer=SGD", "--model.optimizer.lr=0.1"], ("SGD(lr=0.1)", "SGD(lr=0.25)")),
-        (
-            ["--model.lr_scheduler=ExponentialLR", "--model.lr_scheduler.gamma=0.9"],
-            ("ExponentialLR(gamma=0.9)", "ExponentialLR(gamma=0.5)"),
-        ),
-        (["--model.lr_scheduler=null"], ("was none", "ExponentialLR(gamma=0.5)")),
-    ],
+    sampled(
+        [
+            (["--model.l2=0.5"], ("l2=0.5", "l2=0.02")),
+            (["--model.class_weight=balanced"], ("class_weight='balanced'", "class_weight=None")),
+            (["--model.preprocessing=none"], ("preprocessing='none'", "'standardize'")),
+            (["--model.optimizer=Adam"], ("was Adam(lr=0.01),", "got SGD(lr=0.25);")),
+            (
+                ["--model.optimizer=SGD", "--model.optimizer.lr=0.1"],
+                ("SGD(lr=0.1)", "SGD(lr=0.25)"),
+            ),
+            (
+                ["--model.lr_scheduler=ExponentialLR", "--model.lr_scheduler.gamma=0.9"],
+                ("ExponentialLR(gamma=0.9)", "ExponentialLR(gamma=0.5)"),
+            ),
+            (["--model.lr_scheduler=null"], ("was none", "ExponentialLR(gamma=0.5)")),
+        ],
+        every=3,
+    ),
 )
 def test_resuming_with_another_objective_or_optimiser_is_refused(ckpt, given, both, capsys):
     capsys.readouterr()
@@ -279,7 +307,7 @@ RUNS = {  # the run that was saved, and others: the same, or not
 }
 
 
-@pytest.mark.parametrize("old", RUNS)
+@pytest.mark.parametrize("old", sampled(RUNS, every=4))
 def test_a_run_is_resumed_by_its_equal_only(old, tmp_path):
     path = tmp_path / "c.ckpt"
     arguments, twins = RUNS[old]
@@ -390,7 +418,7 @@ def predictions():
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("labels", ["subset", "unknown", "numbers"])
+@pytest.mark.parametrize("labels", sampled(["subset", "unknown", "numbers"], named=["unknown"]))
 def test_predict_asks_the_checkpoint_for_the_classes(labels, folder):
     """Not the data, whose rows may be of some classes only, or of none that anybody knows."""
     three = np.array(["a", "b", "c"])[(Y + (X[:, 2] > 0))]

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from idx_files import idx_folder
+from sampled import examples
 from sklearn.preprocessing import LabelEncoder
 
 from smx_lightning import InputError
@@ -59,7 +60,7 @@ def test_classes_are_the_sorted_values_whatever_they_are(values, dtype, tmp_path
     given_names=st.booleans(),
     data=st.data(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_any_integers_are_numbered_as_numpy_numbers_them(values, given_names, data):
     y = np.array(values, np.int64)
     unique, inverse = np.unique(y, return_inverse=True)

@@ -9,6 +9,7 @@ import references
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampled import examples
 from sklearn.metrics import (
     accuracy_score,
     balanced_accuracy_score,
@@ -51,7 +52,7 @@ def answers(draw):
 
 
 @given(answers())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_every_metric_is_its_definition(example):
     log_probs, y, threshold, size = example
     found = values(log_probs, y, size, threshold)
@@ -123,7 +124,7 @@ def test_macro_accuracy_exists_for_very_many_classes(quiet_trainer):
 
 
 @given(answers(), st.integers(1, 4), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_states_of_several_processes_add_up(example, shares, flushed):
     """As Recovery keeps and restores them; a share may be without rows."""
     log_probs, y, threshold, _ = example

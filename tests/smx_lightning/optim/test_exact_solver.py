@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Callback
+from sampled import examples, sampled, whole
 from sklearn import datasets
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -88,8 +89,9 @@ REAL = {
 }
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize(
+    ("name", "weighted"), sampled([(name, k) for k in (False, True) for name in REAL], every=2)
+)
 def test_the_answer_is_scikit_learn_s_on_real_data(name, weighted):
     x, y = REAL[name]()
     l2 = 2 / len(y)
@@ -109,7 +111,7 @@ def test_the_answer_is_scikit_learn_s_on_real_data(name, weighted):
     size=st.integers(1, 60),
     seed=st.integers(0, 2**16),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_the_answer_is_scikit_learn_s_on_made_data(
     rows, features, classes, l2, scale, weighted, size, seed
 ):
@@ -123,7 +125,7 @@ def test_the_answer_is_scikit_learn_s_on_made_data(
     assert_optimal(model, x, y, l2, class_weight)
 
 
-@pytest.mark.parametrize("size", [1, 37, 500])
+@pytest.mark.parametrize("size", [1, 37, whole(500)])
 def test_batches_change_the_speed_only(size):
     x, y = REAL["iris"]()
     whole = solved(x, y, 0.01, size=len(y))
@@ -177,7 +179,7 @@ def test_the_curvature_is_the_hessian_s_or_its_blocks(model):
     probabilities=st.lists(st.floats(0, 1), min_size=1, max_size=60),
     size=st.integers(1, 60),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_systematic_sampling_takes_as_many_as_the_probabilities_say(probabilities, size):
     curvature = Shared(3, 2, spread=1.0, rows=1.0, like=torch.zeros((), dtype=torch.float64))
     column = torch.tensor(probabilities, dtype=torch.float64)[:, None]
@@ -293,7 +295,7 @@ def test_each_epoch_logs_the_objective_of_the_point_that_validation_and_checkpoi
 
 
 @pytest.mark.parametrize("newton", [True, False])
-@pytest.mark.parametrize("epoch", [1, 2, 5])
+@pytest.mark.parametrize("epoch", sampled([1, 2, 5], named=[2]))
 def test_a_resumed_run_continues_the_same_trajectory(tmp_path, epoch, newton, monkeypatch):
     if not newton:  # the first curvature for ever, and L-BFGS's pairs
         monkeypatch.setattr("smx_lightning.optim.exact.PATIENCE", 1e9)

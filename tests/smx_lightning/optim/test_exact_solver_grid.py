@@ -6,6 +6,7 @@ The solver runs in a plain loop, without a Trainer: what is judged is the method
 import numpy as np
 import pytest
 import torch
+from sampled import sampled, whole
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
@@ -60,59 +61,65 @@ def assert_solved(name, x, y, l2):
     assert solver.evaluations <= 300, (name, l2)
 
 
-KINDS = {
-    "noisy scores": lambda seeds: (
-        (f"K {k}, seed {seed}", *noisy_scores(k, seed))
-        for k in (2, 3, 5, 10, 15, 20, 26, 31, 33, 64, 100, 150, 200)
-        for seed in seeds
-    ),
-    "one row a class": lambda seeds: (
-        (f"K {k}, d {d}, seed {seed}", *few_rows(k, 1, d, seed))
-        for k, d in ((15, 8), (26, 32), (64, 64), (100, 8), (200, 16))
-        for seed in seeds
-    ),
-    "four rows a class": lambda seeds: (
-        (f"K {k}, d {d}, seed {seed}", *few_rows(k, 4, d, seed))
-        for k, d in ((15, 64), (26, 32), (64, 64), (100, 16), (200, 8))
-        for seed in seeds
-    ),
-    "labels at random": lambda seeds: (
-        (f"seed {seed}", *few_rows(10, 20, 64, seed)) for seed in range(10 * len(seeds))
-    ),
-    "twenty digits a class": lambda seeds: (
-        (f"seed {seed}", *digits_of(20, seed)) for seed in range(8 * len(seeds))
-    ),
-}
+def problems(seeds):
+    """Names of problems, and how each is made."""
+    return {
+        **{
+            f"noisy scores, K {k}, seed {seed}": (noisy_scores, k, seed)
+            for k in (2, 3, 5, 10, 15, 20, 26, 31, 33, 64, 100, 150, 200)
+            for seed in seeds
+        },
+        **{
+            f"one row a class, K {k}, d {d}, seed {seed}": (few_rows, k, 1, d, seed)
+            for k, d in ((15, 8), (26, 32), (64, 64), (100, 8), (200, 16))
+            for seed in seeds
+        },
+        **{
+            f"four rows a class, K {k}, d {d}, seed {seed}": (few_rows, k, 4, d, seed)
+            for k, d in ((15, 64), (26, 32), (64, 64), (100, 16), (200, 8))
+            for seed in seeds
+        },
+        **{
+            f"labels at random, seed {seed}": (few_rows, 10, 20, 64, seed)
+            for seed in range(10 * len(seeds))
+        },
+        **{
+            f"twenty digits a class, seed {seed}": (digits_of, 20, seed)
+            for seed in range(8 * len(seeds))
+        },
+    }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_optimum_is_scikit_learn_s(kind):
+FIRST, MORE = problems([0]), problems(range(1, 7))
+
+
+@pytest.mark.parametrize("name", sampled(FIRST, every=5))
+def test_the_optimum_is_scikit_learn_s(name):
     """82 problems, counted below."""
-    for name, x, y in KINDS[kind]([0]):
-        for l2 in L2:
-            assert_solved(f"{kind}, {name}", x, y, l2)
+    make, *arguments = FIRST[name]
+    for l2 in L2:
+        assert_solved(name, *make(*arguments), l2)
 
 
 def test_the_problems_are_more_than_eighty():
-    assert sum(len(list(make([0]))) for make in KINDS.values()) * len(L2) == 82
+    assert len(FIRST) * len(L2) == 82
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_optimum_is_scikit_learn_s_of_many_draws(kind):
-    for name, x, y in KINDS[kind](range(1, 7)):
-        for l2 in L2:
-            assert_solved(f"{kind}, {name}", x, y, l2)
+@pytest.mark.whole
+@pytest.mark.parametrize("name", MORE)
+def test_the_optimum_is_scikit_learn_s_of_many_draws(name):
+    make, *arguments = MORE[name]
+    for l2 in L2:
+        assert_solved(name, *make(*arguments), l2)
 
 
-@pytest.mark.parametrize(
-    "clusters", [20, *(pytest.param(k, marks=pytest.mark.slow) for k in (40, 60)), 100]
-)
+@pytest.mark.parametrize("clusters", sampled([20, 40, 60, 100], named=[20]))
 def test_prototypes_of_digits_are_told_apart(clusters):
     """PRECISION at up to six times the objective, before rejected points' curvature was dropped."""
     assert_solved("prototypes", *prototypes(clusters), 1e-3)
 
 
+@pytest.mark.whole
 def test_a_hundred_classes_of_two_thousand_rows():
     """2.68 in place of .898, before rejected points' curvature was dropped."""
     rng = np.random.default_rng(5)
@@ -130,7 +137,7 @@ def test_sixty_four_rows_of_sixty_four_classes():
     assert optimum(x, y, 1e-2) == pytest.approx(0.325517, abs=1e-6)
 
 
-@pytest.mark.parametrize("classes", [15, 33, 64, 100])
+@pytest.mark.parametrize("classes", [15, 33, whole(64), whole(100)])
 def test_float32_ends_at_the_optimum_and_says_truly_why(classes):
     """PRECISION only where a float64 gradient at the same point is within what rounding explains.
 

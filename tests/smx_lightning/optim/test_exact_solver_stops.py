@@ -10,6 +10,7 @@ import references
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
+from sampled import sampled
 from sklearn import datasets
 from solving import batches, few_rows, noisy_scores, optimum, parameters, trainer_for
 
@@ -99,7 +100,9 @@ def fitted(problem, trainer, *, validate=True, **model):
     return module, trainer
 
 
-@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize(
+    "stop", sampled(STOPS, every=3, named=("converged", "separable", "precision"))
+)
 def test_the_objective_logged_is_that_of_the_parameters_left(stop, monkeypatch):
     said = []
     monkeypatch.setattr("smx_lightning.optim.training.rank_zero_info", said.append)
@@ -157,7 +160,7 @@ def test_a_trial_point_at_an_infinite_loss_is_no_failure_of_training():
     assert found == pytest.approx(optimum(x, y, l2), rel=1e-8)
 
 
-@pytest.mark.parametrize("epochs", range(1, 12))
+@pytest.mark.parametrize("epochs", sampled(range(1, 12), every=5))
 def test_a_checkpoint_of_any_epoch_resumes_bit_for_bit_also_one_of_0_1(epochs, tmp_path):
     """0.1 kept the last epoch's evaluation, and of the best point objective and gradient."""
 

@@ -44,13 +44,13 @@ def alone(tmp_path_factory):
     return trained(run(script("alone.npz"), folder=folder), folder / "alone.npz")
 
 
-@pytest.mark.slow  # two hosts, below, do the same and more
 def test_torchrun_learns_what_one_process_learns(alone, tmp_path):
     command = torchrun("--standalone", "--nproc-per-node", 2, arguments=["both.npz"])
     finished = run(command, folder=tmp_path)
     assert_same_training(trained(finished, tmp_path / "both.npz"), alone, world=2)
 
 
+@pytest.mark.whole
 def test_the_readme_s_script_makes_the_same_file_under_torchrun(digits, tmp_path):
     test = digits.splits.test
     probs = {}
@@ -88,6 +88,7 @@ def test_the_command_line_does_its_whole_job_in_two_processes(tmp_path):
         assert output.count(said) == 1, output
 
 
+@pytest.mark.whole
 def test_two_hosts_learn_what_one_process_learns(alone, tmp_path):
     if reason := why_not_two_hosts():
         pytest.skip(reason)
@@ -124,7 +125,7 @@ def undisturbed(tmp_path_factory):
     return recovering(tmp_path_factory.mktemp("undisturbed"))
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_group_restarted_in_mid_epoch_ends_at_the_same_bits(killed, undisturbed, tmp_path):
     sent = tmp_path / "sent"
@@ -134,7 +135,7 @@ def test_a_group_restarted_in_mid_epoch_ends_at_the_same_bits(killed, undisturbe
     assert_identical(restarted, undisturbed, names=undisturbed.keys() - {"began"})
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_group_restarted_before_its_first_save_finds_no_older_training(undisturbed, tmp_path):
     recovering(tmp_path)  # a training that ended well
     sent = tmp_path / "sent"
@@ -169,6 +170,7 @@ def slurm(ntasks, rank, port):
     return {name: str(value) for name, value in environ.items()}
 
 
+@pytest.mark.whole
 def test_tasks_of_a_slurm_job_find_each_other(alone, tmp_path):
     port = free_port()
     finished = run(
@@ -208,7 +210,7 @@ def test_a_requeued_slurm_job_goes_on_where_it_was(alone, scontrol, tmp_path):
     assert_identical(answer, alone, names=("weight", "bias"))
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_job_preempted_within_a_batch_loses_no_row_with_recovery(alone, scontrol, tmp_path):
     """Lightning alone saves wherever the signal finds it, and leaves out the batch under way."""
     sent = tmp_path / "preempted"
@@ -237,7 +239,7 @@ def test_devices_that_disagree_with_the_launcher_are_refused(
     assert copies.global_step > 0
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_torchrun_itself_hears_of_the_refusal(tmp_path):
     options = ["--standalone", "--nproc-per-node", 2]
     command = torchrun(*options, arguments=["answer.npz", "--devices", 1])

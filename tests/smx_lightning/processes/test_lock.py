@@ -1,7 +1,6 @@
 """One live process a file: whoever died holds nothing, whoever lives is left alone."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -205,15 +204,13 @@ def contend(path, barrier, answers):
     ours.release()
 
 
-def test_of_many_at_once_one_gets_it(path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the fork server
-    context = multiprocessing.get_context("forkserver")
+def test_of_many_at_once_one_gets_it(path, forkserver):
     for stale in (False, True):
         if stale:
             owned_by(path, pid=2**22, started=1)
-        barrier, answers = context.Barrier(5), context.Queue()
+        barrier, answers = forkserver.Barrier(5), forkserver.Queue()
         contenders = [
-            context.Process(target=contend, args=(path, barrier, answers)) for _ in range(5)
+            forkserver.Process(target=contend, args=(path, barrier, answers)) for _ in range(5)
         ]
         for process in contenders:
             process.start()

@@ -6,12 +6,14 @@ import jobs
 import numpy as np
 import pytest
 import torch
+from sampled import sampled, whole
 from torch.utils.data import DistributedSampler, TensorDataset
 
 from smx_lightning import InputError
 from smx_lightning.data import BatchLoader, EpochOrder, GlobalBatches
 
 WEIGHTED = {"class_weight": [1, 2, 3, 1, 2, 0.5], "preprocessing": "standardize", "l2": 0.1}
+TWO_OR_THREE = pytest.mark.parametrize("world_size", [2, whole(3)])
 
 
 def assert_same(one, several, tolerance):
@@ -24,21 +26,26 @@ def assert_same(one, several, tolerance):
             assert several[0]["metrics"][name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
 
 
-@pytest.mark.parametrize("n", [192, 203, 21, 2, 1])  # batches of 32
-@pytest.mark.parametrize(
-    ("optimizer", "model"), [("sgd", {}), ("adam", WEIGHTED)], ids=["sgd", "adam-weighted"]
-)
-def test_mini_batches_give_the_same_weights(ranks, optimizer, n, model):
+MINI_BATCHES = [
+    (world_size, n, optimizer)
+    for world_size in (2, 3)
+    for optimizer in ("sgd", "adam")
+    for n in (192, 203, 21, 2, 1)  # batches of 32
+]
+FEW = [(2, 192, "sgd"), (2, 203, "adam"), (2, 1, "adam"), (3, 21, "adam")]
+
+
+@pytest.mark.parametrize(("world_size", "n", "optimizer"), sampled(MINI_BATCHES, named=FEW))
+def test_mini_batches_give_the_same_weights(ranks, world_size, n, optimizer):
+    model = {"sgd": {}, "adam": WEIGHTED}[optimizer]
     case = {"n": n, "optimizer": optimizer, "precision": "64-true", **model}
-    one = jobs.fitted(1, **case)
-    for world_size in (2, 3):
-        several = ranks.run(world_size, jobs.fitted, **case)
-        assert_same(one, several, 1e-12)
-        # Share by share the rows of each batch, in an order of each epoch's own.
-        shares = zip(*(other["seen"] for other in several), strict=True)
-        for batch, parts in zip(one["seen"], shares, strict=True):
-            for rank, part in enumerate(parts):
-                assert part == batch[rank::world_size]
+    one, several = jobs.fitted(1, **case), ranks.run(world_size, jobs.fitted, **case)
+    assert_same(one, several, 1e-12)
+    # Share by share the rows of each batch, in an order of each epoch's own.
+    shares = zip(*(other["seen"] for other in several), strict=True)
+    for batch, parts in zip(one["seen"], shares, strict=True):
+        for rank, part in enumerate(parts):
+            assert part == batch[rank::world_size]
     steps = len(one["seen"]) // 4
     orders = [list(chain(*one["seen"][epoch * steps :][:steps])) for epoch in range(4)]
     assert all(sorted(order) == sorted(orders[0]) for order in orders)
@@ -46,44 +53,48 @@ def test_mini_batches_give_the_same_weights(ranks, optimizer, n, model):
         assert len({tuple(order) for order in orders}) == 4
 
 
-@pytest.mark.parametrize("n", [203, 7])
-def test_a_head_in_a_host_and_steps_of_one_s_own_give_the_same_weights(ranks, n):
+@TWO_OR_THREE
+@pytest.mark.parametrize("n", [203, whole(7)])
+def test_a_head_in_a_host_and_steps_of_one_s_own_give_the_same_weights(ranks, n, world_size):
     for job, model in ((jobs.hosted, {}), (jobs.own_steps, WEIGHTED), (jobs.own_steps, {})):
-        one = job(1, n, **model)
-        for world_size in (2, 3):
-            assert_same(one, ranks.run(world_size, job, n=n, **model), 1e-12)
+        assert_same(job(1, n, **model), ranks.run(world_size, job, n=n, **model), 1e-12)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("n", [203, 2])
-def test_in_float32_they_agree_to_rounding(ranks, optimizer, n):
+@TWO_OR_THREE
+@pytest.mark.parametrize("optimizer", [whole("sgd"), "adam"])
+@pytest.mark.parametrize("n", [203, whole(2)])
+def test_in_float32_they_agree_to_rounding(ranks, optimizer, n, world_size):
     case = {"n": n, "optimizer": optimizer, "precision": "32-true", **WEIGHTED}
-    one = jobs.fitted(1, **case)
-    for world_size in (2, 3):
-        assert_same(one, ranks.run(world_size, jobs.fitted, **case), 1e-6)
+    assert_same(jobs.fitted(1, **case), ranks.run(world_size, jobs.fitted, **case), 1e-6)
 
 
+@TWO_OR_THREE
 @pytest.mark.parametrize(
     ("n", "classes", "precision", "tolerance"),
-    [
-        (192, 6, "64-true", 1e-12),
-        (203, 6, "64-true", 1e-12),
-        (2, 2, "64-true", 1e-12),
-        (203, 6, "32-true", 1e-6),
-    ],
+    sampled(
+        [
+            (192, 6, "64-true", 1e-12),
+            (203, 6, "64-true", 1e-12),
+            (2, 2, "64-true", 1e-12),
+            (203, 6, "32-true", 1e-6),
+        ],
+        every=2,
+    ),
 )
-def test_the_exact_solver_finds_the_same_optimum(ranks, n, classes, precision, tolerance):
+def test_the_exact_solver_finds_the_same_optimum(
+    ranks, n, classes, precision, tolerance, world_size
+):
     case = {"n": n, "optimizer": "exact", "precision": precision, "epochs": 60, "l2": 0.1}
     one = jobs.fitted(1, **case, num_classes=classes)
-    for world_size in (2, 3):
-        several = ranks.run(world_size, jobs.fitted, **case, num_classes=classes)
-        assert_same(one, several, tolerance)
-        if precision == "64-true":
-            assert several[0]["status"] == "CONVERGED"
+    several = ranks.run(world_size, jobs.fitted, **case, num_classes=classes)
+    assert_same(one, several, tolerance)
+    if precision == "64-true":
+        assert several[0]["status"] == "CONVERGED"
 
 
 @pytest.mark.parametrize(
-    ("solver", "apart"), [({}, 1e-3), ({"tol": 1e-9}, 1e-6), ({"tol": 1e-13}, 1e-10)]
+    ("solver", "apart"),
+    sampled([({}, 1e-3), ({"tol": 1e-9}, 1e-6), ({"tol": 1e-13}, 1e-10)], every=3),
 )
 def test_the_exact_solver_s_tol_says_how_close_the_optimum_is(ranks, solver, apart):
     """As measured on digits: 1.4e-4 (in 9 and 10 epochs), 2e-7 and 7e-12."""
@@ -95,19 +106,18 @@ def test_the_exact_solver_s_tol_says_how_close_the_optimum_is(ranks, solver, apa
         np.testing.assert_array_equal(several[0][name], several[1][name])
 
 
+@TWO_OR_THREE
 @pytest.mark.parametrize("n", [1, 21, 203])
-def test_every_row_is_evaluated_once(ranks, n):
-    one = jobs.evaluated(1, n)
+def test_every_row_is_evaluated_once(ranks, n, world_size):
+    one, several = jobs.evaluated(1, n), ranks.run(world_size, jobs.evaluated, n)
     assert one["confusion"].sum() == n
-    for world_size in (2, 3):
-        several = ranks.run(world_size, jobs.evaluated, n)
-        for other in several:
-            np.testing.assert_array_equal(other["confusion"], one["confusion"])
-            assert other["metrics"] == pytest.approx(one["metrics"], rel=1e-6, abs=1e-7)
-        first, *others = (other["prediction"] for other in several)
-        assert others == [None] * (world_size - 1)
-        np.testing.assert_array_equal(first[0], one["prediction"][0])
-        np.testing.assert_allclose(first[1], one["prediction"][1], rtol=1e-14)
+    for other in several:
+        np.testing.assert_array_equal(other["confusion"], one["confusion"])
+        assert other["metrics"] == pytest.approx(one["metrics"], rel=1e-6, abs=1e-7)
+    first, *others = (other["prediction"] for other in several)
+    assert others == [None] * (world_size - 1)
+    np.testing.assert_array_equal(first[0], one["prediction"][0])
+    np.testing.assert_allclose(first[1], one["prediction"][1], rtol=1e-14)
 
 
 def test_gradients_may_be_accumulated(ranks):
@@ -116,10 +126,10 @@ def test_gradients_may_be_accumulated(ranks):
     assert_same(jobs.fitted(1, **case), ranks.run(2, jobs.fitted, **case), 1e-12)
 
 
-def test_loaders_of_one_s_own_give_the_same_weights(ranks):
-    one = jobs.fitted_with_loaders(1)
-    for world_size in (2, 3):
-        assert_same(one, ranks.run(world_size, jobs.fitted_with_loaders), 1e-12)
+@TWO_OR_THREE
+def test_loaders_of_one_s_own_give_the_same_weights(ranks, world_size):
+    one, several = jobs.fitted_with_loaders(1), ranks.run(world_size, jobs.fitted_with_loaders)
+    assert_same(one, several, 1e-12)
 
 
 def test_digits_that_float32_loses_are_kept_on_two_processes_as_on_one(ranks):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sharded_jobs as jobs
 import torch
+from sampled import sampled, whole
 from torch.distributed.tensor import DTensor
 
 from smx_export import export_onnx
@@ -63,8 +64,8 @@ def assert_same(one, many, *, atol):
     assert all(answer["prediction"] is None for answer in others)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("num_classes", [10, 11])
+@pytest.mark.parametrize("case", sampled(CASES, every=2))
+@pytest.mark.parametrize("num_classes", [whole(10), 11])
 def test_two_processes_with_half_the_classes_each_are_as_one(ranks, in_one, num_classes, case):
     options = options_of(case, num_classes)
     many = ranks.run(2, jobs.in_full, num_classes, **options)
@@ -77,6 +78,7 @@ def test_float32_too(ranks, in_one):
     assert_same(in_one(11, **options), ranks.run(2, jobs.in_full, 11, **options), atol=1e-6)
 
 
+@pytest.mark.whole  # four processes
 @pytest.mark.parametrize("case", ["class weights", "penalty and clipping"])
 def test_rows_over_two_and_classes_over_two_are_as_one(ranks, in_one, case):
     """81 rows in batches of 16: of the last one, half of the processes have no row."""
@@ -119,7 +121,7 @@ def test_the_checkpoint_is_one_plain_file_of_the_whole_model(begun, tmp_path):
     assert export_onnx(path, tmp_path / "model.onnx").report.passed
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 2), (2, 1)])
+@pytest.mark.parametrize(("before", "after"), [whole((1, 2)), (2, 2), (2, 1)])
 def test_any_number_of_processes_resumes_what_another_began(ranks, begun, tmp_path, before, after):
     path = f"{tmp_path}/last.ckpt"
     (whole,) = ranks.run(1, jobs.saved, path, epochs=2)
@@ -128,7 +130,7 @@ def test_any_number_of_processes_resumes_what_another_began(ranks, begun, tmp_pa
         np.testing.assert_allclose(answer["weight"], whole["weight"], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("best", [False, True])
+@pytest.mark.parametrize("best", [whole(False), True])
 def test_the_callback_exports_all_classes(ranks, tmp_path, best):
     first, second = ranks.run(2, jobs.exported, str(tmp_path), best=best)
     assert (first["passed"], second["passed"]) == (True, None)
@@ -157,7 +159,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+FOUR = {name for name, (processes, *_) in REFUSED.items() if processes == 4}
+
+
+@pytest.mark.parametrize("case", sampled(REFUSED, named=REFUSED.keys() - FOUR))
 def test_what_does_not_work_is_refused_in_one_sentence(ranks, case):
     processes, num_classes, options, expected = REFUSED[case]
     for complaint, restored in ranks.run(processes, jobs.refused, num_classes, **options):
@@ -167,7 +172,7 @@ def test_what_does_not_work_is_refused_in_one_sentence(ranks, case):
         assert restored
 
 
-@pytest.mark.parametrize("case", ["plain SGD", "the exact solver"])
+@pytest.mark.parametrize("case", ["plain SGD", whole("the exact solver")])
 def test_what_cannot_be_loaded_is_refused_before(ranks, tmp_path, case):
     _, _, options, expected = REFUSED[case]
     path = f"{tmp_path}/one.ckpt"

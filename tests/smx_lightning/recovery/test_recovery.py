@@ -2,7 +2,6 @@
 
 import functools
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -18,6 +17,7 @@ from interrupted import Interrupted, Save, Stop, traces, train, train_on_ranks
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.demos.boring_classes import BoringModel
+from sampled import sampled, whole
 from tools import SUPPORT
 
 from smx_lightning import InputError, Recovery
@@ -65,24 +65,25 @@ def undisturbed(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize(
-    ("kind", "trainer"),
-    [
+STOPPED = [
+    (kind, trainer, batch)
+    for kind, trainer in [
         ("dropout", {}),
         ("dropout", {"accumulate_grad_batches": 2}),
         ("dropout", {"val_check_interval": 3}),
         ("exact", {}),
         ("exact", {"val_check_interval": 3}),
-    ],
-)
-def test_a_run_stopped_before_any_batch_goes_on(undisturbed, tmp_path, kind, trainer):
-    for batch in range(2, 20, 3 if trainer else 1):  # epochs have seven
-        folder = tmp_path / str(batch)
-        folder.mkdir()
-        with pytest.raises(Interrupted):
-            train(folder, kind, stop=batch, **trainer)
-        train(folder, kind, **trainer)
-        assert_same_run(folder, undisturbed(kind, **trainer))
+    ]
+    for batch in range(2, 20, 3 if trainer else 1)  # epochs have seven
+]
+
+
+@pytest.mark.parametrize(("kind", "trainer", "batch"), sampled(STOPPED, every=5))
+def test_a_run_stopped_before_any_batch_goes_on(undisturbed, tmp_path, kind, trainer, batch):
+    with pytest.raises(Interrupted):
+        train(tmp_path, kind, stop=batch, **trainer)
+    train(tmp_path, kind, **trainer)
+    assert_same_run(tmp_path, undisturbed(kind, **trainer))
 
 
 PRECISIONS = [
@@ -93,7 +94,10 @@ PRECISIONS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "precision"), PRECISIONS)
+FEW_PRECISIONS = sampled(PRECISIONS, every=3)  # each kind, and each precision
+
+
+@pytest.mark.parametrize(("kind", "precision"), FEW_PRECISIONS)
 def test_a_run_goes_on_in_all_its_digits(undisturbed, tmp_path, kind, precision):
     common = {"precision": precision, "max_epochs": 3}
     with pytest.raises(Interrupted):
@@ -102,7 +106,7 @@ def test_a_run_goes_on_in_all_its_digits(undisturbed, tmp_path, kind, precision)
     assert_same_run(tmp_path, undisturbed(kind, **common))
 
 
-@pytest.mark.parametrize(("kind", "precision"), PRECISIONS)
+@pytest.mark.parametrize(("kind", "precision"), FEW_PRECISIONS)
 def test_fit_itself_goes_on_in_all_its_digits(undisturbed, tmp_path, kind, precision):
     common = {"precision": precision, "max_epochs": 3}
     path = tmp_path / "mid.ckpt"
@@ -126,10 +130,8 @@ def test_a_run_on_a_gpu_goes_on_too(two_runs):
     assert_same_run(stopped, whole)
 
 
-def killed_at_random(kind, kills, tmp_path, undisturbed):
+def killed_at_random(kind, kills, tmp_path, undisturbed, context):
     """Kill trainings at random moments and start them again, until so many have been killed."""
-    context = multiprocessing.get_context("forkserver")  # which imports torch once for all
-    context.set_forkserver_preload(["interrupted"])
     moments = random.Random()
     runs = 0
     while kills > 0:
@@ -160,21 +162,22 @@ def killed_at_random(kind, kills, tmp_path, undisturbed):
     return runs
 
 
-@pytest.mark.parametrize("kind", ["dropout", "exact"])
-def test_kill_9_at_random_moments_costs_nothing(undisturbed, tmp_path, kind, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the fork server
-    killed_at_random(kind, 5, tmp_path, undisturbed)  # of each kind
+@pytest.mark.parametrize(
+    ("kind", "kills"),
+    sampled([("dropout", 2), ("dropout", 5), ("exact", 5)], named=[("dropout", 2)]),
+)
+def test_kill_9_at_random_moments_costs_nothing(undisturbed, tmp_path, kind, kills, forkserver):
+    killed_at_random(kind, kills, tmp_path, undisturbed, forkserver)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("kind", ["dropout", "exact"])
-def test_kill_9_a_hundred_times_costs_nothing(undisturbed, tmp_path, kind, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the fork server
-    runs = killed_at_random(kind, 100, tmp_path, undisturbed)
+def test_kill_9_a_hundred_times_costs_nothing(undisturbed, tmp_path, kind, forkserver):
+    runs = killed_at_random(kind, 100, tmp_path, undisturbed, forkserver)
     print(f"{kind}: 100 kills in {runs} runs")
 
 
-@pytest.mark.parametrize("after", [2, 3])
+@pytest.mark.parametrize("after", [2, whole(3)])
 def test_several_processes_go_on_also_as_another_number(ranks, two_runs, after):
     whole, stopped = two_runs
     kind = {"kind": "dropout" if after == 2 else "adam"}  # whose noise is each process's own
@@ -194,7 +197,7 @@ def test_several_processes_go_on_also_as_another_number(ranks, two_runs, after):
         assert values[1] == pytest.approx(values[0], rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [whole(0), 1])
 def test_sigterm_to_one_of_several_processes_ends_all_of_them(ranks, two_runs, rank):
     whole, stopped = two_runs
     by_the_clock = {"saves": {"seconds": 3600}}
@@ -220,6 +223,7 @@ def test_the_clock_says_when_to_save(undisturbed, tmp_path, kind):
     assert_same_run(tmp_path, undisturbed(kind))
 
 
+@pytest.mark.whole
 def test_sigterm_saves_and_the_command_exits_with_143(tmp_path):
     command = [sys.executable, "-m", "smx_lightning", "fit", "--config", "run.yaml"]
     (tmp_path / "run.yaml").write_text(
@@ -296,7 +300,7 @@ def test_a_finished_run_is_resumed_only_on_demand(tmp_path, monkeypatch, undistu
 
 
 @pytest.mark.parametrize("kind", ["adam", "exact"])
-@pytest.mark.parametrize("batch", [3, 7, 10])  # of an epoch of seven
+@pytest.mark.parametrize("batch", sampled([3, 7, 10], named=[10]))  # of an epoch of seven
 def test_a_checkpoint_of_lightning_s_own_resumes_in_mid_epoch(tmp_path, undisturbed, kind, batch):
     path = tmp_path / "mid.ckpt"
     with pytest.raises(Interrupted):
@@ -306,7 +310,7 @@ def test_a_checkpoint_of_lightning_s_own_resumes_in_mid_epoch(tmp_path, undistur
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("name", ["own", "last-0123abcd.ckpt", "last.ckpt"])
+@pytest.mark.parametrize("name", sampled(["own", "last-0123abcd.ckpt", "last.ckpt"], named=["own"]))
 def test_a_damaged_checkpoint_is_named(tmp_path, name):
     if name == "own":
         train(tmp_path, max_epochs=1)
@@ -359,7 +363,7 @@ def plateau():
     return {"preprocessing": "standardize", "lr_scheduler": make}
 
 
-@pytest.mark.parametrize("stop", [2, 8, 14])  # in each of the first epochs
+@pytest.mark.parametrize("stop", sampled([2, 8, 14], named=[8]))  # in each of the first epochs
 def test_a_schedule_that_follows_a_metric_is_stepped_in_the_resumed_epoch(stop, two_runs):
     whole, stopped = two_runs
     train(whole, "adam", settings=plateau(), max_epochs=4)

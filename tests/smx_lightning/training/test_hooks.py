@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
+from sampled import sampled
 from torch.utils.data import DataLoader, TensorDataset
 
 from smx_export import OnnxExport, export_onnx
@@ -159,40 +160,57 @@ def assert_same(found, expected):
         assert torch.equal(found[name], value), name
 
 
-@pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training")
-@pytest.mark.filterwarnings("ignore:You have overridden")
-@pytest.mark.parametrize("hook", sorted(EVERYTHING))
-def test_an_overridden_hook_takes_nothing_away(hook, plain, quiet_trainer, tmp_path):
-    calls = []
+LOADERS_OF_ITS_OWN = {name for name in EVERYTHING if name.endswith("_dataloader")}
+# Lightning asks for some of them only in other circumstances.
+ASKED_ELSEWHERE = {"on_validation_model_zero_grad", "configure_gradient_clipping"}
 
-    def override(self, *args, **kwargs):
-        calls.append(hook)
-        return EVERYTHING[hook](self, *args, **kwargs)
 
-    kind = type("Overriding", (SoftmaxRegression,), {hook: override})
-    loaders = ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader")
-    own = {name: EVERYTHING[name] for name in loaders if name != hook}
-    if hook in loaders:
-        kind = type("Overriding", (SoftmaxRegression,), {**own, hook: override})
-    model = made(kind, **({"lr_scheduler": unchanging} if hook == "lr_scheduler_step" else {}))
-    found = run(model, None if hook in loaders else Data(), quiet_trainer, tmp_path)
-    assert_same(found, plain)
-    # Lightning asks for some of them only in other circumstances.
-    assert calls or hook in {"on_validation_model_zero_grad", "configure_gradient_clipping"}
+# Lightning's, once in a process: it takes the module's hook and not the data module's.
+OVERRIDDEN = pytest.mark.filterwarnings("ignore:You have overridden")
 
 
 def unchanging(optimizer):
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1.0)
 
 
-# A module has no loaders of its own to call.
-@pytest.mark.parametrize("hook", [h for h in sorted(EVERYTHING) if not h.endswith("_dataloader")])
-def test_one_that_calls_super_as_well_takes_nothing_away(hook, plain, quiet_trainer, tmp_path):
-    def override(self, *args, **kwargs):
-        return getattr(super(kind, self), hook)(*args, **kwargs)
+def each_and_all(hooks):
+    """Sets of one hook each; and all at once, which stands for most of them in make test."""
+    singles = [pytest.param({hook}, id=hook) for hook in hooks]
+    together = {*hooks} - {"configure_optimizers"}  # without it a schedule is stepped
+    return [*sampled(singles, every=8), pytest.param(together, id="all at once")]
 
-    kind = type("Overriding", (SoftmaxRegression,), {hook: override})
-    model = made(kind, **({"lr_scheduler": unchanging} if hook == "lr_scheduler_step" else {}))
+
+@pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training")
+@OVERRIDDEN
+@pytest.mark.parametrize("hooks", each_and_all(sorted(EVERYTHING)))
+def test_an_overridden_hook_takes_nothing_away(hooks, plain, quiet_trainer, tmp_path):
+    calls = set()
+
+    def overriding(hook):
+        def override(self, *args, **kwargs):
+            calls.add(hook)
+            return EVERYTHING[hook](self, *args, **kwargs)
+
+        return override
+
+    loaders = LOADERS_OF_ITS_OWN if hooks & LOADERS_OF_ITS_OWN else set()
+    own = {name: EVERYTHING[name] for name in loaders}
+    kind = type("Overriding", (SoftmaxRegression,), own | {h: overriding(h) for h in hooks})
+    model = made(kind, **({"lr_scheduler": unchanging} if "lr_scheduler_step" in hooks else {}))
+    found = run(model, None if loaders else Data(), quiet_trainer, tmp_path)
+    assert_same(found, plain)
+    assert calls | ASKED_ELSEWHERE >= hooks
+
+
+# A module has no loaders of its own to call.
+@OVERRIDDEN
+@pytest.mark.parametrize("hooks", each_and_all(sorted(EVERYTHING.keys() - LOADERS_OF_ITS_OWN)))
+def test_one_that_calls_super_as_well_takes_nothing_away(hooks, plain, quiet_trainer, tmp_path):
+    def calling(hook):
+        return lambda self, *args, **kwargs: getattr(super(kind, self), hook)(*args, **kwargs)
+
+    kind = type("Overriding", (SoftmaxRegression,), {hook: calling(hook) for hook in hooks})
+    model = made(kind, **({"lr_scheduler": unchanging} if "lr_scheduler_step" in hooks else {}))
     assert_same(run(model, Data(), quiet_trainer, tmp_path), plain)
 
 
@@ -217,10 +235,10 @@ DATA_HOOKS = hooks_of(LightningDataModule, DataHooks) - {
 }
 
 
-@pytest.mark.parametrize("hook", sorted(DATA_HOOKS))
-def test_hooks_of_a_data_module_take_nothing_away(hook, plain, quiet_trainer, tmp_path):
-    override = {"state_dict": lambda self: {}}.get(hook) or EVERYTHING.get(hook, nothing)
-    kind = type("OverridingData", (Data,), {hook: override})
+@pytest.mark.parametrize("hooks", each_and_all(sorted(DATA_HOOKS)))
+def test_hooks_of_a_data_module_take_nothing_away(hooks, plain, quiet_trainer, tmp_path):
+    answers = EVERYTHING | {"state_dict": lambda self: {}}
+    kind = type("OverridingData", (Data,), {hook: answers.get(hook, nothing) for hook in hooks})
     assert_same(run(made(), kind(), quiet_trainer, tmp_path), plain)
 
 
@@ -374,6 +392,7 @@ class Named(Data):
         return self.loader(VAL)
 
 
+@OVERRIDDEN
 @pytest.mark.parametrize("hook", TRANSFERS)
 @pytest.mark.parametrize("where", ["module", "data module"])
 @pytest.mark.parametrize("data", [Data, Named])
