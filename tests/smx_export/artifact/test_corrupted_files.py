@@ -206,7 +206,7 @@ def swept(folder, first, count):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.whole)])
 def test_a_sweep_of_corrupted_files(count, tmp_path):
     found = swept(tmp_path, 0, count)
     print("\n".join(f"{n:6} {end}" for end, n in sorted(found["endings"].items())))
