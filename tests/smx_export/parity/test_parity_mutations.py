@@ -1,5 +1,7 @@
 """The parity gate under attack: whatever is done to a correct file, it must not pass."""
 
+from operator import attrgetter
+
 import numpy as np
 import onnx
 import pytest
@@ -15,6 +17,7 @@ from mutations.models import BACKBONE, MODELS, SQUARE, linear
 from mutations.softmax import log_of_the_softmax, log_sum_exp_without_the_maximum
 from mutations.table import NOT_FINITE, VALUES
 from mutations.weights import a_nan_weight
+from sampled import one_of_each, whole
 
 from smx_export import FileError, check_parity, export_onnx
 
@@ -26,7 +29,7 @@ CASES = [
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", one_of_each(CASES, attrgetter("corrupt")), ids=str)
 def test_a_corrupted_file_does_not_pass(case, exported, tmp_path):
     model, path = exported(case.model)
     path = corrupted(path, case.corrupt, tmp_path)
@@ -66,7 +69,7 @@ def test_overflow_is_provoked_however_small_the_weights(corrupt, size, tmp_path)
     assert failed[0].name == NOT_FINITE
 
 
-@pytest.mark.parametrize("feature", [0, 4097, WIDE - 1])
+@pytest.mark.parametrize("feature", [whole(0), 4097, whole(WIDE - 1)])
 def test_every_weight_counts_where_features_outnumber_the_one_hot_rows(feature, wide, tmp_path):
     model, path = wide
     pruned = corrupted(

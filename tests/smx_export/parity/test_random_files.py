@@ -273,7 +273,7 @@ def test_faint_noise_of_an_operator_that_nobody_knows_is_seen(kind, good, tmp_pa
     assert [check.name for check in check_parity(good.models[kind], path).failed] == [OPERATORS]
     known = comparison(good.models[kind], good.path(kind))
     rows = known.inputs.ordinary(8)
-    checks = repeated(known.shipped, known.reference, open_session(path.read_bytes()), rows)
+    checks = repeated(known.inference, known.reference, open_session(path.read_bytes()), rows)
     assert AGAIN in [check.name for check in checks if not check.passed]
 
 
