@@ -33,6 +33,7 @@ from bad_input import (
 )
 from bad_input.actions import BAD, NPZ, RUN, USAGE
 from bad_input.files import SENTINEL, fill
+from sampled import sampled
 
 TABLES = (
     labels_and_features,
@@ -46,6 +47,9 @@ TABLES = (
     outputs,
     usage,
 )
+
+
+CASES = [pytest.param(*row, id=name) for table in TABLES for name, *row in table.CASES]
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +78,7 @@ def contents(folder):
 
 @pytest.mark.parametrize(
     ("action", "outcome", "message"),
-    [pytest.param(*row, id=name) for table in TABLES for name, *row in table.CASES],
+    sampled(CASES, every=3),
 )
 def test_bad_input(action, outcome, message, folder, capsys):
     before = contents(folder)
@@ -115,6 +119,7 @@ def test_the_bombs_are_live(unpickle, folder):
     assert (folder / SENTINEL).is_dir()
 
 
+@pytest.mark.whole
 def test_a_real_process_says_one_line(folder):
     """Nothing of Lightning's own reaches stderr before the sentence, however late the failure.
 
