@@ -358,6 +358,7 @@ def test_a_page_needs_log_probabilities(trained, tmp_path):
         site_of(trained, tmp_path, profile=Profile.of(outputs=["probs", "label"]))
 
 
+@pytest.mark.whole
 def test_one_command_leads_from_a_checkpoint_to_the_browser(drive, checkpoint, tmp_path):
     told, folder = tmp_path / "told", tmp_path / "site"
     os.mkfifo(told)  # reading it waits until the browser was started
