@@ -27,6 +27,7 @@ def test_script_runs(name, said, cli_folder, capsys):
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.whole
 def test_fashion_mnist_reaches_its_accuracy(cli_folder, capsys):
     if not FASHION_MNIST.is_dir():
         reason = "Debian's package dataset-fashion-mnist is not installed"

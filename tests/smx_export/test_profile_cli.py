@@ -10,6 +10,7 @@ import profiled
 import pytest
 import torch
 import yaml
+from sampled import whole
 
 from smx_export import OnnxClassifier, OnnxExport, ParityError, Profile, export_onnx
 from smx_export.__main__ import main as smx_export
@@ -235,7 +236,7 @@ def test_a_bad_profile_ends_fit_before_it_trains(option, words, cli_folder, caps
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [("Own", [0, 16]), ("Ignorant", None), ("Taking", [0, 16])]
+    ("kind", "told"), [("Own", [0, 16]), whole(("Ignorant", None)), whole(("Taking", [0, 16]))]
 )
 def test_a_subclass_need_not_take_what_the_data_knows(kind, told, cli_folder, monkeypatch):
     Path(f"of_{kind.lower()}.py").write_text(PROBES)  # a module of its own: imports are kept

@@ -9,6 +9,7 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 from profiled import PROFILES, SOME_SUBSETS, SUBSETS
+from sampled import sampled
 from torch import nn
 
 from smx_export import FileError, OnnxClassifier, Profile, check_parity, export_onnx
@@ -40,10 +41,11 @@ def exported(model, tmp_path_factory):
     return get
 
 
+FILES = [(name, outputs) for name in PROFILES for outputs in SOME_SUBSETS]
+FILES += [("portable", outputs) for outputs in SUBSETS if outputs not in SOME_SUBSETS]
 every_file = pytest.mark.parametrize(
     ("name", "outputs"),
-    [(name, outputs) for name in PROFILES for outputs in SOME_SUBSETS]
-    + [("portable", outputs) for outputs in SUBSETS if outputs not in SOME_SUBSETS],
+    sampled(FILES, every=3),
     ids=lambda value: value if isinstance(value, str) else ",".join(value),
 )
 
@@ -151,7 +153,7 @@ def test_scores_are_the_logits(name, model, exported):
 
 
 @pytest.mark.parametrize("gamma", [0.2, 0.93])
-@pytest.mark.parametrize("outputs", SUBSETS, ids=",".join)
+@pytest.mark.parametrize("outputs", sampled(map(pytest.param, SUBSETS), every=4), ids=",".join)
 def test_every_output_obeys_the_threshold(outputs, gamma, tmp_path):
     model = profiled.model_of(classes=2, threshold=gamma, input_shape=(12,))
     profile = profiled.profile("robust" if gamma > 0.5 else "portable", outputs)

@@ -1,14 +1,10 @@
 // Types into the page of examples/deploy/browser in a real browser, for test_deploy.py.
 //
-//   node drive_kit.mjs '{"playwright": FOLDER, "chromium": PATH, "url": URL, "texts": [TEXT, …]}'
-//
-// Prints JSON: what the page shows once it has loaded and, where it takes any, after each text; and
-// what it asked other servers for.
+// A job, see browsing.mjs: {"url": URL, "texts": [TEXT, …]}. The answer: what the page shows once it
+// has loaded and, where it takes any, after each text; and what it asked other servers for.
 
-import { createRequire } from "node:module";
+import { answerJobs } from "./browsing.mjs";
 
-const job = JSON.parse(process.argv[2]);
-const { chromium } = createRequire(import.meta.url)(job.playwright);
 const PENDING = "…";
 
 const shown = () => ({
@@ -17,14 +13,7 @@ const shown = () => ({
   disabled: document.getElementById("features").disabled,
 });
 
-const browser = await chromium.launch({
-  executablePath: job.chromium,
-  args: [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-  ],
-});
-try {
+async function visit(browser, job) {
   const page = await browser.newPage();
   const foreign = [];
   page.on("request", (request) => {
@@ -46,7 +35,8 @@ try {
     );
     states.push(await page.evaluate(shown));
   }
-  console.log(JSON.stringify({ states, foreign }));
-} finally {
-  await browser.close();
+  await page.close();
+  return { states, foreign };
 }
+
+await answerJobs(visit);

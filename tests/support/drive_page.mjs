@@ -1,19 +1,18 @@
 // Drives the page of smx-export web in a real browser, for test_web.py.
 //
-//   node drive_page.mjs '{"playwright": FOLDER, "chromium": PATH, "shots": FOLDER, "pages": [
-//     {"url": URL, "width": 390, "height": 844, "dark": false, "touch": true, "steps": [STEP, …]}]}'
+// A job, see browsing.mjs ("shots" is a folder for screenshots): {"pages": [
+//   {"url": URL, "width": 390, "height": 844, "dark": false, "touch": true, "steps": [STEP, …]}]}
 //
 // A step does one of: {"draw": [[x, y], …]} (a stroke in parts of the pad), {"click": SELECTOR},
 // {"choose": PATH}, {"drop": PATH}, {"fill": [NUMBER or TEXT, …]}, {"paste": TEXT}, {"shot": NAME},
 // {"answer": URL, "with": BASE64} (before the page is opened: what a request is answered with).
-// Prints JSON: for each page what it shows after each step, and what went wrong meanwhile.
+// The answer: for each page what it shows after each step, and what went wrong meanwhile.
 
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { basename, join } from "node:path";
 
-const job = JSON.parse(process.argv[2]);
-const { chromium } = createRequire(import.meta.url)(job.playwright);
+import { about, answerJobs } from "./browsing.mjs";
+
 const QUIET_MS = 150; // an answer that has not changed for so long is the last one
 
 /** What the page shows now. */
@@ -85,7 +84,7 @@ const actions = {
   click: (page, selector) => page.locator(selector).click(),
   choose: (page, path) => page.locator("#file").setInputFiles(path),
   paste: (page, text) => page.locator("#features textarea").fill(text),
-  shot: (page, name) => page.screenshot({ path: join(job.shots, `${name}.png`) }),
+  shot: (page, name) => page.screenshot({ path: join(about.shots, `${name}.png`) }),
 };
 
 async function visit(browser, { url, width = 1280, height = 800, dark, touch, steps = [] }) {
@@ -130,19 +129,10 @@ async function visit(browser, { url, width = 1280, height = 800, dark, touch, st
   return { states, problems, foreign };
 }
 
-const browser = await chromium.launch({
-  executablePath: job.chromium,
-  args: [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-  ],
-});
-try {
+await answerJobs(async (browser, { pages }) => {
   const results = [];
-  for (const page of job.pages) {
+  for (const page of pages) {
     results.push(await visit(browser, page));
   }
-  console.log(JSON.stringify(results));
-} finally {
-  await browser.close();
-}
+  return { pages: results };
+});

@@ -2,21 +2,17 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from tools import ROOT, missing, needed
+from browsers import package, shared_browser, tool
+from tools import ROOT, needed
 
-from smx_export.targets.base import NotInstalled
-from smx_export.targets.npm import node_module
 from smx_export.web.site import serve
 
 DEPLOY = ROOT / "examples" / "deploy"
-DRIVER = Path(__file__).with_name("drive_kit.mjs")
 CC = ("gcc", "-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
 RANGE = (0, 16)
 # A user's environment: smx_export itself has switched telemetry off in this process.
@@ -49,17 +45,6 @@ def run(*command, folder, **options):
         list(map(str, command)), cwd=folder, env=ENV, capture_output=True, text=True, timeout=60,
         encoding="utf-8", **options,
     )  # fmt: skip
-
-
-def tool(name):
-    return shutil.which(name) or missing(name)
-
-
-def package(name):
-    try:
-        return node_module(name)
-    except NotInstalled as error:
-        return missing(str(error))
 
 
 def install(name, folder):
@@ -107,12 +92,8 @@ def opencv(folder, x):
 
 def browser(folder, x):
     install("onnxruntime-web", folder)
-    job = {"playwright": str(package("playwright-core")), "chromium": tool("chromium")}
     with serve(folder) as url:
-        job |= {"url": url, "texts": lines(x, ", ")}
-        done = run(tool("node"), DRIVER, json.dumps(job), folder=folder)
-    assert done.returncode == 0, done.stderr
-    page = json.loads(done.stdout)
+        page = shared_browser("drive_kit.mjs").ask(url=url, texts=lines(x, ", "))
     assert page["foreign"] == []
     first, *rest = page["states"]
     assert first["disabled"] == (not first["status"].startswith("self-test passed"))

@@ -20,6 +20,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from sampled import sampled
 from tools import ROOT, SUPPORT
 
 from smx_export import FileError, check_parity, export_onnx
@@ -206,7 +207,7 @@ def swept(folder, first, count):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.whole)])
 def test_a_sweep_of_corrupted_files(count, tmp_path):
     found = swept(tmp_path, 0, count)
     print("\n".join(f"{n:6} {end}" for end, n in sorted(found["endings"].items())))
@@ -338,6 +339,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.whole
 def test_every_command_refuses_at_once_what_points_elsewhere_or_is_endless(shelf, checkpoint):
     expected = {str(path): reason for path, reason in refusals(shelf)}
     asked = "".join(json.dumps([p, str(checkpoint), f"{shelf}/site"]) + "\n" for p in expected)
@@ -394,7 +396,7 @@ KEYS = ["class_names", "input_shape", "input_range", "profile", "provenance", "t
 
 
 @pytest.mark.parametrize("key", [*KEYS, "selftest"])
-@pytest.mark.parametrize("value", WRONG, ids=range(len(WRONG)))
+@pytest.mark.parametrize("value", sampled(WRONG, every=4), ids=range(len(WRONG)))
 def test_metadata_of_another_kind(key, value, shelf):
     def change(model):
         metadata = {entry.key: entry.value for entry in model.metadata_props}

@@ -5,6 +5,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
+from sampled import whole
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -376,7 +377,12 @@ class TwoNames(Host):
 
 @pytest.mark.parametrize(
     ("kind", "head"),
-    [(Keeping, "head"), (Behind, "head"), (TwoNames, "head"), (TwoNames, "heads.first")],
+    [
+        (Keeping, "head"),
+        whole((Behind, "head")),
+        whole((TwoNames, "head")),
+        whole((TwoNames, "heads.first")),
+    ],
 )
 def test_hosts_and_heads_of_other_habits_are_exported(kind, head, tmp_path):
     host = kind()

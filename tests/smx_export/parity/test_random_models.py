@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from backbones import SHAPE, Backboned, Everything, Sine, random_backbone
+from sampled import sampled, whole
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 (its customary name)
 from torch.utils.data import DataLoader, TensorDataset
@@ -458,12 +459,12 @@ def accepted(model, rows=24):
     return expected
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", sampled(range(60), every=5))
 def test_a_correct_backbone_is_accepted_whatever_its_parts(seed):
     accepted(random_backbone(seed))
 
 
-@pytest.mark.parametrize("seed", [2, 3])
+@pytest.mark.parametrize("seed", [2, whole(3)])
 def test_its_file_passes(seed, tmp_path):
     assert export_onnx(random_backbone(seed), tmp_path / "model.onnx").report.passed
 

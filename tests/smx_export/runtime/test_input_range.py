@@ -1,5 +1,6 @@
 """Inputs in other units than the training data: what is noticed, what is not, and the remedies."""
 
+import functools
 import re
 import warnings
 
@@ -27,6 +28,18 @@ def picture_file(folder, low, high, name="model", **options):
     with torch.no_grad():
         model.linear.weight /= 10 * (high - low)
     return export_onnx(model, folder / f"{name}.onnx", **options).path
+
+
+@pytest.fixture(scope="module")
+def pictures_file(tmp_path_factory):
+    """The file of a range, written once."""
+    folder = tmp_path_factory.mktemp("pictures")
+
+    @functools.cache
+    def pictures_file(low, high):
+        return picture_file(folder, low, high, f"{low}_{high}")
+
+    return pictures_file
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +85,8 @@ def pictures(low, high, rows=40, seed=0):
     ids=str,
 )
 @pytest.mark.parametrize("at_once", [True, False])
-def test_another_scale_is_noticed_once(trained_on, units, at_once, tmp_path):
-    path = picture_file(tmp_path, *trained_on)
+def test_another_scale_is_noticed_once(trained_on, units, at_once, pictures_file):
+    path = pictures_file(*trained_on)
     classifier, x = OnnxClassifier(path), pictures(*units)
     said = [s for part in ([x] if at_once else x[:, None]) for s in noticed(classifier, part)]
     assert len(said) == 1
@@ -89,8 +102,8 @@ def test_another_scale_is_noticed_once(trained_on, units, at_once, tmp_path):
 
 
 @pytest.mark.parametrize("trained_on", [(0, 16), (0, 1), (-1, 1), (0, 255)], ids=str)
-def test_the_training_data_s_own_units_are_not(trained_on, tmp_path):
-    classifier = OnnxClassifier(picture_file(tmp_path, *trained_on), on_range="raise")
+def test_the_training_data_s_own_units_are_not(trained_on, pictures_file):
+    classifier = OnnxClassifier(pictures_file(*trained_on), on_range="raise")
     low, high = trained_on
     width = high - low
     for x in (

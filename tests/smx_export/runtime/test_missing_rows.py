@@ -1,6 +1,7 @@
 """Rows that have no answer: what OnnxClassifier, the CSV file and the file itself make of them."""
 
 import csv
+import functools
 
 import numpy as np
 import pytest
@@ -29,6 +30,17 @@ def exported(folder, outputs=("log_probs", "probs"), model=None, **options):
     return model, export_onnx(model, path, profile=Profile.of(outputs=outputs), **options).path
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The same of the model that most tests ask, each written once."""
+
+    @functools.cache
+    def plain(outputs):
+        return exported(tmp_path_factory.mktemp("missing"), outputs)
+
+    return plain
+
+
 def rows(bad=(NAN, INF, -INF)):
     x = np.random.default_rng(5).uniform(0, 1, (9, 12)).astype(np.float32)
     for row, value in zip(BAD, bad, strict=False):
@@ -38,8 +50,8 @@ def rows(bad=(NAN, INF, -INF)):
 
 @every_output
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
-def test_rows_without_an_answer_are_refused(outputs, value, tmp_path):
-    _, path = exported(tmp_path, outputs)
+def test_rows_without_an_answer_are_refused(outputs, value, plain):
+    _, path = plain(outputs)
     classifier, x = OnnxClassifier(path), rows([value] * 3)
     asked = [classifier.predict, classifier.predict_names]
     if outputs != ("label",):
@@ -51,8 +63,8 @@ def test_rows_without_an_answer_are_refused(outputs, value, tmp_path):
 
 
 @every_output
-def test_missing_rows_are_marked_and_the_others_answered(outputs, tmp_path):
-    model, path = exported(tmp_path, outputs)
+def test_missing_rows_are_marked_and_the_others_answered(outputs, plain):
+    model, path = plain(outputs)
     classifier, x = OnnxClassifier(path, on_nan="missing"), rows()
     with np.errstate(invalid="ignore"):
         truth = log_softmax(logits(model, x.astype(np.float64)))  # float64, by numpy
@@ -71,14 +83,14 @@ def test_missing_rows_are_marked_and_the_others_answered(outputs, tmp_path):
 
 
 @every_output
-def test_what_the_file_itself_answers_can_be_had(outputs, tmp_path):
-    _, path = exported(tmp_path, outputs)
+def test_what_the_file_itself_answers_can_be_had(outputs, plain):
+    _, path = plain(outputs)
     assert OnnxClassifier(path, on_nan="ignore").predict(rows())[2] == 0
 
 
 @pytest.mark.parametrize("outputs", [("probs",), ("scores",), ("log_probs", "label")])
-def test_finite_rows_that_overflow_have_no_answer(outputs, tmp_path):
-    _, path = exported(tmp_path, outputs)
+def test_finite_rows_that_overflow_have_no_answer(outputs, plain):
+    _, path = plain(outputs)
     x = rows([3e38, -3e38, 1.0])
     with pytest.raises(ValueError, match=r"probabilities that are NaN, .* in row 2 \(2 such rows"):
         OnnxClassifier(path).predict(x)
@@ -96,8 +108,8 @@ def test_the_threshold_does_not_hide_a_missing_row(tmp_path):
 
 
 @every_output
-def test_one_missing_row_among_many_is_found(outputs, tmp_path):
-    _, path = exported(tmp_path, outputs)
+def test_one_missing_row_among_many_is_found(outputs, plain):
+    _, path = plain(outputs)
     x = np.random.default_rng(5).uniform(0, 1, (20_000, 12)).astype(np.float32)
     x[17_771, 11] = NAN
     with pytest.raises(ValueError, match=r"in row 17771 \(1 such rows\)"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from sampled import whole
 from tools import installed, left
 
 from smx_export import Profile, export_onnx
@@ -37,7 +38,7 @@ def files(trained, tmp_path_factory):
     }
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=[*NODE, whole(NAMES[-1])])
 def session(request, files):
     """One session a runtime, which the tests share."""
     loaded = installed(request.param).load(files["features"])
@@ -127,7 +128,7 @@ def test_time_passes(session, rows):
     assert 0 < session.seconds(rows[:1], runs=3) < 0.1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [NODE[0], *map(whole, NAMES[1:])])
 def test_pixels_are_bytes_and_a_killed_process_is_no_hang(name, load, files, rows):
     session = load(name, "pixels")
     pixels = np.rint(rows[:5] * 255 / 16).astype(np.uint8).reshape(5, 8, 8)
@@ -182,6 +183,7 @@ def test_a_forgotten_session_ends_by_itself(load):
     assert process.poll() is not None
 
 
+@pytest.mark.whole
 def test_python_s_end_ends_a_browser(files):
     installed(NAMES[2])
     code = (

@@ -196,6 +196,7 @@ def test_log_of_softmax_is_infinite_beyond_104_nats_and_robust_is_not(name, expo
     assert found.passed, found
 
 
+@pytest.mark.whole
 def test_ncnn_sums_over_the_batch_and_robust_needs_no_sum(exported, tmp_path):
     pytest.importorskip("ncnn", reason="CI does not install it")
     path = saved(
@@ -252,6 +253,7 @@ def compiled(source, folder):
 NASTY = ["*/ int main() {", '"quoted"', "two\nlines", "back\\slash", "é%d??/"]
 
 
+@pytest.mark.whole
 def test_a_class_name_ends_the_generator_s_comment_and_our_target_s_not(tmp_path):
     installed("c")
     path = export_onnx(SoftmaxRegression(8, 5, class_names=NASTY), tmp_path / "model.onnx").path
@@ -263,6 +265,7 @@ def test_a_class_name_ends_the_generator_s_comment_and_our_target_s_not(tmp_path
     assert json.loads(names) == NASTY
 
 
+@pytest.mark.whole
 def test_the_generator_moves_large_weights_to_another_file_and_our_target_does_not(tmp_path):
     installed("c")
     path = export_onnx(SoftmaxRegression(784, 40), tmp_path / "model.onnx").path
@@ -271,6 +274,7 @@ def test_the_generator_moves_large_weights_to_another_file_and_our_target_does_n
     assert selftest(path, target("c")).passed
 
 
+@pytest.mark.whole
 def test_the_generator_reduces_the_first_row_only_and_our_target_all(exported, tmp_path):
     installed("c")
     path = exported("robust")
@@ -293,6 +297,7 @@ def test_the_generator_reduces_the_first_row_only_and_our_target_all(exported, t
     assert selftest(exported("robust", ALL_OUTPUTS), target("c")).passed
 
 
+@pytest.mark.whole
 def test_onnx2tf_rewrites_the_file_it_is_given_and_our_target_gives_it_a_copy(exported, tmp_path):
     pytest.importorskip("onnx2tf", reason="CI does not install it")
     path = exported("portable")

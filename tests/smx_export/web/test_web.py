@@ -15,6 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from browsers import shared_browser
 from tools import ROOT, SUPPORT, missing
 
 from smx_export import FileError, export_onnx
@@ -22,7 +23,6 @@ from smx_export.__main__ import main as smx_export
 from smx_export.artifact.sidecar import sidecar
 from smx_export.profile import Profile
 from smx_export.targets.base import NotInstalled
-from smx_export.targets.npm import node_module
 from smx_export.web.site import PAGE, RUNTIME, serve, write_site
 from smx_lightning import SoftmaxRegression
 from smx_lightning.preprocessing.moments import Moments
@@ -38,26 +38,12 @@ def drive():
 
     Screenshots are kept in build/screenshots.
     """
-    node, chromium = shutil.which("node"), shutil.which("chromium")
-    if node is None or chromium is None:
-        missing("node and chromium on the PATH")
-    try:
-        playwright = node_module("playwright-core")
-    except NotInstalled as error:
-        missing(str(error))
     shots = ROOT / "build" / "screenshots"
     shots.mkdir(parents=True, exist_ok=True)
+    browser = shared_browser("drive_page.mjs", shots=str(shots))
 
     def drive(*pages):
-        job = {"playwright": str(playwright), "chromium": chromium, "shots": str(shots)}
-        done = subprocess.run(
-            [node, DRIVER, json.dumps({**job, "pages": pages})],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return browser.ask(pages=pages)["pages"]
 
     drive.shots = shots
     return drive
@@ -372,6 +358,7 @@ def test_a_page_needs_log_probabilities(trained, tmp_path):
         site_of(trained, tmp_path, profile=Profile.of(outputs=["probs", "label"]))
 
 
+@pytest.mark.whole
 def test_one_command_leads_from_a_checkpoint_to_the_browser(drive, checkpoint, tmp_path):
     told, folder = tmp_path / "told", tmp_path / "site"
     os.mkfifo(told)  # reading it waits until the browser was started
@@ -394,7 +381,7 @@ def test_one_command_leads_from_a_checkpoint_to_the_browser(drive, checkpoint, t
             url = told.read_text().strip()
             (page,) = drive({"url": url, "steps": [{"draw": TOP}]})
             running.send_signal(signal.SIGINT)
-            said, _ = running.communicate(timeout=30)
+            said, _ = running.communicate(timeout=120)
         finally:
             running.kill()
     assert running.returncode == 0

@@ -1,0 +1,66 @@
+"""Arguments of the module, the data modules and the command line."""
+
+import torch
+
+from bad_input.actions import BAD, USAGE, fit, foreign, model
+from bad_input.files import INF, NAN, WORDS, D, K, Y
+from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.data import DigitsDataModule, NpzDataModule
+
+# fmt: off
+CASES = [
+    ("num_classes 1", model(num_classes=1), InputError, "num_classes must be at least 2, got 1"),
+    ("num_features 0", model(num_features=0), InputError, "num_features must be at least 1, got 0"),
+    ("too few class names", model(class_names=["a", "b"]), InputError,
+     "class_names must hold 3 different names, one a class, got ['a', 'b']"),
+    ("a class name twice", model(class_names=["a", "b", "a"]), InputError,
+     "class_names must hold 3 different names, one a class, got ['a', 'b', 'a']"),
+    ("data names a class twice", fit("--data.class_names=[a,a,b]"), BAD,
+     "class_names must hold 3 different names, one a class, got ['a', 'a', 'b']"),
+    ("l2 negative", fit("--model.l2=-1"), BAD,
+     "l2 must be a finite number of at least 0, got -1.0"),
+    ("l2 NaN", model(l2=NAN), InputError, "l2 must be a finite number of at least 0, got nan"),
+    ("l2 infinite", model(l2=INF), InputError, "l2 must be a finite number of at least 0, got inf"),
+    ("unknown preprocessing", model(preprocessing="whiten"), InputError,
+     "preprocessing must be one of none, standardize, scale, got 'whiten'"),
+    ("unknown preprocessing on the command line", fit("--model.preprocessing=whiten"), USAGE,
+     "Expected a typing.Literal['none', 'standardize', 'scale']. Got value: whiten"),
+    ("threshold with 3 classes", fit("--model.threshold=0.4"), BAD,
+     "threshold must lie between 0 and 1 and needs num_classes=2, got threshold=0.4 with "
+     "num_classes=3"),
+    ("threshold out of range", fit("--model.threshold=1.5", y=Y % 2), BAD,
+     "threshold must lie between 0 and 1 and needs num_classes=2, got threshold=1.5"),
+    ("threshold NaN", model(num_classes=2, threshold=NAN), InputError,
+     "threshold must lie between 0 and 1 and needs num_classes=2, got threshold=nan"),
+    ("class_weight of an unknown class", fit('''--model.class_weight='{"yak": 2}' ''', y=WORDS),
+     BAD, "class_weight names the unknown class 'yak'; expected some of: cat, dog, emu"),
+    ("class_weight too short", fit("--model.class_weight=[1,2]"), BAD,
+     "class_weight must hold 3 weights, one a class, got 2"),
+    ("class_weight negative", fit("--model.class_weight=[1,-2,1]"), BAD,
+     "class_weight must hold positive, finite weights, got [1.0, -2.0, 1.0]"),
+    ("class_weight NaN", model(class_weight=[1, NAN, 1]), InputError,
+     "class_weight must hold positive, finite weights, got [1.0, nan, 1.0]"),
+    ("class_weight zero", model(class_weight={"0": 0}), InputError,
+     "class_weight must hold positive, finite weights, got [0.0, 1.0, 1.0]"),
+    ("class_weight of another string", model(class_weight="balance"), InputError,
+     "class_weight must be None, 'balanced', one weight a class or a dict, got 'balance'"),
+    ("class_weight of strings", model(class_weight=["a", "b", "c"]), InputError,
+     "class_weight must hold positive, finite weights, got ['a', 'b', 'c']"),
+    ("class_weight balanced with an absent class",
+     foreign(y=0 * Y, class_weight="balanced"), InputError,
+     "class_weight='balanced' needs a training sample of every class, got none of '1'; give the "
+     "weights as a list or drop the class"),
+    ("batch_size 0", fit("--data.batch_size=0"), BAD, "batch_size must be at least 1, got 0"),
+    ("val_fraction 0", fit("--data.val_fraction=0"), BAD,
+     "val_fraction must lie between 0 and 1, got 0"),
+    ("test_fraction 1.5", lambda: NpzDataModule("good.npz", test_fraction=1.5), InputError,
+     "test_fraction must lie between 0 and 1, got 1.5"),
+    ("val_fraction NaN", lambda: DigitsDataModule(val_fraction=NAN), InputError,
+     "val_fraction must lie between 0 and 1, got nan"),
+    ("forward with too many features", lambda: SoftmaxRegression(D, K)(torch.zeros(2, 5)),
+     InputError, "expected 4 features a row, got 5 (shape (2, 5)); num_features must match"),
+    ("forward without a batch dimension", lambda: SoftmaxRegression(D, K)(torch.zeros(D)),
+     InputError, "expected inputs of shape (batch, …), got (4,); add a batch dimension with "
+     "x[None]"),
+]
+# fmt: on
