@@ -4,7 +4,7 @@ BIN := .venv/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint bench edge lock clean
+.PHONY: help demo test test-slow mutants lint bench edge lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -26,6 +26,13 @@ test: .venv/ready  ## run the tests
 
 test-slow: .venv/ready  ## run the tests that take minutes: a hundred kills, restarted groups
 	$(BIN)/python -m pytest -m slow
+
+.venv/mutants-ready: .venv/ready
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[mutants]'
+	@touch $@
+
+mutants: .venv/mutants-ready  ## change the code here and there, see whether the tests notice (an hour); docs/mutants.md
+	$(BIN)/python -m benchmarks.mutants
 
 edge: .venv/edge-ready export/node_modules/ready  ## install the runtimes that the tests try files on
 
@@ -62,7 +69,7 @@ bench: .venv/bench-ready edge  ## measure against peers (two hours); print the t
 lock: .venv/ready  ## pin the newest versions that fit, for every Python and platform
 	$(BIN)/pip install --quiet uv
 	echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 \
-	  --constraint - --extra dev --extra bench --extra ray --extra edge --no-annotate --no-header --no-emit-index-url pyproject.toml --output-file constraints.txt
+	  --constraint - --extra dev --extra bench --extra ray --extra edge --extra mutants --no-annotate --no-header --no-emit-index-url pyproject.toml --output-file constraints.txt
 
 clean:  ## remove .venv and what runs left behind
 	rm -rf .venv export/node_modules lightning_logs build dist
