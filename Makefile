@@ -31,8 +31,8 @@ test-slow: .venv/ready  ## run the tests that take minutes: a hundred kills, res
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[mutants]'
 	@touch $@
 
-mutants: .venv/mutants-ready  ## change the code here and there, see whether the tests notice (an hour); docs/mutants.md
-	$(BIN)/python -m benchmarks.mutants
+mutants: .venv/mutants-ready  ## change the code here and there: do the tests notice? (hours; docs/mutants.md)
+	$(BIN)/python -m benchmarks.mutants $(ARGS)
 
 edge: .venv/edge-ready export/node_modules/ready  ## install the runtimes that the tests try files on
 
