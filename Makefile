@@ -4,7 +4,7 @@ BIN := .venv/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench edge lock clean
+.PHONY: help demo test test-all mutants lint bench edge lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +29,13 @@ test: .venv/ready  ## test every feature, in a few minutes
 
 test-all: .venv/ready  ## run all tests: long grids, hundreds of kills, every runtime that is installed
 	$(PYTEST) -m ""
+
+.venv/mutants-ready: .venv/ready
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[mutants]'
+	@touch $@
+
+mutants: .venv/mutants-ready  ## change the code here and there: do the tests notice? (hours; docs/mutants.md)
+	$(BIN)/python -m benchmarks.mutants $(ARGS)
 
 edge: .venv/edge-ready export/node_modules/ready  ## install the runtimes that the tests try files on
 
@@ -65,7 +72,7 @@ bench: .venv/bench-ready edge  ## measure against peers (two hours); print the t
 lock: .venv/ready  ## pin the newest versions that fit, for every Python and platform
 	$(BIN)/pip install --quiet uv
 	echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 \
-	  --constraint - --extra dev --extra bench --extra ray --extra edge --no-annotate --no-header --no-emit-index-url pyproject.toml --output-file constraints.txt
+	  --constraint - --extra dev --extra bench --extra ray --extra edge --extra mutants --no-annotate --no-header --no-emit-index-url pyproject.toml --output-file constraints.txt
 
 clean:  ## remove .venv and what runs left behind
 	rm -rf .venv export/node_modules lightning_logs build dist

@@ -1,11 +1,13 @@
 """Outputs against tolerances, on answers that are made by hand."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from smx_export.artifact.comparison import Expected, compare
+from smx_export.artifact.tolerance import gamma
 
 TRUTH = np.log([[0.5, 0.3, 0.2], [0.2, 0.5, 0.3], [0.25, 0.25, 0.5], [0.98, 0.01, 0.01]])
 TOLERANCE = np.full_like(TRUTH, 1e-5)
@@ -168,3 +170,12 @@ def test_scores_are_compared_themselves_and_not_only_what_softmax_makes_of_them(
 def test_an_error_that_is_nan_is_not_within_the_tolerance():
     nan = np.full_like(TRUTH, np.nan)
     assert not compare(Expected(TRUTH, nan, nan), {"log_probs": TRUTH}).right
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 2**10, 2**23, 2**24 - 1, 2**24, 2**25])
+def test_gamma_is_higham_s_bound(n):
+    """n·u / (1 − n·u) with u = 2⁻²⁴, in fractions; no bound where n·u reaches 1."""
+    u = Fraction(1, 2**24)
+    exact = n * u / (1 - n * u) if n * u < 1 else math.inf
+    assert gamma(n) == pytest.approx(float(exact), rel=1e-12)
+    np.testing.assert_array_equal(gamma(np.array([n, 1.0])), [gamma(n), gamma(1)])

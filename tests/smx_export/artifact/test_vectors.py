@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from smx_export import FileError, export_onnx
+from smx_export.artifact.comparison import Expected
 from smx_export.artifact.sidecar import sidecar, write_sidecar
-from smx_export.artifact.vectors import Vectors
+from smx_export.artifact.vectors import Vectors, choose
 from smx_export.profile import Profile
 from smx_export.targets.selftest import selftest
 
@@ -189,3 +190,33 @@ def test_the_sidecar_says_what_the_file_says(profile, tmp_path):
     assert written["outputs"] == list(profile.outputs)
     dtype, shape = ("uint8", [3, 2, 2]) if profile.image else ("float32", [12])
     assert written["input"] == {"name": "input", "dtype": dtype, "shape": shape}
+
+
+# How rows become bfloat16 ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("finer", "stored"), [(1.0, "bfloat16"), (0.999, "float32"), (0.5, "float32")]
+)
+def test_rows_become_bfloat16_where_that_moves_none_by_more_than_a_sixteenth_of_the_spread(
+    finer, stored
+):
+    """1 + 2⁻⁹ lies between 1 and 1 + 2⁻⁷, bfloat16's next: it moves by 2⁻⁹, a sixteenth of 2⁻⁵."""
+    rows = np.array([[1.0, 0.5], [0.25, 1 + 2**-9]], np.float32)
+    weight = np.array([[1.0, 2.0], [-1.0, 0.5], [0.0, -1.0]])
+    asked = []
+
+    def answer(x):
+        asked.append(x)
+        scores = x.astype(np.float64) @ weight.T
+        log_probs = scores - np.log(np.exp(scores - scores.max(1)[:, None]).sum(1))[:, None]
+        log_probs -= scores.max(1)[:, None]
+        return Expected(log_probs, np.full_like(scores, 1e-6), np.full_like(scores, 1e-6), scores)
+
+    vectors = choose(rows, answer, np.array([1.0, finer * 2**-5]))
+    kept = np.array([[1.0, 0.5], [0.25, 1.0]]) if stored == "bfloat16" else rows
+    np.testing.assert_array_equal(vectors.rows, kept)
+    assert json.loads(vectors.to_json("abc"))["dtype"] == stored
+    # The answers are those to the rows as they are stored.
+    np.testing.assert_array_equal(asked[-1][:2], vectors.rows)
+    np.testing.assert_allclose(vectors.log_probs, answer(vectors.x).log_probs, rtol=1e-6)

@@ -248,3 +248,20 @@ def test_checkpoints_from_before_there_was_a_range_still_load(checkpoint, tmp_pa
     path = tmp_path / "model.onnx"
     export = export_onnx(tmp_path / "old.ckpt", path, profile="image", input_range=(0, 16))
     assert export.report.passed
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 3, 2), (3, 1, 2, 2, 1), (1, 1), (2, 3, 4)])
+def test_axes_of_which_onnx_has_no_denotation_are_given_none(shape, tmp_path):
+    """Four axes and more are no image that ONNX knows; of three the last are the channels."""
+    model = profiled.model_of(num_features=int(np.prod(shape)), input_shape=shape)
+    path = image(model, tmp_path).path
+    proto = onnx.load(path)
+    (given,) = proto.graph.input
+    dims = given.type.tensor_type.shape.dim
+    named = {2: [PIXELS, PIXELS], 3: [PIXELS, PIXELS, "DATA_CHANNEL"]}
+    wanted = ["DATA_BATCH", *named.get(len(shape), [""] * len(shape))]
+    assert [dim.denotation for dim in dims] == wanted
+    assert [dim.dim_param or dim.dim_value for dim in dims] == ["batch", *shape]
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    assert metadata["Image.BitmapPixelFormat"] == "Gray8"
+    assert selftest(path).passed

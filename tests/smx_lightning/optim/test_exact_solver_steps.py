@@ -1,0 +1,183 @@
+"""Step lengths, restarts and what curvature costs: what a wrong choice makes slow, not wrong.
+
+The solver runs in a plain loop, without a Trainer: what is judged is the method.
+"""
+
+import warnings
+
+import jobs
+import numpy as np
+import pytest
+import torch
+from references import gradient
+from sklearn.linear_model import LogisticRegression
+from solving import few_rows, noisy_scores, objective, optimum
+
+from smx_lightning.optim import ExactSolver, Status
+
+
+def epochs(x, y, l2, *, tol=1e-6, start=None, batches=1):
+    """The points (K, d + 1) that the epochs evaluate, and whether each was rejected; the solver."""
+    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(x.shape[1], int(y.max()) + 1, dtype=x.dtype)
+    if start is not None:
+        with torch.no_grad():
+            layer.weight.copy_(start)
+            layer.bias.zero_()
+    solver = ExactSolver(layer.parameters(), tol=tol)
+    points, rejected = [], []
+    while solver.status is Status.RUNNING and solver.evaluations < 1000:
+        solver.begin_epoch(l2=l2, batches=batches)
+        points.append(torch.cat([layer.weight, layer.bias[:, None]], 1).detach().numpy().copy())
+        for rows, labels in zip(x.chunk(batches), y.chunk(batches), strict=True):
+            solver.add(rows, layer(rows).detach().log_softmax(1), labels, None)
+        solver.step()
+        rejected.append(solver.rejected)
+    return points, rejected, solver
+
+
+def rare_features(rows, features, often, seed):
+    """Standardised features that most rows lack: a step may turn over rows that were certain."""
+    rng = np.random.default_rng([rows, features, 10, seed])
+    x = (rng.random((rows, features)) < often) * rng.gamma(2.0, 1.0, (rows, features))
+    x = x[:, x.any(0)]
+    x = (x - x.mean(0)) / x.std(0)
+    scores = x @ rng.standard_normal((x.shape[1], 10))
+    y = (scores / scores.std() + 0.3 * rng.gumbel(size=scores.shape)).argmax(1)
+    return x, np.unique(y, return_inverse=True)[1]
+
+
+def test_steps_that_must_be_shortened_take_few_epochs():
+    """A quarter of the iterations of scikit-learn's L-BFGS, to the same entry of the gradient."""
+    l2, taken, theirs = 1e-3, 0, 0
+    for seed in range(6):
+        x, y = rare_features(600, 100, 0.01, seed)
+        points, rejected, solver = epochs(x, y, l2)
+        assert solver.status is Status.CONVERGED
+        assert any(rejected)
+        taken += len(points)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            judge = LogisticRegression(C=1 / (l2 * len(y)), tol=1e-6, max_iter=3000).fit(x, y)
+        theirs += int(judge.n_iter_[0])
+    assert taken <= theirs / 4
+
+
+def at(point, x, y, l2):
+    return objective(point[:, :-1], point[:, -1], x, y, l2)
+
+
+@pytest.mark.parametrize(
+    ("problem", "looks_again"),
+    [
+        (few_rows(64, 1, 64, 0), True),
+        (rare_features(600, 100, 0.01, 1), True),
+        (noisy_scores(64, 0), False),
+    ],
+    ids=["one row a class", "rare features", "noisy scores"],
+)
+def test_what_follows_a_rejected_step_is_what_the_documentation_says(problem, looks_again):
+    """docs/solver.md: the least point of the parabola through both values and the slope.
+
+    Between a tenth and half of the step, which is the safeguard; or, where a full step was five
+    times too long or more, the point it started from: the curvature is collected again there.
+    """
+    (x, y), l2 = problem, 1e-3
+    points, rejected, _ = epochs(x, y, l2)
+    shortened = again = 0
+    best, full = points[0], True
+    for point, failed, after in zip(points[1:-1], rejected[1:-1], points[2:], strict=True):
+        if not failed:
+            best, full = point, True
+            continue
+        step, rise = point - best, at(point, x, y, l2) - at(best, x, y, l2)
+        slope = (gradient(best[:, :-1], best[:, -1], x, y, l2) * step).sum()
+        if rise < 1e-9:  # rounding may hide the parabola
+            break
+        least = -slope / (2 * (rise - slope))
+        if np.array_equal(after, best):
+            again += 1
+            assert full
+            assert least < 0.2
+        else:
+            shortened += 1
+            wanted = best + np.clip(least, 0.1, 0.5) * step
+            np.testing.assert_allclose(after, wanted, rtol=1e-6, atol=1e-9)
+        full = False
+    assert shortened
+    assert bool(again) == looks_again
+
+
+def test_a_start_that_is_worse_than_zero_begins_again_from_zero():
+    """Also where some of its weights are zero already."""
+    x, y = noisy_scores(5, 0)
+    start = torch.zeros(5, 16, dtype=torch.float64)
+    start[2, 3] = 50.0
+    points, _, solver = epochs(x, y, 1e-3, start=start)
+    np.testing.assert_allclose(points[0][:, :-1], start - start.mean(0), atol=1e-15)
+    np.testing.assert_array_equal(points[1], np.zeros((5, 17)))
+    assert solver.status is Status.CONVERGED
+    assert solver.evaluation.objective == pytest.approx(optimum(x, y, 1e-3), rel=1e-8)
+
+
+def test_a_start_at_the_optimum_stops_there():
+    x, y = noisy_scores(5, 0)
+    points, _, _ = epochs(x, y, 1e-3, tol=1e-9)
+    start = torch.as_tensor(points[-1])
+    again, _, solver = epochs(x, y, 1e-3, tol=1e-6, start=start[:, :-1])  # without the bias
+    assert solver.status is Status.CONVERGED
+    assert len(again) < len(points)
+    np.testing.assert_allclose(again[-1], points[-1], atol=1e-4)
+
+
+@pytest.mark.parametrize(("tol", "times"), [(1e-6, 1), (1e-10, 2)])
+def test_curvature_is_not_bought_for_the_rest_of_a_way_that_costs_less(tol, times, monkeypatch):
+    """By the documented prices: the whole Hessian costs nine epochs here.
+
+    Its 2709 unknowns take 16 rows each of 301² multiplications and as many additions, and a third
+    of 2709³: 1.4e10; an epoch 4 · 2000 · 301 · 32 + 1.5e9 = 1.6e9. To 1e-10 it pays again.
+    """
+    bought = []
+    factored = torch.linalg.cholesky_ex
+
+    def watched(matrix):
+        bought.append(matrix.shape[-1])
+        return factored(matrix)
+
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", watched)
+    x, y = noisy_scores(10, 0, rows=2000, features=300)
+    points, _, solver = epochs(x, y, 1e-3, tol=tol)
+    assert solver.status is Status.CONVERGED
+    assert bought.count(9 * 301) == times
+    assert len(points) <= 20
+
+
+def test_an_empty_first_batch_changes_nothing():
+    x, y = (torch.as_tensor(part) for part in noisy_scores(5, 0))
+    found = []
+    for parts in ([(x, y)], [(x[:0], y[:0]), (x, y)]):
+        layer = torch.nn.Linear(16, 5, dtype=torch.float64)
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+        solver = ExactSolver(layer.parameters(), tol=1e-9)
+        while solver.status is Status.RUNNING and solver.evaluations < 100:
+            solver.begin_epoch(l2=1e-3, batches=len(parts))
+            for rows, labels in parts:
+                solver.add(rows, layer(rows).detach().log_softmax(1), labels, None)
+            solver.step()
+        assert solver.status is Status.CONVERGED
+        found.append((solver.evaluations, layer.weight.detach()))
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-8, atol=1e-10)
+
+
+def test_a_process_without_rows_takes_the_same_steps(ranks):
+    x, y = noisy_scores(5, 0)
+    points, _, _ = epochs(x, y, 1e-3, tol=1e-9, start=torch.zeros(5, 16))
+    answers = ranks.run(3, jobs.solved_by_the_first, x, y, 1e-3)
+    for weight, epochs_taken, status in answers:
+        assert status == "CONVERGED"
+        assert epochs_taken == len(points)
+        np.testing.assert_array_equal(weight, answers[0][0])
+        np.testing.assert_allclose(weight, points[-1][:, :-1], atol=1e-10)
