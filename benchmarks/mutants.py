@@ -40,6 +40,7 @@ TESTS = {
         f"{LIBRARY}/optim/test_exact_solver.py "
         "-k 'not process and not made_data and not many_classes and not command_line'"
     ),
+    "smx_lightning/data/sharing.py": f"{LIBRARY}/data {LIBRARY}/processes/test_processes.py",
     "smx_lightning/data/loading.py": f"{LIBRARY}/data {LIBRARY}/processes/test_processes.py",
     "smx_lightning/processes/distributed.py": (
         f"{LIBRARY}/processes/test_processes.py {LIBRARY}/processes/test_sharding.py"
