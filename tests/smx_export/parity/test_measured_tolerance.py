@@ -60,3 +60,26 @@ def test_what_loses_more_than_half_of_float32_s_digits_is_not_taken_for_rounding
     judged = expected.judged
     ratio = expected.tolerance[judged] / size[judged, None]
     np.testing.assert_allclose(ratio, 16 * 2.0**-12 * min(error[judged].max(), 1), rtol=0.01)
+
+
+class Sines(SoftmaxRegression):
+    """Of numbers so large that float32 has no digits left of the angle."""
+
+    def features(self, x):
+        return torch.sin(1e7 * x.flatten(1))
+
+
+def test_a_row_that_was_lucky_among_others_of_its_kind_is_not_judged():
+    """Of 4000 answers of two classes some agree by chance; float32 knows none of them."""
+    torch.manual_seed(0)
+    model = Sines(1, 2)
+    with torch.no_grad():
+        model.linear.weight.normal_()
+    x = (1 + np.random.default_rng(0).random((4000, 1))).astype(np.float32)
+    reference = MeasuredReference(detached_copy(model))
+    expected = reference.expected(x)
+    live = reference.live(torch.from_numpy(x)).detach().double().numpy()
+    agree = (np.abs(live - expected.log_probs) < 2.0**-13).all(1)
+    assert agree.any()
+    assert not agree.all()
+    assert not expected.judged[agree].any()
