@@ -1,6 +1,5 @@
 """A browser that many tests share; each page is opened in a context of its own."""
 
-import atexit
 import functools
 import json
 import select
@@ -57,9 +56,18 @@ class Browser:
         self.process.stdout.close()
 
 
+_started = []
+
+
 @functools.cache
 def shared_browser(driver, **about):
-    """The browser of a driver, started once, and closed when Python ends."""
-    browser = Browser(driver, **about)
-    atexit.register(browser.close)
-    return browser
+    """The browser of a driver, started once, until ``close_browsers``."""
+    _started.append(Browser(driver, **about))
+    return _started[-1]
+
+
+def close_browsers():
+    """End those that were started; a worker of xdist's never comes as far as Python's atexit."""
+    while _started:
+        _started.pop().close()
+    shared_browser.cache_clear()
