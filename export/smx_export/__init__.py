@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __version__: str  # that of smx_lightning: the two are one distribution
 
 # From 1.29 on onnxruntime reports to its maker unless told otherwise before it starts: what is
-# inference, and from where, is nobody's business. Set it to 0 to let it.
+# shipped, and from where, is nobody's business. Set it to 0 to let it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {

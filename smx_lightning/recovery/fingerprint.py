@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 from torchmetrics import Metric
 
-from smx_lightning.checkpoint.describing import DATA, RUN
+from smx_lightning.checkpoint.describing import DATA, RUN, Record
 from smx_lightning.data.described import alone, array_in_words, described, hash_of, name_of
 from smx_lightning.preprocessing.standardization import Preprocessing
 
@@ -76,8 +76,9 @@ def weights(model: LightningModule) -> dict[str, Any]:
     fixed = {n: p for n, p in model.named_parameters() if not p.requires_grad}
     began: dict[str, str] = {}
     for path, module in model.named_modules():
-        if getattr(module, "_began_with", None) is not None:
-            began[path] = module._record.began_with
+        record = getattr(module, "_record", None)
+        if isinstance(record, Record) and record.began_with is not None:
+            began[path] = record.began_with
         if isinstance(module, (Preprocessing, _NormBase, Metric)):  # statistics, of whatever
             continue
         for name, buffer in module.named_buffers(path, recurse=False):

@@ -1,4 +1,4 @@
-"""A model that is a part of somebody's module, its host, as one model that can be inference."""
+"""A model that is a part of somebody's module, its host, as one model that can be exported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model as it is inference, and whether it is nothing but standardisation and the linear layer.
+"""The model as it is exported: is it nothing but standardisation and the linear layer?
 
 Only what is inherited unchanged is known to be so; whatever a subclass redefines is traced instead.
 

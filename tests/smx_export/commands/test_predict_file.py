@@ -341,7 +341,7 @@ def test_a_bomb_of_zeros_is_streamed(file, here):
     script = """
 import resource, sys
 import numpy, onnxruntime
-from smx_export.runtime.stored import blocks_of, stored_arrays
+from smx_export.runtime.row_files import blocks_of, stored_arrays
 used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 arrays = stored_arrays("d.npz")
 print(sum(len(block) for _, _, block in blocks_of("d.npz", arrays, 100_000)))

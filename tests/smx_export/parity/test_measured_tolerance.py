@@ -39,7 +39,7 @@ def test_a_file_may_err_sixteen_times_as_much_as_the_live_model_was_seen_to():
     """The factor that docs and docstrings name."""
     share = 1e-6
     expected, largest, size = expected_of(share)
-    assert expected.judged.all()
+    assert expected.comparable.all()
     # Beside it lie the head's own bound, some 20 u, and the rounding of the live model itself.
     measured = 16 * share * (largest / size).max() * size[:, None]
     rounding = (16 + 32) * 2.0**-24 * size[:, None]
@@ -56,8 +56,8 @@ def test_what_loses_more_than_half_of_float32_s_digits_is_not_taken_for_rounding
     lost, clear = error > 1, abs(error - 1) > 0.01  # the head's own bound is added to the limit
     assert lost.any() == (times > 1)
     assert not lost.all()
-    np.testing.assert_array_equal(expected.judged[clear], ~lost[clear])
-    judged = expected.judged
+    np.testing.assert_array_equal(expected.comparable[clear], ~lost[clear])
+    judged = expected.comparable
     ratio = expected.tolerance[judged] / size[judged, None]
     np.testing.assert_allclose(ratio, 16 * 2.0**-12 * min(error[judged].max(), 1), rtol=0.01)
 
@@ -82,4 +82,4 @@ def test_a_row_that_was_lucky_among_others_of_its_kind_is_not_judged():
     agree = (np.abs(live - expected.log_probs) < 2.0**-13).all(1)
     assert agree.any()
     assert not agree.all()
-    assert not expected.judged[agree].any()
+    assert not expected.comparable[agree].any()
