@@ -72,7 +72,8 @@ bench: .venv/bench-ready edge  ## measure against peers (two hours); print the t
 lock: .venv/ready  ## pin the newest versions that fit, for every Python and platform
 	$(BIN)/pip install --quiet uv
 	echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 \
-	  --constraint - --extra dev --extra bench --extra ray --extra edge --extra mutants --extra mutants --no-annotate --no-header --no-emit-index-url pyproject.toml --output-file constraints.txt
+	  --constraint - --extra dev --extra bench --extra ray --extra edge --extra mutants --no-annotate --no-header \
+	  --no-emit-index-url pyproject.toml --output-file constraints.txt
 
 clean:  ## remove .venv and what runs left behind
 	rm -rf .venv export/node_modules lightning_logs build dist

@@ -1,4 +1,4 @@
-"""Callbacks that training and prediction need."""
+"""Callbacks that write confusion matrices and predictions as CSV."""
 
 from __future__ import annotations
 

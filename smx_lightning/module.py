@@ -15,14 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (its customary name)
 from typing_extensions import Self
 
 from smx_lightning import metrics
@@ -79,6 +78,8 @@ class SoftmaxRegression(LightningModule):
     lr: float | None = None  #: replaces the optimiser's learning rate, as ``Tuner.lr_find`` sets it
     solver: ExactSolver | None = None  #: that of the last training, with its status
     _evaluations = 0  #: of the solver, when the epoch began
+    _base: ClassVar[type[SoftmaxRegression]]  #: this class, for modules that this one imports
+    _bookkeeping: ClassVar[Bookkeeping]  #: what the hooks do; it serves all models and trainers
     confusion_matrix: Tensor | None = None  #: of the last test, (classes, classes), a row a label
 
     def __init__(
@@ -137,12 +138,13 @@ class SoftmaxRegression(LightningModule):
 
         Override it for label smoothing, focal loss and so on; the penalty is added elsewhere.
         """
-        return F.nll_loss(log_probs, y, self.class_weights_for(log_probs))
+        return nn.functional.nll_loss(log_probs, y, self.class_weights_for(log_probs))
 
     def configure_metrics(self, stage: str) -> metrics.Given:
         """The metrics of a stage: ``train``, ``val`` or ``test``; updated with (log_probs, y).
 
         A MetricCollection, a dict by name, or one metric; logged as ``stage/`` and their names.
+        It is asked within ``__init__``: what it needs must be set before ``super().__init__()``.
         """
         return metrics.usual_metrics(stage, self.num_classes, threshold=self.threshold)
 
@@ -217,7 +219,8 @@ class SoftmaxRegression(LightningModule):
 
     # The Trainer's hooks and steps -----------------------------------------------------------
 
-    __setattr__ = hooks.set_attribute
+    __setattr__ = hooks.set_attribute  # nn.Module's, with a short cut
+    # As of every LightningModule; setting it also gives a host the bookkeeping of its heads.
     trainer: Trainer = LightningModule.trainer.setter(hooks.attach)  # type: ignore[attr-defined, override]
     configure_model = hooks.configure_model
     setup = hook(Bookkeeping.setup)
@@ -283,8 +286,7 @@ class SoftmaxRegression(LightningModule):
     ) -> Path:
         """Write one ONNX file and prove that it is this model, see :func:`smx_export.export_onnx`.
 
-        On a failed check what was there stays. The shape of a row of ``input_sample`` replaces
-        ``input_shape``; ``kwargs`` are those of ``export_onnx``.
+        The shape of a row of ``input_sample`` replaces ``input_shape``; the rest is its ``kwargs``.
         """
         from smx_export import export_onnx
 
@@ -292,7 +294,6 @@ class SoftmaxRegression(LightningModule):
             kwargs.setdefault("input_shape", tuple(input_sample.shape[1:]))
         return export_onnx(self, file_path, **kwargs).path
 
-    @classmethod
-    def _base(cls) -> type[SoftmaxRegression]:
-        """The class that subclasses override, for modules that this one imports."""
-        return SoftmaxRegression
+
+SoftmaxRegression._base = SoftmaxRegression
+SoftmaxRegression._bookkeeping = Bookkeeping(SoftmaxRegression)

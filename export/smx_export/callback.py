@@ -35,14 +35,14 @@ class OnnxExport(Callback):
     """Write the best checkpoint as a verified ONNX file when ``fit`` ends, on rank zero.
 
     Where this fit, or the one that it resumes, has left no checkpoint, the weights are exported as
-    training left them. The file is compared
-    on validation rows too. A failed check raises :class:`smx_export.ParityError`.
+    training left them. The file is compared on
+    validation rows too. A failed check raises :class:`smx_export.ParityError`.
 
     Args:
         path: Where the file goes; ``model.onnx`` in the run's log folder by default.
         profile: Where the file will run: ``portable``, ``robust``, ``compact``, ``image``, or
-            several with commas; see :class:`smx_export.Profile`. what ``compact``
-            costs is measured on the validation rows.
+            several with commas; see :class:`smx_export.Profile`. What ``compact`` costs is
+            measured on the validation rows.
         outputs: Some of ``log_probs``, ``probs``, ``scores`` and ``label``; the first two by
             default.
         weights: ``int8`` or ``float16``, of profile ``compact``.
@@ -90,8 +90,7 @@ class OnnxExport(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a model that no file can be before it is trained; see :func:`refuse_untrained`.
 
-        Likewise a path that cannot be written, and rounded weights without rows
-        to measure their cost on.
+        Likewise a path that cannot be written, and rounded weights whose cost no row measures.
         """
         live = softmax_regression(self, pl_module)
         if getattr(trainer, "fast_dev_run", False):

@@ -10,9 +10,7 @@ import onnx
 from torch import nn
 
 from smx_export.artifact.files import sealed, weights_sha256
-from smx_export.contract import (
-    SELFTEST,
-)
+from smx_export.contract import SELFTEST
 from smx_export.errors import ParityError
 from smx_export.graph.arrays import Data
 from smx_export.graph.composition import composed
@@ -23,7 +21,7 @@ from smx_export.graph.inference_copy import (
     is_linear,
     layout_of,
 )
-from smx_export.graph.metadata import metadata_of
+from smx_export.graph.metadata import model_metadata
 from smx_export.graph.portable import set_metadata, softmax_regression_graph
 from smx_export.parity.comparison import Comparison
 from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic
@@ -130,7 +128,7 @@ def export_copy(
     profile = Profile.of(profile) if isinstance(profile, str) else profile
     inference = inference_copy(model, profile)
     comparison = Comparison(inference, data)  # before anything is written: data may not fit
-    metadata = metadata_of(model, profile, training)
+    metadata = model_metadata(model, profile, training)
     graph = _graph(inference, metadata)
     with answering(comparison.inputs.ordinary(1)):
         vectors = comparison.inputs.vectors()

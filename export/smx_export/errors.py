@@ -1,4 +1,4 @@
-"""What can go wrong when a model is inference."""
+"""What can go wrong when a model is exported, and when its file is used."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def describe_injected(
 ) -> tuple[Description | None, Description | None]:
     """What an optimiser's and a schedule's callables make, tried on parameters of no memory.
 
-    Of a callable that fails on those its name is told; it has done no harm.
+    A callable that fails on them is described by its name alone; calling it changed nothing.
 
     Args:
         optimizer: As of :class:`smx_lightning.SoftmaxRegression`.
@@ -134,8 +134,8 @@ def restored(
         return Unrestored(argument, description)
     takes = parameters_of(kind)
     needed = {name for name, p in takes.items() if p.default is inspect.Parameter.empty}
-    told = needed <= init_args.keys() <= takes.keys() and not is_recipe(init_args)
-    if description.get(PARTIAL) or not told:
+    complete = needed <= init_args.keys() <= takes.keys() and not is_recipe(init_args)
+    if description.get(PARTIAL) or not complete:
         return Unrestored(argument, description)
     tuples = {n: tuple(v) if isinstance(v, list) else v for n, v in init_args.items()}
     make = functools.partial(kind, **tuples)

@@ -97,7 +97,7 @@ def _compare_arguments(
 
 def _own(model: SoftmaxRegression) -> dict[str, Any]:
     """The arguments that a subclass has of its own, as a checkpoint tells them."""
-    inherited = {*inspect.signature(model._base().__init__).parameters, *RUN, DATA}
+    inherited = {*inspect.signature(model._base.__init__).parameters, *RUN, DATA}
     known = {**model._record.objects, **plain_ones(dict(model.hparams))[0]}
     return {n: v for n, v in known.items() if n in model._record.called - inherited}
 
@@ -133,4 +133,4 @@ def anew(model: SoftmaxRegression) -> str:
 
 def has_features(model: SoftmaxRegression) -> bool:
     """Whether a subclass makes features of its own, and so takes inputs of any shape."""
-    return type(model).features is not model._base().features
+    return type(model).features is not model._base.features

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from smx_lightning.checkpoint.describing import DATA, RUN, data_description, note
-from smx_lightning.checkpoint.differences import difference
+from smx_lightning.checkpoint.differences import HOW_NOT_WHAT, difference
 from smx_lightning.checkpoint.matching import anew, check_fits, saved_settings
 from smx_lightning.checkpoint.optimizers import OPTIMIZER, PARTIAL, SCHEDULE, described, said
 from smx_lightning.errors import InputError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 ADDED = ("maximize", "decoupled_weight_decay", "swa_lr", "initial_lr", "max_lr", "min_lr")
-UNTOLD = ("params", "param_names", "foreach", "fused", "capturable", "differentiable", *ADDED)
+UNTOLD = ("params", "param_names", *HOW_NOT_WHAT, *ADDED)
 
 
 def check_loaded(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> None:
@@ -119,7 +119,7 @@ def begin_run(model: SoftmaxRegression) -> None:
         SCHEDULE: [config.scheduler for config in trainer.lr_scheduler_configs],
     }
     own = getattr(model.configure_optimizers, "__func__", None)
-    if own is model._base().configure_optimizers:
+    if own is model._base.configure_optimizers:
         told = _injected(model, made)
         model._record.run = {what: [told[what]] if made[what] else [] for what in RUN}
     else:

@@ -26,7 +26,7 @@ from torch.utils.data import (
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least
-from smx_lightning.processes.distributed import sharing
+from smx_lightning.processes.distributed import in_group, sharing
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -121,7 +121,7 @@ class GlobalBatches(BatchSampler):
     def __iter__(self) -> Iterator[Any]:
         rank, world_size = self.rank, self.world_size
         if rank is None or world_size is None:
-            shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+            shared = in_group()
             rank = torch.distributed.get_rank() if shared else 0
             world_size = torch.distributed.get_world_size() if shared else 1
         start, self.start = self.start, 0

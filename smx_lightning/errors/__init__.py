@@ -1,4 +1,4 @@
-"""The one exception that means: what was given cannot be used, and this is how to mend it."""
+"""What was given cannot be used, and how to mend it: an exception, and checks that raise it."""
 
 
 class InputError(ValueError):

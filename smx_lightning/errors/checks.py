@@ -1,4 +1,4 @@
-"""Complaints about arguments and labels, all made in one place."""
+"""Checks of arguments, labels and shapes: what several modules refuse in the same words."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Tally:
         where: Which rows they are, for the same.
 
     Attributes:
-        sealed: Whether batches are not counted at present.
+        paused: Whether batches are not counted at present.
     """
 
     def __init__(self, metrics: MetricCollection, num_classes: int, where: str) -> None:
@@ -36,12 +36,12 @@ class Tally:
         self._batches: list[tuple[Tensor, Tensor]] = []
         self._entries = 0
         self._empty = True
-        self.sealed = False
+        self.paused = False
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a graph for every length otherwise
     def add(self, log_probs: Tensor, y: Tensor) -> None:
         """Count a batch: log_probs (batch, classes), y (batch,)."""
-        if self.sealed:
+        if self.paused:
             return
         self._batches.append((log_probs.detach(), y))
         self._entries += log_probs.numel()

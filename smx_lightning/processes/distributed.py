@@ -102,8 +102,13 @@ def leave_group_at_exit() -> None:
     atexit.register(_leave_group)
 
 
+def in_group() -> bool:
+    """Whether torch knows of a group of processes that this one is in."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def _leave_group() -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if in_group():
         torch.distributed.destroy_process_group()
 
 
@@ -114,7 +119,7 @@ def log_agreed(module: LightningModule, name: str, value: Any, *, prog_bar: bool
 
 def raised_anywhere(flag: bool, device: torch.device) -> bool:
     """Whether any process raises its flag; all of them must ask."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not in_group():
         return flag
     ballot = torch.tensor(int(flag), device=device)
     torch.distributed.all_reduce(ballot, torch.distributed.ReduceOp.MAX)

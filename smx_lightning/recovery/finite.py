@@ -22,7 +22,7 @@ class NotFiniteError(InputError):
 
 
 def is_finite(trainer: Trainer, model: SoftmaxRegression, kept: str) -> bool:
-    """Whether the parameters are, on all processes; the exact solver finds back if they are not.
+    """Whether the parameters are, on all processes; if not, the exact solver takes its best point.
 
     Args:
         trainer: Of all processes, each of which must call this.

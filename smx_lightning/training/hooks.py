@@ -1,7 +1,8 @@
 """What training and evaluation need of a model, whatever hooks its subclass overrides.
 
-Each hook of the model is made by :func:`hook` from its namesake here. Lightning's users override
-hooks, and few of them call ``super()``: :mod:`smx_lightning.training.overrides` lets both happen.
+Most hooks of the model are made by :func:`hook` from their namesakes in :class:`Bookkeeping`; those
+about checkpoints and sharding are functions below. Lightning's users override hooks, and few of
+them call ``super()``: :mod:`smx_lightning.training.overrides` lets both happen.
 Where the model is a part of another module, whose hooks are its host's, the same is a callback that
 it brings along.
 """
@@ -41,6 +42,7 @@ from smx_lightning.processes.distributed import (
 )
 from smx_lightning.processes.sharding import shard
 from smx_lightning.training.input_range import know_range
+from smx_lightning.training.overrides import joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,13 +73,19 @@ class Bookkeeping(Callback):
     # Before training -------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a trainer that ignores the processes that a launcher has started."""
+        """Refuse a trainer that ignores the processes that a launcher has started.
+
+        Checkpoints are read as plain data from now on, and the process group ends with the process.
+        """
         read_safely(trainer.strategy.checkpoint_io)
         check_world_size(trainer)
         leave_group_at_exit()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse an optimiser that sharded classes cannot have."""
+        """Refuse optimisers that sharded classes cannot have, and data whose digits would be lost.
+
+        Between the two the run begins: the data's range, the checkpoint's digits, the optimisers.
+        """
         for _, model in self.models(pl_module):
             check_optimizers(model)
         if isinstance(pl_module, self.kind):  # what a host is given its heads need not see
@@ -125,20 +133,20 @@ class Bookkeeping(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Count the batch's first evaluation; refuse a first batch whose digits would be lost."""
-        self._seal(trainer, pl_module, False)
+        self._pause_counting(trainer, pl_module, False)
         if batch_idx == 0 and isinstance(pl_module, self.kind):
             check_batch(pl_module, batch)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What a closure evaluates from now on are other points, which an optimiser only tries."""
-        self._seal(trainer, pl_module, pl_module.automatic_optimization)
+        self._pause_counting(trainer, pl_module, pl_module.automatic_optimization)
 
-    def _seal(self, trainer: Trainer, pl_module: LightningModule, sealed: bool) -> None:
+    def _pause_counting(self, trainer: Trainer, pl_module: LightningModule, paused: bool) -> None:
         if isinstance(pl_module, self.kind):
-            pl_module.tallies["train"].sealed = sealed
+            pl_module.tallies["train"].paused = paused
         elif any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in trainer.optimizers):
             for _, model in self.models(pl_module):
-                model.tallies["train"].sealed = sealed
+                model.tallies["train"].paused = paused
 
     # While training --------------------------------------------------------------------------
 
@@ -211,9 +219,10 @@ class Bookkeeping(Callback):
 def hook(work: Callable[..., None]) -> Callable[..., None]:
     """The hook of a model that does the bookkeeping of the same name for the model itself."""
 
+    @joined("before")
     @wraps(work)
     def done(self: SoftmaxRegression, *args: Any, **kwargs: Any) -> None:
-        work(Bookkeeping(self._base()), self.trainer, self, *args, **kwargs)
+        work(self._bookkeeping, self.trainer, self, *args, **kwargs)
 
     own, _, _, *given = inspect.signature(work).parameters.values()
     done.__signature__ = inspect.Signature([own, *given])  # type: ignore[attr-defined]
@@ -228,31 +237,33 @@ def attach(model: SoftmaxRegression, trainer: Trainer | None) -> None:
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     hosted = trainer.lightning_module is not model
     if hosted and not any(isinstance(callback, Bookkeeping) for callback in callbacks):
-        callbacks.insert(0, Bookkeeping(model._base()))
+        callbacks.insert(0, model._bookkeeping)
     if trainer.state.fn == TrainerFn.FITTING:
         model._statistics.known = False
         if model.solver is not None:  # of an earlier fit: now Lightning may step another one
             model.solver, model.automatic_optimization = None, True
 
 
+@joined("behind")
 def on_load_checkpoint(model: SoftmaxRegression, checkpoint: dict[str, Any]) -> None:
     """Complain about a checkpoint of another problem, or of other settings."""
     if model._trainer is not None:
-        kind = model._base()
-        Bookkeeping(kind).on_load_checkpoint(model.trainer, model, checkpoint)
+        model._bookkeeping.on_load_checkpoint(model.trainer, model, checkpoint)
     check_loaded(model, checkpoint)
 
 
+@joined("behind")
 def on_save_checkpoint(model: SoftmaxRegression, checkpoint: dict[str, Any]) -> None:
     """Say which class wrote the checkpoint, and what training had reached."""
     write(model, checkpoint)
 
 
+@joined("behind")
 def configure_model(model: SoftmaxRegression) -> None:
     """Spread the classes over processes, where ModelParallelStrategy asks for it."""
     if model.device_mesh is not None:
         shard(model)
-        model._objective.sharded = type(model).loss is model._base().loss
+        model._objective.sharded = type(model).loss is model._base.loss
 
 
 def set_attribute(model: SoftmaxRegression, name: str, value: Any) -> None:
@@ -260,14 +271,14 @@ def set_attribute(model: SoftmaxRegression, name: str, value: Any) -> None:
     if name == "_current_fx_name":
         object.__setattr__(model, name, value)
     else:
-        super(model._base(), model).__setattr__(name, value)
+        super(model._base, model).__setattr__(name, value)
 
 
 def signed_as(other: Callable[..., Any] | None = None) -> Callable[[Method], Method]:
     """Of a method: its signature and its text are those of a function that does its work.
 
     Without one its signature is its own, where ``inspect`` finds it at once: Lightning asks for
-    that of ``training_step`` before every batch, which takes 15 µs elsewise.
+    that of ``training_step`` before every batch, which takes 15 µs otherwise.
     """
 
     def signed(method: Method) -> Method:

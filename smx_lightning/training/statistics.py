@@ -13,6 +13,7 @@ from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_labels
 from smx_lightning.preprocessing.digits import check_digits
 from smx_lightning.preprocessing.moments import Moments
+from smx_lightning.processes.distributed import in_group
 from smx_lightning.processes.sharding import data_group, local
 from smx_lightning.training.first_epoch import training_batches
 
@@ -129,7 +130,7 @@ def _pair(batch: Any) -> Batch:
 
 def _of_all_processes(model: SoftmaxRegression, moments: Moments, counts: Tensor) -> Statistics:
     """Merged in the order of the ranks: the same bits on each."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not in_group():
         return Statistics(moments, counts)
     # float64 holds counts exactly up to 2⁵³ rows.
     packed = moments.packed()

@@ -30,8 +30,7 @@ class Expected(NamedTuple):
     Attributes:
         log_probs: The answer.
         tolerance: How far a correct float32 file may be from it; infinite in rows on which float32
-            keeps too few digits to tell a right file from a wrong one. They are not
-            compared.
+            keeps too few digits to tell a right file from a wrong one. They are not compared.
         live_tolerance: How far the live model in float32 may be from it.
         scores: The logits, where the model has any; a file's are held against ``tolerance`` too.
     """

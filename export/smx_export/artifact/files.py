@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from onnx import numpy_helper
 from onnx.external_data_helper import uses_external_data
 
+from smx_export.artifact.check import first_line
 from smx_export.contract import SHA256
 from smx_export.errors import FileError
 
@@ -80,7 +81,7 @@ def parse(data: bytes, path: str | Path) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise FileError(
             f"expected a valid ONNX model at {path}, got: {reason}; export it again"
         ) from error

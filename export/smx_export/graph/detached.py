@@ -21,7 +21,7 @@ def detached_copy(
     input_shape: Sequence[int] | None = None,
     input_range: tuple[float, float] | None = None,
 ) -> SoftmaxRegression:
-    """The model as it is inference: a detached copy in eval mode, float32, on the CPU.
+    """The model as it is exported: a detached copy in eval mode, float32, on the CPU.
 
     Where its classes are spread over processes, each of them must call this.
     """
@@ -42,14 +42,14 @@ def detached_copy(
                 f"{tuple(input_range)}; leave it out"
             )
         detached.input_range = wanted
-    inference = detached.cpu().float().eval()
-    for name, parameter in inference.named_parameters():
+    exported = detached.cpu().float().eval()
+    for name, parameter in exported.named_parameters():
         if not parameter.isfinite().all():
             raise InputError(
                 f"expected finite weights, got NaN or infinity in {name}; train the model again, "
                 "with a lower learning rate or standardised features"
             )
-    return inference.requires_grad_(False)
+    return exported.requires_grad_(False)
 
 
 def shape_of(given: Sequence[int]) -> tuple[int, ...]:
@@ -67,9 +67,9 @@ def shape_of(given: Sequence[int]) -> tuple[int, ...]:
 
 
 def off_graph(module: nn.Module) -> dict[int, Any]:
-    """A memo for ``deepcopy``: what a forward pass kept for a look hangs on a graph that has none.
+    """A memo for ``deepcopy`` with the tensors that steps stored on the module, detached.
 
-    Steps keep such tensors in lists and dictionaries as well.
+    deepcopy refuses tensors of an autograd graph, which steps keep in lists and dictionaries, too.
     """
     memo: dict[int, Any] = {}
     todo: list[Any] = [vars(part) for part in module.modules()]

@@ -21,7 +21,7 @@ from smx_lightning import DISTRIBUTION, SoftmaxRegression, __version__
 PACKAGES = ("torch", "lightning", "onnx", "onnxruntime", "numpy")
 
 
-def metadata_of(
+def model_metadata(
     model: SoftmaxRegression, profile: Profile, training: dict[str, Any] | None
 ) -> dict[str, str]:
     """Each entry's name and its value as JSON; ``training`` is a checkpoint's summary of it."""

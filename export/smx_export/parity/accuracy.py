@@ -55,7 +55,7 @@ def decided(model: SoftmaxRegression, log_probs: NDArray[np.floating]) -> NDArra
 
 
 def cost_of_rounding(inference: InferenceCopy, own: UserRows) -> Rounding:
-    """What rounding the weights costs on labelled rows, of which those without an answer are left.
+    """What rounding the weights costs on labelled rows, without those that have no answer.
 
     Raises:
         InputError: Where no row has one.

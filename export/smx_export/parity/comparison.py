@@ -2,7 +2,7 @@
 
 The file under onnxruntime is compared with two others: the live model in float32, and an
 independent float64 computation. A difference counts against a tolerance derived from rounding error
-(:mod:`smx_export.parity.reference`), never against a constant.
+(:mod:`smx_export.artifact.tolerance`), never against a constant.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def check_parity(
     """Compare an ONNX file with a model.
 
     Args:
-        model: The live model; it is compared as it is inference: in eval mode, float32, on the CPU,
+        model: The live model; it is compared as it is exported: in eval mode, float32, on the CPU,
             in the shape of the profile that the file names.
         path: The ONNX file.
         data: Inputs, or (inputs, labels), to compare on besides the generated ones; labels are
@@ -68,7 +68,7 @@ def comparison(model: SoftmaxRegression, path: str | Path, data: Data | None = N
 
 
 class Comparison:
-    """A model as it is inference, ready to be held against files.
+    """A model as it is exported, ready to be held against files.
 
     Args:
         inference: The model in the shape of a profile.

@@ -17,9 +17,9 @@ from smx_export.parity.probes import RANDOM_ROWS, Probe, image_probes, ordinary,
 from smx_export.parity.reference import Reference
 from smx_export.parity.user_data import UserRows
 
-MOST_ONE_HOTS_TRACED = 16  # a backbone's rows are dear, and its weights not seen one by one
+MOST_ONE_HOTS_TRACED = 16  # a backbone's rows are expensive, and its weights not seen one by one
 STEEP = 1e4  # nats between classes on the huge rows: far beyond where exp leaves float32, at 104
-MOST_HUGE = 1e20  # leaves room in float32 for the features' own size
+MOST_HUGE = 1e20  # multiplied by the features' own size, still float32
 MOST_ROWS = 4096  # of your data that other runtimes are tried on
 
 

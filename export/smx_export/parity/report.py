@@ -1,4 +1,4 @@
-"""What the parity check found: frozen, printable as a short table and as JSON. No torch."""
+"""What the parity check found: frozen, printable as a short table and as JSON."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnxruntime
 
+from smx_export.artifact.check import first_line
 from smx_export.contract import ALL_OUTPUTS, CLASS_NAMES, INPUT, LABEL, THRESHOLD
 from smx_export.errors import FileError
 
@@ -39,7 +40,7 @@ def open_file(path: Path, providers: Sequence[str]) -> onnxruntime.InferenceSess
     try:
         return open_session(path, providers)
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise FileError(
             f"expected an ONNX model at {path}, got a file that onnxruntime refuses "
             f"({reason}); export it again"

@@ -14,7 +14,7 @@ from smx_export.targets.base import NotInstalled, Outputs, Session, Target
 _HOME = {
     "onnxruntime": "onnxruntime_.OnnxRuntime",
     "onnxruntime-oldest": "onnxruntime_oldest.OldestOnnxRuntime",
-    "onnx-reference": "reference.OnnxReference",
+    "onnx-reference": "onnx_reference.OnnxReference",
     "openvino": "openvino_.OpenVino",
     "opencv": "opencv.OpenCv",
     "tract": "tract_.Tract",

@@ -65,10 +65,10 @@ def saved(path, nodes, arrays, outputs, batch="batch", features=8):
     return path
 
 
-def judged(path, run):
+def compared(path, run):
     """What a runtime's answers to a file's own vectors amount to."""
-    signed = read_exported(path.read_bytes(), path)
-    return compare(signed.vectors.expected, run(signed.vectors.x))
+    exported = read_exported(path.read_bytes(), path)
+    return compare(exported.vectors.expected, run(exported.vectors.x))
 
 
 def gone(trap, runtime, remedy):
@@ -82,7 +82,7 @@ def test_openvino_rounds_float64_inputs_and_our_target_does_not_take_them(tmp_pa
     model.preprocessing.fit(Moments.of(x))
     path = export_onnx(model, tmp_path / "wide.onnx").path
     session = target("openvino").load(path)
-    trap = judged(path, session.run)
+    trap = compared(path, session.run)
     assert trap.wrong, gone("rounds float64 inputs", f"openvino {version}", "OpenVino.float64")
     with pytest.raises(FileError, match="takes float64 inputs, as the file does, got openvino"):
         selftest(path, target("openvino"))
@@ -100,7 +100,7 @@ def test_openvino_computes_in_bfloat16_and_our_target_in_float32(tmp_path):
 
     def told(**config):
         compiled = core.compile_model(core.read_model(str(path)), "CPU", config)
-        return judged(
+        return compared(
             path, lambda x: dict(zip(("log_probs", "probs"), compiled(x).values(), strict=True))
         )
 
@@ -291,7 +291,7 @@ def test_the_generator_reduces_the_first_row_only_and_our_target_all(exported, t
     assert first.right
     remedy = "the loop over rows in c.py"
     assert not rest.right, gone("reduces the first row only", "the generator", remedy)
-    assert judged(path, lambda x: target("c").load(path).run(x)).right
+    assert compared(path, lambda x: target("c").load(path).run(x)).right
     with pytest.raises(Exception, match="dynamic shape"):
         generated(exported("robust", ALL_OUTPUTS))  # of ArgMax
     assert selftest(exported("robust", ALL_OUTPUTS), target("c")).passed
