@@ -1,13 +1,11 @@
 """Outputs against tolerances, on answers that are made by hand."""
 
 import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from smx_export.artifact.comparison import Expected, compare
-from smx_export.artifact.tolerance import gamma
+from smx_export.artifact.comparison import Expected, compare, log_probs_of
 
 TRUTH = np.log([[0.5, 0.3, 0.2], [0.2, 0.5, 0.3], [0.25, 0.25, 0.5], [0.98, 0.01, 0.01]])
 TOLERANCE = np.full_like(TRUTH, 1e-5)
@@ -172,10 +170,22 @@ def test_an_error_that_is_nan_is_not_within_the_tolerance():
     assert not compare(Expected(TRUTH, nan, nan), {"log_probs": TRUTH}).right
 
 
-@pytest.mark.parametrize("n", [0, 1, 3, 2**10, 2**23, 2**24 - 1, 2**24, 2**25])
-def test_gamma_is_higham_s_bound(n):
-    """n·u / (1 − n·u) with u = 2⁻²⁴, in fractions; no bound where n·u reaches 1."""
-    u = Fraction(1, 2**24)
-    exact = n * u / (1 - n * u) if n * u < 1 else math.inf
-    assert gamma(n) == pytest.approx(float(exact), rel=1e-12)
-    np.testing.assert_array_equal(gamma(np.array([n, 1.0])), [gamma(n), gamma(1)])
+@pytest.mark.parametrize("ulps", [-2, -1, 0, 1, 2])
+def test_probabilities_may_sum_to_a_little_less_or_more_than_one(ulps):
+    probs = np.array([[0.5, 0.25, 0.25]], np.float32)
+    probs[0, 0] += ulps * np.float32(2.0**-24)
+    truth = np.log([[0.5, 0.25, 0.25]])
+    tolerance = np.full_like(truth, 1e-6)
+    found = compare(Expected(truth, tolerance, tolerance), {"probs": probs})
+    assert found.right
+    assert found.ratios["sum"] == pytest.approx(
+        abs(probs.astype(float).sum() - 1) / 22 * 2**24, 1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["log_probs", "probs", "scores"])
+def test_log_probabilities_are_read_from_any_output_that_tells_them(name):
+    outputs = right_outputs()
+    found = log_probs_of({name: outputs[name], "label": outputs["label"]})
+    np.testing.assert_allclose(found, TRUTH, atol=1e-6)
+    assert log_probs_of({"label": outputs["label"]}) is None

@@ -220,3 +220,21 @@ def test_rows_become_bfloat16_where_that_moves_none_by_more_than_a_sixteenth_of_
     # The answers are those to the rows as they are stored.
     np.testing.assert_array_equal(asked[-1][:2], vectors.rows)
     np.testing.assert_allclose(vectors.log_probs, answer(vectors.x).log_probs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(1.0, 1.0), (1.0, 40.0), (40.0, 1.0), (300.0, 0.3)])
+def test_the_stress_factor_is_the_least_power_of_two_for_every_row(sizes):
+    """A row's classes lie |w x| apart; the smaller row decides how far both are stretched."""
+    weight = np.array([[1.0], [-1.0]])
+
+    def answer(x):
+        logits = x.astype(float) @ weight.T
+        log_probs = logits - np.logaddexp(*logits.T)[:, None]
+        nothing = np.full_like(log_probs, 1e-6)
+        return Expected(log_probs, nothing, nothing, logits)
+
+    rows = np.array([[size] for size in sizes], np.float32)
+    vectors = choose(rows, answer, spread=np.ones(1))
+    factors = {factor for _, factor in vectors.inputs}
+    least = 2.0 ** math.ceil(math.log2(1000 / (2 * min(sizes))))
+    assert factors == {0.0, 1.0, least}
