@@ -169,12 +169,17 @@ def _data(trainer: Trainer) -> Any:
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested dicts under their dotted names; ``hparams`` and ``trainer`` say no more."""
+    """Leaves of nested dicts under their dotted names; ``hparams`` and ``trainer`` say no more.
+
+    Lists of dicts, such as an optimiser's groups, are numbered.
+    """
+    if isinstance(value, list) and value and all(isinstance(entry, Mapping) for entry in value):
+        value = dict(enumerate(value))
     if not (isinstance(value, Mapping) and value):
         yield name, value
         return
     for key, entry in value.items():
-        inner = key if name in ("", "hparams", "trainer") else f"{name}.{key}"
+        inner = str(key) if name in ("", "hparams", "trainer") else f"{name}.{key}"
         yield from _flat(entry, inner)
 
 

@@ -297,3 +297,40 @@ def test_long_differences_are_cut():
     text = differences(there, here)
     assert len(text) < 500
     assert text.endswith("100] here; and 6 more")
+
+
+def test_the_order_of_settings_is_no_setting():
+    one = {"optimizer": {"class": "SGD", "lr": 0.1}, "model": {"l2": 0, "names": {"a": 1, "b": 2}}}
+    other = {
+        "model": {"names": {"b": 2, "a": 1}, "l2": 0},
+        "optimizer": {"lr": 0.1, "class": "SGD"},
+    }
+    assert digest(one) == digest(other) != digest({**one, "model": {"l2": 1}})
+    assert not differences({"x": {"a": [1], "b": 2}}, {"x": {"b": 2, "a": [1]}})
+
+
+class Grouped(SoftmaxRegression):
+    """The bias at a learning rate of its own."""
+
+    def configure_optimizers(self):
+        groups = [
+            {"params": [self.linear.weight]},
+            {"params": [self.linear.bias], "lr": self.of_bias},
+        ]
+        return torch.optim.SGD(groups, lr=0.1)
+
+    of_bias = 0.2
+
+
+class GroupedOtherwise(Grouped):
+    of_bias = 0.3
+
+
+def test_every_group_of_parameters_counts(quiet_trainer):
+    there, here = (
+        experiment({}, kind=kind, make=quiet_trainer)["optimizer"]
+        for kind in (Grouped, GroupedOtherwise)
+    )
+    assert digest({"optimizer": there}) != digest({"optimizer": here})
+    said = differences({"optimizer": there}, {"optimizer": here})
+    assert said == "optimizer.groups.1.lr 0.2 there, 0.3 here"
