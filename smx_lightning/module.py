@@ -6,20 +6,17 @@ For a batch of n inputs with d features and K classes
 
     log_probs = log_softmax(W x + b)         x (n, d), W (K, d), b (K,), log_probs (n, K)
     objective = mean negative log-likelihood + ½ · l2 · ‖W‖²
-
-The bias is never penalised, so scikit-learn's ``C`` corresponds to ``l2 = 1 / (C · n)``. With class
-weights the mean is the weighted one, ``Σ w[y] · nll / Σ w[y]``, as in scikit-learn and torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -57,14 +54,18 @@ class SoftmaxRegression(LightningModule):
         input_shape: Shape of one input without the batch dimension; ``(num_features,)`` by default.
         input_range: Smallest and largest entry of inputs, for the file's users; (0, 255) of pixels.
         l2: Weight of the penalty ½‖W‖², at least 0.
-        class_weight: ``None`` (all 1), ``"balanced"`` (n / (K · count), counted on the training
-            data), one weight a class, or a dict from class name to weight (1 for those left out).
+        class_weight: ``None``, ``"balanced"`` (n / (K · count)), one a class, or a dict by name.
         preprocessing: ``none``, ``standardize`` or ``scale``, fitted in a pass of the first epoch.
         threshold: γ of a binary problem: class 1 is predicted where its probability is at least γ.
         optimizer: Called with the parameters, as in LightningCLI; once before on the meta device,
             to describe it in the hyper-parameters. :class:`~smx_lightning.optim.ExactSolver` makes
             an epoch one evaluation of the whole objective, and stops the trainer at the optimum.
         lr_scheduler: Called with the optimiser; stepped once an epoch.
+
+    Attributes:
+        lr: Replaces the optimiser's learning rate once it is set, as ``Tuner.lr_find`` sets it.
+        solver: The exact solver of the last training, with its status; ``None`` with others.
+        confusion_matrix: (classes, classes) of the last test, a row a label; up to 1000 classes.
 
     Raises:
         InputError: For an argument that is out of its range; it says what was expected.
@@ -74,13 +75,8 @@ class SoftmaxRegression(LightningModule):
     tensor([1., 1.], grad_fn=<RoundBackward1>)
     """
 
-    class_counts: Tensor  #: integers, which no precision setting casts; zeros before they are known
-    lr: float | None = None  #: replaces the optimiser's learning rate, as ``Tuner.lr_find`` sets it
-    solver: ExactSolver | None = None  #: that of the last training, with its status
-    _evaluations = 0  #: of the solver, when the epoch began
-    _base: ClassVar[type[SoftmaxRegression]]  #: this class, for modules that this one imports
-    _bookkeeping: ClassVar[Bookkeeping]  #: what the hooks do; it serves all models and trainers
-    confusion_matrix: Tensor | None = None  #: of the last test, (classes, classes), a row a label
+    _smx_hooks: ClassVar[Bookkeeping]  # it serves all models and trainers
+    class_counts: Tensor
 
     def __init__(
         self,
@@ -117,12 +113,17 @@ class SoftmaxRegression(LightningModule):
         self.register_buffer("class_counts", torch.zeros(num_classes, dtype=torch.int64))
         # Alike on all processes: DDP need not broadcast them at every step, a fifth of a small one.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
-        self._objective, self._statistics, self._record = Objective(), DataStatistics(), Record()
-        self._metrics = metrics.EpochMetrics(self.configure_metrics, num_classes, threshold)
-        self.tallies = self._metrics.tallies
+        self.lr: float | None = None
+        self.solver: ExactSolver | None = None
+        self.confusion_matrix: Tensor | None = None
+        self._smx_objective, self._smx_statistics, self._smx_record = (
+            Objective(),
+            DataStatistics(),
+            Record(),
+        )
+        self._smx_metrics = metrics.EpochMetrics(self.configure_metrics, num_classes, threshold)
+        self.tallies = self._smx_metrics.tallies
         describe(self)
-
-    # What subclasses override ----------------------------------------------------------------
 
     def features(self, x: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "batch features"]:
         """Inputs of any shape → feature vectors (batch, num_features), by default the raw pixels.
@@ -176,7 +177,7 @@ class SoftmaxRegression(LightningModule):
     @threshold.setter
     def threshold(self, threshold: float | None) -> None:
         checks.check_threshold(threshold, self.num_classes)
-        self._metrics.move_threshold(self._threshold, threshold)
+        self._smx_metrics.move_threshold(self._threshold, threshold)
         self._threshold = threshold
 
     @property
@@ -189,12 +190,11 @@ class SoftmaxRegression(LightningModule):
     ) -> Float[Tensor, ""]:
         """The whole loss of a batch, data term and penalty, for a training step of one's own.
 
-        Under a Trainer the batch is counted in the stage's metrics too, and on several processes
-        their average is the mean over the whole batch. Statistics that are needed and that nobody
-        has fitted are an InputError, see :meth:`fit_statistics`.
+        Under a Trainer it is counted in the stage's metrics, and the average over processes is the
+        mean over the whole batch. An InputError without statistics: :meth:`fit_statistics`.
         """
-        self._statistics.check(self)
-        return self._objective.of_batch(self, x, y, metrics.tallies_of(self._trainer))
+        self._smx_statistics.check(self)
+        return self._smx_objective.of_batch(self, x, y, metrics.tallies_of(self._trainer))
 
     def penalty(self) -> Float[Tensor, ""]:
         """½ · l2 · ‖W‖²; added to the loss where l2 is not 0."""
@@ -210,18 +210,17 @@ class SoftmaxRegression(LightningModule):
         return self.preprocessing.method != "none" or self.class_weight == "balanced"
 
     def fit_statistics(self, batches: Iterable[Batch]) -> None:
-        """Fit what the training data decides, standardisation and class counts, on batches (x, y).
+        """Fit standardisation and class counts on batches (x, y), before training.
 
-        The Trainer's module gets this by itself before its first step; a model within another from
-        its host: once, before training, on every process with its share.
+        The Trainer's module does it by itself; a host once for its head, each process its share.
         """
-        self._statistics.fit(self, batches)
+        self._smx_statistics.fit(self, batches)
 
     # The Trainer's hooks and steps -----------------------------------------------------------
 
-    __setattr__ = hooks.set_attribute  # nn.Module's, with a short cut
-    # As of every LightningModule; setting it also gives a host the bookkeeping of its heads.
-    trainer: Trainer = LightningModule.trainer.setter(hooks.attach)  # type: ignore[attr-defined, override]
+    if not TYPE_CHECKING:  # whose checkers see those of LightningModule
+        trainer = property(hooks.trainer_of, hooks.attach)
+        __setattr__ = hooks.set_attribute
     configure_model = hooks.configure_model
     setup = hook(Bookkeeping.setup)
     on_fit_start = hook(Bookkeeping.on_fit_start)
@@ -249,22 +248,22 @@ class SoftmaxRegression(LightningModule):
         """The objective on one batch ``(x, y)``; y (batch,) integer labels."""
         x, y = batch
         if self.solver is None:
-            return self._objective.of_batch(self, x, y, ("train",), batch_idx)
+            return self._smx_objective.of_batch(self, x, y, ("train",), batch_idx)
         add_batch(self, self.solver, x, y)
         return None
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """As of every LightningModule, on sharded classes where there are such."""
-        with parallel_loss(self._objective.sharded):
+        with parallel_loss(self._smx_objective.sharded):
             super().backward(loss, *args, **kwargs)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Add one batch to the ``val/`` metrics."""
-        self._metrics.score(self, batch, ("val",))
+        self._smx_metrics.score(self, batch, ("val",))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Add one batch to the ``test/`` metrics and the confusion matrix."""
-        self._metrics.score(self, batch, ("test", metrics.CONFUSION))
+        self._smx_metrics.score(self, batch, ("test", metrics.CONFUSION))
 
     def predict_step(self, batch: Any, batch_idx: int) -> Prediction:
         """Labels and probabilities of a batch ``x`` or ``(x, y)``; label -1 where these are NaN."""
@@ -273,9 +272,11 @@ class SoftmaxRegression(LightningModule):
 
     @classmethod
     @hooks.signed_as(load_model)
-    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:
+    def load_from_checkpoint(
+        cls, checkpoint_path: str | Path | IO[bytes], *args: Any, **kwargs: Any
+    ) -> Self:
         """See :func:`smx_lightning.checkpoint.loading.load_model`, whose arguments it takes."""
-        return load_model(cls, *args, **kwargs)
+        return load_model(cls, checkpoint_path, *args, **kwargs)
 
     def training_summary(self) -> dict[str, Any] | None:
         """Epochs begun, steps taken, finite held-out metrics; ``None`` without a trainer."""
@@ -295,5 +296,4 @@ class SoftmaxRegression(LightningModule):
         return export_onnx(self, file_path, **kwargs).path
 
 
-SoftmaxRegression._base = SoftmaxRegression
-SoftmaxRegression._bookkeeping = Bookkeeping(SoftmaxRegression)
+SoftmaxRegression._smx_hooks = Bookkeeping(SoftmaxRegression)

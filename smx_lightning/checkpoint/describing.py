@@ -69,7 +69,7 @@ def settings_of(model: SoftmaxRegression) -> dict[str, Any]:
         "class_weight": class_weights(weights, model.class_names),
         "threshold": None if model.threshold is None else float(model.threshold),
         "preprocessing": str(model.preprocessing.method),
-        "optimizers": model._record.run,
+        "optimizers": model._smx_record.run,
     }
 
 
@@ -83,8 +83,8 @@ def describe(model: SoftmaxRegression) -> None:
     called = _arguments(model)
     found = {n: v for call in called for n, v in call.items() if n not in (*model.hparams, *RUN)}
     if called:  # the outermost: what a class gives its parents, it gives them again
-        model._record.objects = _objects(type(model), called[-1])
-        model._record.called = frozenset(called[-1])
+        model._smx_record.objects = _objects(type(model), called[-1])
+        model._smx_record.called = frozenset(called[-1])
     note(model, {**plain_ones(found)[0], OPTIMIZER: optimizer, SCHEDULE: schedule})
 
 
@@ -130,7 +130,7 @@ def write(model: SoftmaxRegression, checkpoint: dict[str, Any]) -> None:
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "training": model.training_summary(),
         "settings": settings_of(model),
-        LEFT_OUT: model._record.objects,
+        LEFT_OUT: model._smx_record.objects,
     }
 
 

@@ -111,7 +111,7 @@ def _load(
     for what, names in (("lacks", keys.missing_keys), ("has besides", keys.unexpected_keys)):
         if names:
             rank_zero_warn(f"The checkpoint {what} {', '.join(names)}")
-    model._record.began_with = hash_of(model.state_dict())
+    model._smx_record.began_with = hash_of(model.state_dict())
 
 
 def _constructed(kind: type[Model], arguments: dict[str, Any], given: Mapping[str, Any]) -> Model:

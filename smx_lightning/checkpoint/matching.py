@@ -84,7 +84,7 @@ def _compare_arguments(
     for name in differing if model.trainer.state.fn == "fit" else []:
         if name == "threshold" or (name in own and _are_paths(saved[name], present[name])):
             continue
-        value = "…" if name in model._record.objects else repr(present[name])
+        value = "…" if name in model._smx_record.objects else repr(present[name])
         raise InputError(
             f"expected a checkpoint with {name}={present[name]!r}, as the model has, to resume "
             f"from, got one with {name}={saved[name]!r}; leave {name} as it was to go on, or "
@@ -97,9 +97,9 @@ def _compare_arguments(
 
 def _own(model: SoftmaxRegression) -> dict[str, Any]:
     """The arguments that a subclass has of its own, as a checkpoint tells them."""
-    inherited = {*inspect.signature(model._base.__init__).parameters, *RUN, DATA}
-    known = {**model._record.objects, **plain_ones(dict(model.hparams))[0]}
-    return {n: v for n, v in known.items() if n in model._record.called - inherited}
+    inherited = {*inspect.signature(model._smx_hooks.kind.__init__).parameters, *RUN, DATA}
+    known = {**model._smx_record.objects, **plain_ones(dict(model.hparams))[0]}
+    return {n: v for n, v in known.items() if n in model._smx_record.called - inherited}
 
 
 def _are_paths(saved: Any, present: Any) -> bool:
@@ -133,4 +133,4 @@ def anew(model: SoftmaxRegression) -> str:
 
 def has_features(model: SoftmaxRegression) -> bool:
     """Whether a subclass makes features of its own, and so takes inputs of any shape."""
-    return type(model).features is not model._base.features
+    return type(model).features is not model._smx_hooks.kind.features

@@ -43,7 +43,7 @@ def check_same_run(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> N
             "from load_from_checkpoint(…)"
         )
     saved = saved_settings(checkpoint).get("optimizers")
-    present = model._record.run
+    present = model._smx_record.run
     if not isinstance(saved, dict) or not isinstance(present, dict):
         _check_group_names(model, checkpoint)
         return
@@ -119,12 +119,12 @@ def begin_run(model: SoftmaxRegression) -> None:
         SCHEDULE: [config.scheduler for config in trainer.lr_scheduler_configs],
     }
     own = getattr(model.configure_optimizers, "__func__", None)
-    if own is model._base.configure_optimizers:
+    if own is model._smx_hooks.kind.configure_optimizers:
         told = _injected(model, made)
-        model._record.run = {what: [told[what]] if made[what] else [] for what in RUN}
+        model._smx_record.run = {what: [told[what]] if made[what] else [] for what in RUN}
     else:
-        model._record.run = {what: [described(one) for one in made[what]] for what in RUN}
-        told = {w: of[0] if len(of) == 1 else of or None for w, of in model._record.run.items()}
+        model._smx_record.run = {what: [described(one) for one in made[what]] for what in RUN}
+        told = {w: of[0] if len(of) == 1 else of or None for w, of in model._smx_record.run.items()}
     data = trainer.datamodule  # type: ignore[attr-defined]
     note(model, {**told, DATA: None if data is None else data_description(data)})
     resumed = trainer._checkpoint_connector._loaded_checkpoint

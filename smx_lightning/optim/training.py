@@ -122,7 +122,7 @@ def begin_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
     """Let the solver move to the point that this epoch evaluates."""
     trainer = model.trainer
     solver.begin_epoch(l2=model.l2, batches=trainer.num_training_batches * trainer.world_size)
-    model._evaluations = solver.evaluations
+    model._smx_objective.evaluations = solver.evaluations
 
 
 def add_batch(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor) -> None:
@@ -131,7 +131,7 @@ def add_batch(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tenso
     Raises:
         InputError: For labels out of range, and for more batches than the Trainer's.
     """
-    if solver.evaluations > model._evaluations:
+    if solver.evaluations > model._smx_objective.evaluations:
         raise InputError(
             "the exact solver expects one super().training_step(…) a batch, got a second "
             "with the last one; pass all rows of a batch on at once"
@@ -179,13 +179,13 @@ def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> bool:
     Raises:
         InputError: Where the epoch's last batch never came.
     """
-    if solver.evaluations == model._evaluations and not model.trainer.should_stop:
+    if solver.evaluations == model._smx_objective.evaluations and not model.trainer.should_stop:
         raise InputError(
             "the exact solver expects the rows of every batch, got an epoch whose last "
             "batch never came; call super().training_step(batch, batch_idx) for each "
             "in an override, and skip none, or take another optimiser"
         )
-    model._evaluations = -1  # of this epoch nothing more is expected
+    model._smx_objective.evaluations = -1  # of this epoch nothing more is expected
     evaluation = solver.evaluation
     if evaluation is None:  # the first epoch broke off
         return False

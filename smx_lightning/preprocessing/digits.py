@@ -148,7 +148,7 @@ def _taken(trainer: Trainer) -> torch.dtype:
 def _reason(model: SoftmaxRegression) -> tuple[str, str] | None:
     """Why wide inputs would lose their digits, and what helps; ``None`` where they would not."""
     for hook in ("features", "forward", "head"):
-        if getattr(type(model), hook) is not getattr(model._base, hook):
+        if getattr(type(model), hook) is not getattr(model._smx_hooks.kind, hook):
             name = type(model).__name__
             return f"with {name}.{hook}, which need not keep them", f"leave {hook} as it is"
     method = model.preprocessing.method

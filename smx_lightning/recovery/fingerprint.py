@@ -76,7 +76,7 @@ def weights(model: LightningModule) -> dict[str, Any]:
     fixed = {n: p for n, p in model.named_parameters() if not p.requires_grad}
     began: dict[str, str] = {}
     for path, module in model.named_modules():
-        record = getattr(module, "_record", None)
+        record = getattr(module, "_smx_record", None)
         if isinstance(record, Record) and record.began_with is not None:
             began[path] = record.began_with
         if isinstance(module, (Preprocessing, _NormBase, Metric)):  # statistics, of whatever

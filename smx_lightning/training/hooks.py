@@ -90,7 +90,7 @@ class Bookkeeping(Callback):
             check_optimizers(model)
         if isinstance(pl_module, self.kind):  # what a host is given its heads need not see
             # A tuner restores its own checkpoint, too, but has ended with that by now.
-            pl_module._statistics.known = bool(trainer._checkpoint_connector._loaded_checkpoint)
+            pl_module._smx_statistics.known = bool(trainer._checkpoint_connector._loaded_checkpoint)
             know_range(trainer, pl_module)
             restore_digits(trainer)
             begin_run(pl_module)
@@ -103,7 +103,7 @@ class Bookkeeping(Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         for _, model in self.models(pl_module):
-            model._statistics.known = True
+            model._smx_statistics.known = True
         if any(is_exact_solver_s(state) for state in checkpoint.get("optimizer_states", [])):
             settle(checkpoint["loops"]["fit_loop"], rewind=True)  # it needs the epoch whole
 
@@ -114,7 +114,7 @@ class Bookkeeping(Callback):
         keep_equal_averages(trainer)
         exact = any(isinstance(optimizer, ExactSolver) for optimizer in trainer.optimizers)
         for _, model in self.models(pl_module):
-            _, model._objective.shares = sharing(trainer)
+            _, model._smx_objective.shares = sharing(trainer)
             if exact and model is not pl_module:
                 raise InputError(
                     "the exact solver expects a SoftmaxRegression as the Trainer's module, got one "
@@ -127,7 +127,7 @@ class Bookkeeping(Callback):
         pl_module.solver = exact_solver(pl_module, own_loss=own_loss)
         if pl_module.solver is not None and trainer.fit_loop.restarted_mid_epoch:
             begin_epoch(pl_module, pl_module.solver)  # on_train_epoch_start's, of other epochs
-        pl_module._statistics.fit_before_training(pl_module)
+        pl_module._smx_statistics.fit_before_training(pl_module)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -166,7 +166,7 @@ class Bookkeeping(Callback):
             if rejected and trainer.callback_metrics.keys() >= {*tally.metrics}:
                 tally.restore([])
                 continue  # the values of the point that the parameters went back to stand
-            nll = model._metrics.log("train", pl_module, prefix).get("train/nll")
+            nll = model._smx_metrics.log("train", pl_module, prefix).get("train/nll")
             if nll is not None and not torch.isfinite(nll) and not rejected:
                 raise InputError(
                     f"the training loss became {float(nll)} in epoch {trainer.current_epoch}: "
@@ -205,13 +205,13 @@ class Bookkeeping(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the ``val/`` metrics."""
         for prefix, model in self.models(pl_module):
-            model._metrics.log("val", pl_module, prefix)
+            model._smx_metrics.log("val", pl_module, prefix)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the ``test/`` metrics; ``confusion_matrix`` holds the counts from then on."""
         for prefix, model in self.models(pl_module):
-            model._metrics.log("test", pl_module, prefix)
-            counts = model._metrics.compute(CONFUSION, model.device)
+            model._smx_metrics.log("test", pl_module, prefix)
+            counts = model._smx_metrics.compute(CONFUSION, model.device)
             if counts:
                 model.confusion_matrix = counts[CONFUSION].cpu()
 
@@ -222,11 +222,21 @@ def hook(work: Callable[..., None]) -> Callable[..., None]:
     @joined("before")
     @wraps(work)
     def done(self: SoftmaxRegression, *args: Any, **kwargs: Any) -> None:
-        work(self._bookkeeping, self.trainer, self, *args, **kwargs)
+        work(self._smx_hooks, self.trainer, self, *args, **kwargs)
 
     own, _, _, *given = inspect.signature(work).parameters.values()
-    done.__signature__ = inspect.Signature([own, *given])  # type: ignore[attr-defined]
+    done.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [own, *given], return_annotation="None"
+    )
+    done.__annotations__ = {p.name: p.annotation for p in given} | {"return": "None"}
+    done.__qualname__ = f"SoftmaxRegression.{work.__name__}"
     return done
+
+
+def trainer_of(model: SoftmaxRegression) -> Trainer:
+    """The Trainer that this module, or the one that it is a part of, is attached to."""
+    trainer: Trainer = super(model._smx_hooks.kind, model).trainer
+    return trainer
 
 
 def attach(model: SoftmaxRegression, trainer: Trainer | None) -> None:
@@ -237,9 +247,9 @@ def attach(model: SoftmaxRegression, trainer: Trainer | None) -> None:
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     hosted = trainer.lightning_module is not model
     if hosted and not any(isinstance(callback, Bookkeeping) for callback in callbacks):
-        callbacks.insert(0, model._bookkeeping)
+        callbacks.insert(0, model._smx_hooks)
     if trainer.state.fn == TrainerFn.FITTING:
-        model._statistics.known = False
+        model._smx_statistics.known = False
         if model.solver is not None:  # of an earlier fit: now Lightning may step another one
             model.solver, model.automatic_optimization = None, True
 
@@ -248,7 +258,7 @@ def attach(model: SoftmaxRegression, trainer: Trainer | None) -> None:
 def on_load_checkpoint(model: SoftmaxRegression, checkpoint: dict[str, Any]) -> None:
     """Complain about a checkpoint of another problem, or of other settings."""
     if model._trainer is not None:
-        model._bookkeeping.on_load_checkpoint(model.trainer, model, checkpoint)
+        model._smx_hooks.on_load_checkpoint(model.trainer, model, checkpoint)
     check_loaded(model, checkpoint)
 
 
@@ -263,7 +273,7 @@ def configure_model(model: SoftmaxRegression) -> None:
     """Spread the classes over processes, where ModelParallelStrategy asks for it."""
     if model.device_mesh is not None:
         shard(model)
-        model._objective.sharded = type(model).loss is model._base.loss
+        model._smx_objective.sharded = type(model).loss is model._smx_hooks.kind.loss
 
 
 def set_attribute(model: SoftmaxRegression, name: str, value: Any) -> None:
@@ -271,7 +281,7 @@ def set_attribute(model: SoftmaxRegression, name: str, value: Any) -> None:
     if name == "_current_fx_name":
         object.__setattr__(model, name, value)
     else:
-        super(model._base, model).__setattr__(name, value)
+        super(model._smx_hooks.kind, model).__setattr__(name, value)
 
 
 def signed_as(other: Callable[..., Any] | None = None) -> Callable[[Method], Method]:

@@ -21,11 +21,11 @@ def know_range(trainer: Trainer, model: SoftmaxRegression) -> None:
     subclass whose ``__init__`` takes none is left alone: its checkpoint could not bring it back.
     """
     told = getattr(getattr(trainer, "datamodule", None), "input_range", None)
-    if model.input_range is not None and not model._statistics.range_is_learned:
+    if model.input_range is not None and not model._smx_statistics.range_is_learned:
         return
     if _takes_range(type(model)):
         model.input_range = None if told is None else check_range(told)
-        model._statistics.range_is_learned = told is not None
+        model._smx_statistics.range_is_learned = told is not None
         note(model, {"input_range": told and list(check_range(told))})
 
 

@@ -1,4 +1,8 @@
-"""The objective of a batch: data term, class weights and penalty, on one process or on several."""
+"""The objective of a batch: data term, class weights and penalty, on one process or on several.
+
+The bias is never penalised, so scikit-learn's ``C`` corresponds to ``l2 = 1 / (C · n)``. With class
+weights the mean is the weighted one, ``Σ w[y] · nll / Σ w[y]``, as in scikit-learn and torch.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +32,12 @@ class Objective:
         sharded: Whether loss and gradient run on classes that are spread over processes, which
             only those of :func:`torch.nn.functional.nll_loss` can: a loss of a subclass's own sees
             all classes.
+        evaluations: Of the exact solver, when the epoch began.
     """
 
     shares: int = 1
     sharded: bool = False
+    evaluations: int = 0
 
     def of_batch(
         self,
@@ -57,7 +63,7 @@ class Objective:
             log_probs = model(x)
             if not self.sharded:
                 log_probs = whole(log_probs)
-            model._metrics.add(tallies, whole(log_probs.detach()), y)
+            model._smx_metrics.add(tallies, whole(log_probs.detach()), y)
             if self.sharded:  # which would not complain
                 check_labels(y, model.num_classes, "train batches")
             try:

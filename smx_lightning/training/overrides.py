@@ -24,7 +24,7 @@ def joined(when: Literal["before", "behind"]) -> Callable[[Hook], Hook]:
 
 def join_overrides(cls: type[SoftmaxRegression]) -> None:
     """Let each hook that a new subclass overrides do the work of ours as well."""
-    for name, ours in vars(cls._base).items():
+    for name, ours in vars(cls._smx_hooks.kind).items():
         when, override = getattr(ours, "joined", None), getattr(cls, name)
         if when is not None and override is not ours and not hasattr(override, "does_both"):
             setattr(cls, name, _both(ours, override, ours_first=when == "before"))

@@ -62,7 +62,13 @@ COPIES = [copy.deepcopy, pickled, saved]
 
 def parts(model):
     """Everything that a change of the model may change."""
-    own = [model._objective, model._statistics, model._record, model.tallies, model._metrics]
+    own = [
+        model._smx_objective,
+        model._smx_statistics,
+        model._smx_record,
+        model.tallies,
+        model._smx_metrics,
+    ]
     return {id(part) for part in (*own, *model.tallies.values(), *model.modules())}
 
 
@@ -74,9 +80,9 @@ def test_a_copy_shares_nothing_and_trains_as_the_model(copied, trained, quiet_tr
         fitted(model, quiet_trainer)
     other = copied(model)
     assert not parts(model) & parts(other)
-    assert other.tallies is other._metrics.tallies
+    assert other.tallies is other._smx_metrics.tallies
     assert {id(tally.metrics) for tally in other.tallies.values()} == {
-        id(collection) for collection in other._metrics.values()
+        id(collection) for collection in other._smx_metrics.values()
     }
     before = {name: value.clone() for name, value in model.state_dict().items()}
     other.threshold = 0.6
@@ -146,3 +152,45 @@ def test_the_forward_pass_compiles_to_one_graph():
     whole = torch.compile(model, backend="eager", fullgraph=True)
     x = ROWS.tensors[0]
     torch.testing.assert_close(whole(x), model(x), rtol=0, atol=0)
+
+
+NAMES = (
+    "_base",
+    "_hooks",
+    "_record",
+    "_statistics",
+    "_metrics",
+    "_objective",
+    "_evaluations",
+    "_shares",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_subclass_may_use_names_that_a_module_like_this_might(quiet_trainer, digits, name):
+    class Named(SoftmaxRegression):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            setattr(self, name, torch.nn.Identity())
+
+        def features(self, x):
+            return getattr(self, name)(super().features(x))
+
+    of_class = type("OfClass", (SoftmaxRegression,), {name: 5})
+    ends = []
+    for kind in (SoftmaxRegression, Named, of_class):
+        torch.manual_seed(0)
+        model = kind(64, 10)
+        quiet_trainer(max_epochs=1, limit_train_batches=3).fit(model, digits)
+        ends.append(model.linear.weight.detach())
+    assert torch.equal(ends[0], ends[1])
+    assert torch.equal(ends[0], ends[2])
+
+
+def test_attributes_of_the_class_itself_are_each_model_s_own():
+    class Fast(SoftmaxRegression):
+        lr = 0.5
+
+    model = Fast(4, 3)
+    assert {"lr", "solver", "confusion_matrix"} <= vars(model).keys()
+    assert model.lr is None

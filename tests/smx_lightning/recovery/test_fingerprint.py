@@ -334,3 +334,10 @@ def test_every_group_of_parameters_counts(quiet_trainer):
     assert digest({"optimizer": there}) != digest({"optimizer": here})
     said = differences({"optimizer": there}, {"optimizer": here})
     assert said == "optimizer.groups.1.lr 0.2 there, 0.3 here"
+
+
+@pytest.mark.parametrize(("shuffle", "order"), [(True, "EpochOrder"), (False, "_InOrder")])
+def test_an_experiment_calls_an_order_what_it_did_before_files_moved(shuffle, order):
+    rows = Rows(torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64))
+    found = described(BatchLoader(rows, batch_size=2, shuffle=shuffle))
+    assert found["order"] == f"smx_lightning.data.loading.{order}"
