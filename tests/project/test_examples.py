@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+from sampled import whole
 from tools import ROOT
 
 from smx_lightning.cli import main as smx_lightning
@@ -17,9 +18,9 @@ FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
     ("name", "said"),
     [
         ("quickstart", "parity holds"),
-        ("backbone", "449 labelled rows"),
-        ("existing_script", "'val/accuracy_macro'"),
-        ("composition", "449 labelled rows"),
+        whole(("backbone", "449 labelled rows")),
+        whole(("existing_script", "'val/accuracy_macro'")),
+        whole(("composition", "449 labelled rows")),
     ],
 )
 def test_script_runs(name, said, cli_folder, capsys):

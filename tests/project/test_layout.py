@@ -200,3 +200,14 @@ def test_what_needs_no_torch_is_imported_where_it_is_missing():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.split()[:1] == ["refused"], done.stderr
+
+
+def test_every_module_that_names_shapes_is_checked():
+    """Only those are instrumented, see tests/support/shapes.py."""
+    options = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    hooked = options.split("--jaxtyping-packages=")[1].split('"')[0].split(",")
+    for folder in PACKAGES:
+        for path in folder.rglob("*.py"):
+            if "from jaxtyping import" in path.read_text(encoding="utf-8"):
+                name = ".".join(path.relative_to(folder.parent).with_suffix("").parts)
+                assert any(name == one or name.startswith(f"{one}.") for one in hooked), name

@@ -6,6 +6,7 @@ import pytest
 from tools import ROOT
 
 
+@pytest.mark.whole
 def test_python_blocks_run_in_order(cli_folder):
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     assert len(blocks) >= 2

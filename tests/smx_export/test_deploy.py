@@ -28,10 +28,9 @@ MAIN = {
 }
 ROWS = 20
 
-answering = pytest.mark.parametrize("kit", KITS)
 # The others take a compiler or a browser each time.
 BRIEF = [whole(kit) if kit in ("c", "browser") else kit for kit in KITS]
-every_kit = pytest.mark.parametrize("kit", BRIEF)
+answering = every_kit = pytest.mark.parametrize("kit", BRIEF)
 rows_kit = pytest.mark.parametrize("kit", [kit for kit in BRIEF if kit != "opencv"])
 
 

@@ -235,6 +235,7 @@ def test_a_bad_profile_ends_fit_before_it_trains(option, words, cli_folder, caps
     assert not Path("lightning_logs").exists()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("kind", "told"), [("Own", [0, 16]), whole(("Ignorant", None)), whole(("Taking", [0, 16]))]
 )

@@ -223,6 +223,7 @@ def test_logged_metrics_equal_their_references(trained, digits):
     np.testing.assert_array_equal(trained.confusion_matrix, counts)
 
 
+@pytest.mark.whole
 def test_very_many_classes_need_no_square_of_them(quiet_trainer):
     model = SoftmaxRegression(2, 200_000)
     rows = TensorDataset(torch.randn(6, 2), torch.arange(6) * 39_999)

@@ -27,6 +27,8 @@ ONES = [[k] for k in WHOLE]
 SGD = functools.partial(torch.optim.SGD, lr=0.5)
 ADAM = functools.partial(torch.optim.Adam, lr=0.01)
 OPTIMIZERS = pytest.mark.parametrize("optimizer", [SGD, ExactSolver], ids=["sgd", "exact"])
+# The same, of tests that take seconds.
+SGD_AT_LEAST = pytest.mark.parametrize("optimizer", [SGD, whole(ExactSolver)], ids=["sgd", "exact"])
 STOP = callbacks.EarlyStopping("val/nll", min_delta=100, patience=2)
 CLIP = "gradient_clip_val", "gradient_clip_algorithm"
 WIDE = {"bf16-mixed": "float32", "16-mixed": "float32", "64-true": "float64"}
@@ -261,7 +263,7 @@ def test_the_suggested_learning_rate_is_good_and_the_exact_solver_needs_none(tmp
         Tuner(trainer).lr_find(model_of(ExactSolver), loader())
 
 
-@OPTIMIZERS
+@SGD_AT_LEAST
 def test_the_largest_batch_size_is_found_and_leaves_no_trace(optimizer, tmp_path):
     """There is none for more than 256 rows, at an epoch's second step."""
 
@@ -286,7 +288,7 @@ def test_the_largest_batch_size_is_found_and_leaves_no_trace(optimizer, tmp_path
 
 @ignoring("ignore:`torch.jit.script_method` is deprecated")  # inductor's own
 @ignoring("ignore:The .grad attribute of a Tensor")  # dynamo looks at it
-@OPTIMIZERS
+@SGD_AT_LEAST
 @pytest.mark.parametrize("part", ["forward", "smx", "steps", whole("inductor")])
 def test_a_compiled_model_is_the_same_model(part, optimizer):
     torch._dynamo.reset()

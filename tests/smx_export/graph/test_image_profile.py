@@ -138,6 +138,7 @@ def test_a_backbone_sees_the_range_it_was_trained_on(given, tmp_path):
     agrees(export.path, u, live(model, u, *given))
 
 
+@pytest.mark.whole
 def test_so_does_a_subclass_with_a_forward_of_its_own(tmp_path):
     model = profiled.model_of(preprocessing="none")
     model.__class__ = Sharpened

@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 import torch
 from browsers import shared_browser
+from sampled import sampled
 from tools import ROOT, SUPPORT, missing
 
 from smx_export import FileError, export_onnx
@@ -103,6 +104,7 @@ def assert_answers(path, state):
     np.testing.assert_allclose(state["lastProbs"], expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.whole
 def test_numbers_that_float32_would_round_are_answered(drive, tmp_path):
     """A file that takes float64; numpy is the judge."""
     x = 1.7e9 + np.random.default_rng(0).uniform(0, 64, (40, 3)).round(2)
@@ -156,6 +158,7 @@ def test_drawings_are_answered_as_onnxruntime_in_python_does(drive, digits_site,
     assert (page["problems"], page["foreign"]) == ([], [])
 
 
+@pytest.mark.whole
 def test_a_fitted_drawing_fills_the_frame_wherever_it_was_drawn(drive, digits_url):
     stroke = np.array([[0.0, 0.0], [0.2, 0.0], [0.2, 0.4]])
     steps = [
@@ -169,6 +172,7 @@ def test_a_fitted_drawing_fills_the_frame_wherever_it_was_drawn(drive, digits_ur
     assert min(first[0].max(), first[7].max()) > 4
 
 
+@pytest.mark.whole
 def test_a_picture_is_scaled_to_the_range_of_the_inputs(drive, digits_site, digits_url, picture):
     path, pixels = picture
     steps = [{"choose": str(path)}, {"click": "#invert"}, {"click": "#clear"}, {"drop": str(path)}]
@@ -181,12 +185,14 @@ def test_a_picture_is_scaled_to_the_range_of_the_inputs(drive, digits_site, digi
     assert (page["problems"], page["foreign"]) == ([], [])
 
 
+@pytest.mark.whole
 def test_what_is_no_picture_is_refused_in_a_sentence(drive, digits_url):
     (page,) = drive({"url": digits_url, "steps": [{"choose": str(DRIVER)}]})
     assert "drive_page.mjs could not be read as a picture" in page["states"][-1]["error"]
     assert page["states"][-1]["lastInput"] == []
 
 
+@pytest.mark.whole
 def test_everything_fits_on_a_phone(drive, digits_url):
     light, dark = ([{"draw": TOP}, {"shot": name}] for name in ("phone", "phone_dark"))
     for page in drive(
@@ -216,7 +222,9 @@ def test_a_changed_file_fails_and_its_predictions_are_marked(drive, digits_site,
     assert state["lastProbs"] != []
 
 
-@pytest.mark.parametrize("name", ["model.json", "model.onnx", *RUNTIME])
+@pytest.mark.parametrize(
+    "name", sampled(["model.json", "model.onnx", *RUNTIME], named=["model.onnx"])
+)
 def test_a_missing_file_is_named(drive, digits_url, name):
     (page,) = drive({"url": digits_url, "steps": [{"answer": name, "with": ""}]})
     (state,) = page["states"]
@@ -296,6 +304,7 @@ def test_numbers_of_another_scale_are_told(drive, tmp_path):
         assert_answers(path, state)
 
 
+@pytest.mark.whole
 def test_numbers_that_overflow_have_no_answer(drive, tmp_path):
     model = SoftmaxRegression(3, 2)
     with torch.no_grad():
@@ -323,6 +332,7 @@ def test_many_numbers_are_pasted_and_the_top_classes_shown(drive, tmp_path):
     assert pasted["overflow"] == 0
 
 
+@pytest.mark.whole
 def test_the_page_works_under_a_path(drive, digits_site):
     inner = digits_site[1]
     outer = inner.parent / "outer"

@@ -113,6 +113,7 @@ def test_optimizer_and_scheduler_come_from_the_command_line(cli_folder):
     assert smx_lightning(["fit", *arguments, *SHORT]) == 0
 
 
+@pytest.mark.whole
 def test_a_subclass_is_named_by_its_path(cli_folder, monkeypatch, capsys):
     Path("my_probe.py").write_text(PROBE)
     monkeypatch.syspath_prepend(cli_folder)

@@ -110,6 +110,7 @@ def test_without_rows_there_is_no_value():
     assert math.isnan(metric.compute())
 
 
+@pytest.mark.whole
 def test_macro_accuracy_exists_for_very_many_classes(quiet_trainer):
     """Through a matrix of counts it would take 320 GB."""
     classes = 200_000

@@ -343,6 +343,7 @@ def test_a_rejected_last_step_is_taken_back():
     assert all(later <= earlier for earlier, later in itertools.pairwise(objectives))
 
 
+@pytest.mark.whole
 def test_the_sums_of_two_processes_meet(ranks):
     """Shares of 300 and 299 rows: the same optimum, bit by bit the same on both ranks."""
     x, y, l2 = shirts(599)

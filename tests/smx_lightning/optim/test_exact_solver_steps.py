@@ -172,6 +172,7 @@ def test_an_empty_first_batch_changes_nothing():
     torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.whole
 def test_a_process_without_rows_takes_the_same_steps(ranks):
     x, y = noisy_scores(5, 0)
     points, _, _ = epochs(x, y, 1e-3, tol=1e-9, start=torch.zeros(5, 16))

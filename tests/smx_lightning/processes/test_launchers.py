@@ -69,6 +69,7 @@ def test_the_readme_s_script_makes_the_same_file_under_torchrun(digits, tmp_path
     assert right["both"] == right["alone"] > 0.95 * len(test)
 
 
+@pytest.mark.whole
 def test_the_command_line_does_its_whole_job_in_two_processes(tmp_path):
     options = [
         "--trainer.devices",
@@ -203,6 +204,7 @@ def preempt(scontrol, folder, *arguments):
     return trained(run(command, folder=folder, environ=[environ]), folder / "answer.npz")
 
 
+@pytest.mark.whole
 def test_a_requeued_slurm_job_goes_on_where_it_was(alone, scontrol, tmp_path):
     arguments = ["--interrupt", "SIGUSR1", 0, "after", 7, tmp_path / "preempted"]
     answer = preempt(scontrol, tmp_path, *arguments)

@@ -204,6 +204,7 @@ def contend(path, barrier, answers):
     ours.release()
 
 
+@pytest.mark.whole
 def test_of_many_at_once_one_gets_it(path, forkserver):
     for stale in (False, True):
         if stale:

@@ -73,6 +73,7 @@ def test_two_processes_with_half_the_classes_each_are_as_one(ranks, in_one, num_
     assert_same(in_one(num_classes, **options), many, atol=1e-12)
 
 
+@pytest.mark.whole
 def test_float32_too(ranks, in_one):
     options = {"dtype": "float32", "l2": 0.1}
     assert_same(in_one(11, **options), ranks.run(2, jobs.in_full, 11, **options), atol=1e-6)

@@ -154,6 +154,7 @@ def test_the_same_experiment_twice_at_once_is_refused(tmp_path, alone):
     assert files(tmp_path) == [only(tmp_path).name]
 
 
+@pytest.mark.whole
 def test_many_first_runs_at_once_all_live(tmp_path, alone, forkserver):
     """Each began by removing the others' drafts."""
     runs = []
@@ -310,6 +311,7 @@ def sharded(world_size, folder, **options):
     return len(Path(folder, "batches").read_text().splitlines())
 
 
+@pytest.mark.whole
 def test_sharded_classes_keep_to_their_experiment(ranks, tmp_path):
     assert ranks.run(2, sharded, str(tmp_path), stop=9) == ["interrupted"] * 2
     said = ranks.run(2, sharded, str(tmp_path), settings={"l2": 0.5})

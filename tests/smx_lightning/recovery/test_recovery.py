@@ -177,6 +177,7 @@ def test_kill_9_a_hundred_times_costs_nothing(undisturbed, tmp_path, kind, forks
     print(f"{kind}: 100 kills in {runs} runs")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("after", [2, whole(3)])
 def test_several_processes_go_on_also_as_another_number(ranks, two_runs, after):
     whole, stopped = two_runs
@@ -210,7 +211,7 @@ def test_sigterm_to_one_of_several_processes_ends_all_of_them(ranks, two_runs, r
     assert_same_run(stopped, whole)
 
 
-@pytest.mark.parametrize("kind", ["dropout", "exact"])
+@pytest.mark.parametrize("kind", ["dropout", whole("exact")])
 def test_the_clock_says_when_to_save(undisturbed, tmp_path, kind):
     with pytest.raises(Interrupted):
         train(tmp_path, kind, stop=10, saves={"seconds": 0})
@@ -299,7 +300,7 @@ def test_a_finished_run_is_resumed_only_on_demand(tmp_path, monkeypatch, undistu
     assert traces(tmp_path) == traces(undisturbed("dropout"))
 
 
-@pytest.mark.parametrize("kind", ["adam", "exact"])
+@pytest.mark.parametrize("kind", ["adam", whole("exact")])
 @pytest.mark.parametrize("batch", sampled([3, 7, 10], named=[10]))  # of an epoch of seven
 def test_a_checkpoint_of_lightning_s_own_resumes_in_mid_epoch(tmp_path, undisturbed, kind, batch):
     path = tmp_path / "mid.ckpt"
