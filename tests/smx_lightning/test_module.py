@@ -54,7 +54,7 @@ def test_smx_is_exactly_the_lecture_s_sequential():
     classes=st.integers(2, 6),
     scale=st.sampled_from([1e-3, 1.0, 1e3]),
 )
-@settings(max_examples=examples(40), deadline=None)
+@settings(max_examples=examples(40))
 def test_inputs_of_any_shape_are_unrolled_into_log_probabilities(rows, shape, classes, scale):
     d = int(np.prod(shape))
     model = SoftmaxRegression(d, classes, input_shape=shape).double()

@@ -18,7 +18,7 @@ from smx_lightning.data.split import stratified_split
     fraction=st.floats(0.05, 0.9),
     seed=st.integers(0, 3),
 )
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=examples(100))
 def test_a_split_is_a_partition_stratified_and_spares_the_last_of_a_class(labels, fraction, seed):
     y = torch.tensor(labels)
     kept, held_out = stratified_split(y, fraction, seed)

@@ -60,7 +60,7 @@ def test_classes_are_the_sorted_values_whatever_they_are(values, dtype, tmp_path
     given_names=st.booleans(),
     data=st.data(),
 )
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(150))
 def test_any_integers_are_numbered_as_numpy_numbers_them(values, given_names, data):
     y = np.array(values, np.int64)
     unique, inverse = np.unique(y, return_inverse=True)

@@ -52,7 +52,7 @@ def answers(draw):
 
 
 @given(answers())
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(150))
 def test_every_metric_is_its_definition(example):
     log_probs, y, threshold, size = example
     found = values(log_probs, y, size, threshold)
@@ -125,7 +125,7 @@ def test_macro_accuracy_exists_for_very_many_classes(quiet_trainer):
 
 
 @given(answers(), st.integers(1, 4), st.booleans())
-@settings(max_examples=examples(40), deadline=None)
+@settings(max_examples=examples(40))
 def test_states_of_several_processes_add_up(example, shares, flushed):
     """As Recovery keeps and restores them; a share may be without rows."""
     log_probs, y, threshold, _ = example

@@ -111,7 +111,7 @@ def test_the_answer_is_scikit_learn_s_on_real_data(name, weighted):
     size=st.integers(1, 60),
     seed=st.integers(0, 2**16),
 )
-@settings(max_examples=examples(25), deadline=None)
+@settings(max_examples=examples(25))
 def test_the_answer_is_scikit_learn_s_on_made_data(
     rows, features, classes, l2, scale, weighted, size, seed
 ):
@@ -179,7 +179,7 @@ def test_the_curvature_is_the_hessian_s_or_its_blocks(model):
     probabilities=st.lists(st.floats(0, 1), min_size=1, max_size=60),
     size=st.integers(1, 60),
 )
-@settings(max_examples=examples(50), deadline=None)
+@settings(max_examples=examples(50))
 def test_systematic_sampling_takes_as_many_as_the_probabilities_say(probabilities, size):
     curvature = Shared(3, 2, spread=1.0, rows=1.0, like=torch.zeros((), dtype=torch.float64))
     column = torch.tensor(probabilities, dtype=torch.float64)[:, None]

@@ -191,7 +191,7 @@ def test_no_cast_rounds_the_mean(cast, wide):
     negative=st.booleans(),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=examples(80), deadline=None)
+@settings(max_examples=examples(80))
 def test_standardised_values_are_numpy_s(mean, ratio, negative, seed):
     mean *= -1 if negative else 1
     x = mean + mean * ratio * np.random.default_rng(seed).standard_normal((200, 1))

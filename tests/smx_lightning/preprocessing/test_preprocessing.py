@@ -21,7 +21,7 @@ rows = hnp.arrays(
 
 
 @given(rows, st.data())
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(60))
 def test_moments_of_any_parts_are_those_of_the_whole(x, data):
     cut = data.draw(st.integers(0, len(x)))
     x = torch.from_numpy(x)
@@ -80,7 +80,7 @@ def test_statistics_survive_a_cast_of_the_model(cast):
     shift=st.floats(-100, 100),
     method=st.sampled_from(["standardize", "scale", "none"]),
 )
-@settings(max_examples=examples(40), deadline=None)
+@settings(max_examples=examples(40))
 def test_folding_gives_the_same_layer(d, classes, shift, method):
     x = torch.randn(30, d, dtype=torch.float64) * 3 + shift
     preprocessing, linear = Preprocessing(d, method), nn.Linear(d, classes).double()

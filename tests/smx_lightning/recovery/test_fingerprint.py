@@ -261,7 +261,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=examples(30), deadline=None)
+@settings(max_examples=examples(30))
 @given(PLAIN)
 def test_plain_values_stay_and_are_the_same_experiment(value):
     for _ in range(2):
