@@ -128,7 +128,7 @@ def test_a_row_slightly_beyond_is_no_wolf(digits, digits_file):
     OnnxClassifier(digits_file, on_range="raise").predict(x)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.sampled_from([1, 16, 500]))
 def test_new_rows_of_skewed_features_are_no_wolf(seed, count):
     """Exponential tails: new rows reach beyond the old ones' range, and fill little of it."""

@@ -17,6 +17,7 @@ if not os.environ.get("CI"):
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds its processes in /proc")
 
 
+@pytest.mark.whole
 def test_two_workers_train_test_and_export(digits, tmp_path):
     # Ray's sockets have room for 107 characters, so its own folder is not beneath tmp_path.
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as session:
