@@ -541,6 +541,7 @@ def features_of(part):
     return (lambda self, x: self.net(x)) if isinstance(part, torch.nn.Module) else part
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("part", "d", "message"), REFUSED)
 def test_a_backbone_that_cannot_be_exported_is_refused_in_one_sentence(part, d, message, tmp_path):
     net = part if isinstance(part, torch.nn.Module) else None

@@ -287,6 +287,7 @@ def test_a_subclass_is_refused_what_it_cannot_have(kind, names, outputs, lacks, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("kind", "names", "outputs"),
     [(Halved, "portable", ("log_probs", "probs", "label")), (Squared, "robust", SUBSETS[-1])],

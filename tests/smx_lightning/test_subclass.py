@@ -105,6 +105,7 @@ def test_metrics_of_a_subclass_are_logged_under_their_names(digits, quiet_traine
     assert {"train/f1", "val/f1"} == set(trainer.callback_metrics)
 
 
+@pytest.mark.whole
 def test_traced_file_holds_no_source_path_and_no_side_file(tmp_path):
     path = export_onnx(backbone(), tmp_path / "model.onnx").path
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
@@ -113,6 +114,7 @@ def test_traced_file_holds_no_source_path_and_no_side_file(tmp_path):
     assert b".py" not in content
 
 
+@pytest.mark.whole
 def test_tracing_leaves_the_model_as_it_was(tmp_path):
     model = backbone()
     model.preprocessing.mean.fill_(0.5)

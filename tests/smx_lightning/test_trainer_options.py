@@ -263,6 +263,7 @@ def test_the_suggested_learning_rate_is_good_and_the_exact_solver_needs_none(tmp
         Tuner(trainer).lr_find(model_of(ExactSolver), loader())
 
 
+@pytest.mark.whole
 @SGD_AT_LEAST
 def test_the_largest_batch_size_is_found_and_leaves_no_trace(optimizer, tmp_path):
     """There is none for more than 256 rows, at an epoch's second step."""
@@ -286,6 +287,7 @@ def test_the_largest_batch_size_is_found_and_leaves_no_trace(optimizer, tmp_path
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.whole
 @ignoring("ignore:`torch.jit.script_method` is deprecated")  # inductor's own
 @ignoring("ignore:The .grad attribute of a Tensor")  # dynamo looks at it
 @SGD_AT_LEAST

@@ -106,6 +106,7 @@ class Undefined(SoftmaxRegression):
         return x.flatten(1).log()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("kind", [Overflowing, Undefined])
 def test_a_backbone_may_overflow_where_the_live_model_does(kind, tmp_path):
     torch.manual_seed(0)

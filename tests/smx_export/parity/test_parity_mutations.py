@@ -69,6 +69,7 @@ def test_overflow_is_provoked_however_small_the_weights(corrupt, size, tmp_path)
     assert failed[0].name == NOT_FINITE
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("feature", [whole(0), 4097, whole(WIDE - 1)])
 def test_every_weight_counts_where_features_outnumber_the_one_hot_rows(feature, wide, tmp_path):
     model, path = wide

@@ -234,6 +234,7 @@ def test_a_missing_file_is_named(drive, digits_url, name):
     assert state["error"].endswith("write the page again with smx-export web.")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("with_", ["not an ONNX file", "{"])
 def test_a_damaged_model_is_refused(drive, digits_url, with_):
     answer = {"answer": "model.onnx", "with": base64.b64encode(with_.encode()).decode()}
@@ -292,6 +293,7 @@ def test_the_page_knows_what_lies_far_outside_the_range(shape, range_, far, near
     assert [note[:2] for note in said[: len(far)]] == (["x3", "x1", "x1"] if far else [])
 
 
+@pytest.mark.whole
 def test_numbers_of_another_scale_are_told(drive, tmp_path):
     path, folder = site_of(SoftmaxRegression(3, 2), tmp_path, input_range=(0, 16))
     steps = [{"fill": [1, 2, 255]}, {"fill": [1, 2, 16.5]}]
@@ -318,6 +320,7 @@ def test_numbers_that_overflow_have_no_answer(drive, tmp_path):
     assert page["problems"] == []
 
 
+@pytest.mark.whole
 def test_many_numbers_are_pasted_and_the_top_classes_shown(drive, tmp_path):
     path, folder = site_of(SoftmaxRegression(100, 20), tmp_path)
     numbers = np.linspace(-2, 2, 100, dtype=np.float32)

@@ -418,6 +418,7 @@ def predictions():
         return list(csv.DictReader(file))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("labels", sampled(["subset", "unknown", "numbers"], named=["unknown"]))
 def test_predict_asks_the_checkpoint_for_the_classes(labels, folder):
     """Not the data, whose rows may be of some classes only, or of none that anybody knows."""

@@ -125,6 +125,7 @@ def test_the_answer_is_scikit_learn_s_on_made_data(
     assert_optimal(model, x, y, l2, class_weight)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("size", [1, 37, whole(500)])
 def test_batches_change_the_speed_only(size):
     x, y = REAL["iris"]()
@@ -188,6 +189,7 @@ def test_systematic_sampling_takes_as_many_as_the_probabilities_say(probabilitie
     assert taken[column >= 1].all()
 
 
+@pytest.mark.whole
 def test_float32_reaches_the_optimum_to_its_precision():
     x, y = REAL["digits"]()
     model = solved(x / 16, y, 1 / len(y), dtype=torch.float32, tol=1e-6)
@@ -227,6 +229,7 @@ def test_without_a_penalty_the_optimum_of_overlapping_data_is_found(two_blobs):
     np.testing.assert_allclose(weight[1] - weight[0], judge.coef_[0], atol=1e-6)
 
 
+@pytest.mark.whole
 def test_many_classes_and_few_rows():
     rng = np.random.default_rng(0)
     y = np.concatenate([np.arange(1000), rng.integers(1000, size=200)])
@@ -333,6 +336,7 @@ def test_a_solver_that_has_stopped_keeps_its_answer_and_no_curvature(tmp_path):
     torch.testing.assert_close(again.linear.weight, whole.linear.weight, rtol=0, atol=0)
 
 
+@pytest.mark.whole
 def test_a_rejected_last_step_is_taken_back():
     x, y, l2 = shirts()
     objectives = []

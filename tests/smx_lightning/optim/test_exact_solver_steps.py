@@ -48,6 +48,7 @@ def rare_features(rows, features, often, seed):
     return x, np.unique(y, return_inverse=True)[1]
 
 
+@pytest.mark.whole
 def test_steps_that_must_be_shortened_take_few_epochs():
     """A quarter of the iterations of scikit-learn's L-BFGS, to the same entry of the gradient."""
     l2, taken, theirs = 1e-3, 0, 0

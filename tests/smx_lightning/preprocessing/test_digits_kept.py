@@ -439,6 +439,7 @@ class NoBias(SoftmaxRegression):
         self.smx = nn.Sequential(nn.Linear(3, 2, bias=False), nn.LogSoftmax(1))
 
 
+@pytest.mark.whole
 def test_a_traced_model_keeps_the_digits_too(wide, tmp_path, quiet_trainer):
     x, y, data, *_ = wide
     model = NoBias(3, 2, preprocessing="standardize")

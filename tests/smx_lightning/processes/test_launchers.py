@@ -44,6 +44,7 @@ def alone(tmp_path_factory):
     return trained(run(script("alone.npz"), folder=folder), folder / "alone.npz")
 
 
+@pytest.mark.whole
 def test_torchrun_learns_what_one_process_learns(alone, tmp_path):
     command = torchrun("--standalone", "--nproc-per-node", 2, arguments=["both.npz"])
     finished = run(command, folder=tmp_path)

@@ -148,6 +148,7 @@ def test_without_locks_the_process_itself_is_looked_for(path, lock_free_disk):
     ours.release()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("locks", [True, False])
 def test_another_host_lives_as_long_as_its_heart_beats(path, locks, request):
     if not locks:
@@ -164,6 +165,7 @@ def test_another_host_lives_as_long_as_its_heart_beats(path, locks, request):
     ours.release()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("job", "taken"), [("4711", True), ("4712", False), (None, False)])
 def test_the_same_job_takes_over_from_the_host_that_it_was_on(path, job, taken):
     owned_by(path, host="elsewhere", machine="another boot", run="4711")

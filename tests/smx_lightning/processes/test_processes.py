@@ -53,6 +53,7 @@ def test_mini_batches_give_the_same_weights(ranks, world_size, n, optimizer):
         assert len({tuple(order) for order in orders}) == 4
 
 
+@pytest.mark.whole
 @TWO_OR_THREE
 @pytest.mark.parametrize("n", [203, whole(7)])
 def test_a_head_in_a_host_and_steps_of_one_s_own_give_the_same_weights(ranks, n, world_size):
@@ -92,6 +93,7 @@ def test_the_exact_solver_finds_the_same_optimum(
         assert several[0]["status"] == "CONVERGED"
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("solver", "apart"),
     sampled([({}, 1e-3), ({"tol": 1e-9}, 1e-6), ({"tol": 1e-13}, 1e-10)], every=3),
@@ -140,6 +142,7 @@ def test_digits_that_float32_loses_are_kept_on_two_processes_as_on_one(ranks):
         np.testing.assert_allclose(found["weight"], one["weight"], atol=1e-6)
 
 
+@pytest.mark.whole
 def test_the_command_line_writes_predictions_in_order(ranks, tmp_path):
     one, both = tmp_path / "one.csv", tmp_path / "both.csv"
     jobs.predicted_by_command(1, str(tmp_path), str(one))

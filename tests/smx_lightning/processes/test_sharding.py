@@ -87,6 +87,7 @@ def test_rows_over_two_and_classes_over_two_are_as_one(ranks, in_one, case):
     assert_same(in_one(11, **CASES[case]), many, atol=1e-12)
 
 
+@pytest.mark.whole
 def test_predictions_are_in_the_order_of_the_rows(ranks):
     answer, _ = ranks.run(2, jobs.in_full, 11)
     x = jobs.Many(11).all_inputs().numpy()
@@ -109,6 +110,7 @@ def begun(ranks, tmp_path_factory):
     }
 
 
+@pytest.mark.whole
 def test_the_checkpoint_is_one_plain_file_of_the_whole_model(begun, tmp_path):
     path, (first, second) = begun[2]
     content = torch.load(path, weights_only=True)

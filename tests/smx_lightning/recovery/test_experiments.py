@@ -115,6 +115,7 @@ def test_longer_elsewhere_or_otherwise_logged_is_the_same_run(tmp_path, capsys):
     assert "Resuming the run of" in capsys.readouterr().err
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ["settings", whole("data")])
 def test_two_experiments_in_one_folder_one_after_the_other(tmp_path, alone, name):
     options = {"kind": "adam", **OTHERS[name][0]}
@@ -216,6 +217,7 @@ def test_a_file_that_is_set_aside_while_it_is_looked_at_is_nobody_s(tmp_path, mo
     train(tmp_path, "adam", max_epochs=1, settings={"l2": 0.5})
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("first", "second", "trained"),
     [
@@ -267,6 +269,7 @@ def test_an_unfinished_run_of_0_1_is_named(tmp_path, alone):
     assert same(train(tmp_path, "adam"), alone())
 
 
+@pytest.mark.whole
 def test_other_last_ckpt_files_are_left_alone(tmp_path, alone):
     old = as_of_0_1(tmp_path, finished=True)
     assert same(train(tmp_path, "adam"), alone())
@@ -278,6 +281,7 @@ def test_other_last_ckpt_files_are_left_alone(tmp_path, alone):
     assert old.exists()
 
 
+@pytest.mark.whole
 def test_last_finds_one_s_own_among_several(tmp_path, alone):
     for name in ("data", "settings"):
         train(tmp_path, **{"kind": "adam", **OTHERS[name][0]})
@@ -509,6 +513,7 @@ def ctrl_c_on_ranks(world_size, folder, rank):
     return train_on_ranks(world_size, folder, kind="adam", callbacks=callbacks)
 
 
+@pytest.mark.whole
 def test_two_processes_refuse_together(ranks, tmp_path):
     kind = {"kind": "adam"}
     assert ranks.run(2, train_on_ranks, str(tmp_path), stop=13, **kind) == ["interrupted"] * 2
@@ -568,6 +573,7 @@ def test_sigterm_gives_the_lock_back(tmp_path):
     assert files(tmp_path) == [only(tmp_path).name]
 
 
+@pytest.mark.whole
 def test_a_checkpoint_that_is_named_does_not_replace_an_unfinished_run(
     tmp_path, monkeypatch, capsys
 ):
@@ -629,6 +635,7 @@ class Frozen(SoftmaxRegression):
         return self.backbone(x.flatten(1)) + self.shift
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("other", [{"weight": 2.0}, {"shift": 1.0}])
 def test_a_run_of_other_frozen_weights_is_another_experiment(other, tmp_path, monkeypatch):
     models = iter([{}, other, {}, {}])
