@@ -128,6 +128,7 @@ class Sharpened(SoftmaxRegression):
         return self.smx(3 * self.preprocessing(x.flatten(1)))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("given", [(-1, 1), pytest.param((0, 1), marks=pytest.mark.whole)], ids=str)
 def test_a_backbone_sees_the_range_it_was_trained_on(given, tmp_path):
     model = Convolution(3, input_range=given, preprocessing="standardize")

@@ -122,6 +122,7 @@ def fake_opencv(tmp_path, monkeypatch):
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("code", "seen", "words"),
     sampled([pytest.param(*case[1:], id=case[0]) for case in MISBEHAVIOUR], every=2),

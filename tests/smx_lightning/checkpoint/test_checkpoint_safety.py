@@ -324,6 +324,7 @@ NAMES = ("backbone", "act", "kind", "either", "several")
 OBJECTS = [(name, value) for name in NAMES for value in VALUES]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("name", "value"), sampled(OBJECTS, every=4, named=[("either", "text")]))
 def test_what_a_subclass_takes_as_an_object_is_the_caller_s(
     name, value, good, content, trap, monkeypatch, capsys

@@ -135,6 +135,7 @@ def test_batches_change_the_speed_only(size):
     torch.testing.assert_close(split.linear.weight, whole.linear.weight, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("model", [Shared, PerClass, Coupled, Diagonal])
 def test_every_model_of_the_curvature_leads_to_the_optimum(model, monkeypatch):
     """Each rung of the ladder alone, whatever the problem's size would choose."""

@@ -100,6 +100,7 @@ def fitted(problem, trainer, *, validate=True, **model):
     return module, trainer
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "stop", sampled(STOPS, every=3, named=("converged", "separable", "precision"))
 )

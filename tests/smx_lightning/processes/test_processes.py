@@ -32,7 +32,7 @@ MINI_BATCHES = [
     for optimizer in ("sgd", "adam")
     for n in (192, 203, 21, 2, 1)  # batches of 32
 ]
-FEW = [(2, 192, "sgd"), (2, 203, "adam"), (2, 1, "adam"), (3, 21, "adam")]
+FEW = [(2, 203, "adam"), (2, 1, "adam")]  # three processes take longest to start
 
 
 @pytest.mark.parametrize(("world_size", "n", "optimizer"), sampled(MINI_BATCHES, named=FEW))

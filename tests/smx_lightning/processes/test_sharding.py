@@ -64,7 +64,7 @@ def assert_same(one, many, *, atol):
     assert all(answer["prediction"] is None for answer in others)
 
 
-@pytest.mark.parametrize("case", sampled(CASES, every=2))
+@pytest.mark.parametrize("case", sampled(CASES, every=4))
 @pytest.mark.parametrize("num_classes", [whole(10), 11])
 def test_two_processes_with_half_the_classes_each_are_as_one(ranks, in_one, num_classes, case):
     options = options_of(case, num_classes)

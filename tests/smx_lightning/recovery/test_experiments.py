@@ -535,6 +535,7 @@ def spoiled_on_ranks(world_size, folder):
     return refused_on_ranks(world_size, folder, kind="adam", callbacks=callbacks)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("rank", [whole(0), 1])
 def test_ctrl_c_to_one_of_two_processes_ends_both(ranks, tmp_path, rank):
     assert ranks.run(2, ctrl_c_on_ranks, str(tmp_path), rank) == [130] * 2

@@ -78,7 +78,7 @@ STOPPED = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "trainer", "batch"), sampled(STOPPED, every=5))
+@pytest.mark.parametrize(("kind", "trainer", "batch"), sampled(STOPPED, every=14))
 def test_a_run_stopped_before_any_batch_goes_on(undisturbed, tmp_path, kind, trainer, batch):
     with pytest.raises(Interrupted):
         train(tmp_path, kind, stop=batch, **trainer)
@@ -198,6 +198,7 @@ def test_several_processes_go_on_also_as_another_number(ranks, two_runs, after):
         assert values[1] == pytest.approx(values[0], rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("rank", [whole(0), 1])
 def test_sigterm_to_one_of_several_processes_ends_all_of_them(ranks, two_runs, rank):
     whole, stopped = two_runs
