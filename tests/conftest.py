@@ -43,6 +43,7 @@ def pytest_collection_finish():
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+    np.random.seed(0)  # the models of some tests draw from it
 
 
 @pytest.fixture

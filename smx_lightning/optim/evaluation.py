@@ -10,6 +10,7 @@ import torch.distributed
 from torch import Tensor
 
 from smx_lightning.errors import InputError
+from smx_lightning.processes.distributed import in_group
 
 LOG_HALF = math.log(0.5)
 
@@ -84,6 +85,6 @@ class EpochSums:
 
 def summed(tensor: Tensor, group: Any = None) -> Tensor:
     """The sum over all processes, or over those of a group; the same bits on each."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if in_group():
         torch.distributed.all_reduce(tensor, group=group)
     return tensor
