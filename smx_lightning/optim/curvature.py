@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PENDING_ENTRIES = 2**22  # 16 MB of rows that wait for their Gram matrices: fast products
+MOST_ENTRIES = 2**26  # of a model: 256 MB in float32
 # A pass costs more than its 4 n D K operations: products with few columns run at a fraction of the
-# speed of square ones, as slowly as with about 32, and an epoch of the Trainer takes some 10 ms.
+# speed of square ones, as slowly as with about 32.
 NARROW = 32
-EPOCH_WORK = 1.5e9
 
 
 def pass_work(num_classes: int, width: int, rows: float) -> float:
-    """Multiplications and additions of an epoch, in units of fast ones, about."""
-    return 4 * rows * width * max(num_classes, NARROW) + EPOCH_WORK
+    """Multiplications and additions of a pass, in units of fast ones, about."""
+    return 4 * rows * width * max(num_classes, NARROW)
 
 
 class Curvature:
@@ -41,18 +41,20 @@ class Curvature:
     Args:
         num_classes: K.
         width: D, features and bias.
-        spread: Expected Σ c (1 - Σ p²) over all rows of all processes; τ follows from it.
+        expected: Σ v over all rows of all processes and all columns, about, as :meth:`mass`
+            says; τ follows from it.
         rows: Expected number of rows, over all processes.
         like: Gives dtype and device.
     """
 
     rows_per_unknown: ClassVar[float]
+    quasi_newton: ClassVar[bool] = False  # whether L-BFGS's pairs may rescale it
 
     def __init__(
-        self, num_classes: int, width: int, *, spread: float, rows: float, like: Tensor
+        self, num_classes: int, width: int, *, expected: float, rows: float, like: Tensor
     ) -> None:
         self.num_classes, self.width = num_classes, width
-        threshold = self.mass(spread) / self.rows_wanted(num_classes, width, rows)
+        threshold = expected / self.rows_wanted(num_classes, width, rows)
         self._threshold = max(threshold, torch.finfo(like.dtype).tiny)
         self._carry = like.new_zeros(self.columns(num_classes), dtype=torch.float64)
         self._rows: list[Tensor] = []
@@ -83,12 +85,8 @@ class Curvature:
         raise NotImplementedError
 
     @staticmethod
-    def follows(num_classes: int) -> bool:
-        """Whether a later collection is better than the first, from where the classes are alike."""
-        return True
-
-    def mass(self, spread: float) -> float:
-        """Σ v over rows and columns."""
+    def mass(spread: float, total: float, num_classes: int) -> float:
+        """Σ v over rows and columns, of Σ c (1 - Σ p²) and Σ c."""
         raise NotImplementedError
 
     def weights(self, probs: Tensor) -> Tensor:
@@ -103,6 +101,9 @@ class Curvature:
         """The model with the penalty's (D,) diagonal."""
         self._grams.diagonal(dim1=-2, dim2=-1).add_(penalty)
         return self._grams
+
+    def follow(self, masses: Tensor) -> None:
+        """Fit to another point's Σ c p (1 - p) / Σ c, (classes,), where the model can."""
 
     def solve(self, gradient: Tensor) -> Tensor:
         """Model⁻¹ · gradient, both (K, D) float64 and summing to zero over the classes."""
@@ -125,8 +126,13 @@ class Curvature:
     def work(cls, num_classes: int, width: int, rows: float) -> float:
         """Multiplications and additions of collecting and factoring, about."""
         sampled = min(cls.rows_wanted(num_classes, width, rows), rows * cls.columns(num_classes))
+        return 2 * width**2 * sampled + cls.factoring(num_classes, width)
+
+    @classmethod
+    def factoring(cls, num_classes: int, width: int) -> float:
+        """Multiplications and additions of factoring alone."""
         *blocks, size, _ = cls.shape(num_classes, width)
-        return 2 * width**2 * sampled + math.prod(blocks) * size**3 / 3
+        return math.prod(blocks) * size**3 / 3
 
     @torch.no_grad()
     def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
@@ -175,19 +181,27 @@ class Curvature:
     def finish(
         self, total_weight: float, l2: float, reduce: Callable[[Tensor], Tensor]
     ) -> Curvature:
-        """Average over all processes, add the penalty, factor; ``self``, ready to solve."""
+        """Average over all processes, and factor; ``self``, ready to solve."""
         self._flush()
         self._grams = reduce(self._grams).div_(total_weight)
+        self.factored(total_weight, l2)
+        del self._grams
+        return self
+
+    def factored(self, total_weight: float, l2: float) -> None:
+        """Turn the sums over all processes into what :meth:`solve` needs."""
         penalty = self._grams.new_full((self.width,), l2)
         penalty[-1] = 0
         self.factor = _cholesky(self.penalised(penalty))
-        del self._grams
-        return self
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of a finished model."""
         assert self.factor is not None
         return {"model": type(self).__name__, "factor": self.factor}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
+        self.factor = state["factor"]
 
 
 def _gram(rows: Tensor, halvings: int = 2) -> Tensor:

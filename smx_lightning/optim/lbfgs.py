@@ -32,16 +32,27 @@ class Pairs:
         """Forget them all."""
         self._pairs.clear()
 
-    def direction(self, gradient: Tensor, solve: Callable[[Tensor], Tensor]) -> Tensor:
+    def direction(
+        self, gradient: Tensor, solve: Callable[[Tensor], Tensor], *, rescale: bool
+    ) -> Tensor:
         """Where to go from ``gradient``; ``solve`` applies the inverse of the first curvature.
 
         Nocedal & Wright, "Numerical Optimization", 2006, algorithm 7.4 ("two-loop recursion").
+
+        Args:
+            gradient: (classes, features + 1).
+            solve: M⁻¹, of the same shape.
+            rescale: Whether M⁻¹ is taken times sᵀy / yᵀM⁻¹y of the last pair (their eq. 7.20, M⁻¹
+                in place of the identity), so that it has the curvature met last.
         """
         remaining, lengths = gradient, []
         for step, change in reversed(self._pairs):
             lengths.append((step * remaining).sum() / (step * change).sum())
             remaining = remaining - lengths[-1] * change
         direction = solve(remaining)
+        if rescale and self._pairs:
+            step, change = self._pairs[-1]
+            direction = direction * ((step * change).sum() / (change * solve(change)).sum())
         for (step, change), length in zip(self._pairs, reversed(lengths), strict=True):
             present = (change * direction).sum() / (step * change).sum()
             direction = direction + (length - present) * step

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from smx_lightning.errors import InputError
-from smx_lightning.optim.exact import ExactSolver, Status
+from smx_lightning.optim.exact import ExactSolver
+from smx_lightning.optim.status import Status
 from smx_lightning.processes.distributed import log_agreed
 from smx_lightning.processes.sharding import is_sharded
 
@@ -137,8 +138,9 @@ def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> bool:
     log_agreed(model, "train/gradient_max", largest, prog_bar=True)
     if solver.status is not Status.RUNNING:
         rank_zero_info(
-            f"{solver.status.value} (epoch {model.current_epoch}, objective "
-            f"{evaluation.objective:.8g}, largest gradient entry {largest:.2g})"
+            f"{solver.message} (epoch {model.current_epoch}, objective "
+            f"{evaluation.objective:.8g}, largest gradient entry {largest:.2g}, at most about "
+            f"{solver.gap:.1g} of the objective to gain)"
         )
     return solver.rejected
 
