@@ -28,6 +28,7 @@ MOST_ENTRIES = 2**26  # of a model: 256 MB in float32
 # A pass costs more than its 4 n D K operations: products with few columns run at a fraction of the
 # speed of square ones, as slowly as with about 32.
 NARROW = 32
+CHEAP = 1e7  # multiplications and additions that take no longer than what surrounds them
 
 
 def pass_work(num_classes: int, width: int, rows: float) -> float:
@@ -54,8 +55,10 @@ class Curvature:
         self, num_classes: int, width: int, *, expected: float, rows: float, like: Tensor
     ) -> None:
         self.num_classes, self.width = num_classes, width
-        threshold = expected / self.rows_wanted(num_classes, width, rows)
-        self._threshold = max(threshold, torch.finfo(like.dtype).tiny)
+        wanted = self.rows_wanted(num_classes, width, rows)
+        # Where all of them are wanted, those of hardly any weight are too.
+        self._all = wanted >= rows * self.columns(num_classes)
+        self._threshold = max(expected / wanted, torch.finfo(like.dtype).tiny)
         self._carry = like.new_zeros(self.columns(num_classes), dtype=torch.float64)
         self._rows: list[Tensor] = []
         self._weights: list[Tensor] = []
@@ -119,7 +122,7 @@ class Curvature:
     @classmethod
     def rows_wanted(cls, num_classes: int, width: int, rows: float) -> float:
         """Rows to sample: so many a coefficient, or as many as cost what a pass costs."""
-        for_a_pass = pass_work(num_classes, width, rows) / (2 * width**2)
+        for_a_pass = (pass_work(num_classes, width, rows) + CHEAP) / (2 * width**2)
         return max(cls.rows_per_unknown * cls.unknowns(num_classes, width), for_a_pass)
 
     @classmethod
@@ -147,11 +150,13 @@ class Curvature:
         v = self.weights(probs)
         if row_weights is not None:
             v = v * row_weights[:, None]
-        probability = (v * (importance / self._threshold)[:, None]).clamp(max=1)
-        chosen = self._systematic(probability)
-        some = chosen.any(1).nonzero()[:, 0]
-        v = torch.where(chosen[some], v[some] / probability[some], 0)
-        self._rows.append(torch.nn.functional.pad(x[some], (0, 1), value=1.0))
+        if not self._all:
+            probability = (v * (importance / self._threshold)[:, None]).clamp(max=1)
+            chosen = self._systematic(probability)
+            some = chosen.any(1).nonzero()[:, 0]
+            v = torch.where(chosen[some], v[some] / probability[some], 0)
+            x = x[some]
+        self._rows.append(torch.nn.functional.pad(x, (0, 1), value=1.0))
         self._weights.append(v)
         if sum(map(len, self._rows)) * self.width >= PENDING_ENTRIES:
             self._flush()

@@ -25,16 +25,24 @@ where the objective is strictly convex.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from smx_lightning.optim.curvature import MOST_ENTRIES, Curvature, solved
+from smx_lightning.optim.curvature import MOST_ENTRIES, PENDING_ENTRIES, Curvature, solved
 from smx_lightning.optim.spectrum import Diagonal, Spectrum
 
 MOST_COUPLED_CLASSES = 32  # 496 pairs
+
+
+def complement(probs: Tensor) -> Tensor:
+    """1 - p, (rows, classes), with all of its digits also where p is nearly 1."""
+    largest = probs.argmax(1, keepdim=True)
+    rest = probs.scatter(1, largest, 0.0).sum(1, keepdim=True)
+    return (1 - probs).scatter(1, largest, rest)
 
 
 class PerClass(Curvature):
@@ -65,7 +73,7 @@ class PerClass(Curvature):
 
     @override
     def weights(self, probs: Tensor) -> Tensor:
-        return probs * (1 - probs)
+        return probs * complement(probs)
 
     @override
     def solve(self, gradient: Tensor) -> Tensor:
@@ -101,8 +109,39 @@ class Coupled(Curvature):
     @staticmethod
     @override
     def fits(num_classes: int, width: int) -> bool:
-        few = num_classes <= MOST_COUPLED_CLASSES
-        return few and ((num_classes - 1) * width) ** 2 <= MOST_ENTRIES
+        return ((num_classes - 1) * width) ** 2 <= MOST_ENTRIES
+
+    @classmethod
+    @override
+    def rows_wanted(cls, num_classes: int, width: int, rows: float) -> float:
+        wanted = super().rows_wanted(num_classes, width, rows)
+        # Beyond so many pairs none is looked at by itself.
+        return wanted if num_classes <= MOST_COUPLED_CLASSES else math.inf
+
+    @torch.no_grad()
+    @override
+    def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
+        if not self._all:
+            super().add(x, probs, importance, row_weights)
+            return
+        step = max(PENDING_ENTRIES // (self.num_classes * self.width), 1)
+        c = x.new_ones(len(x)) if row_weights is None else row_weights.to(x.dtype)
+        ones = torch.nn.functional.pad(x, (0, 1), value=1.0)
+        parts = (part.split(step) for part in (ones, probs, c))
+        for rows, p, weights in zip(*parts, strict=True):
+            self._add_all(rows, p, weights)
+
+    def _add_all(self, rows: Tensor, probs: Tensor, weights: Tensor) -> None:
+        """Σ c (diag(p) - p pᵀ) ⊗ x xᵀ of every row, the last class left out."""
+        classes = self.num_classes - 1
+        scaled = (probs[:, :classes, None] * rows[:, None, :]).flatten(1)
+        product = scaled.T @ (scaled * weights[:, None])
+        # The blocks on the diagonal apart: as p - p² little would be left of them where p is 1.
+        v = (probs * complement(probs))[:, :classes] * weights[:, None]
+        own = torch.einsum("nk,na,nb->kab", v, rows, rows)
+        view = product.view(classes, self.width, classes, self.width)
+        view.diagonal(dim1=0, dim2=2).copy_(-own.permute(1, 2, 0))
+        self._grams -= product
 
     @staticmethod
     @override

@@ -21,6 +21,7 @@ from smx_lightning.optim.spectrum import Diagonal, Moments, Spectrum
 PATIENCE = 0.45  # pay for new curvature when the passes so far have cost this much of its price
 MOST_AT_ONCE = 2048  # features and bias, of which the first pass collects the spectrum
 AT_ONCE = 5.0  # passes that it may cost to be used at once: it saves more, mostly
+DEARER = 10  # times the present model's price: a better one is not saved for
 UNKNOWN_BATCHES = 64  # in a pass whose length is not known
 KEPT = ("work", "work_at_refresh", "largest", "sums")
 
@@ -118,7 +119,10 @@ class Ladder:
             dear = due.factoring(*self._shape) > AT_ONCE * self._pass_work(evaluation.rows)
             if dear:
                 return Diagonal.of(self.moments, self._shape[0], l2)
-        return collected.finish(evaluation.total_weight, l2, summed)
+        try:
+            return collected.finish(evaluation.total_weight, l2, summed)
+        except FloatingPointError:  # of features too large for a product of two
+            return self.model or Diagonal.of(self.moments, self._shape[0], l2)
 
     def _new(self, due: type[Curvature], rows: float) -> Curvature:
         """To collect a model with; ``rows`` are a batch's, of a pass about which nothing is known.
@@ -146,11 +150,14 @@ class Ladder:
         a_pass = self._pass_work(known.rows)
         ahead = self._passes_ahead() * a_pass
         present = LADDER.index(type(self.model))
+        prices = [model.work(*self._shape, known.rows) for model in LADDER]
+        saving = False  # for a better model: the same one again only where there is none
         for model in reversed(models):
-            rank, price = LADDER.index(model), model.work(*self._shape, known.rows)
+            rank = LADDER.index(model)
+            price = prices[rank]
             paid = a_pass + self._work - (self._work_at_refresh if rank == present else 0.0)
-            # The same model again only where there is no better one to save for.
-            again = rank == present and model is models[-1] and not model.quasi_newton
+            again = rank == present and not model.quasi_newton and not saving
+            saving |= rank > present and price < DEARER * prices[present]
             if (rank > present or again) and PATIENCE * price <= paid and price < ahead:
                 return model
         return None
