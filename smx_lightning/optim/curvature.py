@@ -28,7 +28,7 @@ MOST_ENTRIES = 2**26  # of a model: 256 MB in float32
 # A pass costs more than its 4 n D K operations: products with few columns run at a fraction of the
 # speed of square ones, as slowly as with about 32.
 NARROW = 32
-CHEAP = 1e7  # multiplications and additions that take no longer than what surrounds them
+CHEAP = 5e7  # multiplications and additions that take about a millisecond: not worth saving
 
 
 def pass_work(num_classes: int, width: int, rows: float) -> float:

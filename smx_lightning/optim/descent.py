@@ -25,7 +25,7 @@ from smx_lightning.optim.evaluation import EpochSums, Evaluation
 from smx_lightning.optim.ladder import Ladder
 from smx_lightning.optim.lbfgs import Pairs
 from smx_lightning.optim.search import Step, first
-from smx_lightning.optim.status import Status, noise, relative_gap, rounding, without_rows
+from smx_lightning.optim.status import Rounding, Status, relative_gap, without_rows
 
 SHORTEST = 1e-9  # of a step: after so many cuts the direction is at fault
 STALLED = 6  # passes without progress that rounding could show
@@ -43,6 +43,8 @@ class Descent:
         tol: Stop when the largest absolute entry of the gradient is at most this.
         memory: Curvature pairs that L-BFGS remembers.
         overhead: What a pass costs besides its products, in multiplications and additions.
+        at_once: Whether the first pass may collect the features' spectrum: worth its price unless
+            the features are uncorrelated, or the start is near the optimum.
 
     Attributes:
         status: A :class:`Status`.
@@ -54,7 +56,14 @@ class Descent:
     """
 
     def __init__(
-        self, start: Tensor, *, dtype: torch.dtype, tol: float, memory: int, overhead: float
+        self,
+        start: Tensor,
+        *,
+        dtype: torch.dtype,
+        tol: float,
+        memory: int,
+        overhead: float,
+        at_once: bool = True,
     ) -> None:
         self.dtype, self._tol = dtype, tol
         self.status, self.evaluations = Status.RUNNING, 0
@@ -68,6 +77,7 @@ class Descent:
             like=start.new_empty((), dtype=dtype),
             tol=tol,
             overhead=overhead,
+            at_once=at_once,
         )
         self._begun = False  # whether a pass has ended
         self._least = [math.inf, math.inf]  # objective and largest gradient entry, of any point
@@ -150,9 +160,12 @@ class Descent:
     def _at_zero(new: Evaluation) -> float:
         return math.log(len(new.masses))
 
+    def _rounding(self) -> Rounding:
+        return Rounding(self.point, self.ladder.moments.typical, self.dtype)
+
     def _noise(self) -> float:
         assert self.best is not None
-        return noise(self.best.objective, self.dtype)
+        return self._rounding().objective(self.best)
 
     def _accepted(self, new: Evaluation) -> bool:
         assert self.best is not None
@@ -228,7 +241,7 @@ class Descent:
     def _compare(self, again: Evaluation) -> None:
         """Say why nothing helps: other data, rounding, or neither."""
         assert self.best is not None
-        bound = rounding(self.point, self.ladder.moments.typical, self.dtype)
+        bound = self._rounding().gradient()
         self._repeating = False
         if ((again.gradient - self.best.gradient).abs() > bound).any():
             self.status = Status.CHANGING

@@ -127,7 +127,7 @@ class Coupled(Curvature):
         step = max(PENDING_ENTRIES // (self.num_classes * self.width), 1)
         c = x.new_ones(len(x)) if row_weights is None else row_weights.to(x.dtype)
         ones = torch.nn.functional.pad(x, (0, 1), value=1.0)
-        parts = (part.split(step) for part in (ones, probs, c))
+        parts = (torch.split(part, step) for part in (ones, probs, c))
         for rows, p, weights in zip(*parts, strict=True):
             self._add_all(rows, p, weights)
 

@@ -34,12 +34,20 @@ class Ladder:
         like: Gives the rows' dtype and device.
         tol: The largest gradient entry that is aimed at.
         overhead: What a pass costs besides its products, in multiplications and additions.
+        at_once: Whether the first pass may collect the features' spectrum.
     """
 
     def __init__(
-        self, shape: tuple[int, int], *, like: Tensor, tol: float, overhead: float
+        self,
+        shape: tuple[int, int],
+        *,
+        like: Tensor,
+        tol: float,
+        overhead: float,
+        at_once: bool = True,
     ) -> None:
         self._shape, self._like, self._tol, self._overhead = shape, like, tol, overhead
+        self._at_once = at_once
         self.model: Curvature | None = None
         self._work = self._work_at_refresh = 0.0
         self._largest: list[float] = []  # gradient entry, of the accepted points since the refresh
@@ -61,8 +69,8 @@ class Ladder:
         if known is None:
             self._sums.zero_()
             self._batches = min(batches, UNKNOWN_BATCHES)
-            at_once = Spectrum in LADDER and self._shape[1] <= MOST_AT_ONCE
-            self._due = Spectrum if at_once else None
+            few = Spectrum in LADDER and self._shape[1] <= MOST_AT_ONCE
+            self._due = Spectrum if few and self._at_once else None
         else:
             self._due = self._choose(known)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from smx_lightning.errors.checks import at_least, non_negative
 from smx_lightning.optim.descent import Descent
 from smx_lightning.optim.evaluation import Evaluation, weighted
+from smx_lightning.optim.span import spanned
 from smx_lightning.optim.status import Status, message
 
 CACHED_ENTRIES = 2**21  # 8 MB of float32: with little else in a last-level cache
@@ -29,7 +31,7 @@ class Solution:
         objective: At this point.
         gap: How much of the objective more passes could take off at most, about; see
             docs/solver.md.
-        evaluations: Passes over the batches.
+        evaluations: Of the objective, whether over the batches or over rows in their span.
     """
 
     weight: Tensor
@@ -69,23 +71,31 @@ def minimise(
             the weight of class k.
         start: Weight and bias to start from; ``None``: zero.
         dtype: float32 or float64, of parameters and products.
-        max_evaluations: Passes, at most.
+        max_evaluations: Evaluations, at most; rows fewer than features and with an l2 are gathered
+            (up to 1 GB) and solved in their span, see :mod:`smx_lightning.optim.span`.
 
     Raises:
         InputError: For rows that come and go, and for other arguments than these.
     """
     non_negative("l2", l2)
-    descent = Descent(
-        _start(start, at_least("num_classes", num_classes, 2), num_features),
-        dtype=dtype,
-        tol=non_negative("tol", tol),
-        memory=at_least("memory", memory, 1),
-        overhead=OVERHEAD,
-    )
-    count = float(len(batches)) if isinstance(batches, Sequence) else float("inf")
-    while descent.status is Status.RUNNING and descent.evaluations < max_evaluations:
-        _pass(descent, batches, l2, count, class_weight)
-    return _solution(descent)
+    non_negative("tol", tol)
+    point = _start(start, at_least("num_classes", num_classes, 2), num_features)
+    begin = partial(Descent, dtype=dtype, memory=at_least("memory", memory, 1), overhead=OVERHEAD)
+
+    def run(descent: Descent, batches: Iterable[Sequence[Tensor]], most: int) -> None:
+        count = float(len(batches)) if isinstance(batches, Sequence) else float("inf")
+        while descent.status is Status.RUNNING and descent.evaluations < most:
+            _pass(descent, batches, l2, count, class_weight)
+
+    span = spanned(batches, num_features, num_classes, dtype) if l2 > 0 else None
+    before = 0
+    if span is not None:
+        inner = begin(span.narrow(point), tol=tol / 2, at_once=False)
+        run(inner, [span.batch], max_evaluations - 1)
+        point, before = span.widen(inner.point), inner.evaluations
+    descent = begin(point, tol=tol, at_once=span is None)
+    run(descent, batches, max_evaluations - before)
+    return _solution(descent, before + descent.evaluations)
 
 
 def _start(start: tuple[Tensor, Tensor] | None, num_classes: int, num_features: int) -> Tensor:
@@ -117,7 +127,7 @@ def _pass(
     return descent.end()
 
 
-def _solution(descent: Descent) -> Solution:
+def _solution(descent: Descent, evaluations: int) -> Solution:
     point, best = descent.point, descent.best
     return Solution(
         weight=point[:, :-1].to(descent.dtype),
@@ -126,5 +136,5 @@ def _solution(descent: Descent) -> Solution:
         message=message(descent.status, best),
         objective=float("inf") if best is None else best.objective,
         gap=descent.gap,
-        evaluations=descent.evaluations,
+        evaluations=evaluations,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 import torch
@@ -40,24 +41,29 @@ class Status(Enum):
     )
 
 
-def noise(objective: float, dtype: torch.dtype) -> float:
-    """What rounding may do to the objective: errors of many rows cancel for the most part."""
-    return max(torch.finfo(dtype).eps / 8, 1e-15) * abs(objective)
+class Rounding:
+    """What the rounding of products and parameters does to sums over all rows, at a point.
 
-
-def rounding(point: Tensor, typical: Tensor, dtype: torch.dtype) -> Tensor:
-    """What rounding may do to each entry of a gradient, (features + 1,).
-
-    Products and parameters are rounded, which moves a logit by some ε Σ_j |w_j x_j|, p by no more,
-    and the sum of (p - q) x by that and ε times |x|, here the feature's root mean square.
+    It moves a logit by some ε Σ_j |w_j x_j|, here 1 + the largest class's sum with the features'
+    root mean squares in place of x: ε z. A row's loss and its p move by no more.
 
     Args:
         point: (classes, features + 1).
         typical: (features + 1,) root mean squares of the features, 1 for the bias.
         dtype: Of parameters and products.
     """
-    logit = (point.abs() @ typical).max()
-    return ROUNDING * torch.finfo(dtype).eps * (1 + logit) * typical
+
+    def __init__(self, point: Tensor, typical: Tensor, dtype: torch.dtype) -> None:
+        self._typical = typical
+        self._logit = torch.finfo(dtype).eps * (1 + float((point.abs() @ typical).max()))
+
+    def objective(self, evaluation: Evaluation) -> float:
+        """Of the mean loss: errors of many rows cancel, as they come with either sign."""
+        return 2 * self._logit / math.sqrt(evaluation.rows) + 1e-15 * abs(evaluation.objective)
+
+    def gradient(self) -> Tensor:
+        """Of each entry of the gradient's rows, (features + 1,): p's error times |x|."""
+        return ROUNDING * self._logit * self._typical
 
 
 def relative_gap(evaluation: Evaluation, l2: float, decrement: float) -> float:
