@@ -116,6 +116,7 @@ class Descent:
             y: (batch,) labels or (batch, classes) distributions.
             weights: (batch,) or ``None``.
         """
+        log_probs = log_probs.T.contiguous()  # free where the product was W xᵀ
         probs = log_probs.exp()
         self.ladder.add(x, probs, weights)
         self._sums.add(x, log_probs, probs, y, weights)

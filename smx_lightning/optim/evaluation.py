@@ -82,49 +82,48 @@ class EpochSums:
     ) -> None:
         """Add a batch; ``probs`` is overwritten.
 
+        Rows are last: a softmax over few classes is ten times faster that way.
+
         Args:
             x: (batch, features).
-            log_probs: (batch, classes).
-            probs: (batch, classes).
+            log_probs: (classes, batch).
+            probs: (classes, batch).
             y: (batch,) labels or (batch, classes) distributions.
             weights: (batch,) or ``None``.
         """
         c = log_probs.new_ones(len(x)) if weights is None else weights.to(log_probs.dtype)
         if self._line is not None:
             self._slopes += self._slopes_of(x, log_probs, y, c, self._line)
-        # In products with the (batch,) weights, which read each entry once.
-        masses = c @ probs - (c @ probs.square() if weights is not None else probs.square().sum(0))
+        masses = probs @ c - probs.square() @ c
         if y.ndim == 1:
-            own = log_probs.gather(1, y[:, None])[:, 0]
-            loss = -(own.double() @ c.double())
-            doubtful = (own <= LOG_HALF).sum()
-            residual = probs.scatter_add_(1, y[:, None], own.new_full((len(y), 1), -1.0))
+            own = log_probs.gather(0, y[None])[0]
+            losses, doubtful = -own.double(), (own <= LOG_HALF).sum()
+            residual = probs.scatter_add_(0, y[None], own.new_full((1, len(y)), -1.0))
             self._targets.scatter_add_(0, y, c.double())
         else:
-            q = y.to(log_probs.dtype)
+            q = y.T.to(log_probs.dtype)
             # A class that is not wanted costs nothing, however improbable.
-            loss = -(c.double() @ torch.where(q > 0, q * log_probs, 0).sum(1, dtype=torch.float64))
-            doubtful = ((q * log_probs.exp()).amax(1) <= 0.5).sum()
-            doubtful = doubtful + (q.amax(1) < 1).sum()
+            losses = -torch.where(q > 0, q * log_probs, 0).sum(0, dtype=torch.float64)
+            doubtful = ((q * probs).amax(0) <= 0.5).logical_or(q.amax(0) < 1).sum()
             residual = probs.sub_(q)
-            self._targets += (c @ q).double()
+            self._targets += (q @ c).double()
         if weights is not None:
-            residual *= c[:, None]
-        total = c.sum(dtype=torch.float64)
-        rows = total.new_tensor(float(len(x)))
-        self._scalars += torch.stack([loss, total, doubtful.double(), rows])
+            residual *= c
+        rows = losses.new_tensor(float(len(x)))
+        wide = c.double()
+        self._scalars += torch.stack([losses @ wide, wide.sum(), doubtful.double(), rows])
         self._masses += masses.double()
-        self._gradient[:, :-1] += residual.T @ x
-        self._gradient[:, -1] += residual.sum(0)
+        self._gradient[:, :-1] += residual @ x
+        self._gradient[:, -1] += residual.sum(1)
 
     @staticmethod
     def _slopes_of(x: Tensor, log_probs: Tensor, y: Tensor, c: Tensor, line: Line) -> Tensor:
         """Σ c · (softmax(z + t dz) - q) · dz at each length t."""
         direction = line.direction.to(x.dtype)
-        dz = torch.addmm(direction[:, -1], x, direction[:, :-1].T)
-        wanted = dz.gather(1, y[:, None])[:, 0] if y.ndim == 1 else (dz * y).sum(1)
+        dz = torch.addmm(direction[:, -1:], direction[:, :-1], x.T)
+        wanted = dz.gather(0, y[None])[0] if y.ndim == 1 else (dz * y.T).sum(0)
         slopes = [
-            ((log_probs + t * dz).softmax(1) * dz).sum(1).sub_(wanted) @ c
+            ((log_probs + t * dz).softmax(0).mul_(dz)).sum(0).sub_(wanted) @ c
             for t in line.lengths.tolist()
         ]
         return torch.stack(slopes).double()

@@ -39,10 +39,10 @@ MOST_COUPLED_CLASSES = 32  # 496 pairs
 
 
 def complement(probs: Tensor) -> Tensor:
-    """1 - p, (rows, classes), with all of its digits also where p is nearly 1."""
-    largest = probs.argmax(1, keepdim=True)
-    rest = probs.scatter(1, largest, 0.0).sum(1, keepdim=True)
-    return (1 - probs).scatter(1, largest, rest)
+    """1 - p, (classes, rows), with all of its digits also where p is nearly 1."""
+    largest = probs.argmax(0, keepdim=True)
+    rest = probs.scatter(0, largest, 0.0).sum(0, keepdim=True)
+    return (1 - probs).scatter(0, largest, rest)
 
 
 class PerClass(Curvature):
@@ -127,18 +127,18 @@ class Coupled(Curvature):
         step = max(PENDING_ENTRIES // (self.num_classes * self.width), 1)
         c = x.new_ones(len(x)) if row_weights is None else row_weights.to(x.dtype)
         ones = torch.nn.functional.pad(x, (0, 1), value=1.0)
-        parts = (torch.split(part, step) for part in (ones, probs, c))
+        parts = (torch.split(part, step) for part in (ones, probs.T, c))
         for rows, p, weights in zip(*parts, strict=True):
             self._add_all(rows, p, weights)
 
     def _add_all(self, rows: Tensor, probs: Tensor, weights: Tensor) -> None:
-        """Σ c (diag(p) - p pᵀ) ⊗ x xᵀ of every row, the last class left out."""
+        """Σ c (diag(p) - p pᵀ) ⊗ x xᵀ of every row, the last class left out; probs (rows, K)."""
         classes = self.num_classes - 1
         scaled = (probs[:, :classes, None] * rows[:, None, :]).flatten(1)
         product = scaled.T @ (scaled * weights[:, None])
         # The blocks on the diagonal apart: as p - p² little would be left of them where p is 1.
-        v = (probs * complement(probs))[:, :classes] * weights[:, None]
-        own = torch.einsum("nk,na,nb->kab", v, rows, rows)
+        v = (probs.T * complement(probs.T))[:classes] * weights
+        own = torch.einsum("kn,na,nb->kab", v, rows, rows)
         view = product.view(classes, self.width, classes, self.width)
         view.diagonal(dim1=0, dim2=2).copy_(-own.permute(1, 2, 0))
         self._grams -= product
@@ -151,7 +151,7 @@ class Coupled(Curvature):
     @override
     def weights(self, probs: Tensor) -> Tensor:
         first, second = self._pairs()
-        return probs[:, first] * probs[:, second]
+        return probs[first] * probs[second]
 
     def _pairs(self) -> Tensor:
         return torch.triu_indices(self.num_classes, self.num_classes, 1, device=self._carry.device)

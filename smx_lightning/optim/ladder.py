@@ -75,7 +75,7 @@ class Ladder:
             self._due = self._choose(known)
 
     def add(self, x: Tensor, probs: Tensor, weights: Tensor | None) -> None:
-        """A batch x (rows, features) passes, at probs (rows, classes) with weights (rows,)."""
+        """A batch x (rows, features) passes, at probs (classes, rows) with weights (rows,)."""
         if len(x) == 0 or (self._known is not None and self._due is None):
             return
         squares = x.square()

@@ -122,7 +122,7 @@ def _pass(
         size = max(CACHED_ENTRIES // max(x.shape[1], 1), 1)
         for at in range(0, len(x), size):
             part = slice(at, at + size)
-            log_probs = torch.addmm(bias, rows[part], weight.T).log_softmax(1)
+            log_probs = torch.addmm(bias[:, None], weight, rows[part].T).log_softmax(0).T
             descent.add(rows[part], log_probs, y[part], None if weights is None else weights[part])
     return descent.end()
 

@@ -80,7 +80,7 @@ class Spectrum(Curvature):
 
     @override
     def weights(self, probs: Tensor) -> Tensor:
-        return torch.ones_like(probs[:, :1])
+        return torch.ones_like(probs[:1])
 
     @override
     def factored(self, total_weight: float, l2: float) -> None:

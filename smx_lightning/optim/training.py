@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
@@ -110,9 +110,20 @@ def evaluate(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor
     with torch.autocast(x.device.type, enabled=False):
         for rows, labels in zip(torch.split(x, size), torch.split(y, size), strict=True):
             rows = model.preprocessing(rows).to(model.linear.weight.dtype)
-            log_probs.append(model.smx(rows))
+            log_probs.append(_log_probs(model, rows))
             solver.add(rows, log_probs[-1], labels, model.class_weights_for(log_probs[-1]))
     return torch.cat(log_probs)
+
+
+def _log_probs(model: SoftmaxRegression, rows: Tensor) -> Tensor:
+    """As ``model.smx``, (batch, classes), but rows last in memory.
+
+    Of few classes a CPU's log_softmax is ten times faster over the first dimension.
+    """
+    if rows.device.type != "cpu":
+        return cast("Tensor", model.smx(rows))
+    linear = model.linear
+    return torch.addmm(linear.bias[:, None], linear.weight, rows.T).log_softmax(0).T
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

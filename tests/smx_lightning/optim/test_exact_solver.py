@@ -156,7 +156,7 @@ def test_the_curvature_is_the_hessian_s_or_its_blocks(model):
     curvature = model(classes, d + 1, expected=1e-9, rows=rows, like=x)  # threshold 0: every row
     for part in range(0, rows, 7):
         some = slice(part, part + 7)
-        curvature.add(x[some], probs[some], torch.ones(rows)[some], weights[some])
+        curvature.add(x[some], probs[some].T, torch.ones(rows)[some], weights[some])
     curvature.finish(float(weights.sum()), l2, lambda total: total)
 
     hessian = references.hessian(x.numpy(), probs.numpy(), weights.numpy(), l2)
@@ -181,8 +181,8 @@ def test_the_curvature_is_the_hessian_s_or_its_blocks(model):
 @settings(max_examples=50, deadline=None)
 def test_systematic_sampling_takes_as_many_as_the_probabilities_say(probabilities, size):
     curvature = Spectrum(3, 2, expected=1.0, rows=1.0, like=torch.zeros((), dtype=torch.float64))
-    column = torch.tensor(probabilities, dtype=torch.float64)[:, None]
-    taken = torch.cat([curvature._systematic(part) for part in column.split(size)])
+    column = torch.tensor(probabilities, dtype=torch.float64)[None]
+    taken = torch.cat([curvature._systematic(part) for part in column.split(size, 1)], 1)
     assert abs(int(taken.sum()) - sum(probabilities)) <= 1 + 1e-9
     assert taken[column >= 1].all()
 
@@ -452,7 +452,7 @@ def test_every_rung_of_the_ladder_survives_a_checkpoint():
             curvature = Diagonal.of(moments, 3, 0.1)
         else:
             curvature = model(3, 5, expected=1.0, rows=30, like=rows)
-            curvature.add(rows, probs, torch.ones(30), None)
+            curvature.add(rows, probs.T, torch.ones(30), None)
             curvature.finish(30.0, 0.1, lambda total: total)
         curvature.follow((probs - probs.square()).mean(0))
         again = restored(curvature.state(), 3, 5, rows.new_empty(()))
