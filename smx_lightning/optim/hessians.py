@@ -15,7 +15,8 @@ model       v of a row                    columns      what it leaves out
 Diagonal    c                             1            all but the features' variances
 Spectrum    c                             1            that rows differ in p, classes' coupling
 PerClass    c p_k (1 - p_k)               K            classes' coupling
-Coupled     c p_j p_k                     K (K - 1)/2  nothing
+Coupled     c p_j p_k                     K (K - 1)/2  nothing, but for the rows left out
+Whole                                                  nothing
 =========== ============================= ============ =======================================
 
 The first two are in :mod:`smx_lightning.optim.spectrum`. Adding the same vector to every class
@@ -25,7 +26,6 @@ where the objective is strictly convex.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -109,39 +109,8 @@ class Coupled(Curvature):
     @staticmethod
     @override
     def fits(num_classes: int, width: int) -> bool:
-        return ((num_classes - 1) * width) ** 2 <= MOST_ENTRIES
-
-    @classmethod
-    @override
-    def rows_wanted(cls, num_classes: int, width: int, rows: float) -> float:
-        wanted = super().rows_wanted(num_classes, width, rows)
-        # Beyond so many pairs none is looked at by itself.
-        return wanted if num_classes <= MOST_COUPLED_CLASSES else math.inf
-
-    @torch.no_grad()
-    @override
-    def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
-        if not self._all:
-            super().add(x, probs, importance, row_weights)
-            return
-        step = max(PENDING_ENTRIES // (self.num_classes * self.width), 1)
-        c = x.new_ones(len(x)) if row_weights is None else row_weights.to(x.dtype)
-        ones = torch.nn.functional.pad(x, (0, 1), value=1.0)
-        parts = (torch.split(part, step) for part in (ones, probs.T, c))
-        for rows, p, weights in zip(*parts, strict=True):
-            self._add_all(rows, p, weights)
-
-    def _add_all(self, rows: Tensor, probs: Tensor, weights: Tensor) -> None:
-        """Σ c (diag(p) - p pᵀ) ⊗ x xᵀ of every row, the last class left out; probs (rows, K)."""
-        classes = self.num_classes - 1
-        scaled = (probs[:, :classes, None] * rows[:, None, :]).flatten(1)
-        product = scaled.T @ (scaled * weights[:, None])
-        # The blocks on the diagonal apart: as p - p² little would be left of them where p is 1.
-        v = (probs.T * complement(probs.T))[:classes] * weights
-        own = torch.einsum("kn,na,nb->kab", v, rows, rows)
-        view = product.view(classes, self.width, classes, self.width)
-        view.diagonal(dim1=0, dim2=2).copy_(-own.permute(1, 2, 0))
-        self._grams -= product
+        few = num_classes <= MOST_COUPLED_CLASSES
+        return few and ((num_classes - 1) * width) ** 2 <= MOST_ENTRIES
 
     @staticmethod
     @override
@@ -185,8 +154,45 @@ class Coupled(Curvature):
         return direction - direction.mean(0)
 
 
+class Whole(Coupled):
+    """The whole Hessian of all rows, in one product of p ⊗ x with itself: no pair is looked at."""
+
+    @staticmethod
+    @override
+    def fits(num_classes: int, width: int) -> bool:
+        return ((num_classes - 1) * width) ** 2 <= MOST_ENTRIES
+
+    @classmethod
+    @override
+    def work(cls, num_classes: int, width: int, rows: float) -> float:
+        unknowns = cls.unknowns(num_classes, width)
+        return 2 * rows * unknowns**2 + cls.factoring(num_classes, width)
+
+    @torch.no_grad()
+    @override
+    def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
+        step = max(PENDING_ENTRIES // (self.num_classes * self.width), 1)
+        c = x.new_ones(len(x)) if row_weights is None else row_weights.to(x.dtype)
+        ones = torch.nn.functional.pad(x, (0, 1), value=1.0)
+        parts = (torch.split(part, step) for part in (ones, probs.T, c))
+        for rows, p, weights in zip(*parts, strict=True):
+            self._add_all(rows, p, weights)
+
+    def _add_all(self, rows: Tensor, probs: Tensor, weights: Tensor) -> None:
+        """Σ c (diag(p) - p pᵀ) ⊗ x xᵀ of every row, the last class left out; probs (rows, K)."""
+        classes = self.num_classes - 1
+        scaled = (probs[:, :classes, None] * rows[:, None, :]).flatten(1)
+        product = scaled.T @ (scaled * weights[:, None])
+        # The blocks on the diagonal apart: as p - p² little would be left of them where p is 1.
+        v = (probs.T * complement(probs.T))[:classes] * weights
+        own = torch.einsum("kn,na,nb->kab", v, rows, rows)
+        view = product.view(classes, self.width, classes, self.width)
+        view.diagonal(dim1=0, dim2=2).copy_(-own.permute(1, 2, 0))
+        self._grams -= product
+
+
 # From the cheapest to the best.
-LADDER: tuple[type[Curvature], ...] = (Diagonal, Spectrum, PerClass, Coupled)
+LADDER: tuple[type[Curvature], ...] = (Diagonal, Spectrum, PerClass, Coupled, Whole)
 
 
 def restored(state: dict[str, Any], num_classes: int, width: int, like: Tensor) -> Curvature:

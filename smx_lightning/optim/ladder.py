@@ -21,7 +21,7 @@ from smx_lightning.optim.spectrum import Diagonal, Moments, Spectrum
 PATIENCE = 0.45  # pay for new curvature when the passes so far have cost this much of its price
 MOST_AT_ONCE = 2048  # features and bias, of which the first pass collects the spectrum
 AT_ONCE = 5.0  # passes that it may cost to be used at once: it saves more, mostly
-DEARER = 10  # times the present model's price: a better one is not saved for
+DEARER = 3  # times the present model's price: a better one is not saved for
 UNKNOWN_BATCHES = 64  # in a pass whose length is not known
 KEPT = ("work", "work_at_refresh", "largest", "sums")
 

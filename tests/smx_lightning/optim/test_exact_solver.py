@@ -22,7 +22,15 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.cli import main
 from smx_lightning.optim import ExactSolver, Status
-from smx_lightning.optim.hessians import LADDER, Coupled, Diagonal, PerClass, Spectrum, restored
+from smx_lightning.optim.hessians import (
+    LADDER,
+    Coupled,
+    Diagonal,
+    PerClass,
+    Spectrum,
+    Whole,
+    restored,
+)
 from smx_lightning.optim.spectrum import Moments
 
 
@@ -133,7 +141,7 @@ def test_batches_change_the_speed_only(size):
     torch.testing.assert_close(split.linear.weight, whole.linear.weight, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("model", [Diagonal, Spectrum, PerClass, Coupled])
+@pytest.mark.parametrize("model", [Diagonal, Spectrum, PerClass, Coupled, Whole])
 def test_every_model_of_the_curvature_leads_to_the_optimum(model, monkeypatch):
     """Each rung of the ladder alone, whatever the problem's size would choose."""
     models = (Diagonal, model) if model is not Diagonal else (Diagonal,)
@@ -146,7 +154,7 @@ def test_every_model_of_the_curvature_leads_to_the_optimum(model, monkeypatch):
     assert_optimal(found, x, y, 0.1)
 
 
-@pytest.mark.parametrize("model", [PerClass, Coupled])
+@pytest.mark.parametrize("model", [PerClass, Coupled, Whole])
 def test_the_curvature_is_the_hessian_s_or_its_blocks(model):
     rng = np.random.default_rng(0)
     rows, d, classes, l2 = 40, 3, 4, 0.05
@@ -164,7 +172,7 @@ def test_the_curvature_is_the_hessian_s_or_its_blocks(model):
     gradient -= gradient.mean(0)
     found = curvature.solve(torch.tensor(gradient)).numpy()
     assert abs(found.sum(0)).max() < 1e-12
-    if model is Coupled:
+    if model is not PerClass:
         product = np.einsum("kalb,lb->ka", hessian, found)
     else:
         blocks = np.stack([np.linalg.inv(hessian[k, :, k]) for k in range(classes)])
