@@ -18,7 +18,7 @@ from smx_lightning.optim.span import spanned
 TOL = {"float64": 1e-10, "float32": 1e-6}
 CLOSE = {"float64": 1e-8, "float32": 1e-5}  # relative gap
 DIGITS = 1e-14  # of an objective of about 1, at the start: a tiny one has no more of its own
-PASSES = 200  # the worst of thousands took 107: rows of 10⁴ times the scale of their fellows
+PASSES = 200  # the worst of thousands took 107: rows at 10⁴ times the features' usual scale
 
 
 def solved(problem, dtype="float64", size=10**6, **kwargs):
