@@ -55,11 +55,13 @@ class Rounding:
 
     def __init__(self, point: Tensor, typical: Tensor, dtype: torch.dtype) -> None:
         self._typical = typical
-        self._logit = torch.finfo(dtype).eps * (1 + float((point.abs() @ typical).max()))
+        self._epsilon = torch.finfo(dtype).eps
+        self._logit = self._epsilon * (1 + float((point.abs() @ typical).max()))
 
     def objective(self, evaluation: Evaluation) -> float:
-        """Of the mean loss: errors of many rows cancel, as they come with either sign."""
-        return 2 * self._logit / math.sqrt(evaluation.rows) + 1e-15 * abs(evaluation.objective)
+        """Of the mean loss: errors of many rows cancel, but for those of rows that are alike."""
+        alike = max(self._epsilon / 8, 1e-15) * abs(evaluation.objective)
+        return 2 * self._logit / math.sqrt(evaluation.rows) + alike
 
     def gradient(self) -> Tensor:
         """Of each entry of the gradient's rows, (features + 1,): p's error times |x|."""
