@@ -73,7 +73,7 @@ def test_two_hundred_problems(part):
 
 
 def test_problems_that_earlier_versions_missed():
-    """Features of 10⁴ times the others' scale, missed by a sample; rounding of rows that are alike."""
+    """Features of 10⁴ times the others' scale, missed by a sample; rows that are alike."""
     assert_all([312, 402, 455, 563, 694, 791, 1151, 2295])
 
 
