@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from smx_lightning.optim.dense import cholesky, gram
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -190,7 +192,7 @@ class Curvature:
         for column, weights in enumerate(root):
             chosen = weights.nonzero()[:, 0]
             if len(chosen):
-                self.deposit(column, _gram(rows[chosen].mul_(weights[chosen, None])))
+                self.deposit(column, gram(rows[chosen].mul_(weights[chosen, None])))
 
     @torch.no_grad()
     def finish(
@@ -207,7 +209,7 @@ class Curvature:
         """Turn the sums over all processes into what :meth:`solve` needs."""
         penalty = self._grams.new_full((self.width,), l2)
         penalty[-1] = 0
-        self.factor = _cholesky(self.penalised(penalty))
+        self.factor = cholesky(self.penalised(penalty))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of a finished model."""
@@ -217,51 +219,3 @@ class Curvature:
     def restore(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state`."""
         self.factor = state["factor"]
-
-
-def _gram(rows: Tensor, halvings: int = 2) -> Tensor:
-    """``rowsᵀ rows`` with little of the symmetric half computed twice: 5/8 of the work."""
-    width = rows.shape[1]
-    if halvings == 0 or width < 256:
-        return rows.T @ rows
-    half = width // 2
-    left, right = rows[:, :half], rows[:, half:]
-    gram = rows.new_empty(width, width)
-    gram[:half, :half] = _gram(left, halvings - 1)
-    gram[half:, half:] = _gram(right, halvings - 1)
-    gram[half:, :half] = right.T @ left
-    gram[:half, half:] = gram[half:, :half].T
-    return gram
-
-
-def _cholesky(matrix: Tensor) -> Tensor:
-    """Lower factor of a matrix that may be singular: the diagonal grows until there is one.
-
-    Cholesky's rounding is indifferent to the scaling of features (van der Sluis, 1969), so that the
-    growth is relative, entry by entry.
-    """
-    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
-    # Nothing was seen of these unknowns, and nothing penalises them: leave them where they are.
-    unseen = diagonal <= 0
-    diagonal.masked_fill_(unseen, 1.0)
-    growth = 8 * torch.finfo(matrix.dtype).eps
-    while True:
-        diagonal.mul_(1 + growth)
-        factor: Tensor
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-        if not failed.any():
-            return factor
-        growth *= 32
-        if not growth < 1:  # not even the diagonal dominates: not finite
-            raise FloatingPointError("curvature is not finite")
-
-
-def solved(factor: Tensor, right: Tensor) -> Tensor:
-    """``(L Lᵀ)⁻¹ right`` in the factor's precision; answered in float64.
-
-    Two triangular solves: ``cholesky_solve`` took ten times as long for one right-hand side.
-    """
-    right = right.to(factor.dtype)
-    half = torch.linalg.solve_triangular(factor, right, upper=False)
-    whole: Tensor = torch.linalg.solve_triangular(factor.mT, half, upper=True)
-    return whole.double()

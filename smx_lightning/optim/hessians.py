@@ -32,7 +32,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from smx_lightning.optim.curvature import MOST_ENTRIES, PENDING_ENTRIES, Curvature, solved
+from smx_lightning.optim.curvature import MOST_ENTRIES, PENDING_ENTRIES, Curvature
+from smx_lightning.optim.dense import solved
 from smx_lightning.optim.spectrum import Diagonal, Spectrum
 
 MOST_COUPLED_CLASSES = 32  # 496 pairs
