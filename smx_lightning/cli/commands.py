@@ -135,7 +135,9 @@ class SmxCLI(CheckpointCLI):
         if confusion is not None:
             lines["confusion matrix"] = os.path.relpath(confusion)
         if self.model.solver is not None and checkpoint:
-            lines["solver"] = self.model.solver.status.value
+            solver = self.model.solver
+            left = f"at most about {solver.gap:.1g} of the objective to gain"
+            lines["solver"] = f"{solver.message} ({left})"
         if checkpoint:
             lines["checkpoint"] = os.path.relpath(checkpoint)
             export = self._callback(importlib.import_module(EXPORTER).OnnxExport).export

@@ -20,19 +20,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from smx_lightning.optim.dense import cholesky, gram
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 PENDING_ENTRIES = 2**22  # 16 MB of rows that wait for their Gram matrices: fast products
+MOST_ENTRIES = 2**26  # of a model: 256 MB in float32
 # A pass costs more than its 4 n D K operations: products with few columns run at a fraction of the
-# speed of square ones, as slowly as with about 32, and an epoch of the Trainer takes some 10 ms.
+# speed of square ones, as slowly as with about 32.
 NARROW = 32
-EPOCH_WORK = 1.5e9
+ENTRY = 1000  # what choosing costs, for each row and column
+CHEAP = 5e7  # multiplications and additions that take about a millisecond: not worth saving
 
 
 def pass_work(num_classes: int, width: int, rows: float) -> float:
-    """Multiplications and additions of an epoch, in units of fast ones, about."""
-    return 4 * rows * width * max(num_classes, NARROW) + EPOCH_WORK
+    """Multiplications and additions of a pass, in units of fast ones, about."""
+    return 4 * rows * width * max(num_classes, NARROW)
 
 
 class Curvature:
@@ -41,19 +45,23 @@ class Curvature:
     Args:
         num_classes: K.
         width: D, features and bias.
-        spread: Expected Σ c (1 - Σ p²) over all rows of all processes; τ follows from it.
+        expected: Σ v over all rows of all processes and all columns, about, as :meth:`mass`
+            says; τ follows from it.
         rows: Expected number of rows, over all processes.
         like: Gives dtype and device.
     """
 
     rows_per_unknown: ClassVar[float]
+    quasi_newton: ClassVar[bool] = False  # whether L-BFGS's pairs may rescale it
 
     def __init__(
-        self, num_classes: int, width: int, *, spread: float, rows: float, like: Tensor
+        self, num_classes: int, width: int, *, expected: float, rows: float, like: Tensor
     ) -> None:
         self.num_classes, self.width = num_classes, width
-        threshold = self.mass(spread) / self.rows_wanted(num_classes, width, rows)
-        self._threshold = max(threshold, torch.finfo(like.dtype).tiny)
+        wanted = self.rows_wanted(num_classes, width, rows)
+        # Where all of them are wanted, those of hardly any weight are too.
+        self._all = wanted >= rows * self.columns(num_classes)
+        self._threshold = max(expected / wanted, torch.finfo(like.dtype).tiny)
         self._carry = like.new_zeros(self.columns(num_classes), dtype=torch.float64)
         self._rows: list[Tensor] = []
         self._weights: list[Tensor] = []
@@ -83,16 +91,12 @@ class Curvature:
         raise NotImplementedError
 
     @staticmethod
-    def follows(num_classes: int) -> bool:
-        """Whether a later collection is better than the first, from where the classes are alike."""
-        return True
-
-    def mass(self, spread: float) -> float:
-        """Σ v over rows and columns."""
+    def mass(spread: float, total: float, num_classes: int) -> float:
+        """Σ v over rows and columns, of Σ c (1 - Σ p²) and Σ c."""
         raise NotImplementedError
 
     def weights(self, probs: Tensor) -> Tensor:
-        """The v / c of each row, (rows, columns)."""
+        """The v / c of each row, (columns, rows), of (classes, rows) probabilities."""
         raise NotImplementedError
 
     def deposit(self, column: int, gram: Tensor) -> None:
@@ -103,6 +107,9 @@ class Curvature:
         """The model with the penalty's (D,) diagonal."""
         self._grams.diagonal(dim1=-2, dim2=-1).add_(penalty)
         return self._grams
+
+    def follow(self, masses: Tensor) -> None:
+        """Fit to another point's Σ c p (1 - p) / Σ c, (classes,), where the model can."""
 
     def solve(self, gradient: Tensor) -> Tensor:
         """Model⁻¹ · gradient, both (K, D) float64 and summing to zero over the classes."""
@@ -118,121 +125,97 @@ class Curvature:
     @classmethod
     def rows_wanted(cls, num_classes: int, width: int, rows: float) -> float:
         """Rows to sample: so many a coefficient, or as many as cost what a pass costs."""
-        for_a_pass = pass_work(num_classes, width, rows) / (2 * width**2)
+        for_a_pass = (pass_work(num_classes, width, rows) + CHEAP) / (2 * width**2)
         return max(cls.rows_per_unknown * cls.unknowns(num_classes, width), for_a_pass)
 
     @classmethod
     def work(cls, num_classes: int, width: int, rows: float) -> float:
         """Multiplications and additions of collecting and factoring, about."""
-        sampled = min(cls.rows_wanted(num_classes, width, rows), rows * cls.columns(num_classes))
+        entries = rows * cls.columns(num_classes)
+        wanted = cls.rows_wanted(num_classes, width, rows)
+        collecting = 2 * width**2 * min(wanted, entries)
+        if wanted < entries:
+            collecting += ENTRY * entries
+        return collecting + cls.factoring(num_classes, width)
+
+    @classmethod
+    def factoring(cls, num_classes: int, width: int) -> float:
+        """Multiplications and additions of factoring alone."""
         *blocks, size, _ = cls.shape(num_classes, width)
-        return 2 * width**2 * sampled + math.prod(blocks) * size**3 / 3
+        return math.prod(blocks) * size**3 / 3
 
     @torch.no_grad()
     def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
         """Choose from a batch.
 
+        Rows are last: a sum over few classes is ten times faster that way.
+
         Args:
             x: (rows, features).
-            probs: (rows, classes).
+            probs: (classes, rows).
             importance: (rows,), about 1: how unusual a row's features are.
             row_weights: (rows,) or ``None``.
         """
         v = self.weights(probs)
         if row_weights is not None:
-            v = v * row_weights[:, None]
-        probability = (v * (importance / self._threshold)[:, None]).clamp(max=1)
-        chosen = self._systematic(probability)
-        some = chosen.any(1).nonzero()[:, 0]
-        v = torch.where(chosen[some], v[some] / probability[some], 0)
-        self._rows.append(torch.nn.functional.pad(x[some], (0, 1), value=1.0))
+            v = v * row_weights
+        if not self._all:
+            probability = (v * (importance / self._threshold)).clamp(max=1)
+            chosen = self._systematic(probability)
+            some = chosen.any(0).nonzero()[:, 0]
+            v = torch.where(chosen[:, some], v[:, some] / probability[:, some], 0)
+            x = x[some]
+        self._rows.append(torch.nn.functional.pad(x, (0, 1), value=1.0))
         self._weights.append(v)
         if sum(map(len, self._rows)) * self.width >= PENDING_ENTRIES:
             self._flush()
 
     def _systematic(self, probability: Tensor) -> Tensor:
-        """Where a column's running sum passes an integer; the fraction waits for the next batch."""
-        running = probability.cumsum(0, dtype=torch.float64) + self._carry
-        if len(running) == 0:
+        """Where a column's running sum passes an integer; the fraction waits for the next batch.
+
+        Of (columns, rows) probabilities, and so is the answer.
+        """
+        if probability.shape[1] == 0:
             return probability.bool()
+        running = probability.cumsum(1, dtype=torch.float64) + self._carry[:, None]
         whole = running.floor()
-        before = torch.cat([torch.zeros_like(whole[:1]), whole[:-1]])
-        self._carry = running[-1] - whole[-1]
+        before = torch.cat([torch.zeros_like(whole[:, :1]), whole[:, :-1]], 1)
+        self._carry = running[:, -1] - whole[:, -1]
         return whole > before
 
     def _flush(self) -> None:
         if not self._rows:
             return
         rows = self._rows[0] if len(self._rows) == 1 else torch.cat(self._rows)
-        root = torch.cat(self._weights).sqrt().T.contiguous()
+        root = torch.cat(self._weights, 1).sqrt()
         self._rows, self._weights = [], []
         for column, weights in enumerate(root):
             chosen = weights.nonzero()[:, 0]
             if len(chosen):
-                self.deposit(column, _gram(rows[chosen].mul_(weights[chosen, None])))
+                self.deposit(column, gram(rows[chosen].mul_(weights[chosen, None])))
 
     @torch.no_grad()
     def finish(
         self, total_weight: float, l2: float, reduce: Callable[[Tensor], Tensor]
     ) -> Curvature:
-        """Average over all processes, add the penalty, factor; ``self``, ready to solve."""
+        """Average over all processes, and factor; ``self``, ready to solve."""
         self._flush()
         self._grams = reduce(self._grams).div_(total_weight)
-        penalty = self._grams.new_full((self.width,), l2)
-        penalty[-1] = 0
-        self.factor = _cholesky(self.penalised(penalty))
+        self.factored(total_weight, l2)
         del self._grams
         return self
+
+    def factored(self, total_weight: float, l2: float) -> None:
+        """Turn the sums over all processes into what :meth:`solve` needs."""
+        penalty = self._grams.new_full((self.width,), l2)
+        penalty[-1] = 0
+        self.factor = cholesky(self.penalised(penalty))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of a finished model."""
         assert self.factor is not None
         return {"model": type(self).__name__, "factor": self.factor}
 
-
-def _gram(rows: Tensor, halvings: int = 2) -> Tensor:
-    """``rowsᵀ rows`` with little of the symmetric half computed twice: 5/8 of the work."""
-    width = rows.shape[1]
-    if halvings == 0 or width < 256:
-        return rows.T @ rows
-    half = width // 2
-    left, right = rows[:, :half], rows[:, half:]
-    gram = rows.new_empty(width, width)
-    gram[:half, :half] = _gram(left, halvings - 1)
-    gram[half:, half:] = _gram(right, halvings - 1)
-    gram[half:, :half] = right.T @ left
-    gram[:half, half:] = gram[half:, :half].T
-    return gram
-
-
-def _cholesky(matrix: Tensor) -> Tensor:
-    """Lower factor of a matrix that may be singular: the diagonal grows until there is one.
-
-    Cholesky's rounding is indifferent to the scaling of features (van der Sluis, 1969), so that the
-    growth is relative, entry by entry.
-    """
-    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
-    # Nothing was seen of these unknowns, and nothing penalises them: leave them where they are.
-    unseen = diagonal <= 0
-    diagonal.masked_fill_(unseen, 1.0)
-    growth = 8 * torch.finfo(matrix.dtype).eps
-    while True:
-        diagonal.mul_(1 + growth)
-        factor: Tensor
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-        if not failed.any():
-            return factor
-        growth *= 32
-        if not growth < 1:  # not even the diagonal dominates: not finite
-            raise FloatingPointError("curvature is not finite")
-
-
-def solved(factor: Tensor, right: Tensor) -> Tensor:
-    """``(L Lᵀ)⁻¹ right`` in the factor's precision; answered in float64.
-
-    Two triangular solves: ``cholesky_solve`` took ten times as long for one right-hand side.
-    """
-    right = right.to(factor.dtype)
-    half = torch.linalg.solve_triangular(factor, right, upper=False)
-    whole: Tensor = torch.linalg.solve_triangular(factor.mT, half, upper=True)
-    return whole.double()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
+        self.factor = state["factor"]

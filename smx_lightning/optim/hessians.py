@@ -1,4 +1,4 @@
-"""Four models of the Hessian, from the cheapest to the exact one.
+"""The models of the Hessian, from the cheapest to the exact one.
 
 Conventions
 -----------
@@ -12,73 +12,38 @@ a Laplacian over the classes with one (D, D) Gram matrix for each pair.
 =========== ============================= ============ =======================================
 model       v of a row                    columns      what it leaves out
 =========== ============================= ============ =======================================
-Diagonal    c p_k (1 - p_k)               K            all but the diagonal
-Shared      c (1 - Σ p²) / (K - 1)        1            that classes differ; exact where p = 1/K
-PerClass    c p_k (1 - p_k)               K            the coupling of classes
-Coupled     c p_j p_k                     K (K - 1)/2  nothing
+Diagonal    c                             1            all but the features' variances
+Spectrum    c                             1            that rows differ in p, classes' coupling
+PerClass    c p_k (1 - p_k)               K            classes' coupling
+Coupled     c p_j p_k                     K (K - 1)/2  nothing, but for the rows left out
+Whole                                                  nothing
 =========== ============================= ============ =======================================
 
-Shared at p = 1/K is Böhning's bound ("Multinomial logistic regression algorithm", 1992) up to its
-factor. Adding the same vector to every class changes no prediction, so all of them answer with
-directions that sum to zero over the classes, where the objective is strictly convex.
+The first two are in :mod:`smx_lightning.optim.spectrum`. Adding the same vector to every class
+changes no prediction, so all of them answer with directions that sum to zero over the classes,
+where the objective is strictly convex.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from smx_lightning.optim.curvature import Curvature, solved
+from smx_lightning.optim.curvature import MOST_ENTRIES, PENDING_ENTRIES, Curvature
+from smx_lightning.optim.dense import solved
+from smx_lightning.optim.spectrum import Diagonal, Spectrum
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-MOST_ENTRIES = 2**26  # of a model: 256 MB in float32
-MOST_SHARED = 2**27  # of the one matrix that Shared has: d up to 11584
 MOST_COUPLED_CLASSES = 32  # 496 pairs
 
 
-class Shared(Curvature):
-    """One (D, D) matrix for all classes."""
-
-    rows_per_unknown = 8.0
-
-    @staticmethod
-    @override
-    def columns(num_classes: int) -> int:
-        return 1
-
-    @staticmethod
-    @override
-    def shape(num_classes: int, width: int) -> tuple[int, ...]:
-        return (1, width, width)
-
-    @staticmethod
-    @override
-    def fits(num_classes: int, width: int) -> bool:
-        return width**2 <= MOST_SHARED
-
-    @staticmethod
-    @override
-    def follows(num_classes: int) -> bool:
-        # An average over more classes is too small for some of them, and steps go too far.
-        return num_classes == 2
-
-    @override
-    def mass(self, spread: float) -> float:
-        return spread / (self.num_classes - 1)
-
-    @override
-    def weights(self, probs: Tensor) -> Tensor:
-        return (1 - probs.square().sum(1, keepdim=True)) / (self.num_classes - 1)
-
-    @override
-    def solve(self, gradient: Tensor) -> Tensor:
-        assert self.factor is not None
-        return solved(self.factor[0], gradient.T).T
+def complement(probs: Tensor) -> Tensor:
+    """1 - p, (classes, rows), with all of its digits also where p is nearly 1."""
+    largest = probs.argmax(0, keepdim=True)
+    rest = probs.scatter(0, largest, 0.0).sum(0, keepdim=True)
+    return (1 - probs).scatter(0, largest, rest)
 
 
 class PerClass(Curvature):
@@ -99,71 +64,22 @@ class PerClass(Curvature):
     @staticmethod
     @override
     def fits(num_classes: int, width: int) -> bool:
-        # For two classes both blocks are the same, and Shared has it.
+        # For two classes both blocks are the same, and Coupled has it.
         return num_classes > 2 and num_classes * width**2 <= MOST_ENTRIES
 
+    @staticmethod
     @override
-    def mass(self, spread: float) -> float:
+    def mass(spread: float, total: float, num_classes: int) -> float:
         return spread
 
     @override
     def weights(self, probs: Tensor) -> Tensor:
-        return probs * (1 - probs)
+        return probs * complement(probs)
 
     @override
     def solve(self, gradient: Tensor) -> Tensor:
         assert self.factor is not None
         direction = solved(self.factor, gradient[:, :, None])[:, :, 0]
-        return direction - direction.mean(0)
-
-
-class Diagonal(PerClass):
-    """One number a coefficient, of all rows: for features too many for a matrix."""
-
-    @staticmethod
-    @override
-    def shape(num_classes: int, width: int) -> tuple[int, ...]:
-        return (num_classes, width)
-
-    @staticmethod
-    @override
-    def fits(num_classes: int, width: int) -> bool:
-        return not Shared.fits(num_classes, width)
-
-    @staticmethod
-    @override
-    def follows(num_classes: int) -> bool:
-        return False  # too coarse to be worth L-BFGS's pairs
-
-    @classmethod
-    @override
-    def work(cls, num_classes: int, width: int, rows: float) -> float:
-        return 2 * rows * num_classes * width
-
-    @torch.no_grad()
-    @override
-    def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
-        v = self.weights(probs)
-        if row_weights is not None:
-            v = v * row_weights[:, None]
-        self._grams[:, :-1] += v.T @ x.square()
-        self._grams[:, -1] += v.sum(0)
-
-    @override
-    def finish(
-        self, total_weight: float, l2: float, reduce: Callable[[Tensor], Tensor]
-    ) -> Curvature:
-        self._grams = reduce(self._grams).div_(total_weight)
-        self._grams[:, :-1] += l2
-        self._grams[self._grams <= 0] = 1.0
-        self.factor = self._grams
-        del self._grams
-        return self
-
-    @override
-    def solve(self, gradient: Tensor) -> Tensor:
-        assert self.factor is not None
-        direction = gradient / self.factor.double()
         return direction - direction.mean(0)
 
 
@@ -194,17 +110,18 @@ class Coupled(Curvature):
     @staticmethod
     @override
     def fits(num_classes: int, width: int) -> bool:
-        few = 2 < num_classes <= MOST_COUPLED_CLASSES
+        few = num_classes <= MOST_COUPLED_CLASSES
         return few and ((num_classes - 1) * width) ** 2 <= MOST_ENTRIES
 
+    @staticmethod
     @override
-    def mass(self, spread: float) -> float:
+    def mass(spread: float, total: float, num_classes: int) -> float:
         return spread / 2
 
     @override
     def weights(self, probs: Tensor) -> Tensor:
         first, second = self._pairs()
-        return probs[:, first] * probs[:, second]
+        return probs[first] * probs[second]
 
     def _pairs(self) -> Tensor:
         return torch.triu_indices(self.num_classes, self.num_classes, 1, device=self._carry.device)
@@ -238,14 +155,50 @@ class Coupled(Curvature):
         return direction - direction.mean(0)
 
 
+class Whole(Coupled):
+    """The whole Hessian of all rows, in one product of p ⊗ x with itself: no pair is looked at."""
+
+    @staticmethod
+    @override
+    def fits(num_classes: int, width: int) -> bool:
+        return ((num_classes - 1) * width) ** 2 <= MOST_ENTRIES
+
+    @classmethod
+    @override
+    def work(cls, num_classes: int, width: int, rows: float) -> float:
+        unknowns = cls.unknowns(num_classes, width)
+        return 2 * rows * unknowns**2 + cls.factoring(num_classes, width)
+
+    @torch.no_grad()
+    @override
+    def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
+        step = max(PENDING_ENTRIES // (self.num_classes * self.width), 1)
+        c = x.new_ones(len(x)) if row_weights is None else row_weights.to(x.dtype)
+        ones = torch.nn.functional.pad(x, (0, 1), value=1.0)
+        parts = (torch.split(part, step) for part in (ones, probs.T, c))
+        for rows, p, weights in zip(*parts, strict=True):
+            self._add_all(rows, p, weights)
+
+    def _add_all(self, rows: Tensor, probs: Tensor, weights: Tensor) -> None:
+        """Σ c (diag(p) - p pᵀ) ⊗ x xᵀ of every row, the last class left out; probs (rows, K)."""
+        classes = self.num_classes - 1
+        scaled = (probs[:, :classes, None] * rows[:, None, :]).flatten(1)
+        product = scaled.T @ (scaled * weights[:, None])
+        # The blocks on the diagonal apart: as p - p² little would be left of them where p is 1.
+        v = (probs.T * complement(probs.T))[:classes] * weights
+        own = torch.einsum("kn,na,nb->kab", v, rows, rows)
+        view = product.view(classes, self.width, classes, self.width)
+        view.diagonal(dim1=0, dim2=2).copy_(-own.permute(1, 2, 0))
+        self._grams -= product
+
+
 # From the cheapest to the best.
-LADDER: tuple[type[Curvature], ...] = (Diagonal, Shared, PerClass, Coupled)
+LADDER: tuple[type[Curvature], ...] = (Diagonal, Spectrum, PerClass, Coupled, Whole)
 
 
-def restored(state: dict[str, Any], num_classes: int, width: int) -> Curvature:
-    """Inverse of :meth:`Curvature.state`."""
+def restored(state: dict[str, Any], num_classes: int, width: int, like: Tensor) -> Curvature:
+    """Inverse of :meth:`Curvature.state`; ``like`` gives dtype and device."""
     model = next(cls for cls in LADDER if cls.__name__ == state["model"])
-    factor: Tensor = state["factor"]
-    curvature = model(num_classes, width, spread=1.0, rows=1.0, like=factor.new_zeros(()))
-    curvature.factor = factor
+    curvature = model(num_classes, width, expected=1.0, rows=1.0, like=like)
+    curvature.restore(state)
     return curvature

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -32,19 +33,30 @@ class Pairs:
         """Forget them all."""
         self._pairs.clear()
 
-    def direction(self, gradient: Tensor, solve: Callable[[Tensor], Tensor]) -> Tensor:
+    def direction(
+        self, gradient: Tensor, solve: Callable[[Tensor], Tensor], *, rescale: bool
+    ) -> Tensor:
         """Where to go from ``gradient``; ``solve`` applies the inverse of the first curvature.
 
         Nocedal & Wright, "Numerical Optimization", 2006, algorithm 7.4 ("two-loop recursion").
+
+        Args:
+            gradient: (classes, features + 1).
+            solve: M⁻¹, of the same shape.
+            rescale: Whether M⁻¹ is taken times sᵀy / yᵀM⁻¹y of the last pair (their eq. 7.20, M⁻¹
+                in place of the identity), so that it has the curvature met last.
         """
-        remaining, lengths = gradient, []
+        remaining, lengths = gradient.clone(), []
         for step, change in reversed(self._pairs):
-            lengths.append((step * remaining).sum() / (step * change).sum())
-            remaining = remaining - lengths[-1] * change
+            lengths.append(_dot(step, remaining) / _dot(step, change))
+            remaining.sub_(change, alpha=lengths[-1])
         direction = solve(remaining)
+        if rescale and self._pairs:
+            step, change = self._pairs[-1]
+            direction = direction * (_dot(step, change) / _dot(change, solve(change)))
         for (step, change), length in zip(self._pairs, reversed(lengths), strict=True):
-            present = (change * direction).sum() / (step * change).sum()
-            direction = direction + (length - present) * step
+            present = _dot(change, direction) / _dot(step, change)
+            direction = direction.add(step, alpha=length - present)
         return -direction
 
     def state(self) -> list[list[Tensor]]:
@@ -55,3 +67,8 @@ class Pairs:
         """Inverse of :meth:`state`."""
         self._pairs.clear()
         self._pairs.extend((step, change) for step, change in state)
+
+
+def _dot(one: Tensor, other: Tensor) -> float:
+    """⟨one, other⟩, without a product as large as they are."""
+    return float(torch.dot(one.flatten(), other.flatten()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
@@ -13,7 +13,8 @@ from torch.utils.data import DistributedSampler
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_labels
-from smx_lightning.optim.exact import ExactSolver, Status
+from smx_lightning.optim.exact import ExactSolver
+from smx_lightning.optim.status import Status
 from smx_lightning.processes.distributed import log_agreed
 from smx_lightning.processes.sharding import is_sharded
 
@@ -156,9 +157,20 @@ def evaluate(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor
     with torch.autocast(x.device.type, enabled=False):
         for rows, labels in zip(torch.split(x, size), torch.split(y, size), strict=True):
             rows = model.preprocessing(rows).to(model.linear.weight.dtype)
-            log_probs.append(model.smx(rows))
+            log_probs.append(_log_probs(model, rows))
             solver.add(rows, log_probs[-1], labels, model.class_weights_for(log_probs[-1]))
     return torch.cat(log_probs)
+
+
+def _log_probs(model: SoftmaxRegression, rows: Tensor) -> Tensor:
+    """As ``model.smx``, (batch, classes), but rows last in memory.
+
+    Of few classes a CPU's log_softmax is ten times faster over the first dimension.
+    """
+    if rows.device.type != "cpu":
+        return cast("Tensor", model.smx(rows))
+    linear = model.linear
+    return torch.addmm(linear.bias[:, None], linear.weight, rows.T).log_softmax(0).T
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -194,8 +206,9 @@ def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> bool:
     log_agreed(model, "train/gradient_max", largest, prog_bar=True)
     if solver.status is not Status.RUNNING:
         rank_zero_info(
-            f"{solver.status.value} (epoch {model.current_epoch}, objective "
-            f"{evaluation.objective:.8g}, largest gradient entry {largest:.2g})"
+            f"{solver.message} (epoch {model.current_epoch}, objective "
+            f"{evaluation.objective:.8g}, largest gradient entry {largest:.2g}, at most about "
+            f"{solver.gap:.1g} of the objective to gain)"
         )
     return solver.rejected
 

@@ -18,6 +18,7 @@ from trainers import quiet_trainer
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.data import DigitsDataModule
 from smx_lightning.optim import ExactSolver
+from smx_lightning.optim.descent import Descent
 
 L2 = 1e-2
 X, Y = (torch.as_tensor(a) for a in datasets.load_digits(return_X_y=True))
@@ -171,7 +172,7 @@ def test_the_exact_solver_leaves_its_best_point_whatever_stops_it(stop, monkeypa
     """Its third evaluation is made a bad one: the point of the second is the answer."""
     best, model = model_of(ExactSolver), model_of(ExactSolver)
     fit(best)
-    monkeypatch.setattr(ExactSolver, "_accepts", lambda solver, _: solver.evaluations < 3)
+    monkeypatch.setattr(Descent, "_accepted", lambda descent, _: descent.evaluations < 3)
     assert fit(model, max_epochs=10, **stop).global_step == 3
     assert_weights(model, best.linear.weight)
 

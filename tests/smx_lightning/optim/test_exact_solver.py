@@ -23,7 +23,16 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.cli import main
 from smx_lightning.optim import ExactSolver, Status
-from smx_lightning.optim.hessians import LADDER, Coupled, Diagonal, PerClass, Shared, restored
+from smx_lightning.optim.hessians import (
+    LADDER,
+    Coupled,
+    Diagonal,
+    PerClass,
+    Spectrum,
+    Whole,
+    restored,
+)
+from smx_lightning.optim.spectrum import Moments
 
 
 def solved(x, y, l2, *, size=500, dtype=torch.float64, tol=1e-9, trainer=None, **kwargs):
@@ -136,30 +145,30 @@ def test_batches_change_the_speed_only(size):
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("model", [Shared, PerClass, Coupled, Diagonal])
+@pytest.mark.parametrize("model", [Diagonal, Spectrum, PerClass, Coupled, Whole])
 def test_every_model_of_the_curvature_leads_to_the_optimum(model, monkeypatch):
     """Each rung of the ladder alone, whatever the problem's size would choose."""
-    monkeypatch.setattr("smx_lightning.optim.exact.LADDER", (model,))
-    monkeypatch.setattr(model, "fits", staticmethod(lambda *_: True))
+    models = (Diagonal, model) if model is not Diagonal else (Diagonal,)
+    monkeypatch.setattr("smx_lightning.optim.ladder.LADDER", models)
     x, y = REAL["digits"]()
     x = x / 16
     found = solved(x, y, 0.1, tol=1e-7)
     assert found.solver.status is Status.CONVERGED
-    assert isinstance(found.solver._curvature, model)
+    assert type(found.solver._descent.ladder.model) is model
     assert_optimal(found, x, y, 0.1)
 
 
-@pytest.mark.parametrize("model", [PerClass, Coupled])
+@pytest.mark.parametrize("model", [PerClass, Coupled, Whole])
 def test_the_curvature_is_the_hessian_s_or_its_blocks(model):
     rng = np.random.default_rng(0)
     rows, d, classes, l2 = 40, 3, 4, 0.05
     x = torch.tensor(rng.normal(size=(rows, d)))
     probs = torch.tensor(rng.normal(size=(rows, classes))).softmax(1)
     weights = torch.tensor(rng.random(rows) + 0.5)
-    curvature = model(classes, d + 1, spread=1e-9, rows=rows, like=x)  # threshold 0: every row
+    curvature = model(classes, d + 1, expected=1e-9, rows=rows, like=x)  # threshold 0: every row
     for part in range(0, rows, 7):
         some = slice(part, part + 7)
-        curvature.add(x[some], probs[some], torch.ones(rows)[some], weights[some])
+        curvature.add(x[some], probs[some].T, torch.ones(rows)[some], weights[some])
     curvature.finish(float(weights.sum()), l2, lambda total: total)
 
     hessian = references.hessian(x.numpy(), probs.numpy(), weights.numpy(), l2)
@@ -167,7 +176,7 @@ def test_the_curvature_is_the_hessian_s_or_its_blocks(model):
     gradient -= gradient.mean(0)
     found = curvature.solve(torch.tensor(gradient)).numpy()
     assert abs(found.sum(0)).max() < 1e-12
-    if model is Coupled:
+    if model is not PerClass:
         product = np.einsum("kalb,lb->ka", hessian, found)
     else:
         blocks = np.stack([np.linalg.inv(hessian[k, :, k]) for k in range(classes)])
@@ -183,9 +192,9 @@ def test_the_curvature_is_the_hessian_s_or_its_blocks(model):
 )
 @settings(max_examples=examples(50))
 def test_systematic_sampling_takes_as_many_as_the_probabilities_say(probabilities, size):
-    curvature = Shared(3, 2, spread=1.0, rows=1.0, like=torch.zeros((), dtype=torch.float64))
-    column = torch.tensor(probabilities, dtype=torch.float64)[:, None]
-    taken = torch.cat([curvature._systematic(part) for part in column.split(size)])
+    curvature = Spectrum(3, 2, expected=1.0, rows=1.0, like=torch.zeros((), dtype=torch.float64))
+    column = torch.tensor(probabilities, dtype=torch.float64)[None]
+    taken = torch.cat([curvature._systematic(part) for part in column.split(size, 1)], 1)
     assert abs(int(taken.sum()) - sum(probabilities)) <= 1 + 1e-9
     assert taken[column >= 1].all()
 
@@ -302,7 +311,7 @@ def test_each_epoch_logs_the_objective_of_the_point_that_validation_and_checkpoi
 @pytest.mark.parametrize("epoch", sampled([1, 2, 5], named=[2]))
 def test_a_resumed_run_continues_the_same_trajectory(tmp_path, epoch, newton, monkeypatch):
     if not newton:  # the first curvature for ever, and L-BFGS's pairs
-        monkeypatch.setattr("smx_lightning.optim.exact.PATIENCE", 1e9)
+        monkeypatch.setattr("smx_lightning.optim.ladder.PATIENCE", 1e9)
     x, y, l2 = shirts()
 
     def run(**kwargs):
@@ -321,8 +330,9 @@ def test_a_resumed_run_continues_the_same_trajectory(tmp_path, epoch, newton, mo
     assert len(first) + len(rest) == len(points) == 9
     for one, other in zip(points, first + rest, strict=True):
         assert torch.equal(one, other)
-    assert len(resumed.solver._pairs) == len(whole.solver._pairs)
-    assert newton or len(whole.solver._pairs) > 3
+    pairs = [len(model.solver._descent.pairs) for model in (resumed, whole)]
+    assert pairs[0] == pairs[1]
+    assert newton or pairs[1] > 3
 
 
 def test_a_solver_that_has_stopped_keeps_its_answer_and_no_curvature(tmp_path):
@@ -453,10 +463,15 @@ def test_every_rung_of_the_ladder_survives_a_checkpoint():
     for model in LADDER:
         rows = torch.randn(30, 4, dtype=torch.float64)
         probs = torch.randn(30, 3, dtype=torch.float64).softmax(1)
-        curvature = model(3, 5, spread=1.0, rows=30, like=rows)
-        curvature.add(rows, probs, torch.ones(30), None)
-        curvature.finish(30.0, 0.1, lambda total: total)
-        again = restored(curvature.state(), 3, 5)
+        if model is Diagonal:
+            moments = Moments(30.0, rows.sum(0), rows.square().sum(0))
+            curvature = Diagonal.of(moments, 3, 0.1)
+        else:
+            curvature = model(3, 5, expected=1.0, rows=30, like=rows)
+            curvature.add(rows, probs.T, torch.ones(30), None)
+            curvature.finish(30.0, 0.1, lambda total: total)
+        curvature.follow((probs - probs.square()).mean(0))
+        again = restored(curvature.state(), 3, 5, rows.new_empty(()))
         gradient = torch.randn(3, 5, dtype=torch.float64)
         assert torch.equal(again.solve(gradient), curvature.solve(gradient))
 

@@ -169,4 +169,5 @@ def test_data_that_change_between_epochs_are_no_limit_of_precision(dtype, change
         solver.begin_epoch(l2=1e-3, batches=1)
         solver.add(rows, layer(rows).detach().log_softmax(1), labels, None)
         solver.step()
-    assert solver.status in (Status.RUNNING, Status.STALLED)
+    assert solver.status is Status.CHANGING
+    assert solver.evaluations < 300

@@ -1,0 +1,282 @@
+"""The method: one pass over the rows, one evaluation of the full objective, one step.
+
+Minimises
+
+    f(W, b) = Σ c · Σ_k -q_k log p_k / Σ c + ½ · l2 · ‖W‖²
+
+over all rows of a pass, whatever the batches. While it passes, loss, gradient and curvature are
+summed; at its end the sums of all processes meet, and L-BFGS (Nocedal & Wright, "Numerical
+Optimization", 2006, alg. 7.4), preconditioned with a model of :mod:`smx_lightning.optim.hessians`,
+says where the next pass evaluates. The line search costs passes too: a step that raised the
+objective is shortened, and the next pass tries again. Nothing is learned from a point that was
+worse but how far to go towards it. Why this converges is in docs/solver.md.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smx_lightning.errors import InputError
+from smx_lightning.optim.evaluation import EpochSums, Evaluation
+from smx_lightning.optim.ladder import Ladder
+from smx_lightning.optim.lbfgs import Pairs
+from smx_lightning.optim.search import Step, first
+from smx_lightning.optim.status import Rounding, Status, relative_gap, without_rows
+
+SHORTEST = 1e-9  # of a step: after so many cuts the direction is at fault
+STALLED = 6  # passes without progress that rounding could show
+HIDDEN = 1000  # times the objective's rounding: less may be hidden by it
+UNCERTAIN = 3  # passes at the start that ask for shorter lengths too
+KEPT = ("begun", "least", "stalled", "fits", "repeating", "l2")
+
+
+class Descent:
+    """Says where each pass is to evaluate, and judges what it found.
+
+    Args:
+        start: (classes, features + 1) float64, the bias last.
+        dtype: Of the parameters: points are rounded to it.
+        tol: Stop when the largest absolute entry of the gradient is at most this.
+        memory: Curvature pairs that L-BFGS remembers.
+        overhead: What a pass costs besides its products, in multiplications and additions.
+        at_once: Whether the first pass may collect the features' spectrum: worth its price unless
+            the features are uncorrelated, or the start is near the optimum.
+
+    Attributes:
+        status: A :class:`Status`.
+        point: The best point so far.
+        best: Its :class:`Evaluation`; ``None`` before the first pass, and where that was worse than
+            zero weights.
+        trial: Where the pass under way evaluates.
+        evaluations: Passes done.
+    """
+
+    def __init__(
+        self,
+        start: Tensor,
+        *,
+        dtype: torch.dtype,
+        tol: float,
+        memory: int,
+        overhead: float,
+        at_once: bool = True,
+    ) -> None:
+        self.dtype, self._tol = dtype, tol
+        self.status, self.evaluations = Status.RUNNING, 0
+        # What all classes share changes no prediction, and no direction leads there.
+        self.point = self.trial = self._rounded(start - start.mean(0))
+        self.best: Evaluation | None = None
+        self.step: Step | None = None
+        self.pairs = Pairs(memory, torch.finfo(dtype).eps)
+        self.ladder = Ladder(
+            (start.shape[0], start.shape[1]),
+            like=start.new_empty((), dtype=dtype),
+            tol=tol,
+            overhead=overhead,
+            at_once=at_once,
+        )
+        self._begun = False  # whether a pass has ended
+        self._least = [math.inf, math.inf]  # objective and largest gradient entry, of any point
+        self._stalled = 0
+        self._fits = False  # whether the last step's model fitted
+        self._repeating = False  # whether the pass under way evaluates the best point again
+        self._l2 = 0.0
+        self._sums = EpochSums((start.shape[0], start.shape[1]), start.device)
+
+    # A pass ----------------------------------------------------------------------------------
+
+    def begin(self, *, l2: float, batches: float) -> Tensor:
+        """Get ready to sum; the point to evaluate at, (classes, features + 1) float64.
+
+        Args:
+            l2: Weight of the penalty.
+            batches: Of the coming pass, over all processes; ``inf`` where that is unknown.
+        """
+        self._l2 = l2
+        running = self.status is Status.RUNNING and not self._repeating
+        self.trial, line = self.point, None
+        if self.step is not None and running:
+            self.trial = self._rounded(self.point + self.step.length * self.step.direction)
+            line = self.step.line()
+        shape = (self.point.shape[0], self.point.shape[1])
+        self._sums = EpochSums(shape, self.point.device, line)
+        self.ladder.begin(self.best, batches)
+        return self.trial
+
+    def add(self, x: Tensor, log_probs: Tensor, y: Tensor, weights: Tensor | None) -> None:
+        """Add a batch at the present point.
+
+        Args:
+            x: (batch, features).
+            log_probs: (batch, classes).
+            y: (batch,) labels or (batch, classes) distributions.
+            weights: (batch,) or ``None``.
+        """
+        log_probs = log_probs.T.contiguous()  # free where the product was W xᵀ
+        probs = log_probs.exp()
+        self.ladder.add(x, probs, weights)
+        self._sums.add(x, log_probs, probs, y, weights)
+
+    def end(self) -> Evaluation:
+        """Meet the other processes, judge the point, and choose the next one; what was found."""
+        new = self._sums.evaluation(self.trial[:, :-1], self._l2)
+        if self.best is not None and new.rows != self.best.rows:
+            raise InputError(
+                f"the exact solver expects the same rows every epoch, got {new.rows:.0f} after "
+                f"{self.best.rows:.0f}; let the loader keep its last batch and every row"
+            )
+        self.evaluations += 1
+        self.ladder.end(new)
+        if self.status is not Status.RUNNING:
+            return new
+        if not self._begun:
+            self._begun = True
+            if not new.objective <= (1 + 1e-6) * self._at_zero(new):
+                # Worse than zero weights: a saturated softmax has no curvature, begin there.
+                self.point = 0 * self.point
+                return new
+        if self._repeating:
+            self._compare(new)
+        elif self.best is not None and not self._accepted(new):
+            self._shorten(new)
+        else:
+            self._accept(new)
+        return new
+
+    @property
+    def gap(self) -> float:
+        """See :func:`relative_gap`; of the best point."""
+        if self.best is None:
+            return 1.0
+        decrement = 0.0 if self.step is None else -self.step.slope / 2
+        return relative_gap(self.best, self._l2, decrement)
+
+    # The method ------------------------------------------------------------------------------
+
+    @staticmethod
+    def _at_zero(new: Evaluation) -> float:
+        return math.log(len(new.masses))
+
+    def _rounding(self) -> Rounding:
+        return Rounding(self.point, self.ladder.moments.typical, self.dtype)
+
+    def _noise(self) -> float:
+        assert self.best is not None
+        return self._rounding().objective(self.best)
+
+    def _accepted(self, new: Evaluation) -> bool:
+        assert self.best is not None
+        assert self.step is not None
+        return self.step.accepts(self.best, new, self._noise())
+
+    def _shorten(self, new: Evaluation) -> None:
+        assert self.best is not None
+        assert self.step is not None
+        self._stalled += -self.step.length * self.step.slope <= HIDDEN * self._noise()
+        self._fits = False
+        self.step = self.step.shorter(self.best, new)
+        if self._stalled > 2 * STALLED:
+            self._give_up()
+        elif self.step.length < SHORTEST:
+            self._begin_anew()
+
+    def _accept(self, new: Evaluation) -> None:
+        before, step = self.best, self.step
+        if before is not None and step is not None:
+            self.pairs.add(self.trial - self.point, new.gradient - before.gradient)
+            self._fits = step.fits(new)
+        self.point, self.best = self.trial, new
+        largest = float(new.gradient.abs().max())
+        self._count(new.objective, largest)
+        if self.ladder.accept(new, self._l2):
+            # Pairs describe what the old curvature missed; the new one is better without them.
+            self.pairs.clear()
+        if largest <= self._tol:
+            self.status = Status.UNSEEN_CLASS if without_rows(new) else Status.CONVERGED
+        elif self._l2 == 0 and new.separated:
+            self.status = Status.SEPARABLE
+        elif self._stalled >= STALLED:
+            self._give_up()
+        else:
+            self._aim()
+
+    def _count(self, objective: float, largest: float) -> None:
+        """Passes without progress, against the best so far: points may take turns for ever."""
+        least, entry = self._least
+        if least - objective > self._noise() or largest < 0.9 * entry:
+            self._least = [min(least, objective), min(entry, largest)]
+            self._stalled = 0
+        else:
+            self._stalled += 1
+
+    def _aim(self) -> None:
+        """L-BFGS's direction around the model; the line search begins at its full length."""
+        assert self.best is not None
+        model = self.ladder.model
+        assert model is not None
+        direction = self.pairs.direction(
+            self.best.gradient, model.solve, rescale=model.quasi_newton
+        )
+        asks = not self._fits or self.evaluations < UNCERTAIN
+        self.step = first(direction, self.best.gradient, asks=asks)
+        if not self.step.slope < 0:  # rounding has the upper hand
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Head on without the pairs, then along the safest model; after that, give up."""
+        assert self.best is not None
+        if self.pairs or self.ladder.fall_back(self.best, self._l2):
+            self.pairs.clear()
+            self._aim()
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Evaluate the best point once more: are the data the same?"""
+        self._repeating = True
+
+    def _compare(self, again: Evaluation) -> None:
+        """Say why nothing helps: other data, rounding, or neither."""
+        assert self.best is not None
+        bound = self._rounding().gradient()
+        self._repeating = False
+        if ((again.gradient - self.best.gradient).abs() > bound).any():
+            self.status = Status.CHANGING
+        elif (self.best.gradient.abs() <= bound).all():
+            self.status = Status.PRECISION
+        else:
+            self.status = Status.STALLED
+
+    def _rounded(self, point: Tensor) -> Tensor:
+        return point.to(self.dtype).double()
+
+    # Checkpoints -----------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """The whole state between two passes as plain values."""
+        kept = {name: getattr(self, f"_{name}") for name in KEPT} | self.ladder.state()
+        kept |= {"point": self.point, "evaluations": self.evaluations, "status": self.status.name}
+        kept["best"] = None if self.best is None else self.best._asdict()
+        kept["step"] = None if self.step is None else self.step._asdict()
+        kept["pairs"] = self.pairs.state()
+        # Once it has stopped it needs no curvature, which is nearly all of the state.
+        model = self.ladder.model if self.status is Status.RUNNING else None
+        kept["curvature"] = None if model is None else model.state()
+        return kept
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`; of 0.1's checkpoints only the point and the status."""
+        self.point = self.trial = kept["point"]
+        self.evaluations, self.status = kept["evaluations"], Status[kept["status"]]
+        if "begun" not in kept:
+            return
+        for name in KEPT:
+            setattr(self, f"_{name}", kept[name])
+        self.best = None if kept["best"] is None else Evaluation(**kept["best"])
+        self.step = None if kept["step"] is None else Step(**kept["step"])
+        self.pairs.restore(kept["pairs"])
+        self.ladder.restore(kept, kept["curvature"])

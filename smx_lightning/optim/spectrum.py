@@ -1,0 +1,151 @@
+"""The first models of the curvature: one for all classes, scaled by each class's own share.
+
+Conventions
+-----------
+With the Hessian's coupling of classes left out, and a row's p_k (1 - p_k) replaced by its mean m_k
+over the rows, class k's block is m_k · S, S = Σ c x xᵀ / Σ c with a 1 appended to x. Seen from the
+rows' mean μ, that is with b + W μ in place of b, S falls into the covariance C of the features and
+a 1 for the bias. C = Q Λ Qᵀ is decomposed once; the m_k are of the present point, sums of the
+last pass, so that the model follows the point at no cost:
+
+    direction_W = Q (m_k Λ + l2)⁻¹ Qᵀ (g_W - g_b μᵀ),    direction_b = g_b / m_k - direction_W μ
+
+Diagonal leaves Q out and takes the variances for Λ; Spectrum has it. Λ and the m_k are bounded from
+below, in proportion to their largest: so is the model's condition, whatever the data.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from smx_lightning.optim.curvature import MOST_ENTRIES, Curvature
+
+LEAST_MASS = 1e-6  # of the largest class's
+MOST_FALL = 1.4  # of a class's mass from one point to the next
+EIGEN = 10.0  # D³ times this is what an eigendecomposition costs, in units of fast products, about
+
+
+class Moments(NamedTuple):
+    """Of the rows of one pass: Σ c, Σ c x and Σ c x² a feature, float64."""
+
+    total: float
+    sums: Tensor
+    squares: Tensor
+
+    @property
+    def typical(self) -> Tensor:
+        """Root mean squares, (features + 1,), 1 for the bias."""
+        squares = self.squares / self.total
+        return torch.cat([squares, squares.new_ones(1)]).sqrt()
+
+
+class Spectrum(Curvature):
+    """Λ are the eigenvalues of the covariance of a sample of the rows."""
+
+    rows_per_unknown = 8.0
+    quasi_newton = True
+    mean: Tensor
+    values: Tensor
+    vectors: Tensor | None = None
+    _masses: Tensor | None = None
+
+    @staticmethod
+    @override
+    def columns(num_classes: int) -> int:
+        return 1
+
+    @staticmethod
+    @override
+    def shape(num_classes: int, width: int) -> tuple[int, ...]:
+        return (1, width, width)
+
+    @staticmethod
+    @override
+    def fits(num_classes: int, width: int) -> bool:
+        return width**2 <= MOST_ENTRIES
+
+    @classmethod
+    @override
+    def factoring(cls, num_classes: int, width: int) -> float:
+        return EIGEN * width**3
+
+    @staticmethod
+    @override
+    def mass(spread: float, total: float, num_classes: int) -> float:
+        return total
+
+    @override
+    def weights(self, probs: Tensor) -> Tensor:
+        return torch.ones_like(probs[:1])
+
+    @override
+    def factored(self, total_weight: float, l2: float) -> None:
+        second = self._grams[0] / self._grams[0, -1, -1]
+        mean = second[:-1, -1]
+        values, self.vectors = torch.linalg.eigh(second[:-1, :-1] - mean[:, None] * mean)
+        self._set(mean.double(), values.double(), l2, torch.finfo(second.dtype).eps)
+
+    def _set(self, mean: Tensor, values: Tensor, l2: float, epsilon: float) -> None:
+        least = 8 * epsilon * float(values.max())
+        self.mean, self.values = mean, values.clamp(min=least if least > 0 else 1.0)
+        self.l2 = l2
+
+    @override
+    def follow(self, masses: Tensor) -> None:
+        # On the way to the optimum of well separated classes most rows are certain, some of them
+        # wrongly: the curvature that they will have once they turn over must not be forgotten.
+        if self._masses is not None:
+            masses = torch.maximum(masses, self._masses / MOST_FALL)
+        largest = max(float(masses.max()), torch.finfo(masses.dtype).tiny)
+        self._masses = masses.clamp(min=LEAST_MASS * largest)
+
+    @override
+    def solve(self, gradient: Tensor) -> Tensor:
+        assert self._masses is not None
+        rest, bias = gradient[:, :-1] - gradient[:, -1:] * self.mean, gradient[:, -1]
+        if self.vectors is not None:
+            rest = (rest.to(self.vectors.dtype) @ self.vectors).double()
+        rest = rest / (self._masses[:, None] * self.values + self.l2)
+        if self.vectors is not None:
+            rest = (rest.to(self.vectors.dtype) @ self.vectors.T).double()
+        direction = torch.cat([rest, (bias / self._masses - rest @ self.mean)[:, None]], 1)
+        return direction - direction.mean(0)
+
+    @override
+    def state(self) -> dict[str, Any]:
+        kept = {"mean": self.mean, "values": self.values, "vectors": self.vectors}
+        return {"model": type(self).__name__, "l2": self.l2, "masses": self._masses, **kept}
+
+    @override
+    def restore(self, state: dict[str, Any]) -> None:
+        self.mean, self.values, self.vectors = (
+            state[name] for name in ("mean", "values", "vectors")
+        )
+        self.l2, self._masses = state["l2"], state["masses"]
+
+
+class Diagonal(Spectrum):
+    """Λ are the features' variances: known from the first pass on, for any number of features."""
+
+    @staticmethod
+    @override
+    def fits(num_classes: int, width: int) -> bool:
+        return True
+
+    @classmethod
+    @override
+    def work(cls, num_classes: int, width: int, rows: float) -> float:
+        return 0.0
+
+    @classmethod
+    def of(cls, moments: Moments, num_classes: int, l2: float) -> Diagonal:
+        """The model of rows with these moments."""
+        mean = moments.sums / moments.total
+        model = cls(num_classes, len(mean) + 1, expected=1.0, rows=1.0, like=mean)
+        values = moments.squares / moments.total - mean.square()
+        model._set(mean, values, l2, torch.finfo(values.dtype).eps)
+        return model
