@@ -9,13 +9,13 @@ which is another objective.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_iris, load_wine
 
 from smx_lightning.data.idx import read_idx
 
@@ -25,10 +25,10 @@ ROWS_AT_A_TIME = 4096  # float64 copies of this many rows: a whole data set need
 
 @dataclass(frozen=True)
 class Problem:
-    """Rows x (n, d) float32 with labels y (n,) int64, and how strongly W is penalised."""
+    """Rows x (n, d), float32 as made, with labels y (n,) int64, and how strongly W is penalised."""
 
     name: str
-    x: NDArray[np.float32]
+    x: NDArray[np.floating]
     y: NDArray[np.int64]
     C: float = 1.0
 
@@ -41,6 +41,10 @@ class Problem:
     def num_classes(self) -> int:
         """K, every class of which has rows."""
         return int(self.y.max()) + 1
+
+    def in_float64(self) -> Problem:
+        """The same numbers in float64, so that the optimum is the same and solvers take longer."""
+        return replace(self, x=self.x.astype(np.float64))
 
     def objective(self, weight: NDArray[np.floating], bias: NDArray[np.floating]) -> float:
         """The objective at W (K, d), b (K,) in float64: the judge of every solver's own claim."""
@@ -70,19 +74,53 @@ def _fashion(name: str, C: float = 1.0, divisor: float = 255.0) -> Problem:  # n
     )
 
 
-def _fashion_standardised(name: str) -> Problem:
+def _fashion_standardised(name: str, l2: float | None = None) -> Problem:
     raw = _fashion(name, divisor=1.0)
-    mean = raw.x.mean(axis=0, dtype=np.float64)
-    deviation = raw.x.std(axis=0, dtype=np.float64)
+    C = 1.0 if l2 is None else 1.0 / (l2 * len(raw.x))  # noqa: N806 (scikit-learn's name)
+    return Problem(name, _standardised(raw.x), raw.y, C)
+
+
+def _standardised(x: NDArray[np.floating]) -> NDArray[np.float32]:
+    mean = x.mean(axis=0, dtype=np.float64)
+    deviation = x.std(axis=0, dtype=np.float64)
     deviation[deviation == 0] = 1.0
-    # Float32 throughout: a second float64 copy of all pixels would buy no digit that matters.
-    x = (raw.x - mean.astype(np.float32)) / deviation.astype(np.float32)
-    return Problem(name, x, raw.y)
+    # In float32 throughout where x is: a float64 copy of all pixels would buy no digit that matters.
+    x = (x - mean.astype(x.dtype)) / deviation.astype(x.dtype)
+    return x.astype(np.float32)
 
 
-def _wide(name: str) -> Problem:
+def _from_sklearn(
+    name: str, load: Callable[..., tuple[NDArray[np.float64], NDArray[np.int64]]]
+) -> Problem:
+    x, y = load(return_X_y=True)
+    return Problem(name, _standardised(x), y.astype(np.int64))
+
+
+def _clusters(
+    name: str, n: int, d: int, num_classes: int, spread: float = 0.35, mixed: bool = False
+) -> Problem:
+    """Round clusters of about as many rows each, many of them unsure.
+
+    Args:
+        name: The problem's.
+        n: Rows.
+        d: Features.
+        num_classes: One cluster each.
+        spread: Of a centre's entries, in deviations of the rows around it.
+        mixed: Whether the features are random combinations of these, standardised: correlated as
+            measured ones are.
+    """
+    random = np.random.default_rng(0)
+    centres = spread * random.standard_normal((num_classes, d))
+    y = random.permutation(np.arange(n) % num_classes)
+    x = centres[y] + random.standard_normal((n, d))
+    if mixed:
+        x = _standardised(x @ random.standard_normal((d, d)))
+    return Problem(name, x.astype(np.float32), y.astype(np.int64))
+
+
+def _wide(name: str, n: int, d: int, num_classes: int, rank: int) -> Problem:
     """More features than rows, most of their variance in few directions: text or gene counts."""
-    n, d, num_classes, rank = 1000, 8000, 5, 20
     random = np.random.default_rng(0)
     factors = random.standard_normal((n, rank))
     x = factors @ random.standard_normal((rank, d)) / np.sqrt(rank) + random.standard_normal((n, d))
@@ -91,13 +129,15 @@ def _wide(name: str) -> Problem:
     return Problem(name, x.astype(np.float32), y.astype(np.int64))
 
 
-def _hundred_classes(name: str) -> Problem:
-    """Round clusters, their centres about four of their deviations apart: many rows are unsure."""
-    n, d, num_classes = 20_000, 64, 100
-    random = np.random.default_rng(0)
-    centres = 0.35 * random.standard_normal((num_classes, d))
-    y = random.permutation(np.arange(n) % num_classes)
-    x = centres[y] + random.standard_normal((n, d))
+def _embeddings(name: str) -> Problem:
+    """What a backbone puts out: correlated features, decaying spectrum, classes near separable."""
+    n, d, num_classes = 20_000, 768, 100
+    random = np.random.default_rng(1)
+    rotation, _ = np.linalg.qr(random.standard_normal((d, d)))
+    spectrum = np.exp(-np.arange(d) / 120)
+    centres = 1.2 * random.standard_normal((num_classes, d)) * spectrum
+    y = random.integers(0, num_classes, n)
+    x = (centres[y] + random.standard_normal((n, d)) * spectrum) @ rotation
     return Problem(name, x.astype(np.float32), y.astype(np.int64))
 
 
@@ -107,11 +147,21 @@ def _digits(name: str) -> Problem:
 
 
 PROBLEMS: dict[str, Callable[[str], Problem]] = {
+    "iris": partial(_from_sklearn, load=load_iris),
+    "wine": partial(_from_sklearn, load=load_wine),
+    "digits": _digits,
+    "digits-standardised": partial(_from_sklearn, load=load_digits),
+    "made": partial(_clusters, n=5000, d=100, num_classes=5),
+    "table": partial(_clusters, n=16_000, d=16, num_classes=26, spread=0.8, mixed=True),
+    "many-rows": partial(_clusters, n=500_000, d=54, num_classes=7),
+    "hundred-classes": partial(_clusters, n=20_000, d=64, num_classes=100),
+    "embeddings": _embeddings,
+    "wide": partial(_wide, n=1000, d=8000, num_classes=5, rank=20),
+    "wide-100": partial(_wide, n=100, d=7000, num_classes=3, rank=10),
+    "wide-400": partial(_wide, n=400, d=20_000, num_classes=10, rank=30),
     "fashion": _fashion,
     "fashion-c0.01": partial(_fashion, C=0.01),
     "fashion-standardised": _fashion_standardised,
+    "fashion-standardised-l2-1e-3": partial(_fashion_standardised, l2=1e-3),
     "fashion-unscaled": partial(_fashion, divisor=1.0),
-    "wide": _wide,
-    "hundred-classes": _hundred_classes,
-    "digits": _digits,
 }
