@@ -59,7 +59,7 @@ lint: .venv/ready  ## ruff, mypy --strict, import contracts
 	@touch $@
 
 # One after the other: two at once would measure each other.
-bench: .venv/bench-ready edge  ## measure against peers (two hours); print the tables of benchmarks/README.md
+bench: .venv/bench-ready edge  ## measure against peers (hours); print the tables of benchmarks/README.md
 	$(BIN)/python -m benchmarks.minibatch
 	$(BIN)/python -m benchmarks.main_job
 	$(BIN)/python -m benchmarks.startup
@@ -68,6 +68,7 @@ bench: .venv/bench-ready edge  ## measure against peers (two hours); print the t
 	$(BIN)/python -m benchmarks.processes
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.solvers
+	$(BIN)/python -m benchmarks.regimes  # last: it fails where ours is slower than due
 
 lock: .venv/ready  ## pin the newest versions that fit, for every Python and platform
 	$(BIN)/pip install --quiet uv

@@ -84,7 +84,7 @@ def _standardised(x: NDArray[np.floating]) -> NDArray[np.float32]:
     mean = x.mean(axis=0, dtype=np.float64)
     deviation = x.std(axis=0, dtype=np.float64)
     deviation[deviation == 0] = 1.0
-    # In float32 throughout where x is: a float64 copy of all pixels would buy no digit that matters.
+    # In x's own precision: a float64 copy of all pixels would buy no digit that matters.
     x = (x - mean.astype(x.dtype)) / deviation.astype(x.dtype)
     return x.astype(np.float32)
 

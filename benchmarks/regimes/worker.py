@@ -1,0 +1,141 @@
+"""The process in which all fits of a problem are made, and its handle in the process that asks.
+
+A fit in compiled code can't be interrupted; so the worker is ended with it, and another begun.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from benchmarks.problems import Problem
+from benchmarks.regimes.cases import Regime
+from benchmarks.regimes.solvers import SOLVERS, Fitted
+
+ENOUGH_SECONDS = 0.5  # of fits of the same kind: a short one is repeated until then …
+MOST_REPEATS = 5  # … or so many times
+TO_BEGIN = 600.0  # seconds: importing, and reading or making the rows
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class Shape(NamedTuple):
+    """What the asking process needs to know of a problem; and the solvers that it is not for."""
+
+    rows: int
+    features: int
+    classes: int
+    left_out: dict[str, str]
+
+
+class Outcome(NamedTuple):
+    """What became of a fit; see :class:`benchmarks.regimes.records.Record`."""
+
+    seconds: float | None
+    repeats: int
+    objective: float | None
+    note: str
+
+
+class Worker:
+    """A process that fits one problem's rows with any of some solvers.
+
+    Args:
+        regime: The problem.
+        solvers: That will be asked for; what they import is loaded before anything is timed.
+        threads: That each fit may use.
+    """
+
+    def __init__(self, regime: Regime, solvers: Sequence[str], threads: int) -> None:
+        self._serving = (regime, solvers, threads)
+        self.shape = self._begin()
+
+    def fit(self, solver: str, tol: float, limit: float) -> Outcome:
+        """One solver at one tolerance; the process is another one after ``limit`` seconds."""
+        self._asking.send((solver, tol))
+        try:
+            if self._asking.poll(limit):
+                seconds, repeats = self._asking.recv()
+                return Outcome(seconds, repeats, *self._asking.recv())
+            failure = f"did not end within {limit:g} s"
+        except EOFError:
+            failure = "its process died"
+        self.end()
+        self._begin()
+        return Outcome(None, 0, None, failure)
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.join()
+        self._asking.close()
+
+    def _begin(self) -> Shape:
+        # The number of threads is read when a library is loaded: the process must inherit it.
+        regime, _, threads = self._serving
+        os.environ.update(dict.fromkeys(THREADS, str(threads)))
+        spawn = multiprocessing.get_context("spawn")
+        self._asking, answering = spawn.Pipe()
+        self._process = spawn.Process(target=serve, args=(answering, *self._serving), daemon=True)
+        self._process.start()
+        answering.close()
+        if not self._asking.poll(TO_BEGIN):
+            self.end()
+            raise TimeoutError(f"{regime.name}: no rows after {TO_BEGIN:g} s")
+        return Shape(*self._asking.recv())
+
+
+def serve(answering: Connection, regime: Regime, solvers: Sequence[str], threads: int) -> None:
+    """Make the rows once, then fit what is asked for, for ever; the body of the process.
+
+    The answer to a question is two messages: seconds and repeats, then objective and note.
+    """
+    torch.set_num_threads(threads)
+    warnings.simplefilter("ignore")  # that loose fits do not converge
+    logging.disable(logging.WARNING)
+    data = regime.read()
+    for name in solvers:
+        with suppress(Exception):  # it fails again where it is recorded
+            SOLVERS[name].fit(_small(data), 1e-1)
+    left_out = {name: SOLVERS[name].left_out(data) for name in solvers}
+    rows, features = data.x.shape
+    answering.send(Shape(rows, features, data.num_classes, left_out))
+    while True:
+        solver, tol = answering.recv()
+        try:
+            seconds, repeats, fitted = timed(data, solver, tol)
+        except Exception as error:  # a solver that fails is a row of the table, not its end
+            words = f"{type(error).__name__}: {error}".splitlines()[0]
+            answering.send((None, 0))
+            answering.send((None, f"failed: {words}"))
+            continue
+        answering.send((seconds, repeats))
+        objective = data.objective(fitted.weight, fitted.bias)
+        answering.send((objective if math.isfinite(objective) else None, fitted.note))
+
+
+def timed(data: Problem, solver: str, tol: float) -> tuple[float, int, Fitted]:
+    """Whole fits, each from the start, repeated while they are short: median, number, the last."""
+    seconds: list[float] = []
+    while not seconds or (sum(seconds) < ENOUGH_SECONDS and len(seconds) < MOST_REPEATS):
+        began = time.perf_counter()
+        fitted = SOLVERS[solver].fit(data, tol)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds), len(seconds), fitted
+
+
+def _small(data: Problem) -> Problem:
+    """A few rows and features in the same precision, of three classes."""
+    rows = np.ascontiguousarray(data.x[:60, :16])
+    return Problem("small", rows, np.arange(len(rows), dtype=np.int64) % 3)
