@@ -75,7 +75,7 @@ def test_the_objective_is_the_mean_loss_and_the_penalty():
 
 
 def test_an_unknown_problem_is_refused_with_the_names_of_all():
-    with pytest.raises(ValueError, match="expected one of iris, wine, .*, got 'irises'"):
+    with pytest.raises(ValueError, match=r"expected one of iris, wine, .*, got 'irises'"):
         problem("irises")
 
 

@@ -252,7 +252,7 @@ def test_a_solver_reaches_sklearns_optimum(name):
     seconds, repeats, fitted = timed(data, name, 1e-6)
     assert data.objective(fitted.weight, fitted.bias) == pytest.approx(best, rel=1e-6)
     assert fitted.weight.dtype == np.float64
-    assert 0 < seconds
+    assert seconds > 0
     assert 1 <= repeats <= 5
 
 
