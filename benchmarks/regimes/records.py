@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -60,23 +61,25 @@ class Record:
 
 
 class Records:
-    """A file of records.
+    """A file of records, which others may read meanwhile.
 
     Args:
-        path: Made where it is missing. A last line that an interruption cut short is dropped.
+        path: Made with the first record. Lines that an interruption cut short are dropped.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.all = _read(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(map(_line, self.all)), encoding="utf-8")
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        self._cut_short = not text.endswith("\n") and text != ""
+        self.all = [*_whole(text.splitlines())]
 
     def add(self, record: Record) -> None:
         """One more line."""
         self.all.append(record)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(_line(record))
+            file.write("\n" * self._cut_short + json.dumps(asdict(record)) + "\n")
+        self._cut_short = False
 
     def find(self, like: Record) -> Record | None:
         """The last record of the same series, setting and tolerance, if it had as much time."""
@@ -106,13 +109,7 @@ def latest(records: Iterable[Record], threads: int) -> list[Record]:
     return [record for series in kept.values() for record in series.values()]
 
 
-def _line(record: Record) -> str:
-    return json.dumps(asdict(record)) + "\n"
-
-
-def _read(path: Path) -> list[Record]:
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    return [Record(**json.loads(line)) for line in whole.splitlines()]
+def _whole(lines: Iterable[str]) -> Iterator[Record]:
+    for line in lines:
+        with suppress(json.JSONDecodeError):
+            yield Record(**json.loads(line))

@@ -14,12 +14,13 @@ WORK = 0.2  # seconds: below, an interpreter's overhead is compared, and nothing
 
 
 class Cell(NamedTuple):
-    """A problem to a gap: the seconds of each solver that reached it."""
+    """A problem to a gap: the seconds of each solver that reached it, of those that were tried."""
 
     regime: Regime
     size: str
     gap: float
     seconds: dict[str, float]
+    tried: frozenset[str]
 
     @property
     def peer(self) -> str | None:
@@ -37,15 +38,16 @@ class Cell(NamedTuple):
     def shortfall(self, ours: str) -> str | None:
         """A sentence where ours is slower than it ought to be, and there was work to do."""
         ratio, least = self.ratio(ours), self.regime.least
-        if self.peer is None or ratio >= least:
+        if ours not in self.tried or self.peer is None or ratio >= least:
             return None
-        mine = self.seconds.get(ours, math.inf)
-        if max(mine, self.seconds[self.peer]) <= WORK:
+        mine, peer = self.seconds.get(ours), self.seconds[self.peer]
+        if mine is not None and max(mine, peer) <= WORK:
             return None
+        took = "did not get there" if mine is None else f"took {_seconds(mine)} s"
         return (
-            f"{self.regime.name} to {_power(self.gap)}: {SOLVERS[ours].label} took "
-            f"{_seconds(mine)} s, {SOLVERS[self.peer].label} {_seconds(self.seconds[self.peer])} "
-            f"s: {_ratio(ratio)} where at least {least:g} is due"
+            f"{self.regime.name} to {_power(self.gap)}: {SOLVERS[ours].label} {took}, "
+            f"{SOLVERS[self.peer].label} took {_seconds(peer)} s; at least {least:g} times as fast "
+            "is due"
         )
 
 
@@ -61,8 +63,9 @@ def cells(records: Iterable[Record], threads: int) -> list[Cell]:
             continue
         best = optimum(records, regime.problem)
         size = f"{fits[0].rows} × {fits[0].features} × {fits[0].classes}"
+        tried = frozenset(record.solver for record in fits)
         for gap in GAPS:
-            made.append(Cell(regime, size, gap, _soonest(fits, best * (1 + gap))))
+            made.append(Cell(regime, size, gap, _soonest(fits, best * (1 + gap)), tried))
     return made
 
 
@@ -124,7 +127,7 @@ def _power(gap: float) -> str:
 
 
 def _seconds(value: float | None) -> str:
-    return "–" if value is None or math.isinf(value) else f"{value:.3g}"
+    return "–" if value is None else f"{value:.3g}"
 
 
 def _ratio(value: float) -> str:

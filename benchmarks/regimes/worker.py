@@ -101,6 +101,7 @@ def serve(answering: Connection, regime: Regime, solvers: Sequence[str], threads
 
     The answer to a question is two messages: seconds and repeats, then objective and note.
     """
+    os.dup2(2, 1)  # what compiled code prints is no part of the tables
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")  # that loose fits do not converge
     logging.disable(logging.WARNING)

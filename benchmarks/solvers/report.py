@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 
 from benchmarks.solvers.runs import BY_ITSELF, Run
@@ -46,6 +45,8 @@ def table(name: str, runs: dict[str, Run]) -> str:
 
 def plot(results: dict[str, dict[str, Run]], path: Path) -> None:
     """Gap against seconds, an axes a problem, a line a solver."""
+    import matplotlib as mpl  # the children, which are timed, need none
+
     mpl.use("Agg")
     mpl.rcParams.update({"svg.hashsalt": "smx", "font.size": 9})
     from matplotlib import pyplot as plt  # only after the backend is chosen

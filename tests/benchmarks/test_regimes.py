@@ -88,8 +88,16 @@ def test_what_falls_short_is_said_of_every_gap_and_of_nothing_else():
         "made to 1e-6",
     ]
     assert said[0] == (
-        "made to 1e-3: ours, in the Trainer took 4 s, lbfgs 1 s: 0.25 where at least 1 is due"
+        "made to 1e-3: ours, in the Trainer took 4 s, lbfgs took 1 s; "
+        "at least 1 times as fast is due"
     )
+    coarse = [replace(r, objective=3.0) if r.solver == TRAINER else r for r in MEASURED]
+    assert (
+        "ours, in the Trainer did not get there, newton-cg took 2 s"
+        in (shortfalls(cells(coarse, 1))[-1])
+    )
+    without = [record for record in MEASURED if record.solver != TRAINER]
+    assert shortfalls(cells(without, 1)) == []  # nothing is said of what was not tried
 
 
 @pytest.mark.parametrize(
@@ -110,8 +118,7 @@ def test_what_falls_short_is_said_of_every_gap_and_of_nothing_else():
 )
 def test_ours_owes_what_the_regime_says_where_there_is_work(problem, ours, peer, short):
     known = [fit(REFERENCE, 1e-12, 1.0, 1.0), fit("lbfgs", 1e-1, 1e-4, 5.0)]
-    known += [fit(PLAIN, 1e-3, ours, 1.0)] if ours else []
-    known += [fit(TRAINER, 1e-3, ours, 1.0)] if ours else []
+    known += [fit(name, 1e-3, ours, 1.0 if ours else None) for name in (PLAIN, TRAINER)]
     known += [fit("lbfgs", 1e-3, peer, 1.0)] if peer else []
     said = shortfalls(cells([replace(r, problem=problem) for r in known], 1))
     assert len(said) == (6 if short else 0)
@@ -140,11 +147,13 @@ def test_of_a_solver_only_the_last_setting_counts_and_of_a_tolerance_the_last_fi
 def test_a_file_of_records_is_read_again_without_the_line_that_was_cut_short(tmp_path):
     path = tmp_path / "new" / "fits.jsonl"
     records = Records(path)
+    assert not path.parent.exists()  # reading alone writes nothing
     for record in MEASURED:
         records.add(record)
     assert Records(path).all == MEASURED
     path.write_text(path.read_text() + json.dumps(asdict(FIT))[:40])
     interrupted = Records(path)
+    assert interrupted.all == MEASURED
     interrupted.add(FIT)
     assert Records(path).all == [*MEASURED, FIT]
 
