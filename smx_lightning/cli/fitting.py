@@ -1,0 +1,154 @@
+"""``fit`` with the optimiser that suits the model, and the settings that suit the optimiser.
+
+What the arguments tell becomes a default of the parser, so that a printed configuration is what
+runs; the rest is settled once the model exists. What the user gives counts, in a file or on the
+command line, and so does the optimiser of a checkpoint that is resumed.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from typing import Any, cast
+
+import torch
+from jsonargparse import Namespace, dict_to_namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser
+
+from smx_lightning.checkpoint.describing import describe
+from smx_lightning.checkpoint.matching import has_features
+from smx_lightning.checkpoint.optimizers import OPTIMIZER, SCHEDULE, path_of
+from smx_lightning.cli.checkpoint import FOUND_BY_TRAINER, CheckpointCLI
+from smx_lightning.cli.choice import (
+    EXACT,
+    MINI_BATCHES,
+    is_exact,
+    is_not_plain,
+    optimizer_of,
+    trains_exactly,
+    trains_otherwise,
+)
+from smx_lightning.module import SoftmaxRegression
+from smx_lightning.optim import ExactSolver
+
+MODEL = "smx_lightning.SoftmaxRegression"
+MODEL_DEFAULTS = {"preprocessing": "standardize", "l2": 1e-3}
+DATA = "smx_lightning.data.DigitsDataModule"
+OF_MODEL, BATCH_SIZE = f"model.init_args.{OPTIMIZER}", "data.init_args.batch_size"
+LARGE, USUAL_BATCH = 8192, 256  # rows of a batch
+ENTRIES = 2**26  # of a batch, features or logits: 256 MB of float32
+
+
+class Parser(LightningArgumentParser):
+    """A parser that leaves out of a printed configuration what only the run can settle."""
+
+    unsettled: tuple[str, ...] = ()
+
+    def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
+        """As of every parser, without ``unsettled``."""
+        shown = namespace.clone()
+        for key in self.unsettled:
+            shown.pop(key, None)
+        return cast("str", super().dump(shown, *args, **kwargs))
+
+
+class FitCLI(CheckpointCLI):
+    """The exact solver trains a plain model unless the user names an optimiser or a schedule."""
+
+    passed: Any = None  # the optimiser that the model was constructed with
+
+    # From the arguments ----------------------------------------------------------------------
+
+    def choose_defaults(self) -> None:
+        """Make the exact solver and what suits it the defaults, where that is already known."""
+        if self.typed.get("subcommand") != "fit":
+            return
+        parser = cast("Parser", self._subcommand_parsers["fit"])
+        kind, named = self._kind(), self._named()
+        resumed = self.typed.get("fit.ckpt_path") not in (None, *FOUND_BY_TRAINER)
+        if named is not None or (kind is SoftmaxRegression and not resumed):
+            if named is None or is_exact(named):
+                self._make_defaults(parser, kind)
+        elif resumed or (kind is not None and trains_otherwise(kind) is None):
+            unsettled = (OF_MODEL, BATCH_SIZE, *suited())
+            parser.unsettled = tuple(key for key in unsettled if not self._is_given(key))
+
+    def _make_defaults(self, parser: Parser, kind: type[SoftmaxRegression] | None) -> None:
+        solver = {"class_path": path_of(ExactSolver)}
+        model = {"class_path": MODEL, "init_args": {**MODEL_DEFAULTS, OPTIMIZER: solver}}
+        parser.set_defaults({"model": model, **suited()})
+        if kind is not None and kind.features is SoftmaxRegression.features:
+            parser.set_defaults({"data": {"class_path": DATA, "init_args": {"batch_size": LARGE}}})
+
+    def _kind(self) -> type[SoftmaxRegression] | None:
+        """The model's class; ``None`` where there is none, of which the parser complains."""
+        try:
+            kind = pkgutil.resolve_name(self.typed.get("fit.model.class_path") or MODEL)
+        except (ImportError, AttributeError, ValueError):
+            return None
+        return kind if isinstance(kind, type) and issubclass(kind, SoftmaxRegression) else None
+
+    def _named(self) -> dict[str, Any] | None:
+        """What the user names that decides: an optimiser, or else a schedule."""
+        given = (self.typed.get(f"fit.model.init_args.{what}") for what in (OPTIMIZER, SCHEDULE))
+        return next((named.as_dict() for named in given if isinstance(named, Namespace)), None)
+
+    def _is_given(self, key: str) -> bool:
+        return f"fit.{key}" in self.typed
+
+    # From the model --------------------------------------------------------------------------
+
+    def _model(
+        self, kind: type[SoftmaxRegression], /, *args: Any, **kwargs: Any
+    ) -> SoftmaxRegression:
+        self.passed = kwargs.get(OPTIMIZER)
+        return super()._model(kind, *args, **kwargs)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Settle the optimiser, and what suits it, before the Trainer is made."""
+        if self.subcommand == "fit":
+            cast("Parser", self._subcommand_parsers["fit"]).unsettled = ()
+            why = self._settle()
+            self.choice = f"{optimizer_of(self.model)}, {why}"
+            if trains_exactly(self.model):
+                self._suit()
+        return super().instantiate_trainer(**kwargs)
+
+    def _settle(self) -> str:
+        """Take the exact solver where nothing speaks against it; why it is this optimiser."""
+        if self.checkpoint is not None and OPTIMIZER not in self.given:
+            return "as in the checkpoint"
+        if self._is_given(OF_MODEL):
+            return f"as given; {MINI_BATCHES if trains_exactly(self.model) else EXACT}"
+        if self._named() is not None:
+            return f"for the {SCHEDULE} that is given; for the exact optimum leave it out"
+        why = is_not_plain(self.model, self.passed)
+        if why is not None:
+            return why
+        if not trains_exactly(self.model):
+            self.model._optimizer = ExactSolver
+            describe(self.model)
+            self.config.fit[OF_MODEL] = dict_to_namespace(self.model.hparams[OPTIMIZER])
+        return f"to the exact optimum; {MINI_BATCHES}"
+
+    def _suit(self) -> None:
+        """What suits the exact solver, where the user has not given it."""
+        chosen, made = self.config.fit, self.config_init.fit
+        for key, value in suited().items():
+            if not self._is_given(key):
+                section, name = key.split(".")
+                chosen[key] = value
+                setattr(made[section], name, value)  # arguments of the Trainer, or the callback
+        if BATCH_SIZE in chosen and not self._is_given(BATCH_SIZE) and not has_features(self.model):
+            widest = max(self.datamodule.num_features, self.datamodule.num_classes)
+            chosen[BATCH_SIZE] = min(LARGE, max(USUAL_BATCH, ENTRIES // widest))
+            self.datamodule.batch_size = chosen[BATCH_SIZE]
+
+
+def suited() -> dict[str, Any]:
+    """Settings that suit the exact solver, by their keys.
+
+    It stops by itself, on the objective, and needs float64, which Apple's GPUs have not.
+    """
+    usual = {"trainer.max_epochs": 1000, "checkpoint.monitor": "train/objective"}
+    return usual | ({"trainer.accelerator": "cpu"} if torch.backends.mps.is_available() else {})
