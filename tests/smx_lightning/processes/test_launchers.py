@@ -79,6 +79,8 @@ def test_the_command_line_does_its_whole_job_in_two_processes(tmp_path):
         "cpu",
         "--trainer.max_epochs",
         "3",
+        "--model.optimizer",
+        "torch.optim.Adam",
     ]
     command = [sys.executable, "-m", "smx_lightning", "fit", *options]  # which starts the second
     ((code, output),) = run(command, folder=tmp_path)
