@@ -70,7 +70,7 @@ def is_not_plain(model: SoftmaxRegression, passed: Any) -> str | None:
     if not model.automatic_optimization:
         return f"as {name} is optimised by hand"
     if (model._optimizer, model._lr_scheduler, model.lr) != (passed, None, None):
-        return f"as {name} chooses; {EXACT}"
+        return f"as {name} chooses it; for the exact optimum let it leave that to its caller"
     trained = {id(p) for p in model.parameters() if p.requires_grad}
     if trained != {id(model.linear.weight), id(model.linear.bias)}:
         return (
@@ -89,6 +89,11 @@ def is_not_plain(model: SoftmaxRegression, passed: Any) -> str | None:
 def is_exact(description: Any) -> bool:
     """Whether a description of an optimiser, as hyper-parameters hold it, is the exact solver's."""
     return isinstance(description, dict) and description.get("class_path") == path_of(ExactSolver)
+
+
+def heeds(model: SoftmaxRegression, passed: Any) -> bool:
+    """Whether the optimiser that a constructor was called with is the one that trains."""
+    return model._optimizer is passed and not _configures(model)
 
 
 def trains_exactly(model: SoftmaxRegression) -> bool:

@@ -17,11 +17,12 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from smx_lightning.checkpoint.describing import describe
 from smx_lightning.checkpoint.matching import has_features
-from smx_lightning.checkpoint.optimizers import OPTIMIZER, SCHEDULE, path_of
+from smx_lightning.checkpoint.optimizers import OPTIMIZER, SCHEDULE, parameters_of, path_of
 from smx_lightning.cli.checkpoint import FOUND_BY_TRAINER, CheckpointCLI
 from smx_lightning.cli.choice import (
     EXACT,
     MINI_BATCHES,
+    heeds,
     is_exact,
     is_not_plain,
     optimizer_of,
@@ -32,7 +33,7 @@ from smx_lightning.module import SoftmaxRegression
 from smx_lightning.optim import ExactSolver
 
 MODEL = "smx_lightning.SoftmaxRegression"
-MODEL_DEFAULTS = {"preprocessing": "standardize", "l2": 1e-3}
+MODEL_DEFAULTS: dict[str, Any] = {"preprocessing": "standardize", "l2": 1e-3}
 DATA = "smx_lightning.data.DigitsDataModule"
 OF_MODEL, BATCH_SIZE = f"model.init_args.{OPTIMIZER}", "data.init_args.batch_size"
 LARGE, USUAL_BATCH = 8192, 256  # rows of a batch
@@ -61,29 +62,40 @@ class FitCLI(CheckpointCLI):
 
     def choose_defaults(self) -> None:
         """Make the exact solver and what suits it the defaults, where that is already known."""
-        if self.typed.get("subcommand") != "fit":
+        kind = self._kind() if self.typed.get("subcommand") == "fit" else None
+        if kind is None:
             return
-        parser = cast("Parser", self._subcommand_parsers["fit"])
-        kind, named = self._kind(), self._named()
+        parser, named = cast("Parser", self._subcommand_parsers["fit"]), self._named()
         resumed = self.typed.get("fit.ckpt_path") not in (None, *FOUND_BY_TRAINER)
-        if named is not None or (kind is SoftmaxRegression and not resumed):
-            if named is None or is_exact(named):
-                self._make_defaults(parser, kind)
-        elif resumed or (kind is not None and trains_otherwise(kind) is None):
+        exact = is_exact(named) if named else kind is SoftmaxRegression and not resumed
+        if exact:
+            parser.set_defaults(suited())
+            if kind.features is SoftmaxRegression.features:
+                data = {"class_path": DATA, "init_args": {"batch_size": LARGE}}
+                parser.set_defaults({"data": data})
+        elif named is None and (resumed or trains_otherwise(kind) is None):
             unsettled = (OF_MODEL, BATCH_SIZE, *suited())
             parser.unsettled = tuple(key for key in unsettled if not self._is_given(key))
+        parser.set_defaults({"model": self._default_model(kind, exact=exact)})
 
-    def _make_defaults(self, parser: Parser, kind: type[SoftmaxRegression] | None) -> None:
-        solver = {"class_path": path_of(ExactSolver)}
-        model = {"class_path": MODEL, "init_args": {**MODEL_DEFAULTS, OPTIMIZER: solver}}
-        parser.set_defaults({"model": model, **suited()})
-        if kind is not None and kind.features is SoftmaxRegression.features:
-            parser.set_defaults({"data": {"class_path": DATA, "init_args": {"batch_size": LARGE}}})
+    def _default_model(self, kind: type[SoftmaxRegression], *, exact: bool) -> dict[str, Any]:
+        """The defaults of a class: where only another one's are known, these go before its own."""
+        usual = {**MODEL_DEFAULTS}
+        if exact:
+            usual[OPTIMIZER] = {"class_path": path_of(ExactSolver)}
+        takes = parameters_of(kind, leave_out=())
+        return {
+            "class_path": self._class_path(),
+            "init_args": {name: value for name, value in usual.items() if name in takes},
+        }
+
+    def _class_path(self) -> str:
+        return str(self.typed.get("fit.model.class_path") or MODEL)
 
     def _kind(self) -> type[SoftmaxRegression] | None:
         """The model's class; ``None`` where there is none, of which the parser complains."""
         try:
-            kind = pkgutil.resolve_name(self.typed.get("fit.model.class_path") or MODEL)
+            kind = pkgutil.resolve_name(self._class_path())
         except (ImportError, AttributeError, ValueError):
             return None
         return kind if isinstance(kind, type) and issubclass(kind, SoftmaxRegression) else None
@@ -118,9 +130,10 @@ class FitCLI(CheckpointCLI):
         """Take the exact solver where nothing speaks against it; why it is this optimiser."""
         if self.checkpoint is not None and OPTIMIZER not in self.given:
             return "as in the checkpoint"
-        if self._is_given(OF_MODEL):
+        given = self._is_given(OF_MODEL)
+        if given and heeds(self.model, self.passed):
             return f"as given; {MINI_BATCHES if trains_exactly(self.model) else EXACT}"
-        if self._named() is not None:
+        if self._named() is not None and not given:
             return f"for the {SCHEDULE} that is given; for the exact optimum leave it out"
         why = is_not_plain(self.model, self.passed)
         if why is not None:

@@ -160,15 +160,23 @@ def test_verify_of_another_model_s_file_is_exit_code_1(run, checkpoint, cli_fold
 @pytest.mark.parametrize(
     ("command", "arguments", "taught"),
     [
-        (smx_lightning, ["fit", "--help"], ["--model.help", "--data.help", "--trainer.max_epochs"]),
+        (
+            smx_lightning,
+            ["fit", "--help"],
+            [
+                *("--model.help", "--data.help", "--trainer.max_epochs", "Exit codes: 0 done"),
+                "--model.optimizer torch.optim.Adam",
+            ],
+        ),
+        (smx_lightning, ["--help"], ["fit", "predict", "Exit codes: 0 done", "3 trained"]),
         (smx_export, ["--help"], ["convert", "verify", "inspect", "Exit codes"]),
         (smx_export, ["verify", "--help"], ["Examples: ", "--data", "--targets", "--model-class"]),
     ],
-    ids=["fit", "smx-export", "verify"],
+    ids=["fit", "smx-lightning", "smx-export", "verify"],
 )
 def test_help_teaches(command, arguments, taught, cli_folder, capsys):
     with pytest.raises(SystemExit) as stop:
         command(arguments)
     assert stop.value.code == 0
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
     assert all(phrase in text for phrase in taught)
