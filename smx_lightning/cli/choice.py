@@ -20,6 +20,7 @@ from smx_lightning.optim import ExactSolver
 USUAL = inspect.signature(SoftmaxRegression.__init__).parameters[OPTIMIZER].default
 # What says how a model trains. The exact solver goes past these, or cannot go with another one.
 TRAINING = (
+    "configure_model",
     "configure_optimizers",
     "loss",
     "objective",

@@ -38,6 +38,14 @@ DATA = "smx_lightning.data.DigitsDataModule"
 OF_MODEL, BATCH_SIZE = f"model.init_args.{OPTIMIZER}", "data.init_args.batch_size"
 LARGE, USUAL_BATCH = 8192, 256  # rows of a batch
 ENTRIES = 2**26  # of a batch, features or logits: 256 MB of float32
+LEAST_OBJECTIVE = {"checkpoint.monitor": "train/objective"}
+COUNT_BATCHES = (  # what they mean depends on the size of a batch
+    "trainer.limit_train_batches",
+    "trainer.limit_val_batches",
+    "trainer.limit_test_batches",
+    "trainer.overfit_batches",
+    "trainer.val_check_interval",
+)
 
 
 class Parser(LightningArgumentParser):
@@ -70,7 +78,7 @@ class FitCLI(CheckpointCLI):
         exact = is_exact(named) if named else kind is SoftmaxRegression and not resumed
         if exact:
             parser.set_defaults(suited())
-            if kind.features is SoftmaxRegression.features:
+            if kind.features is SoftmaxRegression.features and self._may_enlarge():
                 data = {"class_path": DATA, "init_args": {"batch_size": LARGE}}
                 parser.set_defaults({"data": data})
         elif named is None and (resumed or trains_otherwise(kind) is None):
@@ -106,7 +114,12 @@ class FitCLI(CheckpointCLI):
         return next((named.as_dict() for named in given if isinstance(named, Namespace)), None)
 
     def _is_given(self, key: str) -> bool:
-        return f"fit.{key}" in self.typed
+        return f"{self.typed.subcommand}.{key}" in self.typed
+
+    def _may_enlarge(self) -> bool:
+        """Whether the size of a batch is nobody's but ours."""
+        counted = any(self.typed.get(f"fit.{key}") for key in COUNT_BATCHES)  # not null, not 0
+        return not counted and not self._is_given(BATCH_SIZE)
 
     # From the model --------------------------------------------------------------------------
 
@@ -123,7 +136,10 @@ class FitCLI(CheckpointCLI):
             why = self._settle()
             self.choice = f"{optimizer_of(self.model)}, {why}"
             if trains_exactly(self.model):
-                self._suit()
+                self._suit(suited())
+                self._enlarge()
+        elif trains_exactly(self.model):  # or Lightning warns that this was another callback's
+            self._suit(LEAST_OBJECTIVE)
         return super().instantiate_trainer(**kwargs)
 
     def _settle(self) -> str:
@@ -144,15 +160,19 @@ class FitCLI(CheckpointCLI):
             self.config.fit[OF_MODEL] = dict_to_namespace(self.model.hparams[OPTIMIZER])
         return f"to the exact optimum; {MINI_BATCHES}"
 
-    def _suit(self) -> None:
+    def _suit(self, settings: dict[str, Any]) -> None:
         """What suits the exact solver, where the user has not given it."""
-        chosen, made = self.config.fit, self.config_init.fit
-        for key, value in suited().items():
+        made = self.config_init[self.subcommand]
+        for key, value in settings.items():
             if not self._is_given(key):
                 section, name = key.split(".")
-                chosen[key] = value
+                self.config[self.subcommand][key] = value
                 setattr(made[section], name, value)  # arguments of the Trainer, or the callback
-        if BATCH_SIZE in chosen and not self._is_given(BATCH_SIZE) and not has_features(self.model):
+
+    def _enlarge(self) -> None:
+        """Make the batches as large as suits the exact solver, where nobody else chooses."""
+        chosen = self.config.fit
+        if BATCH_SIZE in chosen and self._may_enlarge() and not has_features(self.model):
             widest = max(self.datamodule.num_features, self.datamodule.num_classes)
             chosen[BATCH_SIZE] = min(LARGE, max(USUAL_BATCH, ENTRIES // widest))
             self.datamodule.batch_size = chosen[BATCH_SIZE]
@@ -163,5 +183,5 @@ def suited() -> dict[str, Any]:
 
     It stops by itself, on the objective, and needs float64, which Apple's GPUs have not.
     """
-    usual = {"trainer.max_epochs": 1000, "checkpoint.monitor": "train/objective"}
+    usual = {"trainer.max_epochs": 1000, **LEAST_OBJECTIVE}
     return usual | ({"trainer.accelerator": "cpu"} if torch.backends.mps.is_available() else {})

@@ -241,6 +241,8 @@ def test_the_hint_for_the_other_optimiser_works(model, folder, capsys):
                 {**EXACT, "max_epochs": 50, "batch_size": 7},
             ),
             (["--checkpoint.monitor=val/nll"], {**EXACT, "monitor": "val/nll"}),
+            (["--trainer.overfit_batches=1"], {**EXACT, "batch_size": 256}),
+            (["--trainer.limit_val_batches=1"], {**EXACT, "batch_size": 256}),
             (["--config=given.yaml"], {**EXACT, "max_epochs": 60, "batch_size": 8}),
             (["--model=my_models.Plain"], EXACT),
             (["--model=my_models.Backbone", "--model.trained=false"], {**EXACT, "batch_size": 256}),
@@ -319,6 +321,17 @@ def test_a_resumed_run_goes_on_with_its_own_optimiser(folder, capsys):
     assert settings(saved_config(3)) == EXACT
     assert main(["fit", *QUIET]) == 0
     assert torch.equal(weights(3), weights(4))  # as of a run that nobody interrupted
+
+
+def test_a_run_of_the_exact_solver_is_asked_without_a_warning(folder, recwarn):
+    assert main(["fit", *QUIET]) == 0
+    best = "--ckpt_path=lightning_logs/version_0/checkpoints/best.ckpt"
+    np.savez("d.npz", x=X)  # nobody asks these rows for their labels
+    assert main(["predict", *QUIET, best]) == 0
+    np.savez("d.npz", x=X, y=Y)
+    for subcommand in ("test", "validate"):
+        assert main([subcommand, *QUIET, best]) == 0
+    assert not [w for w in recwarn if "checkpoint" in str(w.message)]
 
 
 @pytest.mark.parametrize(
