@@ -20,7 +20,6 @@ from smx_lightning.optim import ExactSolver
 USUAL = inspect.signature(SoftmaxRegression.__init__).parameters[OPTIMIZER].default
 # What says how a model trains. The exact solver goes past these, or cannot go with another one.
 TRAINING = (
-    "configure_model",
     "configure_optimizers",
     "loss",
     "objective",
@@ -41,6 +40,7 @@ TRAINING = (
     "lr_scheduler_step",
     "automatic_optimization",
 )
+PREPARING = ("configure_model", "setup", "on_fit_start")  # may add what is trained
 EXACT = "for the exact optimum give --model.optimizer ExactSolver"
 MINI_BATCHES = "for mini-batches give --model.optimizer torch.optim.Adam"
 
@@ -53,6 +53,9 @@ def trains_otherwise(kind: type[SoftmaxRegression]) -> str | None:
     own = [n for n in TRAINING if getattr(kind, n) is not getattr(SoftmaxRegression, n)]
     if own:
         return f"as {kind.__name__} has its own {own[0]}, which the exact solver knows nothing of"
+    own = [n for n in PREPARING if getattr(kind, n) is not getattr(SoftmaxRegression, n)]
+    if own:
+        return f"as {kind.__name__} has its own {own[0]}, which may add what is trained; {EXACT}"
     if declared.default is not USUAL:
         return f"as {kind.__name__} has it by default; {EXACT}"
     return None

@@ -36,7 +36,7 @@ def outcome(model: SoftmaxRegression, trainer: Trainer) -> Outcome | None:
     if trainer.max_epochs == trainer.current_epoch:
         why += f": raise max_epochs, which is {trainer.max_epochs}"
     if solver is None:
-        return Outcome(False, f"{why} (no epoch was left)")
+        return Outcome(False, f"{why} (no epoch was run)")
     if solver.status is not Status.RUNNING:
         why = solver.message
     left = f"at most about {solver.gap:.1g} of the objective to gain"

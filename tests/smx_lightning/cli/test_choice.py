@@ -85,6 +85,11 @@ class Configured(Plain):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class Prepared(Plain):
+    def setup(self, stage):
+        self.more = nn.Linear(2, 2)
+
+
 class ByHand(Plain):
     def __init__(self, num_features: int, num_classes: int, **kwargs):
         super().__init__(num_features, num_classes, **kwargs)
@@ -194,6 +199,7 @@ def settings(config):
             ("--model=my_models.Clipped", "Adam(lr=0.01)", "has its own on_after_backward"),
             ("--model=my_models.Penalised", "Adam(lr=0.01)", "has its own penalty"),
             ("--model=my_models.Configured", "that of Configured", "its own configure_optimizers"),
+            ("--model=my_models.Prepared", "Adam(lr=0.01)", "its own setup, which may add"),
             ("--model=my_models.ByHand", "Adam(lr=0.01)", "optimised by hand"),
             ("--model=my_models.Fixed", "Adam(lr=0.01)", "takes none; for the exact optimum let"),
             ("--model=my_models.ByDefault", "SGD(lr=0.1)", "has it by default; for the exact"),

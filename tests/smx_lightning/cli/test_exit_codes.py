@@ -78,7 +78,7 @@ def test_every_status_is_told_apart(status):
                 3,
                 "before it converged: raise max_epochs, which is 2 (epochs: 2; ",
             ),
-            (["--trainer.max_epochs=0"], 3, "raise max_epochs, which is 0 (no epoch was left)"),
+            (["--trainer.max_epochs=0"], 3, "raise max_epochs, which is 0 (no epoch was run)"),
             (
                 ["--trainer.max_steps=2"],
                 3,
@@ -107,7 +107,7 @@ def test_the_code_and_the_summary_say_how_it_ended(given, code, words, folder, c
     if words is not None:
         assert words in told[0]
         exported = "verdict              parity holds" in printed.out
-        assert exported == ("no epoch was left" not in words)
+        assert exported == ("no epoch was run" not in words)
     sentences = [s for s in printed.err.splitlines() if s.startswith("smx-lightning: ")]
     assert sentences == [f"smx-lightning: the exact solver {line}" for line in told if code == 3]
 
@@ -128,7 +128,7 @@ def test_a_checkpoint_that_leaves_no_epoch_is_not_called_converged(folder, capsy
     assert main(run) == 3
     capsys.readouterr()
     assert main([*run, "--ckpt_path=lightning_logs/version_0/checkpoints/last.ckpt"]) == 3
-    assert "which is 2 (no epoch was left)" in capsys.readouterr().err
+    assert "which is 2 (no epoch was run)" in capsys.readouterr().err
 
 
 def test_a_converged_run_that_is_resumed_has_still_converged(folder, capsys):
