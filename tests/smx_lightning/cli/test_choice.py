@@ -42,6 +42,13 @@ class Plain(SoftmaxRegression):
         super().__init__(num_features, num_classes, **kwargs)
 
 
+class Careful(SoftmaxRegression):
+    def __init__(
+        self, num_features: int, num_classes: int, threshold: float | None = 0.4, **kwargs
+    ):
+        super().__init__(num_features, num_classes, threshold=threshold, **kwargs)
+
+
 class Backbone(SoftmaxRegression):
     def __init__(self, num_features: int, num_classes: int, trained: bool = True, **kwargs):
         super().__init__(num_features, num_classes, **kwargs)
@@ -251,6 +258,7 @@ def test_the_hint_for_the_other_optimiser_works(model, folder, capsys):
             (["--trainer.limit_val_batches=1"], {**EXACT, "batch_size": 256}),
             (["--config=given.yaml"], {**EXACT, "max_epochs": 60, "batch_size": 8}),
             (["--model=my_models.Plain"], EXACT),
+            (['--model={"class_path": "SoftmaxRegression", "init_args": {"l2": 0.5}}'], EXACT),
             (["--model=my_models.Backbone", "--model.trained=false"], {**EXACT, "batch_size": 256}),
             (["--model=my_models.Backbone", "--trainer.max_epochs=1"], {**MINI, "max_epochs": 1}),
         ],
@@ -274,6 +282,13 @@ def test_a_printed_configuration_is_what_runs(given, expected, folder, capsys):
     Path("printed.yaml").write_text(yaml.safe_dump(printed))
     assert main(["fit", "--config=printed.yaml"]) == 0
     assert saved_config(1) == ran
+
+
+def test_the_defaults_of_a_subclass_are_its_own(folder, capsys):
+    """Those of SoftmaxRegression do not go before them, but the command line's own do."""
+    arguments = printed_config(capsys, "--model=my_models.Careful")["model"]["init_args"]
+    assert arguments["threshold"] == 0.4
+    assert (arguments["l2"], arguments["preprocessing"]) == (1e-3, "standardize")
 
 
 def test_apple_s_gpus_are_left_aside(cli_folder, capsys, monkeypatch):
