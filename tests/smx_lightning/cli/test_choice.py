@@ -215,7 +215,7 @@ def settings(config):
             (f"--model=my_models.Within {ADAM}", "SGD(lr=0.1)", "Within chooses it; for the exact"),
             (f"--model=my_models.Configured {ADAM}", "that of Configured", "its own configure_op"),
         ],
-        every=4,
+        every=6,
     ),
 )
 def test_the_exact_solver_is_taken_for_a_plain_model(given, optimizer, why, folder, capsys):
@@ -262,7 +262,7 @@ def test_the_hint_for_the_other_optimiser_works(model, folder, capsys):
             (["--model=my_models.Backbone", "--model.trained=false"], {**EXACT, "batch_size": 256}),
             (["--model=my_models.Backbone", "--trainer.max_epochs=1"], {**MINI, "max_epochs": 1}),
         ],
-        every=5,
+        every=6,
     ),
     ids=str,
 )

@@ -94,7 +94,7 @@ def test_every_status_is_told_apart(status):
             (["--model.optimizer=Adam", "--trainer.max_epochs=2"], 0, None),
             (["--trainer.fast_dev_run=true"], 0, None),
         ],
-        every=2,
+        every=3,
     ),
     ids=str,
 )
