@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -93,7 +94,9 @@ def described(made: Any, by: Any = None) -> Description:
     return description
 
 
-def parameters_of(kind: type) -> dict[str, inspect.Parameter]:
+def parameters_of(
+    kind: type, leave_out: Sequence[str] = NOT_DESCRIBED
+) -> dict[str, inspect.Parameter]:
     """What a class can be constructed with, looking behind ``**kwargs``."""
     found: dict[str, inspect.Parameter] = {}
     for base in kind.__mro__:
@@ -105,7 +108,7 @@ def parameters_of(kind: type) -> dict[str, inspect.Parameter]:
                 found.setdefault(name, parameter)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             break
-    return {name: parameter for name, parameter in found.items() if name not in NOT_DESCRIBED}
+    return {name: parameter for name, parameter in found.items() if name not in leave_out}
 
 
 def _of_one_group(made: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from jsonargparse import dict_to_namespace
+from jsonargparse import Namespace, dict_to_namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from smx_lightning.checkpoint.loading import adopt, arguments_for
@@ -52,9 +52,13 @@ class CheckpointCLI(LightningCLI):
         return self.checkpoint is not None and self.config.subcommand == "predict"
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, and keep the arguments: what was given is asked for once more."""
-        self.arguments = sys.argv[1:] if args is None else args
+        """Parse what is given alone, then all: what is given counts, whatever its value."""
+        self.typed = _typed(parser, sys.argv[1:] if args is None else args)
+        self.choose_defaults()
         super().parse_arguments(parser, args)
+
+    def choose_defaults(self) -> None:
+        """Hook: the parser's defaults may depend on what is given."""
 
     def _parse_ckpt_path(self) -> None:
         """Read a given checkpoint, and find out what is given besides."""
@@ -81,8 +85,7 @@ class CheckpointCLI(LightningCLI):
                 f"name the class with --model {checkpoint.model_class}"
             )
         self.checkpoint = checkpoint
-        typed = self.parser.parse_args(self.arguments, defaults=False, _skip_validation=True)
-        given = typed.get(f"{subcommand}.model.init_args")
+        given = self.typed.get(f"{subcommand}.model.init_args")
         self.given = () if given is None else tuple(vars(given))
 
     def _add_instantiators(self) -> None:
@@ -122,6 +125,14 @@ class CheckpointCLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """As Lightning's, but that no environment variable makes it unpickle a checkpoint."""
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+
+
+def _typed(parser: LightningArgumentParser, args: Any) -> Namespace:
+    """What the user gives, on the command line and in configuration files, without defaults."""
+    if isinstance(args, (dict, Namespace)):
+        return args if isinstance(args, Namespace) else dict_to_namespace(args)
+    printed = [argument for argument in args if not argument.startswith("--print_config")]
+    return parser.parse_args(printed, defaults=False, _skip_validation=True)
 
 
 def _only_numbers(description: dict[str, Any]) -> bool:

@@ -1,10 +1,8 @@
 """``smx-lightning fit | validate | test | predict``: LightningCLI with links and defaults.
 
 Number of features, number of classes, class names and input shape flow from the data to the model.
-``fit`` goes on to test the best checkpoint and to export it.
-
-Exit codes: 0 done and parity holds; 1 parity failed; 2 bad usage or bad input, with one sentence on
-stderr.
+``fit`` finds the exact optimum of a plain model, unless an optimiser is named, and goes on to test
+the best checkpoint and to export it.
 """
 
 from __future__ import annotations
@@ -24,14 +22,20 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from smx_lightning import DISTRIBUTION, __version__
 from smx_lightning.callbacks import ConfusionCsv, PredictionsCsv
-from smx_lightning.checkpoint.optimizers import OPTIMIZER, path_of
-from smx_lightning.cli.checkpoint import CheckpointCLI
+from smx_lightning.cli.fitting import DATA, MODEL, MODEL_DEFAULTS, FitCLI, Parser
+from smx_lightning.cli.outcome import Outcome, outcome
 from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
 from smx_lightning.module import SoftmaxRegression
-from smx_lightning.optim import ExactSolver
 
-DONE, PARITY_FAILED, BAD_INPUT = 0, 1, 2
+DONE, PARITY_FAILED, BAD_INPUT, STOPPED_SHORT = 0, 1, 2, 3
+EPILOG = (
+    "fit takes the exact solver for a plain model; --model.optimizer torch.optim.Adam makes it "
+    "mini-batches. Exit codes: 0 done and parity holds, and the exact solver, where it trained, "
+    "reached the optimum; 1 parity failed; 2 bad usage or bad input; 3 trained, exported and "
+    "parity holds, but the exact solver stopped short of the optimum, for which there may be none. "
+    "All but 0 come with one sentence on stderr."
+)
 BAD_INPUT_ERRORS = (InputError, MisconfigurationException, OSError)
 BEST_EPOCH = "val/nll"
 EXPORTER = "smx_export"  # named, not imported: training knows nothing of ONNX
@@ -53,8 +57,14 @@ class _SaveConfig(SaveConfigCallback):
             ) from error
 
 
-class SmxCLI(CheckpointCLI):
-    """The command line; ``run`` of its parent executes the subcommand."""
+class SmxCLI(FitCLI):
+    """The command line; its constructor runs the subcommand.
+
+    Attributes:
+        exit_code: What the process should end with.
+    """
+
+    exit_code = DONE
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link data to model, add checkpointing, export and prediction files."""
@@ -65,11 +75,8 @@ class SmxCLI(CheckpointCLI):
         parser.add_lightning_class_args(PredictionsCsv, "predictions")
         parser.set_defaults(
             {
-                "model": {
-                    "class_path": "smx_lightning.SoftmaxRegression",
-                    "init_args": {"preprocessing": "standardize", "l2": 1e-3},
-                },
-                "data": {"class_path": "smx_lightning.data.DigitsDataModule"},
+                "model": {"class_path": MODEL, "init_args": MODEL_DEFAULTS},
+                "data": {"class_path": DATA},
                 "checkpoint.monitor": BEST_EPOCH,
                 "checkpoint.filename": "best",
                 "checkpoint.save_last": True,
@@ -77,12 +84,9 @@ class SmxCLI(CheckpointCLI):
         )
 
     def before_fit(self) -> None:
-        """The exact solver's best epoch is that of the least objective, unless told otherwise."""
-        optimizer = self.model.hparams.get(OPTIMIZER) or {}
-        exact = optimizer.get("class_path") == path_of(ExactSolver)
-        checkpoint = self._callback(ModelCheckpoint)
-        if exact and checkpoint.monitor == BEST_EPOCH:
-            checkpoint.monitor = "train/objective"
+        """Say which optimiser trains."""
+        if self.trainer.is_global_zero:
+            print(f"{'optimizer':20} {self.choice}")
 
     def after_fit(self) -> None:
         """Test the best checkpoint and say what was made."""
@@ -96,7 +100,12 @@ class SmxCLI(CheckpointCLI):
             verbose=False,
             weights_only=True,
         )
-        self._summary("test", best)
+        ended = outcome(self.model, self.trainer)
+        self._summary("test", best, ended)
+        if ended is not None and not ended.reached:
+            self.exit_code = STOPPED_SHORT
+            if self.trainer.is_global_zero:
+                print(f"smx-lightning: the exact solver {ended.line}", file=sys.stderr)
 
     def after_validate(self) -> None:
         """Say what was measured."""
@@ -122,7 +131,7 @@ class SmxCLI(CheckpointCLI):
     def _callback(self, kind: type) -> Any:
         return next(c for c in self.trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
 
-    def _summary(self, stage: str, checkpoint: str = "") -> None:
+    def _summary(self, stage: str, checkpoint: str = "", ended: Outcome | None = None) -> None:
         if not self.trainer.is_global_zero:
             return
         measured = self.trainer.callback_metrics
@@ -134,10 +143,8 @@ class SmxCLI(CheckpointCLI):
         confusion = self._callback(ConfusionCsv).written
         if confusion is not None:
             lines["confusion matrix"] = os.path.relpath(confusion)
-        if self.model.solver is not None and checkpoint:
-            solver = self.model.solver
-            left = f"at most about {solver.gap:.1g} of the objective to gain"
-            lines["solver"] = f"{solver.message} ({left})"
+        if ended is not None:
+            lines["solver"] = ended.line
         if checkpoint:
             lines["checkpoint"] = os.path.relpath(checkpoint)
             export = self._callback(importlib.import_module(EXPORTER).OnnxExport).export
@@ -148,32 +155,37 @@ class SmxCLI(CheckpointCLI):
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; returns the exit code, see ``--help``."""
     _quieten()
     try:
-        SmxCLI(
+        return SmxCLI(
             SoftmaxRegression,
             InMemoryDataModule,
             save_config_callback=_SaveConfig,
+            parser_class=Parser,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             seed_everything_default=0,
-            parser_kwargs={"prog": DISTRIBUTION, "version": __version__},
+            parser_kwargs={
+                "prog": DISTRIBUTION,
+                "version": __version__,
+                "epilog": EPILOG,
+                "fit": {"epilog": EPILOG},
+            },
             trainer_defaults={
                 "max_epochs": 100,
                 "enable_model_summary": False,  # the summary at the end says what matters
                 "logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "."}},
             },
             args=None if args is None else list(args),
-        )
+        ).exit_code
     except Exception as error:
         code, cause = _blame(error)
         if code is None:
             raise
         print(f"smx-lightning: {' '.join(_sentence(cause).split())}", file=sys.stderr)
         return code
-    return DONE
 
 
 def _blame(error: BaseException) -> tuple[int | None, BaseException]:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 NOT_WITH = "the exact solver does not go with"
+OR_ADAM = (
+    "or take another optimiser, with --model.optimizer torch.optim.Adam, in Python "
+    "optimizer=torch.optim.Adam"
+)
 CACHED_ENTRIES = 2**21  # 8 MB of float32: with little else in a last-level cache
 
 
@@ -47,11 +51,11 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
     if own_loss:
         raise InputError(
             f"{NOT_WITH} a loss of its own: the solver minimises the class-weighted negative "
-            "log-likelihood, drop the override or take another optimiser"
+            f"log-likelihood; drop the override, {OR_ADAM}"
         )
     for what, found in (*_other_steps(trainer), *_other_rows(trainer), *_other_digits(model)):
         if found:
-            raise InputError(f"{NOT_WITH} {what}")
+            raise InputError(f"{NOT_WITH} {what}, {OR_ADAM}")
     _warn_of_repeated_rows(trainer)
     return solver
 
@@ -195,7 +199,7 @@ def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> bool:
         raise InputError(
             "the exact solver expects the rows of every batch, got an epoch whose last "
             "batch never came; call super().training_step(batch, batch_idx) for each "
-            "in an override, and skip none, or take another optimiser"
+            f"in an override, and skip none, {OR_ADAM}"
         )
     model._smx_objective.evaluations = -1  # of this epoch nothing more is expected
     evaluation = solver.evaluation
@@ -225,8 +229,7 @@ def check_optimizers(model: SoftmaxRegression) -> None:
     for optimizer in model.trainer.optimizers:
         if isinstance(optimizer, ExactSolver):
             raise InputError(
-                "the exact solver does not go with classes that are spread over processes: take "
-                "strategy='ddp'"
+                f"{NOT_WITH} classes that are spread over processes: take strategy='ddp', {OR_ADAM}"
             )
         if isinstance(optimizer, torch.optim.SGD) and not any(
             group["momentum"] for group in optimizer.param_groups

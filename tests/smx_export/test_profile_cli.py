@@ -24,6 +24,7 @@ SHORT = [
     "--trainer.max_epochs=2",
     "--trainer.accelerator=cpu",
 ]
+ADAM = "--model.optimizer=torch.optim.Adam"
 LABELLED = "--data digits.npz"
 PROBES = """
 from smx_lightning import SoftmaxRegression
@@ -189,7 +190,7 @@ def test_a_range_that_contradicts_the_checkpoint_is_refused(folder, capsys):
 
 def test_the_range_of_the_data_flows_into_checkpoint_and_file(cli_folder):
     arguments = ["--onnx.profile=image,robust", "--onnx.outputs=[probs,label]", *SHORT]
-    assert smx_lightning(["fit", *arguments]) == 0
+    assert smx_lightning(["fit", *arguments, ADAM]) == 0
     run = Path("lightning_logs/version_0")
     content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert tuple(content["hyper_parameters"]["input_range"]) == (0, 16)
@@ -214,7 +215,7 @@ def test_the_callback_is_configured_in_yaml(cli_folder):
         "max_nll_increase": 0.25,
     }
     Path("c.yaml").write_text(yaml.safe_dump({"onnx": onnx_section}))
-    assert smx_lightning(["fit", "--config=c.yaml", *SHORT]) == 0
+    assert smx_lightning(["fit", "--config=c.yaml", *SHORT, ADAM]) == 0
     (path,) = cli_folder.glob("lightning_logs/version_0/model.onnx")
     assert stored_profile(path) == Profile(
         weights="float16", outputs=("scores",), max_accuracy_loss=0.5, max_nll_increase=0.25

@@ -140,6 +140,7 @@ def predicted_by_command(world_size, folder, path):
     sys.argv = ["smx-lightning"]  # Lightning looks there
     if world_size == 1:
         fit = ["fit", "--trainer.max_epochs", "2", "--checkpoint.dirpath", f"{folder}/run"]
+        fit += ["--model.optimizer", "torch.optim.Adam"]
         assert main([*fit, "--onnx.path", f"{folder}/model.onnx", *common]) == 0
     predict = ["predict", "--ckpt_path", str(checkpoint), "--predictions.path", path]
     assert main([*predict, *common]) == 0

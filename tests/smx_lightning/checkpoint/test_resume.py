@@ -35,6 +35,8 @@ RUN = [
     *("--trainer.max_epochs=3", "--data=NpzDataModule", "--data.path=d.npz"),
 ]
 
+ADAM = "--model.optimizer=torch.optim.Adam"
+
 
 def save_data(folder):
     """Every row is a training and a test row."""
@@ -427,7 +429,7 @@ def test_predict_asks_the_checkpoint_for_the_classes(labels, folder):
     new = X[three != "b"]
     np.savez("d.npz", x=X, y=three)
     np.savez("new.npz", x=new, y=y[three != "b"])
-    assert main(["fit", *RUN]) == 0
+    assert main(["fit", *RUN, ADAM]) == 0
     checkpoint = "lightning_logs/version_0/checkpoints/best.ckpt"
     given = [f"--ckpt_path={checkpoint}", "--predictions.path=p.csv", "--data.path=new.npz"]
     assert main(["predict", *RUN, *given]) == 0
@@ -442,7 +444,7 @@ def test_predict_asks_the_checkpoint_for_the_classes(labels, folder):
 
 
 def test_predict_on_rows_of_another_width_says_so(folder, capsys):
-    assert main(["fit", *RUN]) == 0
+    assert main(["fit", *RUN, ADAM]) == 0
     np.savez("wide.npz", x=np.c_[X, X], y=NAMES[Y])
     checkpoint = "lightning_logs/version_0/checkpoints/best.ckpt"
     capsys.readouterr()

@@ -16,6 +16,7 @@ from smx_lightning.cli import main as smx_lightning
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 SHORT = [*QUIET, "--trainer.max_epochs=2", "--trainer.accelerator=cpu"]
+ADAM = "--model.optimizer=torch.optim.Adam"  # two epochs of it are a whole training
 PROBE = """
 from smx_lightning import SoftmaxRegression
 
@@ -48,7 +49,7 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("sys.argv", ["smx-lightning"])
-        assert smx_lightning(["fit", *SHORT, "--model.l2=0.01"]) == 0
+        assert smx_lightning(["fit", *SHORT, ADAM, "--model.l2=0.01"]) == 0
     return folder / "lightning_logs" / "version_0"
 
 
@@ -79,9 +80,10 @@ def test_a_checkpoint_brings_the_model_s_arguments(run, cli_folder, capsys):
     assert yaml.safe_load(config.read_text())["model"]["init_args"]["l2"] == 0.01
 
 
-def test_the_printed_config_runs(cli_folder, capsys):
+@pytest.mark.parametrize("given", [[*SHORT, ADAM], QUIET], ids=["adam", "exact"])
+def test_the_printed_config_runs(given, cli_folder, capsys):
     with pytest.raises(SystemExit) as stop:
-        smx_lightning(["fit", *SHORT, "--print_config"])
+        smx_lightning(["fit", *given, "--print_config"])
     assert stop.value.code == 0
     Path("config.yaml").write_text(capsys.readouterr().out)
     assert smx_lightning(["fit", "--config=config.yaml"]) == 0
@@ -91,7 +93,7 @@ def test_shapes_and_names_flow_from_the_data(cli_folder, capsys):
     rng = np.random.default_rng(0)
     np.savez("d.npz", x=rng.normal(size=(90, 3, 2)), y=np.array(["u", "v", "w"] * 30))
     arguments = ["--data=NpzDataModule", "--data.path=d.npz", "--model.class_weight.w=2.0"]
-    assert smx_lightning(["fit", *arguments, *SHORT]) == 0
+    assert smx_lightning(["fit", *arguments, *SHORT, ADAM]) == 0
     file = "lightning_logs/version_0/model.onnx"
     capsys.readouterr()
     assert smx_export(["inspect", file, "--json"]) == 0
@@ -139,7 +141,7 @@ def test_failed_parity_is_exit_code_1(cli_folder, monkeypatch, capsys, checkpoin
         "softmax_regression_graph",
         lambda w, b, meta, **shift: build(w, b + 0.1 * (w[:, 0] > 0), meta, **shift),
     )
-    assert smx_lightning(["fit", *SHORT]) == 1
+    assert smx_lightning(["fit", *SHORT, ADAM]) == 1
     assert "smx-lightning: the ONNX file is not the model" in capsys.readouterr().err
     assert not Path("lightning_logs/version_0/model.onnx").exists()
     assert smx_export(["convert", str(checkpoint), "m.onnx", "--json", "report.json"]) == 1
@@ -158,15 +160,23 @@ def test_verify_of_another_model_s_file_is_exit_code_1(run, checkpoint, cli_fold
 @pytest.mark.parametrize(
     ("command", "arguments", "taught"),
     [
-        (smx_lightning, ["fit", "--help"], ["--model.help", "--data.help", "--trainer.max_epochs"]),
+        (
+            smx_lightning,
+            ["fit", "--help"],
+            [
+                *("--model.help", "--data.help", "--trainer.max_epochs", "Exit codes: 0 done"),
+                "--model.optimizer torch.optim.Adam",
+            ],
+        ),
+        (smx_lightning, ["--help"], ["fit", "predict", "Exit codes: 0 done", "3 trained"]),
         (smx_export, ["--help"], ["convert", "verify", "inspect", "Exit codes"]),
         (smx_export, ["verify", "--help"], ["Examples: ", "--data", "--targets", "--model-class"]),
     ],
-    ids=["fit", "smx-export", "verify"],
+    ids=["fit", "smx-lightning", "smx-export", "verify"],
 )
 def test_help_teaches(command, arguments, taught, cli_folder, capsys):
     with pytest.raises(SystemExit) as stop:
         command(arguments)
     assert stop.value.code == 0
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
     assert all(phrase in text for phrase in taught)

@@ -237,6 +237,9 @@ def test_sigterm_saves_and_the_command_exits_with_143(tmp_path):
         "  - smx_lightning.Recovery\n"
         "  - class_path: interrupted.Stop\n"
         "    init_args: {batch: 13, marker: stopped}\n"
+        "model:\n"
+        "  init_args:\n"
+        "    optimizer: torch.optim.Adam\n"
     )
     paths = os.pathsep.join([*sys.path, str(SUPPORT)])
     runs = []
