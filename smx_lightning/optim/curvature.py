@@ -39,6 +39,27 @@ def pass_work(num_classes: int, width: int, rows: float) -> float:
     return 4 * rows * width * max(num_classes, NARROW)
 
 
+def complement(probs: Tensor) -> Tensor:
+    """1 - p, (classes, rows), with all of its digits also where p is nearly 1."""
+    largest = probs.argmax(0, keepdim=True)
+    rest = probs.scatter(0, largest, 0.0).sum(0, keepdim=True)
+    return (1 - probs).scatter(0, largest, rest)
+
+
+def systematic(probability: Tensor, carry: Tensor) -> Tensor:
+    """Where a column's running sum passes an integer, of (columns, rows) probabilities.
+
+    ``carry`` (columns,) float64 keeps the fractions for the next batch.
+    """
+    if probability.shape[1] == 0:
+        return probability.bool()
+    running = probability.cumsum(1, dtype=torch.float64) + carry[:, None]
+    whole = running.floor()
+    before = torch.cat([torch.zeros_like(whole[:, :1]), whole[:, :-1]], 1)
+    carry.copy_(running[:, -1] - whole[:, -1])
+    return whole > before
+
+
 class Curvature:
     """A model of the Hessian: collects an epoch's rows, then turns gradients into directions.
 
@@ -161,7 +182,7 @@ class Curvature:
             v = v * row_weights
         if not self._all:
             probability = (v * (importance / self._threshold)).clamp(max=1)
-            chosen = self._systematic(probability)
+            chosen = systematic(probability, self._carry)
             some = chosen.any(0).nonzero()[:, 0]
             v = torch.where(chosen[:, some], v[:, some] / probability[:, some], 0)
             x = x[some]
@@ -169,19 +190,6 @@ class Curvature:
         self._weights.append(v)
         if sum(map(len, self._rows)) * self.width >= PENDING_ENTRIES:
             self._flush()
-
-    def _systematic(self, probability: Tensor) -> Tensor:
-        """Where a column's running sum passes an integer; the fraction waits for the next batch.
-
-        Of (columns, rows) probabilities, and so is the answer.
-        """
-        if probability.shape[1] == 0:
-            return probability.bool()
-        running = probability.cumsum(1, dtype=torch.float64) + self._carry[:, None]
-        whole = running.floor()
-        before = torch.cat([torch.zeros_like(whole[:, :1]), whole[:, :-1]], 1)
-        self._carry = running[:, -1] - whole[:, -1]
-        return whole > before
 
     def _flush(self) -> None:
         if not self._rows:

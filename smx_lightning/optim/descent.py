@@ -118,6 +118,8 @@ class Descent:
         """
         log_probs = log_probs.T.contiguous()  # free where the product was W xᵀ
         probs = log_probs.exp()
+        # A product with numbers below the smallest normal one takes a hundred times as long.
+        torch.threshold_(probs, math.sqrt(torch.finfo(probs.dtype).tiny), 0.0)
         self.ladder.add(x, probs, weights)
         self._sums.add(x, log_probs, probs, y, weights)
 
@@ -171,7 +173,9 @@ class Descent:
     def _accepted(self, new: Evaluation) -> bool:
         assert self.best is not None
         assert self.step is not None
-        return self.step.accepts(self.best, new, self._noise())
+        return self.step.accepts(self.best, new, self._noise()) and not self.step.overshot(
+            self.best, new
+        )
 
     def _shorten(self, new: Evaluation) -> None:
         assert self.best is not None
@@ -192,7 +196,9 @@ class Descent:
         self.point, self.best = self.trial, new
         largest = float(new.gradient.abs().max())
         self._count(new.objective, largest)
-        if self.ladder.accept(new, self._l2):
+        kind = type(self.ladder.model)
+        if self.ladder.accept(new, self._l2, self._fits):
+            self._fits &= type(self.ladder.model) is kind
             # Pairs describe what the old curvature missed; the new one is better without them.
             self.pairs.clear()
         if largest <= self._tol:
@@ -216,10 +222,8 @@ class Descent:
     def _aim(self) -> None:
         """L-BFGS's direction around the model; the line search begins at its full length."""
         assert self.best is not None
-        model = self.ladder.model
-        assert model is not None
         direction = self.pairs.direction(
-            self.best.gradient, model.solve, rescale=model.quasi_newton
+            self.best.gradient, self.ladder.solve, rescale=self.ladder.quasi_newton
         )
         asks = not self._fits or self.evaluations < UNCERTAIN
         self.step = first(direction, self.best.gradient, asks=asks)

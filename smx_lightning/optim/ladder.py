@@ -16,6 +16,7 @@ from torch import Tensor
 from smx_lightning.optim.curvature import Curvature, pass_work
 from smx_lightning.optim.evaluation import Evaluation, summed
 from smx_lightning.optim.hessians import LADDER, restored
+from smx_lightning.optim.rows import Rows
 from smx_lightning.optim.spectrum import Diagonal, Moments, Spectrum
 
 PATIENCE = 0.45  # pay for new curvature when the passes so far have cost this much of its price
@@ -23,7 +24,11 @@ MOST_AT_ONCE = 2048  # features and bias, of which the first pass collects the s
 AT_ONCE = 5.0  # passes that it may cost to be used at once: it saves more, mostly
 DEARER = 3  # times the present model's price: a better one is not saved for
 UNKNOWN_BATCHES = 64  # in a pass whose length is not known
-KEPT = ("work", "work_at_refresh", "largest", "sums")
+MANY_PASSES = 40  # dearer than this every matrix is given up for products with it, on few rows
+ROWS_PER_DIMENSION = 0.8  # of what the rows decide rather than the penalty
+MOST_ROWS = 0.5  # of all: with more such a step costs several passes
+BEFORE_ROWS = 2.5  # passes: where the first step saturates the softmax, no row seems to matter
+KEPT = ("on_rows", "rows_per_dimension", "work", "work_at_refresh", "largest", "sums")
 
 
 class Ladder:
@@ -49,13 +54,25 @@ class Ladder:
         self._shape, self._like, self._tol, self._overhead = shape, like, tol, overhead
         self._at_once = at_once
         self.model: Curvature | None = None
+        self._rows: Rows | None = None  # where they take the model's place
+        self._on_rows, self._rows_per_dimension = False, ROWS_PER_DIMENSION
         self._work = self._work_at_refresh = 0.0
         self._largest: list[float] = []  # gradient entry, of the accepted points since the refresh
         # Σ c, then Σ c x and Σ c x² a feature, of the first pass.
         self._sums = like.new_zeros(1 + 2 * (shape[1] - 1), dtype=torch.float64)
         self._known: Evaluation | None = None
-        self._due: type[Curvature] | None = None
-        self._collecting: Curvature | None = None
+        self._due: type[Curvature | Rows] | None = None
+        self._collecting: Curvature | Rows | None = None
+
+    @property
+    def quasi_newton(self) -> bool:
+        """Whether L-BFGS's pairs may rescale the model."""
+        return self._rows is None and self.model is not None and self.model.quasi_newton
+
+    def solve(self, gradient: Tensor) -> Tensor:
+        """Model⁻¹ · gradient, as :meth:`Curvature.solve`."""
+        assert self.model is not None
+        return (self._rows or self.model).solve(gradient)
 
     @property
     def moments(self) -> Moments:
@@ -98,27 +115,40 @@ class Ladder:
             self._sums = summed(self._sums)
         self._work += self._pass_work(evaluation.rows)
 
-    def accept(self, evaluation: Evaluation, l2: float) -> bool:
-        """The pass's point is the best now; whether it brought another model into use."""
+    def accept(self, evaluation: Evaluation, l2: float, fits: bool) -> bool:
+        """The pass's point is the best now; whether it brought another model into use.
+
+        ``fits`` says whether the model in use was right about the step.
+        """
         self._largest.append(float(evaluation.gradient.abs().max()))
-        before = self.model
-        if self._due is not None:
+        if self._on_rows and not fits:
+            self._rows_per_dimension *= 2
+        before, self._rows, self._on_rows = self.model, None, self._due is Rows
+        if self._on_rows:
+            self._rows = self._finished_rows(evaluation, l2)
+        elif self._due is not None:
             self.model = self._finished(self._due, evaluation, l2)
         elif self.model is None:
             self.model = Diagonal.of(self.moments, self._shape[0], l2)
         self.model.follow(evaluation.masses)
-        if self.model is before:
-            return False
-        self._work_at_refresh, self._largest = self._work, self._largest[-1:]
-        return True
+        if self.model is not before:
+            self._work_at_refresh, self._largest = self._work, self._largest[-1:]
+        return self._on_rows or self.model is not before
 
     def fall_back(self, known: Evaluation, l2: float) -> bool:
         """Take the model of bounded condition into use; whether it was another one."""
-        if type(self.model) is Diagonal:
+        if type(self.model) is Diagonal and not self._on_rows:
             return False
-        self.model = Diagonal.of(self.moments, self._shape[0], l2)
-        self.model.follow(known.masses)
+        self._rows, self._on_rows = None, False
+        if type(self.model) is not Diagonal:
+            self.model = Diagonal.of(self.moments, self._shape[0], l2)
+            self.model.follow(known.masses)
         return True
+
+    def _finished_rows(self, evaluation: Evaluation, l2: float) -> Rows:
+        rows = self._collecting or self._new(Rows, 1)
+        self._collecting = None
+        return rows.finish(self.model.at(evaluation.masses), evaluation.total_weight, summed)
 
     def _finished(self, due: type[Curvature], evaluation: Evaluation, l2: float) -> Curvature:
         collected = self._collecting or self._new(due, 1)  # this process had no rows
@@ -144,6 +174,10 @@ class Ladder:
         else:
             rows, total = self._known.rows, self._known.total_weight
             spread = self._known.spread
+        if due is Rows:
+            assert self._known is not None
+            wanted = self._rows_wanted(self._known)
+            return Rows(self._shape, wanted=wanted, spread=spread, like=self._like)
         expected = due.mass(spread, total, num_classes)
         return due(*self._shape, expected=expected, rows=rows, like=self._like)
 
@@ -168,7 +202,19 @@ class Ladder:
             saving |= rank > present and price < DEARER * prices[present]
             if (rank > present or again) and PATIENCE * price <= paid and price < ahead:
                 return model
+        dear = min(
+            (p for model, p in zip(LADDER, prices, strict=True) if model in models[2:]),
+            default=math.inf,
+        )
+        if isinstance(self.model, Spectrum) and self._work > BEFORE_ROWS * a_pass:
+            few = self._rows_wanted(known) <= MOST_ROWS * known.rows
+            return Rows if few and dear > MANY_PASSES * a_pass else None
         return None
+
+    def _rows_wanted(self, known: Evaluation) -> float:
+        """Enough to know the unknowns by, those which the rows decide."""
+        assert isinstance(self.model, Spectrum)
+        return self._rows_per_dimension * self.model.dimension(known.masses)
 
     def _passes_ahead(self) -> float:
         """How many more it takes at the rate since the last refresh; infinite while unknown."""
