@@ -30,6 +30,7 @@ MOST_ENTRIES = 2**26  # of a model: 256 MB in float32
 # A pass costs more than its 4 n D K operations: products with few columns run at a fraction of the
 # speed of square ones, as slowly as with about 32.
 NARROW = 32
+ENOUGH = 100  # rows an unknown: the model is right within a tenth
 ENTRY = 1000  # what choosing costs, for each row and column
 CHEAP = 5e7  # multiplications and additions that take about a millisecond: not worth saving
 
@@ -41,9 +42,9 @@ def pass_work(num_classes: int, width: int, rows: float) -> float:
 
 def complement(probs: Tensor) -> Tensor:
     """1 - p, (classes, rows), with all of its digits also where p is nearly 1."""
-    largest = probs.argmax(0, keepdim=True)
-    rest = probs.scatter(0, largest, 0.0).sum(0, keepdim=True)
-    return (1 - probs).scatter(0, largest, rest)
+    large = probs > 0.5  # one class at most
+    rest = probs.masked_fill(large, 0.0).sum(0, keepdim=True)
+    return torch.where(large, rest, 1 - probs)
 
 
 def systematic(probability: Tensor, carry: Tensor) -> Tensor:
@@ -147,7 +148,8 @@ class Curvature:
     def rows_wanted(cls, num_classes: int, width: int, rows: float) -> float:
         """Rows to sample: so many a coefficient, or as many as cost what a pass costs."""
         for_a_pass = (pass_work(num_classes, width, rows) + CHEAP) / (2 * width**2)
-        return max(cls.rows_per_unknown * cls.unknowns(num_classes, width), for_a_pass)
+        unknowns = cls.unknowns(num_classes, width)
+        return max(cls.rows_per_unknown * unknowns, min(for_a_pass, ENOUGH * unknowns))
 
     @classmethod
     def work(cls, num_classes: int, width: int, rows: float) -> float:

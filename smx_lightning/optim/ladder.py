@@ -26,9 +26,11 @@ DEARER = 3  # times the present model's price: a better one is not saved for
 UNKNOWN_BATCHES = 64  # in a pass whose length is not known
 MANY_PASSES = 40  # dearer than this every matrix is given up for products with it, on few rows
 ROWS_PER_DIMENSION = 0.8  # of what the rows decide rather than the penalty
+PRODUCTS = 8
+MANY_ROWS = 100
 MOST_ROWS = 0.5  # of all: with more such a step costs several passes
 BEFORE_ROWS = 2.5  # passes: where the first step saturates the softmax, no row seems to matter
-KEPT = ("on_rows", "rows_per_dimension", "work", "work_at_refresh", "largest", "sums")
+KEPT = ("on_rows", "rows_factor", "work", "work_at_refresh", "largest", "sums")
 
 
 class Ladder:
@@ -55,7 +57,8 @@ class Ladder:
         self._at_once = at_once
         self.model: Curvature | None = None
         self._rows: Rows | None = None  # where they take the model's place
-        self._on_rows, self._rows_per_dimension = False, ROWS_PER_DIMENSION
+        self._on_rows, self._rows_factor = False, 1.0
+        self._wanted=0.0
         self._work = self._work_at_refresh = 0.0
         self._largest: list[float] = []  # gradient entry, of the accepted points since the refresh
         # Σ c, then Σ c x and Σ c x² a feature, of the first pass.
@@ -122,7 +125,7 @@ class Ladder:
         """
         self._largest.append(float(evaluation.gradient.abs().max()))
         if self._on_rows and not fits:
-            self._rows_per_dimension *= 2
+            self._rows_factor *= 2
         before, self._rows, self._on_rows = self.model, None, self._due is Rows
         if self._on_rows:
             self._rows = self._finished_rows(evaluation, l2)
@@ -176,8 +179,7 @@ class Ladder:
             spread = self._known.spread
         if due is Rows:
             assert self._known is not None
-            wanted = self._rows_wanted(self._known)
-            return Rows(self._shape, wanted=wanted, spread=spread, like=self._like)
+            return Rows(self._shape, wanted=self._wanted, spread=spread, like=self._like)
         expected = due.mass(spread, total, num_classes)
         return due(*self._shape, expected=expected, rows=rows, like=self._like)
 
@@ -193,6 +195,7 @@ class Ladder:
         ahead = self._passes_ahead() * a_pass
         present = LADDER.index(type(self.model))
         prices = [model.work(*self._shape, known.rows) for model in LADDER]
+        chosen, price_of_chosen = None, math.inf
         saving = False  # for a better model: the same one again only where there is none
         for model in reversed(models):
             rank = LADDER.index(model)
@@ -201,20 +204,22 @@ class Ladder:
             again = rank == present and not model.quasi_newton and not saving
             saving |= rank > present and price < DEARER * prices[present]
             if (rank > present or again) and PATIENCE * price <= paid and price < ahead:
-                return model
-        dear = min(
-            (p for model, p in zip(LADDER, prices, strict=True) if model in models[2:]),
-            default=math.inf,
-        )
-        if isinstance(self.model, Spectrum) and self._work > BEFORE_ROWS * a_pass:
-            few = self._rows_wanted(known) <= MOST_ROWS * known.rows
-            return Rows if few and dear > MANY_PASSES * a_pass else None
-        return None
-
-    def _rows_wanted(self, known: Evaluation) -> float:
-        """Enough to know the unknowns by, those which the rows decide."""
-        assert isinstance(self.model, Spectrum)
-        return self._rows_per_dimension * self.model.dimension(known.masses)
+                chosen, price_of_chosen = model, price
+                break
+        if not isinstance(self.model, Spectrum):
+            return chosen
+        many = MANY_ROWS * self._rows_factor * self._shape[1]
+        many = max(many, known.rows / 10)
+        if many <= known.rows / 5 and PRODUCTS * self._pass_work(many) < price_of_chosen:
+            self._wanted = many
+            return Rows
+        dear = min((p for m, p in zip(LADDER, prices, strict=True) if m in models[2:]), default=math.inf)
+        if dear > MANY_PASSES * a_pass and self._work > BEFORE_ROWS * a_pass:
+            few = self._rows_factor * ROWS_PER_DIMENSION * self.model.dimension(known.masses)
+            if few <= MOST_ROWS * known.rows:
+                self._wanted = few
+                return Rows
+        return chosen
 
     def _passes_ahead(self) -> float:
         """How many more it takes at the rate since the last refresh; infinite while unknown."""
