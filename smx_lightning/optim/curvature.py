@@ -133,6 +133,10 @@ class Curvature:
     def follow(self, masses: Tensor) -> None:
         """Fit to another point's Σ c p (1 - p) / Σ c, (classes,), where the model can."""
 
+    def at(self, masses: Tensor) -> Curvature:
+        """To precondition with at a point of these masses."""
+        return self
+
     def solve(self, gradient: Tensor) -> Tensor:
         """Model⁻¹ · gradient, both (K, D) float64 and summing to zero over the classes."""
         raise NotImplementedError

@@ -233,7 +233,7 @@ class Descent:
     def _begin_anew(self) -> None:
         """Head on without the pairs, then along the safest model; after that, give up."""
         assert self.best is not None
-        if self.pairs or self.ladder.fall_back(self.best, self._l2):
+        if self.pairs or self.ladder.fall_back(self._l2):
             self.pairs.clear()
             self._aim()
         else:

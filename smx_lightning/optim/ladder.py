@@ -24,13 +24,18 @@ MOST_AT_ONCE = 2048  # features and bias, of which the first pass collects the s
 AT_ONCE = 5.0  # passes that it may cost to be used at once: it saves more, mostly
 DEARER = 3  # times the present model's price: a better one is not saved for
 UNKNOWN_BATCHES = 64  # in a pass whose length is not known
-MANY_PASSES = 40  # dearer than this every matrix is given up for products with it, on few rows
-ROWS_PER_DIMENSION = 0.8  # of what the rows decide rather than the penalty
-PRODUCTS = 8
-MANY_ROWS = 100
-MOST_ROWS = 0.5  # of all: with more such a step costs several passes
-BEFORE_ROWS = 2.5  # passes: where the first step saturates the softmax, no row seems to matter
-KEPT = ("on_rows", "rows_factor", "work", "work_at_refresh", "largest", "sums")
+# Products with the Hessian of some rows (:mod:`.rows`) take the place of a model, where
+# - a tenth of the rows are so many for each feature that the Hessian is right within a tenth, or
+# - they are as many as the unknowns that the rows decide, and any matrix costs a hundred passes.
+PRODUCTS = 8  # a step, about
+MANY_ROWS = 100  # a feature
+LEAST_ROWS = 0.1  # of all
+FEW_ROWS = 0.8  # an unknown that the rows decide
+MOST_ROWS = 0.5  # of all: with more a step costs several passes
+MANY_PASSES = 40
+BEFORE_ROWS = 2.5  # passes: where the first step saturates the softmax no row seems to matter
+MOST_FALL = 1.4  # of a class's mass from one point to the next
+KEPT = ("masses", "on_rows", "rows_factor", "work", "work_at_refresh", "largest", "sums")
 
 
 class Ladder:
@@ -57,8 +62,9 @@ class Ladder:
         self._at_once = at_once
         self.model: Curvature | None = None
         self._rows: Rows | None = None  # where they take the model's place
+        self._masses = like.new_zeros(shape[0], dtype=torch.float64)  # Σ c p (1 - p) / Σ c, about
         self._on_rows, self._rows_factor = False, 1.0
-        self._wanted=0.0
+        self._wanted = 0.0
         self._work = self._work_at_refresh = 0.0
         self._largest: list[float] = []  # gradient entry, of the accepted points since the refresh
         # Σ c, then Σ c x and Σ c x² a feature, of the first pass.
@@ -133,25 +139,34 @@ class Ladder:
             self.model = self._finished(self._due, evaluation, l2)
         elif self.model is None:
             self.model = Diagonal.of(self.moments, self._shape[0], l2)
-        self.model.follow(evaluation.masses)
+        self._follow(evaluation.masses)
+        self.model.follow(self._masses)
         if self.model is not before:
             self._work_at_refresh, self._largest = self._work, self._largest[-1:]
         return self._on_rows or self.model is not before
 
-    def fall_back(self, known: Evaluation, l2: float) -> bool:
+    def fall_back(self, l2: float) -> bool:
         """Take the model of bounded condition into use; whether it was another one."""
         if type(self.model) is Diagonal and not self._on_rows:
             return False
         self._rows, self._on_rows = None, False
         if type(self.model) is not Diagonal:
             self.model = Diagonal.of(self.moments, self._shape[0], l2)
-            self.model.follow(known.masses)
+            self.model.follow(self._masses)
         return True
+
+    def _follow(self, masses: Tensor) -> None:
+        """Of the point that is accepted.
+
+        On the way to the optimum of well separated classes most rows are certain, some of them
+        wrongly: the curvature that they will have once they turn over must not be forgotten.
+        """
+        self._masses = torch.maximum(masses, self._masses / MOST_FALL)
 
     def _finished_rows(self, evaluation: Evaluation, l2: float) -> Rows:
         rows = self._collecting or self._new(Rows, 1)
         self._collecting = None
-        return rows.finish(self.model.at(evaluation.masses), evaluation.total_weight, summed)
+        return rows.finish(self.model.at(evaluation.masses), evaluation.total_weight, l2, summed)
 
     def _finished(self, due: type[Curvature], evaluation: Evaluation, l2: float) -> Curvature:
         collected = self._collecting or self._new(due, 1)  # this process had no rows
@@ -195,6 +210,7 @@ class Ladder:
         ahead = self._passes_ahead() * a_pass
         present = LADDER.index(type(self.model))
         prices = [model.work(*self._shape, known.rows) for model in LADDER]
+        dear = [prices[LADDER.index(model)] for model in models if not model.quasi_newton]
         chosen, price_of_chosen = None, math.inf
         saving = False  # for a better model: the same one again only where there is none
         for model in reversed(models):
@@ -206,20 +222,26 @@ class Ladder:
             if (rank > present or again) and PATIENCE * price <= paid and price < ahead:
                 chosen, price_of_chosen = model, price
                 break
+        self._wanted = self._rows_for_products(known, price_of_chosen, min(dear, default=math.inf))
+        return Rows if self._wanted else chosen
+
+    def _rows_for_products(self, known: Evaluation, chosen: float, dear: float) -> float:
+        """How many rows to multiply with in place of a factored model, if any.
+
+        Args:
+            known: Of the best point.
+            chosen: Price of the model that would be collected; infinite for none.
+            dear: Price of the cheapest factored model.
+        """
         if not isinstance(self.model, Spectrum):
-            return chosen
-        many = MANY_ROWS * self._rows_factor * self._shape[1]
-        many = max(many, known.rows / 10)
-        if many <= known.rows / 5 and PRODUCTS * self._pass_work(many) < price_of_chosen:
-            self._wanted = many
-            return Rows
-        dear = min((p for m, p in zip(LADDER, prices, strict=True) if m in models[2:]), default=math.inf)
-        if dear > MANY_PASSES * a_pass and self._work > BEFORE_ROWS * a_pass:
-            few = self._rows_factor * ROWS_PER_DIMENSION * self.model.dimension(known.masses)
-            if few <= MOST_ROWS * known.rows:
-                self._wanted = few
-                return Rows
-        return chosen
+            return 0.0
+        rows, a_pass = known.rows, self._pass_work(known.rows)
+        many = max(self._rows_factor * MANY_ROWS * self._shape[1], LEAST_ROWS * rows)
+        if many <= MOST_ROWS / 2 * rows and pass_work(*self._shape, PRODUCTS * many) < chosen:
+            return many
+        few = self._rows_factor * FEW_ROWS * self.model.dimension(known.masses)
+        waited = self._work > BEFORE_ROWS * a_pass and dear > MANY_PASSES * a_pass
+        return few if waited and few <= MOST_ROWS * rows else 0.0
 
     def _passes_ahead(self) -> float:
         """How many more it takes at the rate since the last refresh; infinite while unknown."""

@@ -20,8 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from smx_lightning.optim.curvature import complement, systematic
-from smx_lightning.optim.spectrum import Spectrum
+from smx_lightning.optim.curvature import Curvature, complement, systematic
 
 MOST_PRODUCTS = 50
 RESIDUAL = (
@@ -60,14 +59,14 @@ class Rows:
 
     @torch.no_grad()
     def finish(
-        self, metric: Spectrum, total_weight: float, reduce: Callable[[Tensor], Tensor]
+        self, metric: Curvature, total_weight: float, l2: float, reduce: Callable[[Tensor], Tensor]
     ) -> Rows:
         """``self``, ready to solve: each process keeps its rows, and products are summed."""
         x, probs, weights = zip(*self._kept, strict=True)
         self._kept = []
         self._x, self._probs, self._weights = torch.cat(x), torch.cat(probs, 1), torch.cat(weights)
         self._weights /= total_weight
-        self._metric, self._reduce = metric, reduce
+        self._metric, self._l2, self._reduce = metric, l2, reduce
         return self
 
     def _product(self, direction: Tensor) -> Tensor:
@@ -76,7 +75,7 @@ class Rows:
         share = u.mul_(self._probs)
         share.addcmul_(self._probs, share.sum(0), value=-1).mul_(self._weights)
         product = self._reduce(torch.cat([share @ self._x, share.sum(1)[:, None]], 1))
-        product[:, :-1].add_(direction[:, :-1], alpha=self._metric.l2)
+        product[:, :-1].add_(direction[:, :-1], alpha=self._l2)
         return product
 
     def solve(self, gradient: Tensor) -> Tensor:

@@ -28,7 +28,6 @@ from smx_lightning.optim.curvature import MOST_ENTRIES, Curvature
 LEAST_MASS = 1e-6  # of the largest class's
 LEAST_MASS_AT = 1e-3
 LEAST_LARGEST = 1e-12
-MOST_FALL = 1.4  # of a class's mass from one point to the next
 EIGEN = 10.0  # D³ times this is what an eigendecomposition costs, in units of fast products, about
 
 
@@ -104,12 +103,9 @@ class Spectrum(Curvature):
 
     @override
     def follow(self, masses: Tensor) -> None:
-        # On the way to the optimum of well separated classes most rows are certain, some of them
-        # wrongly: the curvature that they will have once they turn over must not be forgotten.
-        if self._masses is not None:
-            masses = torch.maximum(masses, self._masses / MOST_FALL)
         self._masses = _from_below(masses, LEAST_MASS)
 
+    @override
     def at(self, masses: Tensor) -> Spectrum:
         """The same model at these masses, which are no further apart than conjugate gradients like.
 
