@@ -13,6 +13,7 @@ from torch.utils.data import DistributedSampler
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_labels
+from smx_lightning.optim.descent import CACHED_ENTRIES
 from smx_lightning.optim.exact import ExactSolver
 from smx_lightning.optim.status import Status
 from smx_lightning.processes.distributed import log_agreed
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 NOT_WITH = "the exact solver does not go with"
-CACHED_ENTRIES = 2**21  # 8 MB of float32: with little else in a last-level cache
 
 
 def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | None:
