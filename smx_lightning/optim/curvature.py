@@ -30,6 +30,7 @@ MOST_ENTRIES = 2**26  # of a model: 256 MB in float32
 # A pass costs more than its 4 n D K operations: products with few columns run at a fraction of the
 # speed of square ones, as slowly as with about 32.
 NARROW = 32
+ENOUGH = 100  # rows an unknown: the model is right within a tenth
 ENTRY = 1000  # what choosing costs, for each row and column
 CHEAP = 5e7  # multiplications and additions that take about a millisecond: not worth saving
 
@@ -37,6 +38,27 @@ CHEAP = 5e7  # multiplications and additions that take about a millisecond: not 
 def pass_work(num_classes: int, width: int, rows: float) -> float:
     """Multiplications and additions of a pass, in units of fast ones, about."""
     return 4 * rows * width * max(num_classes, NARROW)
+
+
+def complement(probs: Tensor) -> Tensor:
+    """1 - p, (classes, rows), with all of its digits also where p is nearly 1."""
+    large = probs > 0.5  # one class at most
+    rest = probs.masked_fill(large, 0.0).sum(0, keepdim=True)
+    return torch.where(large, rest, 1 - probs)
+
+
+def systematic(probability: Tensor, carry: Tensor) -> Tensor:
+    """Where a column's running sum passes an integer, of (columns, rows) probabilities.
+
+    ``carry`` (columns,) float64 keeps the fractions for the next batch.
+    """
+    if probability.shape[1] == 0:
+        return probability.bool()
+    running = probability.cumsum(1, dtype=torch.float64) + carry[:, None]
+    whole = running.floor()
+    before = torch.cat([torch.zeros_like(whole[:, :1]), whole[:, :-1]], 1)
+    carry.copy_(running[:, -1] - whole[:, -1])
+    return whole > before
 
 
 class Curvature:
@@ -111,6 +133,10 @@ class Curvature:
     def follow(self, masses: Tensor) -> None:
         """Fit to another point's Σ c p (1 - p) / Σ c, (classes,), where the model can."""
 
+    def at(self, masses: Tensor) -> Curvature:
+        """To precondition with at a point of these masses."""
+        return self
+
     def solve(self, gradient: Tensor) -> Tensor:
         """Model⁻¹ · gradient, both (K, D) float64 and summing to zero over the classes."""
         raise NotImplementedError
@@ -126,7 +152,8 @@ class Curvature:
     def rows_wanted(cls, num_classes: int, width: int, rows: float) -> float:
         """Rows to sample: so many a coefficient, or as many as cost what a pass costs."""
         for_a_pass = (pass_work(num_classes, width, rows) + CHEAP) / (2 * width**2)
-        return max(cls.rows_per_unknown * cls.unknowns(num_classes, width), for_a_pass)
+        unknowns = cls.unknowns(num_classes, width)
+        return max(cls.rows_per_unknown * unknowns, min(for_a_pass, ENOUGH * unknowns))
 
     @classmethod
     def work(cls, num_classes: int, width: int, rows: float) -> float:
@@ -161,7 +188,7 @@ class Curvature:
             v = v * row_weights
         if not self._all:
             probability = (v * (importance / self._threshold)).clamp(max=1)
-            chosen = self._systematic(probability)
+            chosen = systematic(probability, self._carry)
             some = chosen.any(0).nonzero()[:, 0]
             v = torch.where(chosen[:, some], v[:, some] / probability[:, some], 0)
             x = x[some]
@@ -169,19 +196,6 @@ class Curvature:
         self._weights.append(v)
         if sum(map(len, self._rows)) * self.width >= PENDING_ENTRIES:
             self._flush()
-
-    def _systematic(self, probability: Tensor) -> Tensor:
-        """Where a column's running sum passes an integer; the fraction waits for the next batch.
-
-        Of (columns, rows) probabilities, and so is the answer.
-        """
-        if probability.shape[1] == 0:
-            return probability.bool()
-        running = probability.cumsum(1, dtype=torch.float64) + self._carry[:, None]
-        whole = running.floor()
-        before = torch.cat([torch.zeros_like(whole[:, :1]), whole[:, :-1]], 1)
-        self._carry = running[:, -1] - whole[:, -1]
-        return whole > before
 
     def _flush(self) -> None:
         if not self._rows:

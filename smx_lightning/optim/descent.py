@@ -15,6 +15,7 @@ worse but how far to go towards it. Why this converges is in docs/solver.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -25,9 +26,13 @@ from smx_lightning.optim.evaluation import EpochSums, Evaluation
 from smx_lightning.optim.ladder import Ladder
 from smx_lightning.optim.lbfgs import Pairs
 from smx_lightning.optim.search import Step, first
+from smx_lightning.optim.span import Gathered, Span
 from smx_lightning.optim.status import Rounding, Status, relative_gap, without_rows
 
 SHORTEST = 1e-9  # of a step: after so many cuts the direction is at fault
+CACHED_ENTRIES = 2**21  # 8 MB of float32: with little else in a last-level cache
+OVERHEAD = 2e7  # of a pass of a few small operations, in fast multiplications and additions
+MOST_IN_SPAN = 1000  # passes over gathered rows
 STALLED = 6  # passes without progress that rounding could show
 HIDDEN = 1000  # times the objective's rounding: less may be hidden by it
 UNCERTAIN = 3  # passes at the start that ask for shorter lengths too
@@ -85,7 +90,9 @@ class Descent:
         self._fits = False  # whether the last step's model fitted
         self._repeating = False  # whether the pass under way evaluates the best point again
         self._l2 = 0.0
-        self._sums = EpochSums((start.shape[0], start.shape[1]), start.device)
+        self._shape = (start.shape[0], start.shape[1])
+        self._gathered: Gathered | None = None  # rows of the first passes, if they are few
+        self._sums = EpochSums(self._shape, start.device)
 
     # A pass ----------------------------------------------------------------------------------
 
@@ -97,13 +104,13 @@ class Descent:
             batches: Of the coming pass, over all processes; ``inf`` where that is unknown.
         """
         self._l2 = l2
+        self._gathered = Gathered(self._shape) if self.best is None and l2 > 0 else None
         running = self.status is Status.RUNNING and not self._repeating
         self.trial, line = self.point, None
         if self.step is not None and running:
             self.trial = self._rounded(self.point + self.step.length * self.step.direction)
             line = self.step.line()
-        shape = (self.point.shape[0], self.point.shape[1])
-        self._sums = EpochSums(shape, self.point.device, line)
+        self._sums = EpochSums(self._shape, self.point.device, line)
         self.ladder.begin(self.best, batches)
         return self.trial
 
@@ -116,8 +123,12 @@ class Descent:
             y: (batch,) labels or (batch, classes) distributions.
             weights: (batch,) or ``None``.
         """
+        if self._gathered is not None:
+            self._gathered.add(x, y, weights)
         log_probs = log_probs.T.contiguous()  # free where the product was W xᵀ
         probs = log_probs.exp()
+        # A product with numbers below the smallest normal one takes a hundred times as long.
+        torch.threshold_(probs, math.sqrt(torch.finfo(probs.dtype).tiny), 0.0)
         self.ladder.add(x, probs, weights)
         self._sums.add(x, log_probs, probs, y, weights)
 
@@ -131,6 +142,10 @@ class Descent:
             )
         self.evaluations += 1
         self.ladder.end(new)
+        span = None
+        if self.best is None and self._gathered is not None:
+            span = self._gathered.spanned(new.rows, self.point.device)
+        self._gathered = None
         if self.status is not Status.RUNNING:
             return new
         if not self._begun:
@@ -144,7 +159,7 @@ class Descent:
         elif self.best is not None and not self._accepted(new):
             self._shorten(new)
         else:
-            self._accept(new)
+            self._accept(new, span)
         return new
 
     @property
@@ -171,7 +186,9 @@ class Descent:
     def _accepted(self, new: Evaluation) -> bool:
         assert self.best is not None
         assert self.step is not None
-        return self.step.accepts(self.best, new, self._noise())
+        return self.step.accepts(self.best, new, self._noise()) and not self.step.overshot(
+            self.best, new
+        )
 
     def _shorten(self, new: Evaluation) -> None:
         assert self.best is not None
@@ -184,7 +201,7 @@ class Descent:
         elif self.step.length < SHORTEST:
             self._begin_anew()
 
-    def _accept(self, new: Evaluation) -> None:
+    def _accept(self, new: Evaluation, span: Span | None) -> None:
         before, step = self.best, self.step
         if before is not None and step is not None:
             self.pairs.add(self.trial - self.point, new.gradient - before.gradient)
@@ -192,7 +209,9 @@ class Descent:
         self.point, self.best = self.trial, new
         largest = float(new.gradient.abs().max())
         self._count(new.objective, largest)
-        if self.ladder.accept(new, self._l2):
+        kind = type(self.ladder.model)
+        if self.ladder.accept(new, self._l2, self._fits):
+            self._fits &= type(self.ladder.model) is kind
             # Pairs describe what the old curvature missed; the new one is better without them.
             self.pairs.clear()
         if largest <= self._tol:
@@ -202,7 +221,7 @@ class Descent:
         elif self._stalled >= STALLED:
             self._give_up()
         else:
-            self._aim()
+            self._aim() if span is None else self._aim_in(span)
 
     def _count(self, objective: float, largest: float) -> None:
         """Passes without progress, against the best so far: points may take turns for ever."""
@@ -216,20 +235,36 @@ class Descent:
     def _aim(self) -> None:
         """L-BFGS's direction around the model; the line search begins at its full length."""
         assert self.best is not None
-        model = self.ladder.model
-        assert model is not None
         direction = self.pairs.direction(
-            self.best.gradient, model.solve, rescale=model.quasi_newton
+            self.best.gradient, self.ladder.solve, rescale=self.ladder.quasi_newton
         )
         asks = not self._fits or self.evaluations < UNCERTAIN
         self.step = first(direction, self.best.gradient, asks=asks)
         if not self.step.slope < 0:  # rounding has the upper hand
             self._begin_anew()
 
+    def _aim_in(self, span: Span) -> None:
+        """At the optimum of the rows in their span, the same but for rounding."""
+        assert self.best is not None
+        inner = Descent(
+            span.narrow(self.point),
+            dtype=self.dtype,
+            tol=self._tol / 2,
+            memory=self.pairs.memory,
+            overhead=OVERHEAD,
+            at_once=False,
+        )
+        while inner.status is Status.RUNNING and inner.evaluations < MOST_IN_SPAN:
+            one_pass(inner, [span.batch], l2=self._l2, count=1)
+        direction = span.widen(inner.point) - self.point
+        self.step = first(direction - direction.mean(0), self.best.gradient, asks=False)
+        if not self.step.slope < 0:
+            self._aim()
+
     def _begin_anew(self) -> None:
         """Head on without the pairs, then along the safest model; after that, give up."""
         assert self.best is not None
-        if self.pairs or self.ladder.fall_back(self.best, self._l2):
+        if self.pairs or self.ladder.fall_back(self._l2):
             self.pairs.clear()
             self._aim()
         else:
@@ -280,3 +315,24 @@ class Descent:
         self.step = None if kept["step"] is None else Step(**kept["step"])
         self.pairs.restore(kept["pairs"])
         self.ladder.restore(kept, kept["curvature"])
+
+
+def one_pass(
+    descent: Descent,
+    batches: Iterable[tuple[Tensor, Tensor, Tensor | None]],
+    *,
+    l2: float,
+    count: float,
+) -> Evaluation:
+    """Every batch once, (x, y, weights) as :meth:`Descent.add` takes them, at the next point."""
+    point = descent.begin(l2=l2, batches=count)
+    weight, bias = point[:, :-1].to(descent.dtype), point[:, -1].to(descent.dtype)
+    for x, y, weights in batches:
+        rows = x.to(descent.dtype)
+        # In parts that stay in a cache from the product with W to the product with the residuals.
+        size = max(CACHED_ENTRIES // max(x.shape[1], 1), 1)
+        for at in range(0, len(x), size):
+            part = slice(at, at + size)
+            log_probs = torch.addmm(bias[:, None], weight, rows[part].T).log_softmax(0).T
+            descent.add(rows[part], log_probs, y[part], None if weights is None else weights[part])
+    return descent.end()

@@ -186,3 +186,12 @@ def summed(tensor: Tensor, group: Any = None) -> Tensor:
     if in_group():
         torch.distributed.all_reduce(tensor, group=group)
     return tensor
+
+
+def gathered(value: Any) -> list[Any]:
+    """This process's value and all others', in the processes' order, on each of them."""
+    if not in_group():
+        return [value]
+    values = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values

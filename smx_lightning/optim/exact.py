@@ -22,7 +22,7 @@ from smx_lightning.optim.status import Status, message
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-EPOCH_WORK = 1.5e9  # an epoch of the Trainer takes some 10 ms besides its products
+EPOCH_WORK = 1e8  # an epoch of the Trainer takes some 5 ms besides its products
 
 
 class ExactSolver(torch.optim.Optimizer):

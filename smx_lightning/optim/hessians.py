@@ -19,7 +19,8 @@ Coupled     c p_j p_k                     K (K - 1)/2  nothing, but for the rows
 Whole                                                  nothing
 =========== ============================= ============ =======================================
 
-The first two are in :mod:`smx_lightning.optim.spectrum`. Adding the same vector to every class
+The first two are in :mod:`smx_lightning.optim.spectrum`; where the others are too dear
+:mod:`smx_lightning.optim.rows` multiplies with the Hessian of some rows. Adding the same vector to every class
 changes no prediction, so all of them answer with directions that sum to zero over the classes,
 where the objective is strictly convex.
 """
@@ -32,18 +33,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from smx_lightning.optim.curvature import MOST_ENTRIES, PENDING_ENTRIES, Curvature
+from smx_lightning.optim.curvature import MOST_ENTRIES, PENDING_ENTRIES, Curvature, complement
 from smx_lightning.optim.dense import solved
 from smx_lightning.optim.spectrum import Diagonal, Spectrum
 
 MOST_COUPLED_CLASSES = 32  # 496 pairs
-
-
-def complement(probs: Tensor) -> Tensor:
-    """1 - p, (classes, rows), with all of its digits also where p is nearly 1."""
-    largest = probs.argmax(0, keepdim=True)
-    rest = probs.scatter(0, largest, 0.0).sum(0, keepdim=True)
-    return (1 - probs).scatter(0, largest, rest)
 
 
 class PerClass(Curvature):

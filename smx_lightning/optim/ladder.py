@@ -16,6 +16,7 @@ from torch import Tensor
 from smx_lightning.optim.curvature import Curvature, pass_work
 from smx_lightning.optim.evaluation import Evaluation, summed
 from smx_lightning.optim.hessians import LADDER, restored
+from smx_lightning.optim.rows import Rows
 from smx_lightning.optim.spectrum import Diagonal, Moments, Spectrum
 
 PATIENCE = 0.45  # pay for new curvature when the passes so far have cost this much of its price
@@ -23,7 +24,18 @@ MOST_AT_ONCE = 2048  # features and bias, of which the first pass collects the s
 AT_ONCE = 5.0  # passes that it may cost to be used at once: it saves more, mostly
 DEARER = 3  # times the present model's price: a better one is not saved for
 UNKNOWN_BATCHES = 64  # in a pass whose length is not known
-KEPT = ("work", "work_at_refresh", "largest", "sums")
+# Products with the Hessian of some rows (:mod:`.rows`) take the place of a model, where
+# - a tenth of the rows are so many for each feature that the Hessian is right within a tenth, or
+# - they are as many as the unknowns that the rows decide, and any matrix costs a hundred passes.
+PRODUCTS = 8  # a step, about
+MANY_ROWS = 100  # a feature
+LEAST_ROWS = 0.1  # of all
+FEW_ROWS = 0.8  # an unknown that the rows decide
+MOST_ROWS = 0.5  # of all: with more a step costs several passes
+MANY_PASSES = 40
+BEFORE_ROWS = 2.5  # passes: where the first step saturates the softmax no row seems to matter
+MOST_FALL = 1.4  # of a class's mass from one point to the next
+KEPT = ("masses", "on_rows", "rows_factor", "work", "work_at_refresh", "largest", "sums")
 
 
 class Ladder:
@@ -49,13 +61,27 @@ class Ladder:
         self._shape, self._like, self._tol, self._overhead = shape, like, tol, overhead
         self._at_once = at_once
         self.model: Curvature | None = None
+        self._rows: Rows | None = None  # where they take the model's place
+        self._masses = like.new_zeros(shape[0], dtype=torch.float64)  # Σ c p (1 - p) / Σ c, about
+        self._on_rows, self._rows_factor = False, 1.0
+        self._wanted = 0.0
         self._work = self._work_at_refresh = 0.0
         self._largest: list[float] = []  # gradient entry, of the accepted points since the refresh
         # Σ c, then Σ c x and Σ c x² a feature, of the first pass.
         self._sums = like.new_zeros(1 + 2 * (shape[1] - 1), dtype=torch.float64)
         self._known: Evaluation | None = None
-        self._due: type[Curvature] | None = None
-        self._collecting: Curvature | None = None
+        self._due: type[Curvature | Rows] | None = None
+        self._collecting: Curvature | Rows | None = None
+
+    @property
+    def quasi_newton(self) -> bool:
+        """Whether L-BFGS's pairs may rescale the model."""
+        return self._rows is None and self.model is not None and self.model.quasi_newton
+
+    def solve(self, gradient: Tensor) -> Tensor:
+        """Model⁻¹ · gradient, as :meth:`Curvature.solve`."""
+        assert self.model is not None
+        return (self._rows or self.model).solve(gradient)
 
     @property
     def moments(self) -> Moments:
@@ -98,27 +124,49 @@ class Ladder:
             self._sums = summed(self._sums)
         self._work += self._pass_work(evaluation.rows)
 
-    def accept(self, evaluation: Evaluation, l2: float) -> bool:
-        """The pass's point is the best now; whether it brought another model into use."""
+    def accept(self, evaluation: Evaluation, l2: float, fits: bool) -> bool:
+        """The pass's point is the best now; whether it brought another model into use.
+
+        ``fits`` says whether the model in use was right about the step.
+        """
         self._largest.append(float(evaluation.gradient.abs().max()))
-        before = self.model
-        if self._due is not None:
+        if self._on_rows and not fits:
+            self._rows_factor *= 2
+        before, self._rows, self._on_rows = self.model, None, self._due is Rows
+        if self._on_rows:
+            self._rows = self._finished_rows(evaluation, l2)
+        elif self._due is not None:
             self.model = self._finished(self._due, evaluation, l2)
         elif self.model is None:
             self.model = Diagonal.of(self.moments, self._shape[0], l2)
-        self.model.follow(evaluation.masses)
-        if self.model is before:
+        self._follow(evaluation.masses)
+        self.model.follow(self._masses)
+        if self.model is not before:
+            self._work_at_refresh, self._largest = self._work, self._largest[-1:]
+        return self._on_rows or self.model is not before
+
+    def fall_back(self, l2: float) -> bool:
+        """Take the model of bounded condition into use; whether it was another one."""
+        if type(self.model) is Diagonal and not self._on_rows:
             return False
-        self._work_at_refresh, self._largest = self._work, self._largest[-1:]
+        self._rows, self._on_rows = None, False
+        if type(self.model) is not Diagonal:
+            self.model = Diagonal.of(self.moments, self._shape[0], l2)
+            self.model.follow(self._masses)
         return True
 
-    def fall_back(self, known: Evaluation, l2: float) -> bool:
-        """Take the model of bounded condition into use; whether it was another one."""
-        if type(self.model) is Diagonal:
-            return False
-        self.model = Diagonal.of(self.moments, self._shape[0], l2)
-        self.model.follow(known.masses)
-        return True
+    def _follow(self, masses: Tensor) -> None:
+        """Of the point that is accepted.
+
+        On the way to the optimum of well separated classes most rows are certain, some of them
+        wrongly: the curvature that they will have once they turn over must not be forgotten.
+        """
+        self._masses = torch.maximum(masses, self._masses / MOST_FALL)
+
+    def _finished_rows(self, evaluation: Evaluation, l2: float) -> Rows:
+        rows = self._collecting or self._new(Rows, 1)
+        self._collecting = None
+        return rows.finish(self.model.at(evaluation.masses), evaluation.total_weight, l2, summed)
 
     def _finished(self, due: type[Curvature], evaluation: Evaluation, l2: float) -> Curvature:
         collected = self._collecting or self._new(due, 1)  # this process had no rows
@@ -144,6 +192,9 @@ class Ladder:
         else:
             rows, total = self._known.rows, self._known.total_weight
             spread = self._known.spread
+        if due is Rows:
+            assert self._known is not None
+            return Rows(self._shape, wanted=self._wanted, spread=spread, like=self._like)
         expected = due.mass(spread, total, num_classes)
         return due(*self._shape, expected=expected, rows=rows, like=self._like)
 
@@ -159,6 +210,8 @@ class Ladder:
         ahead = self._passes_ahead() * a_pass
         present = LADDER.index(type(self.model))
         prices = [model.work(*self._shape, known.rows) for model in LADDER]
+        dear = [prices[LADDER.index(model)] for model in models if not model.quasi_newton]
+        chosen, price_of_chosen = None, math.inf
         saving = False  # for a better model: the same one again only where there is none
         for model in reversed(models):
             rank = LADDER.index(model)
@@ -167,8 +220,28 @@ class Ladder:
             again = rank == present and not model.quasi_newton and not saving
             saving |= rank > present and price < DEARER * prices[present]
             if (rank > present or again) and PATIENCE * price <= paid and price < ahead:
-                return model
-        return None
+                chosen, price_of_chosen = model, price
+                break
+        self._wanted = self._rows_for_products(known, price_of_chosen, min(dear, default=math.inf))
+        return Rows if self._wanted else chosen
+
+    def _rows_for_products(self, known: Evaluation, chosen: float, dear: float) -> float:
+        """How many rows to multiply with in place of a factored model, if any.
+
+        Args:
+            known: Of the best point.
+            chosen: Price of the model that would be collected; infinite for none.
+            dear: Price of the cheapest factored model.
+        """
+        if not isinstance(self.model, Spectrum):
+            return 0.0
+        rows, a_pass = known.rows, self._pass_work(known.rows)
+        many = max(self._rows_factor * MANY_ROWS * self._shape[1], LEAST_ROWS * rows)
+        if many <= MOST_ROWS / 2 * rows and pass_work(*self._shape, PRODUCTS * many) < chosen:
+            return many
+        few = self._rows_factor * FEW_ROWS * self.model.dimension(known.masses)
+        waited = self._work > BEFORE_ROWS * a_pass and dear > MANY_PASSES * a_pass
+        return few if waited and few <= MOST_ROWS * rows else 0.0
 
     def _passes_ahead(self) -> float:
         """How many more it takes at the rate since the last refresh; infinite while unknown."""

@@ -21,6 +21,11 @@ class Pairs:
         self._pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=memory)
         self._epsilon = epsilon
 
+    @property
+    def memory(self) -> int:
+        """How many are remembered."""
+        return self._pairs.maxlen or 0
+
     def __len__(self) -> int:
         return len(self._pairs)
 

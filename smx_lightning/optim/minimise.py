@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from smx_lightning.errors.checks import at_least, non_negative
-from smx_lightning.optim.descent import Descent
-from smx_lightning.optim.evaluation import Evaluation, weighted
-from smx_lightning.optim.span import spanned
+from smx_lightning.optim.descent import OVERHEAD, Descent, one_pass
+from smx_lightning.optim.evaluation import weighted
 from smx_lightning.optim.status import Status, message
-
-CACHED_ENTRIES = 2**21  # 8 MB of float32: with little else in a last-level cache
-OVERHEAD = 2e7  # of a pass of a few small operations, in fast multiplications and additions
 
 
 @dataclass(frozen=True)
@@ -31,7 +26,7 @@ class Solution:
         objective: At this point.
         gap: How much of the objective more passes could take off at most, about; see
             docs/solver.md.
-        evaluations: Of the objective, whether over the batches or over rows in their span.
+        evaluations: Passes over the batches; those in the span of gathered rows are not counted.
     """
 
     weight: Tensor
@@ -71,8 +66,7 @@ def minimise(
             the weight of class k.
         start: Weight and bias to start from; ``None``: zero.
         dtype: float32 or float64, of parameters and products.
-        max_evaluations: Evaluations, at most; rows fewer than features and with an l2 are gathered
-            (up to 1 GB) and solved in their span, see :mod:`smx_lightning.optim.span`.
+        max_evaluations: Passes over the batches, at most.
 
     Raises:
         InputError: For rows that come and go, and for other arguments than these.
@@ -80,22 +74,17 @@ def minimise(
     non_negative("l2", l2)
     non_negative("tol", tol)
     point = _start(start, at_least("num_classes", num_classes, 2), num_features)
-    begin = partial(Descent, dtype=dtype, memory=at_least("memory", memory, 1), overhead=OVERHEAD)
-
-    def run(descent: Descent, batches: Iterable[Sequence[Tensor]], most: int) -> None:
-        count = float(len(batches)) if isinstance(batches, Sequence) else float("inf")
-        while descent.status is Status.RUNNING and descent.evaluations < most:
-            _pass(descent, batches, l2, count, class_weight)
-
-    span = spanned(batches, num_features, num_classes, dtype) if l2 > 0 else None
-    before = 0
-    if span is not None:
-        inner = begin(span.narrow(point), tol=tol / 2, at_once=False)
-        run(inner, [span.batch], max_evaluations - 1)
-        point, before = span.widen(inner.point), inner.evaluations
-    descent = begin(point, tol=tol, at_once=span is None)
-    run(descent, batches, max_evaluations - before)
-    return _solution(descent, before + descent.evaluations)
+    descent = Descent(
+        point,
+        dtype=dtype,
+        tol=tol,
+        memory=at_least("memory", memory, 1),
+        overhead=OVERHEAD,
+    )
+    count = float(len(batches)) if isinstance(batches, Sequence) else float("inf")
+    while descent.status is Status.RUNNING and descent.evaluations < max_evaluations:
+        one_pass(descent, _weighted(batches, class_weight), l2=l2, count=count)
+    return _solution(descent)
 
 
 def _start(start: tuple[Tensor, Tensor] | None, num_classes: int, num_features: int) -> Tensor:
@@ -105,29 +94,14 @@ def _start(start: tuple[Tensor, Tensor] | None, num_classes: int, num_features: 
     return torch.cat([weight, bias[:, None]], 1).double()
 
 
-def _pass(
-    descent: Descent,
-    batches: Iterable[Sequence[Tensor]],
-    l2: float,
-    count: float,
-    class_weight: Tensor | None,
-) -> Evaluation:
-    """Every batch once, at the point that is asked for."""
-    point = descent.begin(l2=l2, batches=count)
-    weight, bias = point[:, :-1].to(descent.dtype), point[:, -1].to(descent.dtype)
+def _weighted(
+    batches: Iterable[Sequence[Tensor]], class_weight: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     for x, y, *rest in batches:
-        y, weights = weighted(y, rest[0] if rest else None, class_weight)
-        rows = x.to(descent.dtype)
-        # In parts that stay in a cache from the product with W to the product with the residuals.
-        size = max(CACHED_ENTRIES // max(x.shape[1], 1), 1)
-        for at in range(0, len(x), size):
-            part = slice(at, at + size)
-            log_probs = torch.addmm(bias[:, None], weight, rows[part].T).log_softmax(0).T
-            descent.add(rows[part], log_probs, y[part], None if weights is None else weights[part])
-    return descent.end()
+        yield x, *weighted(y, rest[0] if rest else None, class_weight)
 
 
-def _solution(descent: Descent, evaluations: int) -> Solution:
+def _solution(descent: Descent) -> Solution:
     point, best = descent.point, descent.best
     return Solution(
         weight=point[:, :-1].to(descent.dtype),
@@ -136,5 +110,5 @@ def _solution(descent: Descent, evaluations: int) -> Solution:
         message=message(descent.status, best),
         objective=float("inf") if best is None else best.objective,
         gap=descent.gap,
-        evaluations=evaluations,
+        evaluations=descent.evaluations,
     )

@@ -17,6 +17,7 @@ from smx_lightning.optim.evaluation import Evaluation, Line
 
 ARMIJO = 1e-4  # Nocedal & Wright, sec. 3.1
 RATIOS = (1 / 256, 1 / 32, 1 / 8, 1 / 4, 1 / 2)  # of the length tried: where slopes are asked for
+OVERSHOT = 0.5
 FITS = 0.5  # of the first slope is left at a step's end, at most, where its model fits
 
 
@@ -53,6 +54,18 @@ class Step(NamedTuple):
         if gained >= -ARMIJO * self.length * self.slope:
             return True
         return gained >= -noise and self.end_slope(new) <= (2 * ARMIJO - 1) * self.slope
+
+    def overshot(self, before: Evaluation, new: Evaluation) -> bool:
+        """Whether a shorter step, as its slopes say, would have gained half as much again."""
+        if not len(new.slopes) or not new.slopes[-1] > 0:
+            return False
+        lengths = [self.length * ratio for ratio in (*RATIOS, 1.0)]
+        slopes = [*new.slopes.tolist(), self.end_slope(new)]
+        lost = 0.0
+        for i in range(len(RATIOS)):
+            low, high = max(slopes[i], 0.0), max(slopes[i + 1], 0.0)
+            lost += (lengths[i + 1] - lengths[i]) * (low + high) / 2
+        return lost > OVERSHOT * (before.objective - new.objective)
 
     def shorter(self, before: Evaluation, new: Evaluation) -> Step:
         """The step to try in place of this one, whose end was worse."""

@@ -8,19 +8,20 @@ in place of b. Then
 
 and W = V Qᵀ has the same logits as V of the rows U √Λ (n, r), r < n, and ‖W‖ = ‖V‖: the same
 objective in r features, which are uncorrelated. A product of n × n × d once takes the place of one
-of n × d × K in every pass. Where X is rounded Λ is, too: what is found is a start, and the problem
+of n × d × K in every pass. Where X is rounded Λ is, too: what is found is a step, and the problem
 itself has the last word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from smx_lightning.optim.curvature import pass_work
+from smx_lightning.optim.dense import gram
+from smx_lightning.optim.evaluation import gathered
 from smx_lightning.optim.spectrum import EIGEN
 
 MOST_ENTRIES = 2**28  # of the rows gathered: 1 GB in float32
@@ -28,73 +29,92 @@ PASSES = 50  # what the decomposition may cost, in passes: about as many as it s
 BLOCK = 1024  # features whose products are summed before they go into float64
 
 
+def worthwhile(shape: tuple[int, int], rows: float) -> bool:
+    """Whether so many rows are solved in their span sooner; ``shape`` is (classes, features + 1)."""
+    features = shape[1] - 1
+    price = EIGEN * rows**3 + 2 * rows**2 * features
+    cheap = price <= PASSES * pass_work(*shape, rows)
+    return 1 < rows < features and cheap and rows * features <= MOST_ENTRIES
+
+
+class Gathered:
+    """The rows of a pass, as long as they are few enough.
+
+    Args:
+        shape: (classes, features + 1).
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self._shape = shape
+        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._rows = 0
+        self._few = True
+
+    def add(self, x: Tensor, y: Tensor, weights: Tensor | None) -> None:
+        """A batch x (rows, features), y labels or distributions, weights (rows,)."""
+        self._rows += len(x)
+        self._few &= self._rows < self._shape[1] and self._rows * self._shape[1] <= MOST_ENTRIES
+        if not self._few:
+            self._parts.clear()
+        elif len(x):
+            c = x.new_ones(len(x)) if weights is None else weights.to(x.dtype)
+            self._parts.append((x, y, c))
+
+    def spanned(self, rows: float, device: torch.device) -> Span | None:
+        """All processes' rows in their span; ``None`` where it is not worth while.
+
+        Args:
+            rows: How many there are, over all processes.
+            device: Where they are wanted.
+        """
+        if not worthwhile(self._shape, rows):
+            return None
+        parts = [part for parts in gathered(self._parts) for part in parts]
+        x, y, c = (torch.cat([t.to(device) for t in some]) for some in zip(*parts, strict=True))
+        return Span.of(x, y, c)
+
+
 class Span(NamedTuple):
     """Rows (n, r) in the place of x (n, d), their targets and weights, and the way back.
 
-    ``axes`` is Qᵀ (r, d), ``mean`` μ (d,).
+    ``coefficients`` are U Λ^-½ (n, r), ``mean`` is μ (d,).
     """
 
     rows: Tensor
     targets: Tensor
-    weights: Tensor | None
-    axes: Tensor
+    weights: Tensor
+    x: Tensor
+    coefficients: Tensor
     mean: Tensor
 
+    @classmethod
+    def of(cls, x: Tensor, targets: Tensor, weights: Tensor) -> Span | None:
+        """``None`` where all rows are the same."""
+        mean = x.mean(0, dtype=torch.float64).to(x.dtype)
+        products = x.new_zeros(len(x), len(x), dtype=torch.float64)
+        for part, middle in zip(torch.split(x, BLOCK, 1), torch.split(mean, BLOCK), strict=True):
+            products += gram((part - middle).T)
+        values, vectors = torch.linalg.eigh(products.to(x.dtype))
+        kept = values > len(x) * torch.finfo(x.dtype).eps * values[-1]
+        if not kept.any():
+            return None
+        root, vectors = values[kept].sqrt(), vectors[:, kept]
+        return cls(vectors * root, targets, weights, x, vectors / root, mean)
+
     @property
-    def batch(self) -> tuple[Tensor, ...]:
-        """All rows, as the plain loop takes them."""
-        rest = () if self.weights is None else (self.weights,)
-        return (self.rows, self.targets, *rest)
+    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All rows, as :func:`.descent.one_pass` takes them."""
+        return self.rows, self.targets, self.weights
 
     def narrow(self, point: Tensor) -> Tensor:
         """Of (K, d + 1) the (K, r + 1) with the same logits; float64."""
-        weight, bias = point[:, :-1], point[:, -1] + point[:, :-1] @ self.mean
-        return torch.cat([(weight.to(self.axes) @ self.axes.T).double(), bias[:, None]], 1)
+        weight, mean = point[:, :-1].to(self.x.dtype), self.mean.double()
+        logits = torch.addmm(-(weight @ self.mean)[:, None], weight, self.x.T)
+        bias = point[:, -1] + point[:, :-1] @ mean
+        return torch.cat([(logits @ self.coefficients).double(), bias[:, None]], 1)
 
     def widen(self, point: Tensor) -> Tensor:
         """Of (K, r + 1) the (K, d + 1) with the same logits; float64."""
-        weight = (point[:, :-1].to(self.axes) @ self.axes).double()
-        return torch.cat([weight, (point[:, -1] - weight @ self.mean)[:, None]], 1)
-
-
-def spanned(
-    batches: Iterable[Sequence[Tensor]], num_features: int, num_classes: int, dtype: torch.dtype
-) -> Span | None:
-    """The rows of these batches in their span; ``None`` where they are too many to gain by it."""
-    gathered = _gathered(batches, num_features, num_classes)
-    if gathered is None:
-        return None
-    x, targets, *weights = (torch.cat(parts) for parts in zip(*gathered, strict=True))
-    x = x.to(dtype)
-    mean = x.mean(0, dtype=torch.float64)
-    x = x - mean.to(dtype)
-    gram = x.new_zeros(len(x), len(x), dtype=torch.float64)
-    for part in torch.split(x, BLOCK, 1):
-        gram += part @ part.T
-    values, vectors = torch.linalg.eigh(gram)
-    kept = values > len(x) * torch.finfo(dtype).eps * values[-1]
-    if not kept.any():  # every row is the same
-        return None
-    root, vectors = values[kept].sqrt(), vectors[:, kept]
-    return Span(
-        rows=(vectors * root).to(dtype),
-        targets=targets,
-        weights=weights[0] if weights else None,
-        axes=(vectors / root).T.to(dtype) @ x,
-        mean=mean,
-    )
-
-
-def _gathered(
-    batches: Iterable[Sequence[Tensor]], num_features: int, num_classes: int
-) -> list[Sequence[Tensor]] | None:
-    gathered: list[Sequence[Tensor]] = []
-    rows = 0
-    for batch in batches:
-        rows += len(batch[0])
-        price = EIGEN * rows**3 + 2 * rows**2 * num_features
-        worth = PASSES * pass_work(num_classes, num_features + 1, rows)
-        if rows >= num_features or price > worth or rows * num_features > MOST_ENTRIES:
-            return None
-        gathered.append(batch)
-    return gathered if rows > 1 else None
+        shares = point[:, :-1].to(self.x.dtype) @ self.coefficients.T
+        weight = (shares @ self.x - shares.sum(1, keepdim=True) * self.mean).double()
+        return torch.cat([weight, (point[:, -1] - weight @ self.mean.double())[:, None]], 1)

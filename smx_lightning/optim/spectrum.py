@@ -16,6 +16,7 @@ below, in proportion to their largest: so is the model's condition, whatever the
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,8 @@ from typing_extensions import override
 from smx_lightning.optim.curvature import MOST_ENTRIES, Curvature
 
 LEAST_MASS = 1e-6  # of the largest class's
-MOST_FALL = 1.4  # of a class's mass from one point to the next
+LEAST_MASS_AT = 1e-3
+LEAST_LARGEST = 1e-12
 EIGEN = 10.0  # D³ times this is what an eigendecomposition costs, in units of fast products, about
 
 
@@ -41,6 +43,11 @@ class Moments(NamedTuple):
         """Root mean squares, (features + 1,), 1 for the bias."""
         squares = self.squares / self.total
         return torch.cat([squares, squares.new_ones(1)]).sqrt()
+
+
+def _from_below(masses: Tensor, least: float) -> Tensor:
+    """No mass less than ``least`` times the largest."""
+    return masses.clamp(min=least * max(float(masses.max()), LEAST_LARGEST))
 
 
 class Spectrum(Curvature):
@@ -96,12 +103,22 @@ class Spectrum(Curvature):
 
     @override
     def follow(self, masses: Tensor) -> None:
-        # On the way to the optimum of well separated classes most rows are certain, some of them
-        # wrongly: the curvature that they will have once they turn over must not be forgotten.
-        if self._masses is not None:
-            masses = torch.maximum(masses, self._masses / MOST_FALL)
-        largest = max(float(masses.max()), torch.finfo(masses.dtype).tiny)
-        self._masses = masses.clamp(min=LEAST_MASS * largest)
+        self._masses = _from_below(masses, LEAST_MASS)
+
+    @override
+    def at(self, masses: Tensor) -> Spectrum:
+        """The same model at these masses, which are no further apart than conjugate gradients like.
+
+        Not the present ones' successors: those may fall slowly only.
+        """
+        model = copy.copy(self)
+        model._masses = _from_below(masses, LEAST_MASS_AT)
+        return model
+
+    def dimension(self, masses: Tensor) -> float:
+        """The trace of H (H + l2)⁻¹, the unknowns that the rows decide rather than the penalty."""
+        data = masses[:, None] * self.values
+        return float((data / (data + self.l2)).sum())
 
     @override
     def solve(self, gradient: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch.utils.data import DistributedSampler
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_labels
+from smx_lightning.optim.descent import CACHED_ENTRIES
 from smx_lightning.optim.exact import ExactSolver
 from smx_lightning.optim.status import Status
 from smx_lightning.processes.distributed import log_agreed
@@ -28,7 +29,6 @@ OR_ADAM = (
     "or take another optimiser, with --model.optimizer torch.optim.Adam, in Python "
     "optimizer=torch.optim.Adam"
 )
-CACHED_ENTRIES = 2**21  # 8 MB of float32: with little else in a last-level cache
 
 
 def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | None:

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.cli import main
 from smx_lightning.optim import ExactSolver, Status
+from smx_lightning.optim.curvature import systematic
 from smx_lightning.optim.hessians import (
     LADDER,
     Coupled,
@@ -192,9 +193,9 @@ def test_the_curvature_is_the_hessian_s_or_its_blocks(model):
 )
 @settings(max_examples=examples(50))
 def test_systematic_sampling_takes_as_many_as_the_probabilities_say(probabilities, size):
-    curvature = Spectrum(3, 2, expected=1.0, rows=1.0, like=torch.zeros((), dtype=torch.float64))
+    carry = torch.zeros(1, dtype=torch.float64)
     column = torch.tensor(probabilities, dtype=torch.float64)[None]
-    taken = torch.cat([curvature._systematic(part) for part in column.split(size, 1)], 1)
+    taken = torch.cat([systematic(part, carry) for part in column.split(size, 1)], 1)
     assert abs(int(taken.sum()) - sum(probabilities)) <= 1 + 1e-9
     assert taken[column >= 1].all()
 

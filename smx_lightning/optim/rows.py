@@ -1,0 +1,103 @@
+"""Newton's method on some of the rows, by conjugate gradients: many unknowns, few of them decided.
+
+No matrix is formed. With p the probabilities of a row x, weight c, the Hessian's product with V is
+
+    u = V x,    h = c (p ∘ u - p ⟨p, u⟩),    Σ h xᵀ / Σ c + l2 · V  (the bias is not penalised)
+
+at the price of a pass over as many rows as were kept. A row's share of the Hessian has the trace
+c (1 - Σ p²) |x|², so that one of importance r goes in with probability q = min(1, c (1 - Σ p²) r /
+τ), and then weighs c / q (Byrd, Chin, Neveitt & Nocedal, 2011). :mod:`.spectrum` preconditions.
+
+Far from the optimum of classes that are well separated nearly all of W is what the penalty leaves
+to it, and the rows decide few directions: about Σ m λ / (m λ + l2), over the classes' masses m and
+the features' eigenvalues λ. About as many rows will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from smx_lightning.optim.curvature import Curvature, complement, systematic
+
+MOST_PRODUCTS = 50
+RESIDUAL = (
+    0.3  # of the gradient's, in the preconditioner's norm: what few rows say is not worth more
+)
+
+
+class Rows:
+    """The Hessian of the rows that were kept, as products with it.
+
+    Args:
+        shape: (classes, features + 1).
+        wanted: Rows to keep, over all processes, about.
+        spread: Σ c (1 - Σ p²) over all rows, about.
+        like: Gives dtype and device.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int], *, wanted: float, spread: float, like: Tensor
+    ) -> None:
+        classes, width = shape
+        self._threshold = max(spread / max(wanted, 1.0), torch.finfo(like.dtype).tiny)
+        self._carry = like.new_zeros(1, dtype=torch.float64)
+        none = (like.new_empty(0, width - 1), like.new_empty(classes, 0), like.new_empty(0))
+        self._kept: list[tuple[Tensor, Tensor, Tensor]] = [none]
+
+    @torch.no_grad()
+    def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
+        """Choose from a batch, as :meth:`.Curvature.add`."""
+        c = x.new_ones(len(x)) if row_weights is None else row_weights.to(x.dtype)
+        v = (probs * complement(probs)).sum(0) * c
+        probability = (v * (importance / self._threshold)).clamp(max=1)
+        chosen = systematic(probability[None], self._carry)
+        some = chosen[0].nonzero()[:, 0]
+        self._kept.append((x[some], probs[:, some], c[some] / probability[some]))
+
+    @torch.no_grad()
+    def finish(
+        self, metric: Curvature, total_weight: float, l2: float, reduce: Callable[[Tensor], Tensor]
+    ) -> Rows:
+        """``self``, ready to solve: each process keeps its rows, and products are summed."""
+        x, probs, weights = zip(*self._kept, strict=True)
+        self._kept = []
+        self._x, self._probs, self._weights = torch.cat(x), torch.cat(probs, 1), torch.cat(weights)
+        self._weights /= total_weight
+        self._metric, self._l2, self._reduce = metric, l2, reduce
+        return self
+
+    def _product(self, direction: Tensor) -> Tensor:
+        """The Hessian times a direction (classes, features + 1)."""
+        u = torch.addmm(direction[:, -1:], direction[:, :-1], self._x.T)
+        share = u.mul_(self._probs)
+        share.addcmul_(self._probs, share.sum(0), value=-1).mul_(self._weights)
+        product = self._reduce(torch.cat([share @ self._x, share.sum(1)[:, None]], 1))
+        product[:, :-1].add_(direction[:, :-1], alpha=self._l2)
+        return product
+
+    def solve(self, gradient: Tensor) -> Tensor:
+        """Model⁻¹ · gradient, about, both (classes, features + 1) float64: conjugate gradients.
+
+        Nocedal & Wright, "Numerical Optimization", 2006, algorithms 5.3 and 7.1.
+        """
+        dtype = self._x.dtype
+        rest = gradient.to(dtype)
+        answer = torch.zeros_like(rest)
+        towards = better = self._metric.solve(gradient).to(dtype)
+        first = size = float((rest * better).sum())
+        for _ in range(MOST_PRODUCTS):
+            product = self._product(towards)
+            curvature = float((towards * product).sum())
+            if not curvature > 0:  # rounding has the upper hand
+                break
+            answer.add_(towards, alpha=size / curvature)
+            rest = rest - (size / curvature) * product
+            better = self._metric.solve(rest.double()).to(dtype)
+            before, size = size, float((rest * better).sum())
+            if not size > RESIDUAL**2 * first:
+                break
+            towards = better + (size / before) * towards
+        return answer.double()
