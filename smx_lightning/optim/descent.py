@@ -6,10 +6,10 @@ Minimises
 
 over all rows of a pass, whatever the batches. While it passes, loss, gradient and curvature are
 summed; at its end the sums of all processes meet, and L-BFGS (Nocedal & Wright, "Numerical
-Optimization", 2006, alg. 7.4), preconditioned with a model of :mod:`smx_lightning.optim.hessians`,
-says where the next pass evaluates. The line search costs passes too: a step that raised the
-objective is shortened, and the next pass tries again. Nothing is learned from a point that was
-worse but how far to go towards it. Why this converges is in docs/solver.md.
+Optimization", 2006, alg. 7.4), preconditioned with one of :mod:`.models`, says where the next pass
+evaluates. The line search costs passes too: a step that raised the objective is shortened, and the
+next pass tries again. Nothing is learned from a point that was worse but how far to go towards it.
+Why this converges is in docs/solver.md.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch import Tensor
 
 from smx_lightning.errors import InputError
 from smx_lightning.optim.evaluation import EpochSums, Evaluation
-from smx_lightning.optim.ladder import Ladder
 from smx_lightning.optim.lbfgs import Pairs
+from smx_lightning.optim.models.ladder import Ladder
 from smx_lightning.optim.search import Step, first
 from smx_lightning.optim.span import Gathered, Span
 from smx_lightning.optim.status import Rounding, Status, relative_gap, without_rows
@@ -141,7 +141,7 @@ class Descent:
                 f"{self.best.rows:.0f}; let the loader keep its last batch and every row"
             )
         self.evaluations += 1
-        self.ladder.end(new)
+        self.ladder.end(new.rows)
         span = None
         if self.best is None and self._gathered is not None:
             span = self._gathered.spanned(new.rows, self.point.device)
@@ -210,7 +210,7 @@ class Descent:
         largest = float(new.gradient.abs().max())
         self._count(new.objective, largest)
         kind = type(self.ladder.model)
-        if self.ladder.accept(new, self._l2, self._fits):
+        if self.ladder.accept(new, self._l2, fits=self._fits):
             self._fits &= type(self.ladder.model) is kind
             # Pairs describe what the old curvature missed; the new one is better without them.
             self.pairs.clear()

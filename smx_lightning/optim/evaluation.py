@@ -189,7 +189,7 @@ def summed(tensor: Tensor, group: Any = None) -> Tensor:
 
 
 def gathered(value: Any) -> list[Any]:
-    """This process's value and all others', in the processes' order, on each of them."""
+    """All processes' values, in their order, on each of them."""
     if not in_group():
         return [value]
     values = [None] * torch.distributed.get_world_size()

@@ -19,10 +19,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from smx_lightning.optim.curvature import pass_work
-from smx_lightning.optim.dense import gram
 from smx_lightning.optim.evaluation import gathered
-from smx_lightning.optim.spectrum import EIGEN
+from smx_lightning.optim.models.dense import gram
+from smx_lightning.optim.models.sampling import pass_work
+from smx_lightning.optim.models.spectrum import EIGEN
 
 MOST_ENTRIES = 2**28  # of the rows gathered: 1 GB in float32
 PASSES = 50  # what the decomposition may cost, in passes: about as many as it saves
@@ -30,7 +30,7 @@ BLOCK = 1024  # features whose products are summed before they go into float64
 
 
 def worthwhile(shape: tuple[int, int], rows: float) -> bool:
-    """Whether so many rows are solved in their span sooner; ``shape`` is (classes, features + 1)."""
+    """Whether so many rows, of (classes, features + 1), are solved in their span sooner."""
     features = shape[1] - 1
     price = EIGEN * rows**3 + 2 * rows**2 * features
     cheap = price <= PASSES * pass_work(*shape, rows)

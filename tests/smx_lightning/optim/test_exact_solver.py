@@ -23,8 +23,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.cli import main
 from smx_lightning.optim import ExactSolver, Status
-from smx_lightning.optim.curvature import systematic
-from smx_lightning.optim.hessians import (
+from smx_lightning.optim.models.hessians import (
     LADDER,
     Coupled,
     Diagonal,
@@ -33,7 +32,8 @@ from smx_lightning.optim.hessians import (
     Whole,
     restored,
 )
-from smx_lightning.optim.spectrum import Moments
+from smx_lightning.optim.models.sampling import systematic
+from smx_lightning.optim.models.spectrum import Moments
 
 
 def solved(x, y, l2, *, size=500, dtype=torch.float64, tol=1e-9, trainer=None, **kwargs):
@@ -150,7 +150,7 @@ def test_batches_change_the_speed_only(size):
 def test_every_model_of_the_curvature_leads_to_the_optimum(model, monkeypatch):
     """Each rung of the ladder alone, whatever the problem's size would choose."""
     models = (Diagonal, model) if model is not Diagonal else (Diagonal,)
-    monkeypatch.setattr("smx_lightning.optim.ladder.LADDER", models)
+    monkeypatch.setattr("smx_lightning.optim.models.ladder.LADDER", models)
     x, y = REAL["digits"]()
     x = x / 16
     found = solved(x, y, 0.1, tol=1e-7)
@@ -312,7 +312,7 @@ def test_each_epoch_logs_the_objective_of_the_point_that_validation_and_checkpoi
 @pytest.mark.parametrize("epoch", sampled([1, 2, 5], named=[2]))
 def test_a_resumed_run_continues_the_same_trajectory(tmp_path, epoch, newton, monkeypatch):
     if not newton:  # the first curvature for ever, and L-BFGS's pairs
-        monkeypatch.setattr("smx_lightning.optim.ladder.PATIENCE", 1e9)
+        monkeypatch.setattr("smx_lightning.optim.models.ladder.PATIENCE", 1e9)
     x, y, l2 = shirts()
 
     def run(**kwargs):

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from smx_lightning.optim.curvature import Curvature, complement, systematic
+from smx_lightning.optim.models.sampling import Curvature, complement, systematic
 
 MOST_PRODUCTS = 50
 RESIDUAL = (
@@ -60,14 +60,13 @@ class Rows:
     @torch.no_grad()
     def finish(
         self, metric: Curvature, total_weight: float, l2: float, reduce: Callable[[Tensor], Tensor]
-    ) -> Rows:
-        """``self``, ready to solve: each process keeps its rows, and products are summed."""
+    ) -> None:
+        """Get ready to solve: each process keeps its rows, and products are summed."""
         x, probs, weights = zip(*self._kept, strict=True)
         self._kept = []
         self._x, self._probs, self._weights = torch.cat(x), torch.cat(probs, 1), torch.cat(weights)
         self._weights /= total_weight
         self._metric, self._l2, self._reduce = metric, l2, reduce
-        return self
 
     def _product(self, direction: Tensor) -> Tensor:
         """The Hessian times a direction (classes, features + 1)."""

@@ -1,11 +1,10 @@
 """Curvature of the objective, gathered from few rows while an epoch passes.
 
 A model of the Hessian is made of Gram matrices Σ v · x xᵀ, one a "column" of row weights v; the
-models and their weights are in :mod:`smx_lightning.optim.hessians`. Rows with large v and unusual
-features matter, the rest hardly: a row of importance r goes in with probability q = min(1, v r / τ)
-and then weighs v / q, which is unbiased, and exact where q is 1. Systematic sampling (Madow &
-Madow, 1944) decides without a random number: a row goes in where the running sum of probabilities
-passes an integer.
+models and their weights are in :mod:`.hessians`. Rows with large v and unusual features matter,
+the rest hardly: a row of importance r goes in with probability q = min(1, v r / τ) and then weighs
+v / q, which is unbiased, and exact where q is 1. Systematic sampling (Madow & Madow, 1944) decides
+without a random number: a row goes in where the running sum of probabilities passes an integer.
 
 What is left out must not be replaced by a smooth average: the weakest directions, those that make
 the problem hard, owe their curvature to few rows, and any average overstates it.
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from smx_lightning.optim.dense import cholesky, gram
+from smx_lightning.optim.models.dense import cholesky, gram
 
 if TYPE_CHECKING:
     from collections.abc import Callable

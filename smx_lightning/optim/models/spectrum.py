@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from smx_lightning.optim.curvature import MOST_ENTRIES, Curvature
+from smx_lightning.optim.models.sampling import MOST_ENTRIES, Curvature
 
 LEAST_MASS = 1e-6  # of the largest class's
 LEAST_MASS_AT = 1e-3

@@ -19,10 +19,9 @@ Coupled     c p_j p_k                     K (K - 1)/2  nothing, but for the rows
 Whole                                                  nothing
 =========== ============================= ============ =======================================
 
-The first two are in :mod:`smx_lightning.optim.spectrum`; where the others are too dear
-:mod:`smx_lightning.optim.rows` multiplies with the Hessian of some rows. Adding the same vector to every class
-changes no prediction, so all of them answer with directions that sum to zero over the classes,
-where the objective is strictly convex.
+The first two are in :mod:`.spectrum`. Adding the same vector to every class changes no prediction,
+so all of them answer with directions that sum to zero over the classes, where the objective is
+strictly convex.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from smx_lightning.optim.curvature import MOST_ENTRIES, PENDING_ENTRIES, Curvature, complement
-from smx_lightning.optim.dense import solved
-from smx_lightning.optim.spectrum import Diagonal, Spectrum
+from smx_lightning.optim.models.dense import solved
+from smx_lightning.optim.models.sampling import MOST_ENTRIES, PENDING_ENTRIES, Curvature, complement
+from smx_lightning.optim.models.spectrum import Diagonal, Spectrum
 
 MOST_COUPLED_CLASSES = 32  # 496 pairs
 

@@ -1,0 +1,1 @@
+"""Models of the objective's curvature, and which of them is in use when."""

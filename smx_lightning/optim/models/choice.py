@@ -1,0 +1,139 @@
+"""When to pay for a better model of the curvature.
+
+As whoever rents skis buys them when the rent paid reaches their price, a richer model is collected
+once the passes so far have cost about as much as it will. On small problems the price is below a
+pass: every pass then takes the whole Hessian, which is Newton's method.
+
+Products with the Hessian of some rows (:mod:`.rows`) take a model's place where
+
+- a tenth of the rows are a hundred for each feature: that Hessian is right within a tenth, or
+- about as many rows as there are unknowns which the rows decide are no more than half of them, and
+  every matrix costs many passes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from smx_lightning.optim.evaluation import Evaluation
+from smx_lightning.optim.models.hessians import LADDER
+from smx_lightning.optim.models.sampling import Curvature, pass_work
+from smx_lightning.optim.models.spectrum import Spectrum
+
+PATIENCE = 0.45  # pay for new curvature when the passes so far have cost this much of its price
+DEARER = 3  # times the present model's price: a better one is not saved for
+PRODUCTS = 8  # with the Hessian of some rows, a step, about
+MANY_ROWS = 100  # a feature
+LEAST_ROWS = 0.1  # of all
+FEW_ROWS = 0.8  # an unknown that the rows decide
+MOST_ROWS = 0.5  # of all: with more a step costs several passes
+MANY_PASSES = 40
+BEFORE_ROWS = 2.5  # passes: where the first step saturates the softmax no row seems to matter
+KEPT = ("work", "work_at_refresh", "largest", "rows_factor")
+
+
+class Due(NamedTuple):
+    """What the coming pass is to collect: a model, or so many rows in its place, or nothing."""
+
+    model: type[Curvature] | None = None
+    rows: float = 0.0
+
+
+class Choice:
+    """The rent paid, and what it buys. All processes choose alike.
+
+    Args:
+        shape: (classes, features + 1).
+        tol: The largest gradient entry that is aimed at.
+        overhead: What a pass costs besides its products, in multiplications and additions.
+    """
+
+    def __init__(self, shape: tuple[int, int], *, tol: float, overhead: float) -> None:
+        self._shape, self._tol, self._overhead = shape, tol, overhead
+        self._work = self._work_at_refresh = 0.0
+        self._largest: list[float] = []  # gradient entry, of the accepted points since the refresh
+        self._rows_factor = 1.0
+
+    def pass_work(self, rows: float) -> float:
+        """Multiplications and additions of a pass, about."""
+        return pass_work(*self._shape, rows) + self._overhead
+
+    def passed(self, rows: float) -> None:
+        """A pass has been paid."""
+        self._work += self.pass_work(rows)
+
+    def accepted(self, largest: float) -> None:
+        """A point was accepted, with this largest entry of its gradient."""
+        self._largest.append(largest)
+
+    def refreshed(self) -> None:
+        """Another model is in use."""
+        self._work_at_refresh, self._largest = self._work, self._largest[-1:]
+
+    def too_few_rows(self) -> None:
+        """A step along products with the Hessian of some rows was not what they promised."""
+        self._rows_factor *= 2
+
+    def choose(self, present: Curvature, known: Evaluation) -> Due:
+        """For the coming pass; ``known`` is the best point's."""
+        models = [model for model in LADDER if model.fits(*self._shape)]
+        prices = {model: model.work(*self._shape, known.rows) for model in models}
+        chosen = self._paid(present, known, prices)
+        rows = 0.0
+        if isinstance(present, Spectrum):
+            dear = [price for model, price in prices.items() if not model.quasi_newton]
+            price = math.inf if chosen is None else prices[chosen]
+            rows = self._rows(present, known, price, min(dear, default=math.inf))
+        return Due(rows=rows) if rows else Due(chosen)
+
+    def _paid(
+        self, present: Curvature, known: Evaluation, prices: dict[type[Curvature], float]
+    ) -> type[Curvature] | None:
+        """The best model whose price has been paid, if it is a better one, or needs renewal."""
+        a_pass = self.pass_work(known.rows)
+        ahead = self._passes_ahead() * a_pass
+        rank, price_of_present = LADDER.index(type(present)), prices[type(present)]
+        saving = False  # for a better model: the same one again only where there is none
+        for model, price in reversed(prices.items()):
+            better, same = LADDER.index(model) > rank, model is type(present)
+            paid = a_pass + self._work - (self._work_at_refresh if same else 0.0)
+            again = same and not model.quasi_newton and not saving
+            saving |= better and price < DEARER * price_of_present
+            if (better or again) and PATIENCE * price <= paid and price < ahead:
+                return model
+        return None
+
+    def _rows(self, present: Spectrum, known: Evaluation, price: float, dear: float) -> float:
+        """How many rows to multiply with in place of a model, if any.
+
+        Args:
+            present: The model in use, which preconditions.
+            known: Of the best point.
+            price: Of the model that is paid for otherwise; infinite for none.
+            dear: Price of the cheapest matrix.
+        """
+        rows, a_pass = known.rows, self.pass_work(known.rows)
+        many = max(self._rows_factor * MANY_ROWS * self._shape[1], LEAST_ROWS * rows)
+        if many <= MOST_ROWS / 2 * rows and pass_work(*self._shape, PRODUCTS * many) < price:
+            return many
+        few = self._rows_factor * FEW_ROWS * present.dimension(known.masses)
+        waited = self._work > BEFORE_ROWS * a_pass and dear > MANY_PASSES * a_pass
+        return few if waited and few <= MOST_ROWS * rows else 0.0
+
+    def _passes_ahead(self) -> float:
+        """How many more it takes at the rate since the last refresh; infinite while unknown."""
+        largest = self._largest[-5:]
+        if len(largest) < 5 or self._tol == 0 or not largest[-1] < largest[0]:
+            return math.inf
+        rate = math.log(largest[0] / largest[-1]) / (len(largest) - 1)
+        return math.log(max(largest[-1] / self._tol, 1.0)) / rate
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {name: getattr(self, f"_{name}") for name in KEPT}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
+        for name in KEPT:
+            setattr(self, f"_{name}", state[name])

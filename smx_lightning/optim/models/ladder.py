@@ -1,0 +1,197 @@
+"""The models of the curvature, from the cheapest to the exact one: which is in use, and collecting.
+
+A pass collects what :mod:`.choice` says; a point that is accepted brings it into use.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smx_lightning.optim.evaluation import Evaluation, summed
+from smx_lightning.optim.models.choice import Choice, Due
+from smx_lightning.optim.models.hessians import LADDER, restored
+from smx_lightning.optim.models.rows import Rows
+from smx_lightning.optim.models.sampling import Curvature
+from smx_lightning.optim.models.spectrum import Diagonal, Moments, Spectrum
+
+MOST_AT_ONCE = 2048  # features and bias, of which the first pass collects the spectrum
+AT_ONCE = 5.0  # passes that it may cost to be used at once: it saves more, mostly
+UNKNOWN_BATCHES = 64  # in a pass whose length is not known
+MOST_FALL = 1.4  # of a class's mass from one point to the next
+KEPT = ("masses", "on_rows", "sums")
+
+
+class Ladder:
+    """The model in use, and what the pass under way collects.
+
+    Args:
+        shape: (classes, features + 1).
+        like: Gives the rows' dtype and device.
+        tol: The largest gradient entry that is aimed at.
+        overhead: What a pass costs besides its products, in multiplications and additions.
+        at_once: Whether the first pass may collect the features' spectrum.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        *,
+        like: Tensor,
+        tol: float,
+        overhead: float,
+        at_once: bool = True,
+    ) -> None:
+        self._shape, self._like, self._at_once = shape, like, at_once
+        self._choice = Choice(shape, tol=tol, overhead=overhead)
+        self.model: Curvature | None = None
+        self._rows: Rows | None = None  # where they take the model's place
+        self._on_rows = False  # whether they did at the best point
+        self._masses = like.new_zeros(shape[0], dtype=torch.float64)  # Σ c p (1 - p) / Σ c, about
+        # Σ c, then Σ c x and Σ c x² a feature, of the first pass.
+        self._sums = like.new_zeros(1 + 2 * (shape[1] - 1), dtype=torch.float64)
+        self._known: Evaluation | None = None
+        self._due = Due()
+        self._collecting: Curvature | None = None
+        self._collecting_rows: Rows | None = None
+
+    @property
+    def moments(self) -> Moments:
+        """Of the first pass's rows."""
+        width = self._shape[1]
+        return Moments(float(self._sums[0]), self._sums[1:width], self._sums[width:])
+
+    @property
+    def quasi_newton(self) -> bool:
+        """Whether L-BFGS's pairs may rescale what solves."""
+        return self._rows is None and self.model is not None and self.model.quasi_newton
+
+    def solve(self, gradient: Tensor) -> Tensor:
+        """Model⁻¹ · gradient, both (classes, features + 1) float64."""
+        assert self.model is not None
+        return (self._rows or self.model).solve(gradient)
+
+    # A pass ----------------------------------------------------------------------------------
+
+    def begin(self, known: Evaluation | None, batches: float) -> None:
+        """A pass begins; ``known`` is the best point's, ``batches`` those of all processes."""
+        self._known, self._collecting, self._collecting_rows = known, None, None
+        if known is not None:
+            assert self.model is not None
+            self._due = self._choice.choose(self.model, known)
+            if self._due.rows:
+                rows, spread = self._due.rows, known.spread
+                self._collecting_rows = Rows(
+                    self._shape, wanted=rows, spread=spread, like=self._like
+                )
+            return
+        self._sums.zero_()
+        self._batches = min(batches, UNKNOWN_BATCHES)
+        few = Spectrum in LADDER and self._shape[1] <= MOST_AT_ONCE
+        self._due = Due(Spectrum if few and self._at_once else None)
+
+    def add(self, x: Tensor, probs: Tensor, weights: Tensor | None) -> None:
+        """A batch x (rows, features) passes, at probs (classes, rows) with weights (rows,)."""
+        if len(x) == 0 or (self._known is not None and self._due == Due()):
+            return
+        squares = x.square()
+        if self._known is None:
+            c = x.new_ones(len(x)) if weights is None else weights.to(x.dtype)
+            self._sums += torch.cat([c.sum()[None], c @ x, c @ squares]).double()
+        if self._due.model is not None and self._collecting is None:
+            self._collecting = self._new(self._due.model, len(x))
+        collecting = self._collecting_rows or self._collecting
+        if collecting is not None:
+            # Rare features, however small, are as much a part of the Hessian as common ones.
+            moments = self.moments
+            scale = torch.where(moments.squares > 0, moments.total / moments.squares, 0.0)
+            unusual = squares @ scale.to(x.dtype) / x.shape[1]
+            collecting.add(x, probs, 0.5 + 0.5 * unusual, weights)
+
+    def end(self, rows: float) -> None:
+        """All processes' rows have passed."""
+        if self._known is None:
+            self._sums = summed(self._sums)
+        self._choice.passed(rows)
+
+    # A point ---------------------------------------------------------------------------------
+
+    def accept(self, evaluation: Evaluation, l2: float, *, fits: bool) -> bool:
+        """The pass's point is the best now; whether it brought another model into use.
+
+        ``fits`` says whether the model in use was right about the step.
+        """
+        self._choice.accepted(float(evaluation.gradient.abs().max()))
+        if self._on_rows and not fits:
+            self._choice.too_few_rows()
+        before = self.model
+        if self._due.model is not None:
+            self.model = self._finished(self._due.model, evaluation, l2)
+        elif self.model is None:
+            self.model = Diagonal.of(self.moments, self._shape[0], l2)
+        assert self.model is not None
+        # On the way to the optimum of well separated classes most rows are certain, some of them
+        # wrongly: the curvature that they will have once they turn over must not be forgotten.
+        self._masses = torch.maximum(evaluation.masses, self._masses / MOST_FALL)
+        self.model.follow(self._masses)
+        if self.model is not before:
+            self._choice.refreshed()
+        self._rows, self._on_rows = self._collecting_rows, self._collecting_rows is not None
+        if self._rows is not None:
+            metric = self.model.at(evaluation.masses)
+            self._rows.finish(metric, evaluation.total_weight, l2, summed)
+        return self._on_rows or self.model is not before
+
+    def fall_back(self, l2: float) -> bool:
+        """Take the model of bounded condition into use; whether it was another one."""
+        if type(self.model) is Diagonal and not self._on_rows:
+            return False
+        self._rows, self._on_rows = None, False
+        self.model = Diagonal.of(self.moments, self._shape[0], l2)
+        self.model.follow(self._masses)
+        return True
+
+    def _finished(self, due: type[Curvature], evaluation: Evaluation, l2: float) -> Curvature:
+        collected = self._collecting or self._new(due, 1)  # this process had no rows
+        self._collecting = None
+        if self.model is None:
+            most = AT_ONCE * self._choice.pass_work(evaluation.rows)
+            if due.factoring(*self._shape) > most:
+                return Diagonal.of(self.moments, self._shape[0], l2)
+        try:
+            return collected.finish(evaluation.total_weight, l2, summed)
+        except FloatingPointError:  # of features too large for a product of two
+            return self.model or Diagonal.of(self.moments, self._shape[0], l2)
+
+    def _new(self, due: type[Curvature], rows: float) -> Curvature:
+        """To collect a model with; ``rows`` are a batch's, of a pass about which nothing is known.
+
+        Σ c (1 - Σ p²) and Σ c are the best point's, or as if p were 1/K.
+        """
+        num_classes = self._shape[0]
+        if self._known is None:
+            rows, total = rows * self._batches, float(self._sums[0]) * self._batches
+            spread = total * (1 - 1 / num_classes)
+        else:
+            rows, total = self._known.rows, self._known.total_weight
+            spread = self._known.spread
+        expected = due.mass(spread, total, num_classes)
+        return due(*self._shape, expected=expected, rows=rows, like=self._like)
+
+    # Checkpoints -----------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps; the model, nearly all of it, is apart.
+
+        Rows are not kept: they have answered, and the next pass brings others.
+        """
+        return self._choice.state() | {name: getattr(self, f"_{name}") for name in KEPT}
+
+    def restore(self, state: dict[str, Any], model: dict[str, Any] | None) -> None:
+        """Inverse of :meth:`state`, and of the model's."""
+        self._choice.restore(state)
+        for name in KEPT:
+            setattr(self, f"_{name}", state[name])
+        self.model = None if model is None else restored(model, *self._shape, self._like)
