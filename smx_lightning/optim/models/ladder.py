@@ -78,19 +78,16 @@ class Ladder:
     def begin(self, known: Evaluation | None, batches: float) -> None:
         """A pass begins; ``known`` is the best point's, ``batches`` those of all processes."""
         self._known, self._collecting, self._collecting_rows = known, None, None
-        if known is not None:
-            assert self.model is not None
-            self._due = self._choice.choose(self.model, known)
-            if self._due.rows:
-                rows, spread = self._due.rows, known.spread
-                self._collecting_rows = Rows(
-                    self._shape, wanted=rows, spread=spread, like=self._like
-                )
-            return
-        self._sums.zero_()
-        self._batches = min(batches, UNKNOWN_BATCHES)
-        few = Spectrum in LADDER and self._shape[1] <= MOST_AT_ONCE
-        self._due = Due(Spectrum if few and self._at_once else None)
+        if known is None:
+            self._sums.zero_()
+            self._batches = min(batches, UNKNOWN_BATCHES)
+            few = Spectrum in LADDER and self._shape[1] <= MOST_AT_ONCE
+            self._due = Due(Spectrum if few and self._at_once else None)
+        else:  # without a model it has stopped
+            self._due = Due() if self.model is None else self._choice.choose(self.model, known)
+        if known is not None and self._due.rows:
+            rows, spread = self._due.rows, known.spread
+            self._collecting_rows = Rows(self._shape, wanted=rows, spread=spread, like=self._like)
 
     def add(self, x: Tensor, probs: Tensor, weights: Tensor | None) -> None:
         """A batch x (rows, features) passes, at probs (classes, rows) with weights (rows,)."""

@@ -312,7 +312,7 @@ def test_each_epoch_logs_the_objective_of_the_point_that_validation_and_checkpoi
 @pytest.mark.parametrize("epoch", sampled([1, 2, 5], named=[2]))
 def test_a_resumed_run_continues_the_same_trajectory(tmp_path, epoch, newton, monkeypatch):
     if not newton:  # the first curvature for ever, and L-BFGS's pairs
-        monkeypatch.setattr("smx_lightning.optim.models.ladder.PATIENCE", 1e9)
+        monkeypatch.setattr("smx_lightning.optim.models.choice.PATIENCE", 1e9)
     x, y, l2 = shirts()
 
     def run(**kwargs):
