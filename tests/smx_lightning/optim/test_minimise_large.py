@@ -4,50 +4,14 @@ What it may be short of follows from strong convexity, see ``certificates``.
 """
 
 import pytest
-from certificates import least
 from large_problems import drawn_large
-from optima import value
 from sampled import sampled
-from solutions import CLOSE, DIGITS, TOL, point_of, rounding, solved
+from solutions import assert_certified
 
-from smx_lightning.optim import Status
-
-TIGHTER = 1e-3  # times the tolerance, where a tiny objective asks for more than its gradient
 # Fewer rows than features, many classes: every class is certain after a step, its mass zero.
 MISSED = (16, 19, 55)
 SLOW = (22,)  # float32, one row a class, features of 10³: 249 passes at the limit of precision
 SMALL = [seed for seed in range(90) if seed not in (*MISSED, *SLOW)]
-
-
-def solved_close(problem, dtype):
-    """At the test's tolerance, and a tighter one where the gap that is said asks for it."""
-    found = solved(problem, dtype)
-    for tol in (TOL[dtype] * TIGHTER, TOL[dtype] * TIGHTER**2):
-        if found.status is not Status.CONVERGED or found.gap <= CLOSE[dtype]:
-            break
-        found = solved(problem, dtype, tol=tol, start=(found.weight, found.bias))
-    return found
-
-
-def assert_certified(problem, dtype, name):
-    """CONVERGED and near the optimum, or PRECISION where rounding explains the gradient.
-
-    In float64 PRECISION, too, must be near the optimum, unless next to nothing is left of the
-    objective; in float32 p - q has no digits once rows are certain.
-    """
-    found = solved_close(problem, dtype)
-    point = point_of(found)
-    objective, gradient, _ = value(point, problem)
-    bound, _ = least(problem, point, CLOSE[dtype] / 10)
-    gap = (objective - bound) / objective
-    where = (name, dtype, found.status, found.evaluations, objective, bound, found.gap)
-    assert found.status in (Status.CONVERGED, Status.PRECISION), where
-    if found.status is Status.CONVERGED or dtype == "float64":
-        assert gap <= CLOSE[dtype] + DIGITS / objective, where
-    else:
-        assert (abs(gradient) <= 2 * rounding(point, problem, dtype)).all(), where
-        assert gap <= 1.25 * found.gap + CLOSE[dtype], where
-    return found
 
 
 @pytest.mark.parametrize("seed", sampled(SMALL, named=(2, 15, 18, 24, 34)))
