@@ -13,7 +13,10 @@ and with none of the solver's code.
 
 import numpy as np
 from optima import value
+from scipy.sparse import diags_array
+from scipy.sparse.linalg import LinearOperator, cg
 
+DENSE = 500  # classes, up to which their Hessian is solved by a factorisation
 STEPS = 60  # of Newton; each halves the distance at the least, near the optimum it squares it
 
 
@@ -36,21 +39,27 @@ def narrowed(point, problem):
     return np.column_stack([weight, bias])
 
 
+def _bias_system(p, weighted, g):
+    """(diag(Σ c p) - Σ c p pᵀ)⁻¹ g, up to what is added to all biases: that changes nothing."""
+    classes, masses = len(g), weighted.sum(0)
+    if classes > DENSE:
+        hessian = LinearOperator((classes,) * 2, lambda v: masses * v - weighted.T @ (p @ v))
+        return cg(hessian, g, rtol=1e-8, maxiter=100, M=diags_array(1 / masses))[0]
+    hessian = np.diag(masses) - p.T @ weighted
+    hessian += np.trace(hessian) / classes**2 + 1e-15 * np.eye(classes)
+    return np.linalg.solve(hessian, g)
+
+
 def with_best_biases(point, problem, steps=50):
     """The biases minimised out by Newton's method in K unknowns, W held.
 
     Returns:
         The point, its objective, gradient and probabilities, and what the biases could still gain.
     """
-    classes = len(point)
     objective, gradient, p = value(point, problem)
     for _ in range(steps):
         g = gradient[:, -1]
-        weighted = p * (problem.c / problem.c.sum())[:, None]
-        hessian = np.diag(weighted.sum(0)) - p.T @ weighted
-        # What is added to all biases changes nothing; without the term the matrix is singular.
-        hessian += np.trace(hessian) / classes**2 + 1e-15 * np.eye(classes)
-        step = -np.linalg.solve(hessian, g)
+        step = -_bias_system(p, p * (problem.c / problem.c.sum())[:, None], g)
         gain = -(g @ step) / 2
         length = 1.0
         while length > 1e-10 and gain > 1e-16 * objective:

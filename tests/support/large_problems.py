@@ -15,7 +15,8 @@ def _log_uniform(rng, low, high):
 
 def _sizes(rng, scale):
     """Classes, features and rows a class, in the limits of what a test may take."""
-    classes = 5000 if rng.random() < 0.03 else max(2, _log_uniform(rng, 2, 1000))
+    most_classes = 5000 if rng.random() < 0.05 and scale >= 1 else 1000
+    classes = _log_uniform(rng, 2, most_classes)
     features = 20000 if rng.random() < 0.05 else _log_uniform(rng, 1, 5000)
     features = int(max(1, min(features, scale * UNKNOWNS / classes)))
     most = min(
@@ -51,9 +52,9 @@ def _features(rng, y, classes, features):
 def drawn_large(seed, scale=1.0):
     """A problem of the ranges that the solver is for, its dtype ("float32" or "float64").
 
-    K from 2 to 1000, at times 5000; one row a class to thousands; d from 1 to 5000, at times 20000;
-    l2 from 1e-8 to 1; scales from 1e-3 to 1e3, or standardised; weights of classes and rows; soft
-    targets.
+    K from 2 to 1000, at times to 5000; one row a class to thousands; d from 1 to 5000, at times
+    20000; l2 from 1e-8 to 1; scales from 1e-3 to 1e3, or standardised; weights of classes and rows;
+    soft targets.
 
     Args:
         seed: Of everything.

@@ -9,14 +9,25 @@ import importlib
 import numpy as np
 import pytest
 import torch
-from optima import Problem, drawn, optimum, value
+from optima import Problem, condition, drawn, optimum, value
 from solutions import CLOSE, DIGITS, TOL, point_of, rounding, solved
 
 from smx_lightning import InputError
 from smx_lightning.optim import Status, minimise
 from smx_lightning.optim.span import spanned
 
-PASSES = 200  # the worst of thousands took 107: rows at 10⁴ times the features' usual scale
+PASSES, MOST = 60, 200
+
+
+def explained(problem, best):
+    """Passes that conditioning explains: 60 + √κ / 8, and 5 for each digit of the descent.
+
+    κ is what ``condition`` says. A quasi-Newton method takes about √κ passes for each digit, a good
+    preconditioner takes most of it away. Where the rows are nearly separable the optimum is far:
+    every Newton step divides the objective by about e.
+    """
+    digits = np.log10(np.log(problem.q.shape[1]) / best)
+    return min(MOST, PASSES + np.sqrt(condition(problem)) / 8 + 5 * max(digits, 0))
 
 
 def assert_true(solution, problem, dtype, name):
@@ -34,7 +45,8 @@ def assert_true(solution, problem, dtype, name):
     within = rounding(point, problem, dtype)
     allowed = within + (TOL[dtype] if solution.status is Status.CONVERGED else within)
     assert (abs(gradient) <= allowed).all(), where
-    assert solution.evaluations <= PASSES, where
+    if solution.evaluations > PASSES:
+        assert solution.evaluations <= explained(problem, best), where
     if dtype == "float64":
         assert solution.objective == pytest.approx(objective, rel=1e-9, abs=1e-13), where
 
