@@ -20,14 +20,14 @@ PASSES, MOST = 60, 200
 
 
 def explained(problem, best):
-    """Passes that conditioning explains: 60 + √κ / 8, and 5 for each digit of the descent.
+    """Passes that conditioning explains: 60 + √κ / 16, and 5 for each digit of the descent.
 
     κ is what ``condition`` says. A quasi-Newton method takes about √κ passes for each digit, a good
     preconditioner takes most of it away. Where the rows are nearly separable the optimum is far:
     every Newton step divides the objective by about e.
     """
     digits = np.log10(np.log(problem.q.shape[1]) / best)
-    return min(MOST, PASSES + np.sqrt(condition(problem)) / 8 + 5 * max(digits, 0))
+    return min(MOST, PASSES + np.sqrt(condition(problem)) / 16 + 5 * max(digits, 0))
 
 
 def assert_true(solution, problem, dtype, name):
