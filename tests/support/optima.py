@@ -70,6 +70,20 @@ def optimum(problem, steps=500):
     return point, objective
 
 
+def condition(problem):
+    """The Hessian's at the optimum, what all classes share left out, scaled to a diagonal of ones.
+
+    That is the best diagonal scaling up to a factor of the number of unknowns (van der Sluis 1969).
+    """
+    point, _ = optimum(problem)
+    classes, width = point.shape
+    centred = np.linalg.qr(np.eye(classes) - 1 / classes)[0][:, : classes - 1]
+    apart = np.kron(centred, np.eye(width))
+    hessian = apart.T @ _hessian(value(point, problem)[2], problem) @ apart
+    scale = np.sqrt(np.diag(hessian))
+    return np.linalg.cond(hessian / scale / scale[:, None])
+
+
 def drawn(seed, most=400):
     """A problem of at most about ``most`` unknowns, its dtype ("float32" or "float64")."""
     rng = np.random.default_rng([13, seed])

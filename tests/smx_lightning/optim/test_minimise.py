@@ -9,36 +9,25 @@ import importlib
 import numpy as np
 import pytest
 import torch
-from optima import Problem, drawn, optimum, value
+from optima import Problem, condition, drawn, optimum, value
+from solutions import CLOSE, DIGITS, TOL, point_of, rounding, solved
 
 from smx_lightning import InputError
 from smx_lightning.optim import Status, minimise
 from smx_lightning.optim.span import spanned
 
-TOL = {"float64": 1e-10, "float32": 1e-6}
-CLOSE = {"float64": 1e-8, "float32": 1e-5}  # relative gap
-DIGITS = 1e-14  # of an objective of about 1, at the start: a tiny one has no more of its own
-PASSES = 200  # the worst of thousands took 107: rows at 10⁴ times the features' usual scale
+PASSES, MOST = 60, 200
 
 
-def solved(problem, dtype="float64", size=10**6, **kwargs):
-    """A solution of rows in batches, labels where every target is one class."""
-    x, q, c = (torch.tensor(part) for part in problem[:3])
-    y = q.argmax(1) if (q.amax(1) == 1).all() else q
-    batches = list(zip(x.split(size), y.split(size), c.split(size), strict=True))
-    kwargs = {"tol": TOL[dtype], "dtype": getattr(torch, dtype), "l2": problem.l2, **kwargs}
-    return minimise(batches, x.shape[1], q.shape[1], **kwargs)
+def explained(problem, best):
+    """Passes that conditioning explains: 60 + √κ / 16, and 5 for each digit of the descent.
 
-
-def point_of(solution):
-    weight, bias = solution.weight.double(), solution.bias.double()
-    return torch.cat([weight, bias[:, None]], 1).numpy()
-
-
-def rounding(point, problem, dtype):
-    """What the products' rounding may do to each entry of a gradient: 16 ε (1 + Σ |w| r) r."""
-    typical = np.append(np.sqrt((problem.c @ problem.x**2) / problem.c.sum()), 1.0)
-    return 16 * np.finfo(dtype).eps * (1 + (abs(point) @ typical).max()) * typical
+    κ is what ``condition`` says. A quasi-Newton method takes about √κ passes for each digit, a good
+    preconditioner takes most of it away. Where the rows are nearly separable the optimum is far:
+    every Newton step divides the objective by about e.
+    """
+    digits = np.log10(np.log(problem.q.shape[1]) / best)
+    return min(MOST, PASSES + np.sqrt(condition(problem)) / 16 + 5 * max(digits, 0))
 
 
 def assert_true(solution, problem, dtype, name):
@@ -56,7 +45,8 @@ def assert_true(solution, problem, dtype, name):
     within = rounding(point, problem, dtype)
     allowed = within + (TOL[dtype] if solution.status is Status.CONVERGED else within)
     assert (abs(gradient) <= allowed).all(), where
-    assert solution.evaluations <= PASSES, where
+    if solution.evaluations > PASSES:
+        assert solution.evaluations <= explained(problem, best), where
     if dtype == "float64":
         assert solution.objective == pytest.approx(objective, rel=1e-9, abs=1e-13), where
 
