@@ -143,8 +143,10 @@ class Descent:
         self.evaluations += 1
         self.ladder.end(new.rows)
         span = None
-        if self.best is None and self._gathered is not None:
-            span = self._gathered.spanned(new.rows, self.point.device)
+        if self.best is None:
+            self.ladder.moments.check(self.dtype)
+            if self._gathered is not None:
+                span = self._gathered.spanned(new.rows, self.point.device)
         self._gathered = None
         if self.status is not Status.RUNNING:
             return new
@@ -281,6 +283,8 @@ class Descent:
         self._repeating = False
         if ((again.gradient - self.best.gradient).abs() > bound).any():
             self.status = Status.CHANGING
+        elif without_rows(self.best):
+            self.status = Status.UNSEEN_CLASS
         elif (self.best.gradient.abs() <= bound).all():
             self.status = Status.PRECISION
         else:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least, non_negative
 from smx_lightning.optim.descent import OVERHEAD, Descent, one_pass
-from smx_lightning.optim.evaluation import weighted
+from smx_lightning.optim.problem import Problem
 from smx_lightning.optim.status import Status, message
 
 
@@ -71,34 +72,27 @@ def minimise(
     Raises:
         InputError: For rows that come and go, and for other arguments than these.
     """
-    non_negative("l2", l2)
-    non_negative("tol", tol)
-    point = _start(start, at_least("num_classes", num_classes, 2), num_features)
+    problem = Problem(num_features, at_least("num_classes", num_classes, 2), class_weight)
     descent = Descent(
-        point,
-        dtype=dtype,
-        tol=tol,
+        problem.start(start),
+        dtype=_dtype(dtype),
+        tol=non_negative("tol", tol),
         memory=at_least("memory", memory, 1),
         overhead=OVERHEAD,
     )
     count = float(len(batches)) if isinstance(batches, Sequence) else float("inf")
+    l2 = non_negative("l2", l2)
     while descent.status is Status.RUNNING and descent.evaluations < max_evaluations:
-        one_pass(descent, _weighted(batches, class_weight), l2=l2, count=count)
+        first = descent.evaluations == 0
+        one_pass(descent, problem.weighted(batches, check=first), l2=l2, count=count)
     return _solution(descent)
 
 
-def _start(start: tuple[Tensor, Tensor] | None, num_classes: int, num_features: int) -> Tensor:
-    if start is None:
-        return torch.zeros(num_classes, num_features + 1, dtype=torch.float64)
-    weight, bias = start
-    return torch.cat([weight, bias[:, None]], 1).double()
-
-
-def _weighted(
-    batches: Iterable[Sequence[Tensor]], class_weight: Tensor | None
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    for x, y, *rest in batches:
-        yield x, *weighted(y, rest[0] if rest else None, class_weight)
+def _dtype(dtype: torch.dtype) -> torch.dtype:
+    if dtype not in (torch.float32, torch.float64):
+        name = str(dtype).removeprefix("torch.")
+        raise InputError(f"expected dtype float32 or float64, got {name}; take float32")
+    return dtype
 
 
 def _solution(descent: Descent) -> Solution:

@@ -35,9 +35,9 @@ class Status(Enum):
         "l2 is 0, so the objective falls for ever and has no minimum; set l2 above 0"
     )
     UNSEEN_CLASS = (
-        "stopped with no entry of the gradient larger than tol, but the objective has no minimum: "
-        "the bias of a class without training rows falls for ever, since l2 does not penalise it; "
-        "drop such classes, or add rows"
+        "stopped where the gradient is small, but the objective has no minimum: the bias of a "
+        "class without training rows falls for ever, since l2 does not penalise it; drop such "
+        "classes, or add rows"
     )
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from smx_lightning.errors import InputError
 from smx_lightning.optim.models.sampling import MOST_ENTRIES, Curvature
 
 LEAST_MASS = 1e-6  # of the largest class's
@@ -37,6 +38,20 @@ class Moments(NamedTuple):
     total: float
     sums: Tensor
     squares: Tensor
+
+    def check(self, dtype: torch.dtype) -> None:
+        """Complain about rows that are not finite, or whose squares are not.
+
+        Raises:
+            InputError: With the first such feature.
+        """
+        wrong = (~(self.squares.isfinite() & self.sums.isfinite())).nonzero()[:, 0]
+        if len(wrong):
+            name = str(dtype).removeprefix("torch.")
+            raise InputError(
+                f"expected features whose squares are finite in {name}, got NaN, infinity or a "
+                f"larger number in feature {int(wrong[0])}; look for missing values, or scale it"
+            )
 
     @property
     def typical(self) -> Tensor:
