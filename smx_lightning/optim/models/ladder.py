@@ -20,6 +20,7 @@ from smx_lightning.optim.models.spectrum import Diagonal, Moments, Spectrum
 MOST_AT_ONCE = 2048  # features and bias, of which the first pass collects the spectrum
 AT_ONCE = 5.0  # passes that it may cost to be used at once: it saves more, mostly
 UNKNOWN_BATCHES = 64  # in a pass whose length is not known
+LEAST_AT_START = 0.1
 MOST_FALL = 1.4  # of a class's mass from one point to the next
 KEPT = ("masses", "on_rows", "sums")
 
@@ -49,7 +50,10 @@ class Ladder:
         self.model: Curvature | None = None
         self._rows: Rows | None = None  # where they take the model's place
         self._on_rows = False  # whether they did at the best point
-        self._masses = like.new_zeros(shape[0], dtype=torch.float64)  # Σ c p (1 - p) / Σ c, about
+        # Σ c p (1 - p) / Σ c, about: at a start that is saturated no less than a share of what is at
+        # zero weights.
+        at_zero = (1 - 1 / shape[0]) / shape[0]
+        self._masses = like.new_full((shape[0],), LEAST_AT_START * at_zero, dtype=torch.float64)
         # Σ c, then Σ c x and Σ c x² a feature, of the first pass.
         self._sums = like.new_zeros(1 + 2 * (shape[1] - 1), dtype=torch.float64)
         self._known: Evaluation | None = None
