@@ -50,8 +50,7 @@ class Ladder:
         self.model: Curvature | None = None
         self._rows: Rows | None = None  # where they take the model's place
         self._on_rows = False  # whether they did at the best point
-        # Σ c p (1 - p) / Σ c, about: at a start that is saturated no less than a share of what is at
-        # zero weights.
+        # Σ c p (1 - p) / Σ c, about; at a saturated start no less than a share of that at zero.
         at_zero = (1 - 1 / shape[0]) / shape[0]
         self._masses = like.new_full((shape[0],), LEAST_AT_START * at_zero, dtype=torch.float64)
         # Σ c, then Σ c x and Σ c x² a feature, of the first pass.
