@@ -12,7 +12,7 @@ from benchmarks.machine import setting, today
 from benchmarks.regimes.cases import GAPS, Regime
 from benchmarks.regimes.records import Record, Records, optimum
 from benchmarks.regimes.solvers import REFERENCE, SOLVERS
-from benchmarks.regimes.worker import Outcome, Shape, Worker
+from benchmarks.regimes.worker import Outcome, Shape, Workers
 
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 REFERENCE_TOL = 1e-12
@@ -20,7 +20,7 @@ REFERENCE_CAPS = 10  # as much time as so many fits
 
 
 class Fits(Protocol):
-    """What is asked for fits: a :class:`benchmarks.regimes.worker.Worker`."""
+    """What is asked for fits: the :class:`benchmarks.regimes.worker.Workers`."""
 
     shape: Shape
 
@@ -31,9 +31,9 @@ class Fits(Protocol):
 def measure(
     regime: Regime, solvers: list[str], records: Records, *, cap: float, threads: int
 ) -> None:
-    """Every fit of a problem that the records lack, in a process of its own."""
+    """Every fit of a problem that the records lack, in processes of its own."""
     progress(f"{regime.name} …")
-    worker = Worker(regime, [REFERENCE, *solvers], threads)
+    worker = Workers(regime, [REFERENCE, *solvers], threads)
     try:
         for record in fits(worker, regime, solvers, records, cap=cap, threads=threads):
             records.add(record)

@@ -1,4 +1,4 @@
-"""The process in which all fits of a problem are made, and its handle in the process that asks.
+"""The processes in which the fits of a problem are made, and their handle in the one that asks.
 
 A fit in compiled code can't be interrupted; so the worker is ended with it, and another begun.
 """
@@ -94,6 +94,28 @@ class Worker:
             self.end()
             raise TimeoutError(f"{regime.name}: no rows after {TO_BEGIN:g} s")
         return Shape(*self._asking.recv())
+
+
+class Workers:
+    """A process for each solver: what one loads must not slow another.
+
+    torch's products take three times as long, and round otherwise, once cyanure 1.2.2 is loaded.
+    """
+
+    def __init__(self, regime: Regime, solvers: Sequence[str], threads: int) -> None:
+        self._of = {name: Worker(regime, [name], threads) for name in solvers}
+        shapes = [worker.shape for worker in self._of.values()]
+        left_out = {name: why for shape in shapes for name, why in shape.left_out.items()}
+        self.shape = shapes[0]._replace(left_out=left_out)
+
+    def fit(self, solver: str, tol: float, limit: float) -> Outcome:
+        """One solver at one tolerance."""
+        return self._of[solver].fit(solver, tol, limit)
+
+    def end(self) -> None:
+        """End the processes."""
+        for worker in self._of.values():
+            worker.end()
 
 
 def serve(answering: Connection, regime: Regime, solvers: Sequence[str], threads: int) -> None:

@@ -15,7 +15,6 @@ Why this converges is in docs/solver.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -24,19 +23,17 @@ from torch import Tensor
 from smx_lightning.errors import InputError
 from smx_lightning.optim.evaluation import EpochSums, Evaluation
 from smx_lightning.optim.lbfgs import Pairs
+from smx_lightning.optim.loop import OVERHEAD, one_pass
 from smx_lightning.optim.models.ladder import Ladder
+from smx_lightning.optim.progress import Progress
 from smx_lightning.optim.search import Step, first
 from smx_lightning.optim.span import Gathered, Span
-from smx_lightning.optim.status import Rounding, Status, relative_gap, without_rows
+from smx_lightning.optim.status import Rounding, Status, relative_gap, verdict, without_rows
 
 SHORTEST = 1e-9  # of a step: after so many cuts the direction is at fault
-CACHED_ENTRIES = 2**21  # 8 MB of float32: with little else in a last-level cache
-OVERHEAD = 2e7  # of a pass of a few small operations, in fast multiplications and additions
 MOST_IN_SPAN = 1000  # passes over gathered rows
-STALLED = 6  # passes without progress that rounding could show
-HIDDEN = 1000  # times the objective's rounding: less may be hidden by it
 UNCERTAIN = 3  # passes at the start that ask for shorter lengths too
-KEPT = ("begun", "least", "stalled", "fits", "repeating", "l2")
+KEPT = ("begun", "fits", "repeating", "l2")
 
 
 class Descent:
@@ -85,8 +82,7 @@ class Descent:
             at_once=at_once,
         )
         self._begun = False  # whether a pass has ended
-        self._least = [math.inf, math.inf]  # objective and largest gradient entry, of any point
-        self._stalled = 0
+        self._progress = Progress()
         self._fits = False  # whether the last step's model fitted
         self._repeating = False  # whether the pass under way evaluates the best point again
         self._l2 = 0.0
@@ -157,7 +153,9 @@ class Descent:
                 self.point = 0 * self.point
                 return new
         if self._repeating:
-            self._compare(new)
+            assert self.best is not None
+            self._repeating = False
+            self.status = verdict(self.best, new, self._rounding())
         elif self.best is not None and not self._accepted(new):
             self._shorten(new)
         else:
@@ -195,10 +193,10 @@ class Descent:
     def _shorten(self, new: Evaluation) -> None:
         assert self.best is not None
         assert self.step is not None
-        self._stalled += -self.step.length * self.step.slope <= HIDDEN * self._noise()
+        self._progress.failed(-self.step.length * self.step.slope, self._noise())
         self._fits = False
         self.step = self.step.shorter(self.best, new)
-        if self._stalled > 2 * STALLED:
+        if self._progress.failures_say_so:
             self._give_up()
         elif self.step.length < SHORTEST:
             self._begin_anew()
@@ -210,7 +208,7 @@ class Descent:
             self._fits = step.fits(new)
         self.point, self.best = self.trial, new
         largest = float(new.gradient.abs().max())
-        self._count(new.objective, largest)
+        self._progress.made(new.objective, largest, self._noise())
         kind = type(self.ladder.model)
         if self.ladder.accept(new, self._l2, fits=self._fits):
             self._fits &= type(self.ladder.model) is kind
@@ -220,19 +218,10 @@ class Descent:
             self.status = Status.UNSEEN_CLASS if without_rows(new) else Status.CONVERGED
         elif self._l2 == 0 and new.separated:
             self.status = Status.SEPARABLE
-        elif self._stalled >= STALLED:
+        elif self._progress.none:
             self._give_up()
         else:
             self._aim() if span is None else self._aim_in(span)
-
-    def _count(self, objective: float, largest: float) -> None:
-        """Passes without progress, against the best so far: points may take turns for ever."""
-        least, entry = self._least
-        if least - objective > self._noise() or largest < 0.9 * entry:
-            self._least = [min(least, objective), min(entry, largest)]
-            self._stalled = 0
-        else:
-            self._stalled += 1
 
     def _aim(self) -> None:
         """L-BFGS's direction around the model; the line search begins at its full length."""
@@ -276,20 +265,6 @@ class Descent:
         """Evaluate the best point once more: are the data the same?"""
         self._repeating = True
 
-    def _compare(self, again: Evaluation) -> None:
-        """Say why nothing helps: other data, rounding, or neither."""
-        assert self.best is not None
-        bound = self._rounding().gradient()
-        self._repeating = False
-        if ((again.gradient - self.best.gradient).abs() > bound).any():
-            self.status = Status.CHANGING
-        elif without_rows(self.best):
-            self.status = Status.UNSEEN_CLASS
-        elif (self.best.gradient.abs() <= bound).all():
-            self.status = Status.PRECISION
-        else:
-            self.status = Status.STALLED
-
     def _rounded(self, point: Tensor) -> Tensor:
         return point.to(self.dtype).double()
 
@@ -301,7 +276,7 @@ class Descent:
         kept |= {"point": self.point, "evaluations": self.evaluations, "status": self.status.name}
         kept["best"] = None if self.best is None else self.best._asdict()
         kept["step"] = None if self.step is None else self.step._asdict()
-        kept["pairs"] = self.pairs.state()
+        kept["pairs"], kept["progress"] = self.pairs.state(), self._progress.state()
         # Once it has stopped it needs no curvature, which is nearly all of the state.
         model = self.ladder.model if self.status is Status.RUNNING else None
         kept["curvature"] = None if model is None else model.state()
@@ -318,25 +293,5 @@ class Descent:
         self.best = None if kept["best"] is None else Evaluation(**kept["best"])
         self.step = None if kept["step"] is None else Step(**kept["step"])
         self.pairs.restore(kept["pairs"])
+        self._progress.restore(kept["progress"])
         self.ladder.restore(kept, kept["curvature"])
-
-
-def one_pass(
-    descent: Descent,
-    batches: Iterable[tuple[Tensor, Tensor, Tensor | None]],
-    *,
-    l2: float,
-    count: float,
-) -> Evaluation:
-    """Every batch once, (x, y, weights) as :meth:`Descent.add` takes them, at the next point."""
-    point = descent.begin(l2=l2, batches=count)
-    weight, bias = point[:, :-1].to(descent.dtype), point[:, -1].to(descent.dtype)
-    for x, y, weights in batches:
-        rows = x.to(descent.dtype)
-        # In parts that stay in a cache from the product with W to the product with the residuals.
-        size = max(CACHED_ENTRIES // max(x.shape[1], 1), 1)
-        for at in range(0, len(x), size):
-            part = slice(at, at + size)
-            log_probs = torch.addmm(bias[:, None], weight, rows[part].T).log_softmax(0).T
-            descent.add(rows[part], log_probs, y[part], None if weights is None else weights[part])
-    return descent.end()

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least, non_negative
-from smx_lightning.optim.descent import OVERHEAD, Descent, one_pass
+from smx_lightning.optim.descent import Descent
+from smx_lightning.optim.loop import OVERHEAD, one_pass
 from smx_lightning.optim.problem import Problem
 from smx_lightning.optim.status import Status, message
 

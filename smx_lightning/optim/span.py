@@ -103,7 +103,7 @@ class Span(NamedTuple):
 
     @property
     def batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All rows, as :func:`.descent.one_pass` takes them."""
+        """All rows, as :func:`.one_pass` takes them."""
         return self.rows, self.targets, self.weights
 
     def narrow(self, point: Tensor) -> Tensor:

@@ -68,6 +68,16 @@ class Rounding:
         return ROUNDING * self._logit * self._typical
 
 
+def verdict(best: Evaluation, again: Evaluation, rounding: Rounding) -> Status:
+    """Why nothing helps, of two evaluations of one point: other data, rounding, or neither."""
+    bound = rounding.gradient()
+    if ((again.gradient - best.gradient).abs() > bound).any():
+        return Status.CHANGING
+    if without_rows(best):
+        return Status.UNSEEN_CLASS
+    return Status.PRECISION if (best.gradient.abs() <= bound).all() else Status.STALLED
+
+
 def relative_gap(evaluation: Evaluation, l2: float, decrement: float) -> float:
     """How much of the objective a longer run could still take off, at most, about.
 

@@ -13,8 +13,8 @@ from torch.utils.data import DistributedSampler
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_labels
-from smx_lightning.optim.descent import CACHED_ENTRIES
 from smx_lightning.optim.exact import ExactSolver
+from smx_lightning.optim.loop import CACHED_ENTRIES
 from smx_lightning.optim.status import Status
 from smx_lightning.processes.distributed import log_agreed
 from smx_lightning.processes.sharding import is_sharded

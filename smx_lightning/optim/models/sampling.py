@@ -31,6 +31,7 @@ MOST_ENTRIES = 2**26  # of a model: 256 MB in float32
 NARROW = 32
 ENOUGH = 100  # rows an unknown: the model is right within a tenth
 ENTRY = 1000  # what choosing costs, for each row and column
+MOST_KEPT = 0.7  # of a batch's rows: to leave out fewer is not worth a copy
 CHEAP = 5e7  # multiplications and additions that take about a millisecond: not worth saving
 
 
@@ -53,11 +54,10 @@ def systematic(probability: Tensor, carry: Tensor) -> Tensor:
     """
     if probability.shape[1] == 0:
         return probability.bool()
-    running = probability.cumsum(1, dtype=torch.float64) + carry[:, None]
-    whole = running.floor()
-    before = torch.cat([torch.zeros_like(whole[:, :1]), whole[:, :-1]], 1)
-    carry.copy_(running[:, -1] - whole[:, -1])
-    return whole > before
+    past = probability.cumsum(1, dtype=torch.float64).add_(carry[:, None]).frac_()
+    carry.copy_(past[:, -1])
+    # An integer lies within the last step of the sum, if what is past it is less than the step.
+    return past < probability
 
 
 class Curvature:
@@ -188,9 +188,10 @@ class Curvature:
         if not self._all:
             probability = (v * (importance / self._threshold)).clamp(max=1)
             chosen = systematic(probability, self._carry)
+            v = torch.where(chosen, torch.maximum(v, self._threshold / importance), 0)
             some = chosen.any(0).nonzero()[:, 0]
-            v = torch.where(chosen[:, some], v[:, some] / probability[:, some], 0)
-            x = x[some]
+            if len(some) < MOST_KEPT * len(x):
+                x, v = x[some], v[:, some]
         self._rows.append(torch.nn.functional.pad(x, (0, 1), value=1.0))
         self._weights.append(v)
         if sum(map(len, self._rows)) * self.width >= PENDING_ENTRIES:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from references import gradient
 from sklearn.linear_model import LogisticRegression
-from solving import few_rows, noisy_scores, objective, optimum
+from solving import embeddings, few_rows, noisy_scores, objective, optimum
 
 from smx_lightning.optim import ExactSolver, Status
 from smx_lightning.optim.search import RATIOS
@@ -109,15 +109,6 @@ def zero_of(slopes):
     above = next(k for k, slope in enumerate(slopes) if slope >= 0)
     share = np.clip(slopes[above - 1] / (slopes[above - 1] - slopes[above]), 0.05, 0.95)
     return lengths[above - 1] + share * (lengths[above] - lengths[above - 1])
-
-
-def embeddings(rows, features, classes, decay):
-    """Classes that are nearly separable, in features of a decaying spectrum."""
-    rng = np.random.default_rng(1)
-    scale = np.exp(-np.arange(features) / decay)
-    centres = 1.2 * rng.standard_normal((classes, features)) * scale
-    y = np.concatenate([np.arange(classes), rng.integers(0, classes, rows - classes)])
-    return centres[y] + rng.standard_normal((rows, features)) * scale, y
 
 
 def test_a_step_far_too_long_is_taken_back_though_it_descended():

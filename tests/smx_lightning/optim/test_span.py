@@ -1,0 +1,90 @@
+"""Fewer rows than features, under the Trainer and on several processes."""
+
+import jobs
+import numpy as np
+import pytest
+import torch
+from sampled import sampled
+from solving import batches, objective, optimum, parameters, trainer_for
+
+from smx_lightning import SoftmaxRegression
+from smx_lightning.optim import ExactSolver, Status
+from smx_lightning.optim.span import worthwhile
+
+
+def wide(rows=61, features=400, classes=5, seed=0):
+    rng = np.random.default_rng(seed)
+    x = 1 + rng.standard_normal((rows, features))
+    scores = x @ rng.standard_normal((features, classes))
+    y = (scores / scores.std() + rng.gumbel(size=scores.shape)).argmax(1)
+    y[:classes] = np.arange(classes)
+    return x, y
+
+
+def fitted(x, y, l2=0.1, *, dtype=torch.float64, epochs=300, path=None, start=0.0, tol=1e-9):
+    torch.manual_seed(0)
+    trainer = trainer_for(dtype, max_epochs=epochs)
+    solver = lambda parameters: ExactSolver(parameters, tol=tol)  # noqa: E731
+    model = SoftmaxRegression(x.shape[1], int(y.max()) + 1, l2=l2, optimizer=solver)
+    if start == 0:
+        torch.nn.init.zeros_(model.linear.weight)
+        torch.nn.init.zeros_(model.linear.bias)
+    trainer.fit(model, batches(x, y, 20, dtype), ckpt_path=path)
+    return trainer, model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_the_trainer_takes_two_epochs_or_three(dtype, start):
+    """Random weights are worse than zero: the second epoch begins there."""
+    x, y = wide()
+    tol = 1e-9 if dtype == torch.float64 else 1e-6
+    trainer, model = fitted(x, y, dtype=dtype, start=start, tol=tol)
+    assert model.solver.status is Status.CONVERGED
+    assert trainer.current_epoch == (2 if start == 0 else 3)
+    reached = objective(*parameters(model), x, y, 0.1)
+    assert reached == pytest.approx(optimum(x, y, 0.1), rel=1e-9 if tol < 1e-8 else 1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 399, 400, 401])
+def test_any_number_of_rows_leads_to_the_optimum(rows):
+    x, y = wide(rows=max(rows, 5))
+    x, y = x[:rows], np.minimum(y[:rows], 1) if rows < 5 else y[:rows]
+    if rows == 1:
+        y = y + 1
+    _, model = fitted(x, y)
+    if len(np.unique(y)) < y.max() + 1:  # a class without rows
+        assert model.solver.status is Status.UNSEEN_CLASS
+        return
+    assert model.solver.status is Status.CONVERGED
+    assert objective(*parameters(model), x, y, 0.1) == pytest.approx(optimum(x, y, 0.1), rel=1e-8)
+
+
+def test_no_rows_are_kept_where_they_are_many_or_nothing_is_penalised():
+    assert worthwhile((5, 401), 61)
+    assert not worthwhile((5, 401), 400)
+    assert not worthwhile((5, 401), 1)
+    assert not worthwhile((5, 2**28), 2)
+    x, y = wide()
+    _, model = fitted(x, y, l2=0.0, epochs=5)
+    assert model.solver.status in (Status.SEPARABLE, Status.RUNNING)
+
+
+@pytest.mark.parametrize("processes", sampled([2, 3], named=[3]))
+def test_processes_solve_the_same_problem(ranks, processes):
+    x, y = wide()
+    one = fitted(x, y)[1].linear.weight.detach().numpy()
+    for weight, status in ranks.run(processes, jobs.solved_on_shares, x, y, 0.1):
+        assert status == "CONVERGED"
+        np.testing.assert_allclose(weight, one, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0])
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_resumed_run_takes_the_same_steps(epoch, start, tmp_path):
+    x, y = wide()
+    whole = fitted(x, y, start=start)[1].linear.weight
+    fitted(x, y, start=start, epochs=epoch)[0].save_checkpoint(tmp_path / "part.ckpt")
+    again = fitted(x, y, start=start, path=tmp_path / "part.ckpt")[1]
+    assert torch.equal(again.linear.weight, whole)
+    assert again.solver.status is Status.CONVERGED
