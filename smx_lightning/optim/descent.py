@@ -170,6 +170,11 @@ class Descent:
         decrement = 0.0 if self.step is None else -self.step.slope / 2
         return relative_gap(self.best, self._l2, decrement)
 
+    @property
+    def rounding(self) -> float:
+        """Up to how much of the gradient's largest entry rounding explains at the best point."""
+        return float(self._rounding().gradient().max()) if self.best is not None else 0.0
+
     # The method ------------------------------------------------------------------------------
 
     @staticmethod

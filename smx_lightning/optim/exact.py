@@ -98,6 +98,11 @@ class ExactSolver(torch.optim.Optimizer):
         """
         return 1.0 if self._descent is None else self._descent.gap
 
+    @property
+    def rounding(self) -> float:
+        """Up to how large an entry of the gradient rounding explains; 0 before the first epoch."""
+        return 0.0 if self._descent is None else self._descent.rounding
+
     # An epoch --------------------------------------------------------------------------------
 
     @torch.no_grad()

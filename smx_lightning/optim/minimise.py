@@ -28,6 +28,7 @@ class Solution:
         objective: At this point.
         gap: How much of the objective more passes could take off at most, about; see
             docs/solver.md.
+        rounding: Up to how large an entry of the gradient rounding explains at this point.
         evaluations: Passes over the batches; those in the span of gathered rows are not counted.
     """
 
@@ -37,6 +38,7 @@ class Solution:
     message: str
     objective: float
     gap: float
+    rounding: float
     evaluations: int
 
 
@@ -105,5 +107,6 @@ def _solution(descent: Descent) -> Solution:
         message=message(descent.status, best),
         objective=float("inf") if best is None else best.objective,
         gap=descent.gap,
+        rounding=descent.rounding,
         evaluations=descent.evaluations,
     )

@@ -211,8 +211,9 @@ def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> bool:
     if solver.status is not Status.RUNNING:
         rank_zero_info(
             f"{solver.message} (epoch {model.current_epoch}, objective "
-            f"{evaluation.objective:.8g}, largest gradient entry {largest:.2g}, at most about "
-            f"{solver.gap:.1g} of the objective to gain)"
+            f"{evaluation.objective:.8g}, largest gradient entry {largest:.2g}, of which rounding "
+            f"explains up to {solver.rounding:.2g}, at most about {solver.gap:.1g} of the objective "
+            "to gain)"
         )
     return solver.rejected
 

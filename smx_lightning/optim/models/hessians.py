@@ -26,6 +26,7 @@ strictly convex.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -155,6 +156,11 @@ class Whole(Coupled):
     @override
     def fits(num_classes: int, width: int) -> bool:
         return ((num_classes - 1) * width) ** 2 <= MOST_ENTRIES
+
+    @classmethod
+    @override
+    def rows_wanted(cls, num_classes: int, width: int, rows: float) -> float:
+        return math.inf
 
     @classmethod
     @override

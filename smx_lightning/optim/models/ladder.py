@@ -96,19 +96,28 @@ class Ladder:
         """A batch x (rows, features) passes, at probs (classes, rows) with weights (rows,)."""
         if len(x) == 0 or (self._known is not None and self._due == Due()):
             return
-        squares = x.square()
+        squares = None
         if self._known is None:
             c = x.new_ones(len(x)) if weights is None else weights.to(x.dtype)
+            squares = x.square()
             self._sums += torch.cat([c.sum()[None], c @ x, c @ squares]).double()
         if self._due.model is not None and self._collecting is None:
             self._collecting = self._new(self._due.model, len(x))
         collecting = self._collecting_rows or self._collecting
         if collecting is not None:
-            # Rare features, however small, are as much a part of the Hessian as common ones.
-            moments = self.moments
-            scale = torch.where(moments.squares > 0, moments.total / moments.squares, 0.0)
-            unusual = squares @ scale.to(x.dtype) / x.shape[1]
-            collecting.add(x, probs, 0.5 + 0.5 * unusual, weights)
+            chooses = collecting.chooses
+            importance = self._importance(x, squares) if chooses else x.new_empty(0)
+            collecting.add(x, probs, importance, weights)
+
+    def _importance(self, x: Tensor, squares: Tensor | None) -> Tensor:
+        """How unusual each row's features are, (rows,), about 1.
+
+        Rare features, however small, are as much a part of the Hessian as common ones.
+        """
+        moments = self.moments
+        scale = torch.where(moments.squares > 0, moments.total / moments.squares, 0.0)
+        squares = x.square() if squares is None else squares
+        return 0.5 + 0.5 / x.shape[1] * (squares @ scale.to(x.dtype))
 
     def end(self, rows: float) -> None:
         """All processes' rows have passed."""

@@ -38,6 +38,8 @@ class Rows:
         like: Gives dtype and device.
     """
 
+    chooses = True
+
     def __init__(
         self, shape: tuple[int, int], *, wanted: float, spread: float, like: Tensor
     ) -> None:

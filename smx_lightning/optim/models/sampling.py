@@ -70,6 +70,9 @@ class Curvature:
             says; τ follows from it.
         rows: Expected number of rows, over all processes.
         like: Gives dtype and device.
+
+    Attributes:
+        chooses: Whether some rows are left out.
     """
 
     rows_per_unknown: ClassVar[float]
@@ -81,7 +84,7 @@ class Curvature:
         self.num_classes, self.width = num_classes, width
         wanted = self.rows_wanted(num_classes, width, rows)
         # Where all of them are wanted, those of hardly any weight are too.
-        self._all = wanted >= rows * self.columns(num_classes)
+        self.chooses = wanted < rows * self.columns(num_classes)
         self._threshold = max(expected / wanted, torch.finfo(like.dtype).tiny)
         self._carry = like.new_zeros(self.columns(num_classes), dtype=torch.float64)
         self._rows: list[Tensor] = []
@@ -179,13 +182,13 @@ class Curvature:
         Args:
             x: (rows, features).
             probs: (classes, rows).
-            importance: (rows,), about 1: how unusual a row's features are.
+            importance: (rows,), about 1: how unusual a row's features are; read where ``chooses``.
             row_weights: (rows,) or ``None``.
         """
         v = self.weights(probs)
         if row_weights is not None:
             v = v * row_weights
-        if not self._all:
+        if self.chooses:
             probability = (v * (importance / self._threshold)).clamp(max=1)
             chosen = systematic(probability, self._carry)
             v = torch.where(chosen, torch.maximum(v, self._threshold / importance), 0)
