@@ -212,8 +212,8 @@ def log_epoch(model: SoftmaxRegression, solver: ExactSolver) -> bool:
         rank_zero_info(
             f"{solver.message} (epoch {model.current_epoch}, objective "
             f"{evaluation.objective:.8g}, largest gradient entry {largest:.2g}, of which rounding "
-            f"explains up to {solver.rounding:.2g}, at most about {solver.gap:.1g} of the objective "
-            "to gain)"
+            f"explains up to {solver.rounding:.2g}, at most about {solver.gap:.1g} of the "
+            "objective to gain)"
         )
     return solver.rejected
 
