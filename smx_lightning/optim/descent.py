@@ -142,7 +142,7 @@ class Descent:
         if self.best is None:
             self.ladder.moments.check(self.dtype)
             if self._gathered is not None:
-                span = self._gathered.spanned(new.rows, self.point.device)
+                span = self._gathered.spanned(new.rows, self.ladder.moments.mean)
         self._gathered = None
         if self.status is not Status.RUNNING:
             return new

@@ -1,8 +1,8 @@
 """Fewer rows than features: the same problem in as many features as there are rows.
 
 With an l2 the optimum's W lies in the span of the rows: a part across it changes no logit, and is
-penalised. The bias is free, so that the rows X (n, d) may be taken from their mean μ, with b + W μ
-in place of b. Then
+penalised. The bias is free, so that the rows X (n, d) may be taken from any point μ, with b + W μ
+in place of b: from their mean, which the pass knows. Then
 
     (X - μ)(X - μ)ᵀ = U Λ Uᵀ,    X - μ = (U √Λ) Qᵀ,    Q = (X - μ)ᵀ U Λ^-½ with QᵀQ = 1
 
@@ -60,18 +60,20 @@ class Gathered:
             c = x.new_ones(len(x)) if weights is None else weights.to(x.dtype)
             self._parts.append((x, y, c))
 
-    def spanned(self, rows: float, device: torch.device) -> Span | None:
+    def spanned(self, rows: float, mean: Tensor) -> Span | None:
         """All processes' rows in their span; ``None`` where it is not worth while.
 
         Args:
             rows: How many there are, over all processes.
-            device: Where they are wanted.
+            mean: Theirs, (features,), where they are wanted.
         """
         if not worthwhile(self._shape, rows):
             return None
         parts = [part for parts in gathered(self._parts) for part in parts]
-        x, y, c = (torch.cat([t.to(device) for t in some]) for some in zip(*parts, strict=True))
-        return Span.of(x, y, c)
+        x, y, c = (
+            torch.cat([t.to(mean.device) for t in some]) for some in zip(*parts, strict=True)
+        )
+        return Span.of(x, y, c, mean)
 
 
 class Span(NamedTuple):
@@ -88,9 +90,9 @@ class Span(NamedTuple):
     mean: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, targets: Tensor, weights: Tensor) -> Span | None:
+    def of(cls, x: Tensor, targets: Tensor, weights: Tensor, mean: Tensor) -> Span | None:
         """``None`` where all rows are the same."""
-        mean = x.mean(0, dtype=torch.float64).to(x.dtype)
+        mean = mean.to(x.dtype)
         products = x.new_zeros(len(x), len(x), dtype=torch.float64)
         for part, middle in zip(torch.split(x, BLOCK, 1), torch.split(mean, BLOCK), strict=True):
             products += gram((part - middle).T)

@@ -54,6 +54,11 @@ class Moments(NamedTuple):
             )
 
     @property
+    def mean(self) -> Tensor:
+        """Of each feature, (features,)."""
+        return self.sums / self.total
+
+    @property
     def typical(self) -> Tensor:
         """Root mean squares, (features + 1,), 1 for the bias."""
         squares = self.squares / self.total
@@ -176,7 +181,7 @@ class Diagonal(Spectrum):
     @classmethod
     def of(cls, moments: Moments, num_classes: int, l2: float) -> Diagonal:
         """The model of rows with these moments."""
-        mean = moments.sums / moments.total
+        mean = moments.mean
         model = cls(num_classes, len(mean) + 1, expected=1.0, rows=1.0, like=mean)
         values = moments.squares / moments.total - mean.square()
         model._set(mean, values, l2, torch.finfo(values.dtype).eps)

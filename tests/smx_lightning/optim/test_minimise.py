@@ -158,7 +158,8 @@ def spanned(batches, features, classes):
     gathered = Gathered((classes, features + 1))
     for x, y, *c in batches:
         gathered.add(x, y, c[0] if c else None)
-    return gathered.spanned(sum(len(batch[0]) for batch in batches), torch.device("cpu"))
+    x = torch.cat([batch[0] for batch in batches] or [torch.zeros(1, features)])
+    return gathered.spanned(sum(len(batch[0]) for batch in batches), x.double().mean(0))
 
 
 def test_the_span_has_the_same_logits_and_norms():
