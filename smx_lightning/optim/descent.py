@@ -214,9 +214,7 @@ class Descent:
         self.point, self.best = self.trial, new
         largest = float(new.gradient.abs().max())
         self._progress.made(new.objective, largest, self._noise())
-        kind = type(self.ladder.model)
         if self.ladder.accept(new, self._l2, fits=self._fits):
-            self._fits &= type(self.ladder.model) is kind
             # Pairs describe what the old curvature missed; the new one is better without them.
             self.pairs.clear()
         if largest <= self._tol:

@@ -163,7 +163,7 @@ def evaluate(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor
             rows = model.preprocessing(rows).to(model.linear.weight.dtype)
             log_probs.append(_log_probs(model, rows))
             solver.add(rows, log_probs[-1], labels, model.class_weights_for(log_probs[-1]))
-    return torch.cat(log_probs)
+    return log_probs[0] if len(log_probs) == 1 else torch.cat(log_probs)
 
 
 def _log_probs(model: SoftmaxRegression, rows: Tensor) -> Tensor:
