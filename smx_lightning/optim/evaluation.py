@@ -135,7 +135,10 @@ class EpochSums:
         sums = torch.split(summed(torch.cat(parts)), [len(part) for part in parts])
         loss, total_weight, in_doubt, rows = sums[0].tolist()
         if rows == 0:
-            raise InputError("expected training rows, got an epoch without any; check the data")
+            raise InputError(
+                "expected training rows, got an epoch without any; check the data, and that the "
+                "batches can be iterated more than once"
+            )
         if not total_weight > 0:
             raise InputError(
                 f"expected row weights with a positive sum, got a sum of {total_weight}; leave the "
@@ -169,16 +172,17 @@ def weighted(
 
     Σ_k w_k q_k (-log p_k) is c Σ_k q'_k (-log p_k) with c = Σ w q and q' = w q / c.
     """
-    weights = row_weight
-    if class_weight is not None:
-        if y.ndim == 1:
-            by_class = class_weight[y]
-        else:
-            y = y * class_weight
-            by_class = y.sum(1)
-            y = y / by_class.clamp(min=torch.finfo(y.dtype).tiny)[:, None]
-        weights = by_class if row_weight is None else row_weight * by_class
-    return y, weights
+    if y.ndim == 1 and class_weight is None:
+        return y, row_weight
+    if y.ndim == 1:
+        assert class_weight is not None
+        own = class_weight[y]
+    else:  # also of a distribution that sums to 1 only about: else no bias would be at rest
+        y = y if y.dtype.itemsize >= 4 else y.float()
+        y = y if class_weight is None else y * class_weight
+        own = y.sum(1)
+        y = y / own.clamp(min=torch.finfo(y.dtype).tiny)[:, None]
+    return y, own if row_weight is None else row_weight * own
 
 
 def summed(tensor: Tensor, group: Any = None) -> Tensor:

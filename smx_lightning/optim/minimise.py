@@ -85,7 +85,8 @@ def minimise(
     )
     count = float(len(batches)) if isinstance(batches, Sequence) else float("inf")
     l2 = non_negative("l2", l2)
-    while descent.status is Status.RUNNING and descent.evaluations < max_evaluations:
+    most = at_least("max_evaluations", max_evaluations, 1)
+    while descent.status is Status.RUNNING and descent.evaluations < most:
         first = descent.evaluations == 0
         one_pass(descent, problem.weighted(batches, check=first), l2=l2, count=count)
     return _solution(descent)

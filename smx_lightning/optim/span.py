@@ -70,10 +70,16 @@ class Gathered:
         if not worthwhile(self._shape, rows):
             return None
         parts = [part for parts in gathered(self._parts) for part in parts]
+        if len({y.ndim for _, y, _ in parts}) > 1:  # labels here, distributions there
+            parts = [(x, _distributions(y, self._shape[0]), c) for x, y, c in parts]
         x, y, c = (
             torch.cat([t.to(mean.device) for t in some]) for some in zip(*parts, strict=True)
         )
         return Span.of(x, y, c, mean)
+
+
+def _distributions(y: Tensor, num_classes: int) -> Tensor:
+    return y if y.ndim == 2 else torch.nn.functional.one_hot(y, num_classes).float()
 
 
 class Span(NamedTuple):

@@ -53,7 +53,7 @@ def folder(cli_folder, monkeypatch):
 
 @pytest.mark.parametrize("status", Status)
 def test_every_status_is_told_apart(status):
-    solver = SimpleNamespace(status=status, message=status.value, gap=0.0123, evaluations=17)
+    solver = SimpleNamespace(status=status, message=status.value, gap=0.0098, evaluations=17)
     trainer = SimpleNamespace(max_epochs=100, current_epoch=17)
     reached, line = outcome(SimpleNamespace(solver=solver), trainer)
     assert reached == REACHED[status]
@@ -61,6 +61,16 @@ def test_every_status_is_told_apart(status):
     if status is not Status.RUNNING:
         assert line.startswith(status.value)
     assert reached or line.startswith("stopped")  # as the sentence on stderr goes on
+
+
+def test_the_limit_of_precision_far_from_the_optimum_is_no_optimum():
+    solver = SimpleNamespace(
+        status=Status.PRECISION, message=Status.PRECISION.value, gap=0.5, evaluations=17
+    )
+    trainer = SimpleNamespace(max_epochs=100, current_epoch=17)
+    reached, line = outcome(SimpleNamespace(solver=solver), trainer)
+    assert not reached
+    assert "far from the optimum: standardise, or take --trainer.precision 64-true" in line
 
 
 @pytest.mark.parametrize(

@@ -311,3 +311,33 @@ def test_rows_that_come_and_go_and_bad_arguments_are_refused():
 def test_a_solution_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         solved(plain()).objective = 0.0
+
+
+@pytest.mark.parametrize("features", [5, 100])
+def test_labels_and_distributions_may_take_turns(features):
+    rng = np.random.default_rng(0)
+    x, q = torch.tensor(rng.normal(size=(30, features))), torch.tensor(rng.dirichlet([1] * 3, 30))
+    y = torch.arange(30) % 3
+    one_hot = torch.nn.functional.one_hot(y, 3).double()
+    mixed = [(x[:10], y[:10]), (x[10:], q[10:])]
+    apart = [(x[:10], one_hot[:10]), (x[10:], q[10:])]
+    found, same = (
+        minimise(batches, features, 3, l2=1e-2, tol=1e-9, dtype=torch.float64)
+        for batches in (mixed, apart)
+    )
+    assert found.status is same.status is Status.CONVERGED
+    torch.testing.assert_close(found.weight, same.weight, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("features", [10, 300])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_distributions_that_sum_to_one_about_are_taken_as_such(dtype, features):
+    rng = np.random.default_rng(0)
+    x, q = torch.tensor(rng.normal(size=(200, features))), torch.tensor(rng.dirichlet([1] * 3, 200))
+    rough = (q * torch.tensor(rng.uniform(0.9995, 1.0005, (200, 1)))).to(dtype)
+    sums = rough.double().sum(1)
+    exact = rough.double() / sums[:, None]
+    found = minimise([(x, rough)], features, 3, l2=1e-2, tol=1e-7, dtype=torch.float64)
+    same = minimise([(x, exact, sums)], features, 3, l2=1e-2, tol=1e-7, dtype=torch.float64)
+    assert found.status is same.status is Status.CONVERGED
+    torch.testing.assert_close(found.weight, same.weight, rtol=0, atol=1e-4)
