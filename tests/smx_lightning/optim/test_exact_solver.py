@@ -150,7 +150,8 @@ def test_batches_change_the_speed_only(size):
 def test_every_model_of_the_curvature_leads_to_the_optimum(model, monkeypatch):
     """Each rung of the ladder alone, whatever the problem's size would choose."""
     models = (Diagonal, model) if model is not Diagonal else (Diagonal,)
-    monkeypatch.setattr("smx_lightning.optim.models.ladder.LADDER", models)
+    for module in ("ladder", "choice"):
+        monkeypatch.setattr(f"smx_lightning.optim.models.{module}.LADDER", models)
     x, y = REAL["digits"]()
     x = x / 16
     found = solved(x, y, 0.1, tol=1e-7)
