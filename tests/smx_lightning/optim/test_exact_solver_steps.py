@@ -50,8 +50,9 @@ def rare_features(rows, features, often, seed):
 
 
 @pytest.mark.whole
-def test_steps_that_must_be_shortened_take_few_epochs():
-    """A third of the iterations of scikit-learn's L-BFGS, to the same entry of the gradient."""
+def test_steps_that_must_be_shortened_take_few_epochs(monkeypatch):
+    """Where epochs are dear, a quarter of scikit-learn's L-BFGS's iterations, to the same entry."""
+    monkeypatch.setattr("smx_lightning.optim.exact.EPOCH_WORK", 1.5e9)
     l2, taken, theirs = 1e-3, 0, 0
     for seed in range(6):
         x, y = rare_features(600, 100, 0.01, seed)
@@ -63,7 +64,7 @@ def test_steps_that_must_be_shortened_take_few_epochs():
             warnings.simplefilter("ignore")
             judge = LogisticRegression(C=1 / (l2 * len(y)), tol=1e-6, max_iter=3000).fit(x, y)
         theirs += int(judge.n_iter_[0])
-    assert taken <= theirs / 3
+    assert taken <= theirs / 4
 
 
 def at(point, x, y, l2):
