@@ -1,7 +1,7 @@
 """Seeded problems of softmax regression with up to millions of unknowns, and the hard corners."""
 
 import numpy as np
-from optima import Problem
+from optima import finished
 
 ROWS_TIMES_CLASSES = 3e6
 ENTRIES = 4e6  # of the rows
@@ -70,10 +70,4 @@ def drawn_large(seed, scale=1.0):
         q = 0.5 * rng.dirichlet(np.full(classes, rng.choice([0.1, 1.0])), len(y)) + 0.5 * q
     elif soft < 0.3:  # two classes a row, zero elsewhere
         q = 0.7 * q + 0.3 * np.eye(classes)[rng.permutation(y)]
-    c = np.ones(len(y))
-    if rng.random() < 0.4:
-        c = rng.uniform(0.1, 3, classes)[y] * (rng.uniform(0, 2, len(y)) if each > 1 else 1)
-    dtype = "float32" if rng.random() < 0.4 else "float64"
-    x = x.astype(dtype).astype(float)
-    q, c = (part.astype(np.float32).astype(float) for part in (q, c))
-    return Problem(x, q / q.sum(1, keepdims=True), c, 10.0 ** rng.uniform(-8, 0)), dtype
+    return finished(rng, x, y, q)

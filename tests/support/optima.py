@@ -107,9 +107,15 @@ def drawn(seed, most=400):
     q = np.eye(classes)[y]
     if rng.random() < 0.25:
         q = rng.dirichlet(np.full(classes, rng.choice([0.1, 1.0])), len(y)) * 0.5 + q * 0.5
+    return finished(rng, x, y, q)
+
+
+def finished(rng, x, y, q):
+    """The problem of these rows with weights, a dtype that holds them, and a penalty drawn."""
     c = np.ones(len(y))
     if rng.random() < 0.4:
-        c = rng.uniform(0.1, 3, classes)[y] * (rng.uniform(0, 2, len(y)) if each > 1 else 1)
+        each = len(y) // q.shape[1]
+        c = rng.uniform(0.1, 3, q.shape[1])[y] * (rng.uniform(0, 2, len(y)) if each > 1 else 1)
     dtype = "float32" if rng.random() < 0.4 else "float64"
     x = x.astype(dtype).astype(float)
     q, c = (part.astype(np.float32).astype(float) for part in (q, c))
