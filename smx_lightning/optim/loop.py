@@ -33,6 +33,14 @@ def one_pass(
         size = max(CACHED_ENTRIES // max(x.shape[1], 1), 1)
         for at in range(0, len(x), size):
             part = slice(at, at + size)
-            log_probs = torch.addmm(bias[:, None], weight, rows[part].T).log_softmax(0).T
+            log_probs = log_probs_of(rows[part], weight, bias)
             descent.add(rows[part], log_probs, y[part], None if weights is None else weights[part])
     return descent.end()
+
+
+def log_probs_of(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The logarithm of softmax(W x + b), (batch, classes), but rows last in memory.
+
+    Of few classes a CPU's log_softmax is ten times faster over the first dimension.
+    """
+    return torch.addmm(bias[:, None], weight, rows.T).log_softmax(0).T

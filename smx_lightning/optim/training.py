@@ -14,7 +14,7 @@ from torch.utils.data import DistributedSampler
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_labels
 from smx_lightning.optim.exact import ExactSolver
-from smx_lightning.optim.loop import CACHED_ENTRIES
+from smx_lightning.optim.loop import CACHED_ENTRIES, log_probs_of
 from smx_lightning.optim.status import Status
 from smx_lightning.processes.distributed import log_agreed
 from smx_lightning.processes.sharding import is_sharded
@@ -167,14 +167,10 @@ def evaluate(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor
 
 
 def _log_probs(model: SoftmaxRegression, rows: Tensor) -> Tensor:
-    """As ``model.smx``, (batch, classes), but rows last in memory.
-
-    Of few classes a CPU's log_softmax is ten times faster over the first dimension.
-    """
+    """As ``model.smx``, (batch, classes)."""
     if rows.device.type != "cpu":
         return cast("Tensor", model.smx(rows))
-    linear = model.linear
-    return torch.addmm(linear.bias[:, None], linear.weight, rows.T).log_softmax(0).T
+    return log_probs_of(rows, model.linear.weight, model.linear.bias)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

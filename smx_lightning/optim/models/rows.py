@@ -23,9 +23,7 @@ from torch import Tensor
 from smx_lightning.optim.models.sampling import Curvature, complement, systematic
 
 MOST_PRODUCTS = 50
-RESIDUAL = (
-    0.3  # of the gradient's, in the preconditioner's norm: what few rows say is not worth more
-)
+RESIDUAL = 0.3  # of the gradient, in the preconditioner's norm: few rows tell no more
 
 
 class Rows:
