@@ -138,12 +138,8 @@ class Descent:
             )
         self.evaluations += 1
         self.ladder.end(new.rows)
-        span = None
         if self.best is None:
             self.ladder.moments.check(self.dtype)
-            if self._gathered is not None:
-                span = self._gathered.spanned(new.rows, self.ladder.moments.mean)
-        self._gathered = None
         if self.status is not Status.RUNNING:
             return new
         if not self._begun:
@@ -159,7 +155,7 @@ class Descent:
         elif self.best is not None and not self._accepted(new):
             self._shorten(new)
         else:
-            self._accept(new, span)
+            self._accept(new)
         return new
 
     @property
@@ -206,8 +202,9 @@ class Descent:
         elif self.step.length < SHORTEST:
             self._begin_anew()
 
-    def _accept(self, new: Evaluation, span: Span | None) -> None:
+    def _accept(self, new: Evaluation) -> None:
         before, step = self.best, self.step
+        gathered, self._gathered = self._gathered, None
         if before is not None and step is not None:
             self.pairs.add(self.trial - self.point, new.gradient - before.gradient)
             self._fits = step.fits(new)
@@ -224,6 +221,9 @@ class Descent:
         elif self._progress.none:
             self._give_up()
         else:
+            # Only here: of a start that is worse than zero, or good enough, no span is needed.
+            mean = self.ladder.moments.mean
+            span = None if gathered is None else gathered.spanned(new.rows, mean)
             self._aim() if span is None else self._aim_in(span)
 
     def _aim(self) -> None:
