@@ -69,12 +69,11 @@ class EpochMetrics(nn.ModuleDict):
             return {}
         return self.tallies[name].compute()
 
-    def log(self, name: str, module: LightningModule, prefix: str) -> dict[str, Tensor]:
-        """Compute, and log under the prefix from a hook of the Trainer's module."""
-        values = self.compute(name, module.device)
+    @staticmethod
+    def log(module: LightningModule, prefix: str, values: dict[str, Tensor]) -> None:
+        """Log what was computed under the prefix, from a hook of the Trainer's module."""
         for key, value in values.items():
             log_agreed(module, prefix + key, value, prog_bar=prefix + key in PROGRESS_BAR)
-        return values
 
     def move_threshold(self, old: float | None, new: float | None) -> None:
         """Let what decided at ``old`` decide at ``new`` from the next batch on."""

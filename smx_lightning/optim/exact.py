@@ -46,6 +46,8 @@ class ExactSolver(torch.optim.Optimizer):
             parameters hold until the next one begins; ``None`` before the first.
         rejected: Whether the last epoch's rows passed at another point than that: a worse one, or
             one whose epoch has not ended.
+        metrics: What the Trainer has logged of that point's rows: it stands for an epoch that was
+            rejected, also in a run that resumes there.
 
     Raises:
         InputError: For other parameters than these, or for parameters below float32.
@@ -72,6 +74,7 @@ class ExactSolver(torch.optim.Optimizer):
             )
         self.evaluation: Evaluation | None = None
         self.rejected = False
+        self.metrics: dict[str, Tensor] = {}
         self._descent: Descent | None = None  # from the first epoch on: the weights may change
         self._loaded: dict[str, Any] | None = None  # a checkpoint's state, until the next epoch
 
@@ -162,7 +165,7 @@ class ExactSolver(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The solver's whole state as plain values: a resumed run goes on where this one stands."""
-        kept: dict[str, Any] = {"point": None, "evaluation": None}
+        kept: dict[str, Any] = {"point": None, "evaluation": None, "metrics": self.metrics}
         if self._descent is not None:
             kept |= self._descent.state()
         if self.evaluation is not None:
@@ -179,6 +182,7 @@ class ExactSolver(torch.optim.Optimizer):
                 "with that optimiser, or start the solver from the weights without ckpt_path"
             )
         kept = move_data_to_device(kept, self.weight.device)
+        self.metrics = kept.get("metrics", {})
         self._descent, self._loaded, self.evaluation = None, None, None
         if kept["point"] is None:
             return

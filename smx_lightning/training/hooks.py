@@ -162,11 +162,16 @@ class Bookkeeping(Callback):
         for prefix, model in self.models(pl_module):
             solver = model.solver if model is pl_module else None
             rejected = solver is not None and log_epoch(model, solver)
-            tally = model.tallies["train"]
-            if rejected and trainer.callback_metrics.keys() >= {*tally.metrics}:
+            metrics, tally = model._smx_metrics, model.tallies["train"]
+            if rejected and solver and solver.metrics.keys() >= {*tally.metrics}:
                 tally.restore([])
-                continue  # the values of the point that the parameters went back to stand
-            nll = model._smx_metrics.log("train", pl_module, prefix).get("train/nll")
+                metrics.log(pl_module, prefix, solver.metrics)  # the parameters went back there
+                continue
+            values = metrics.compute("train", pl_module.device)
+            metrics.log(pl_module, prefix, values)
+            if solver is not None:
+                solver.metrics = values
+            nll = values.get("train/nll")
             if nll is not None and not torch.isfinite(nll) and not rejected:
                 raise InputError(
                     f"the training loss became {float(nll)} in epoch {trainer.current_epoch}: "
@@ -205,13 +210,15 @@ class Bookkeeping(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the ``val/`` metrics."""
         for prefix, model in self.models(pl_module):
-            model._smx_metrics.log("val", pl_module, prefix)
+            metrics = model._smx_metrics
+            metrics.log(pl_module, prefix, metrics.compute("val", pl_module.device))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the ``test/`` metrics; ``confusion_matrix`` holds the counts from then on."""
         for prefix, model in self.models(pl_module):
-            model._smx_metrics.log("test", pl_module, prefix)
-            counts = model._smx_metrics.compute(CONFUSION, model.device)
+            metrics = model._smx_metrics
+            metrics.log(pl_module, prefix, metrics.compute("test", pl_module.device))
+            counts = metrics.compute(CONFUSION, model.device)
             if counts:
                 model.confusion_matrix = counts[CONFUSION].cpu()
 

@@ -9,7 +9,7 @@ import pytest
 import references
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from sampled import sampled
 from sklearn import datasets
 from solving import batches, few_rows, noisy_scores, optimum, parameters, trainer_for
@@ -84,7 +84,7 @@ STOPS = {
 }
 
 
-def fitted(problem, trainer, *, validate=True, **model):
+def fitted(problem, trainer, *, validate=True, ckpt_path=None, **model):
     x, y, l2 = problem()
     trainer = trainer_for(**{"num_sanity_val_steps": 0, **trainer})
     dtype = torch.float64 if trainer.precision == "64-true" else torch.float32
@@ -96,7 +96,7 @@ def fitted(problem, trainer, *, validate=True, **model):
         **model,
     )
     loader = batches(x, y, 100, dtype)
-    trainer.fit(module, loader, loader if validate else None)
+    trainer.fit(module, loader, loader if validate else None, ckpt_path=ckpt_path)
     return module, trainer
 
 
@@ -150,6 +150,30 @@ def test_validation_and_checkpoints_see_the_best_point_after_every_epoch():
     assert any(rejected)
     for before, after, back in zip(seen[1:], seen[2:], rejected[2:], strict=False):
         assert after == before if back else after <= before + 1e-12
+
+
+def test_training_metrics_are_the_best_point_s_after_every_epoch_of_a_resumed_run_too(tmp_path):
+    """After a rejected epoch, the last accepted one's; they were lost where a run resumed there."""
+
+    class Watch(Checkpoint):  # which is called behind the model's own hook
+        def __init__(self):
+            self.seen = {}
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+            self.seen[trainer.current_epoch] = pl_module.solver.rejected, metrics
+            trainer.save_checkpoint(tmp_path / f"{trainer.current_epoch}.ckpt")
+
+    whole, resumed = Watch(), Watch()
+    options = {"enable_checkpointing": True, "max_epochs": 12}
+    fitted(thirty_classes, options | {"callbacks": [whole]})
+    rejected = [epoch for epoch, (back, _) in whole.seen.items() if back and epoch]
+    assert rejected
+    for epoch in rejected:
+        assert whole.seen[epoch][1]["train/nll"] == whole.seen[epoch - 1][1]["train/nll"]
+        options |= {"callbacks": [resumed], "max_epochs": epoch + 1}
+        fitted(thirty_classes, options, ckpt_path=tmp_path / f"{epoch - 1}.ckpt")
+        assert resumed.seen[epoch] == whole.seen[epoch]
 
 
 def test_a_trial_point_at_an_infinite_loss_is_no_failure_of_training():
