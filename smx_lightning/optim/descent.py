@@ -22,13 +22,14 @@ from torch import Tensor
 
 from smx_lightning.errors import InputError
 from smx_lightning.optim.evaluation import EpochSums, Evaluation
-from smx_lightning.optim.lbfgs import Pairs
+from smx_lightning.optim.frame import Frame
 from smx_lightning.optim.loop import OVERHEAD, one_pass
 from smx_lightning.optim.models.ladder import Ladder
-from smx_lightning.optim.progress import Progress
-from smx_lightning.optim.search import Step, first
 from smx_lightning.optim.span import Gathered, Span
 from smx_lightning.optim.status import Rounding, Status, relative_gap, verdict, without_rows
+from smx_lightning.optim.steps.lbfgs import Pairs
+from smx_lightning.optim.steps.progress import Progress
+from smx_lightning.optim.steps.search import Step, first
 
 SHORTEST = 1e-9  # of a step: after so many cuts the direction is at fault
 MOST_IN_SPAN = 1000  # passes over gathered rows
@@ -50,6 +51,7 @@ class Descent:
 
     Attributes:
         status: A :class:`Status`.
+        frame: From where rows are seen: of all points and evaluations here, too.
         point: The best point so far.
         best: Its :class:`Evaluation`; ``None`` before the first pass, and where that was worse than
             zero weights.
@@ -69,6 +71,7 @@ class Descent:
     ) -> None:
         self.dtype, self._tol = dtype, tol
         self.status, self.evaluations = Status.RUNNING, 0
+        self.frame = Frame()
         # What all classes share changes no prediction, and no direction leads there.
         self.point = self.trial = self._rounded(start - start.mean(0))
         self.best: Evaluation | None = None
@@ -106,27 +109,32 @@ class Descent:
         if self.step is not None and running:
             self.trial = self._rounded(self.point + self.step.length * self.step.direction)
             line = self.step.line()
+        self._weight, self._bias = self.trial.to(self.dtype).split((self._shape[1] - 1, 1), 1)
         self._sums = EpochSums(self._shape, self.point.device, line)
         self.ladder.begin(self.best, batches)
-        return self.trial
+        return self.frame.outside(self.trial)
 
-    def add(self, x: Tensor, log_probs: Tensor, y: Tensor, weights: Tensor | None) -> None:
-        """Add a batch at the present point.
+    def add(self, x: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
+        """Add a batch at the present point; its log-probabilities there (batch, classes).
+
+        Those are rows last in memory, as all that has a row for each class: a softmax over few
+        classes is ten times faster that way.
 
         Args:
-            x: (batch, features).
-            log_probs: (batch, classes).
+            x: (batch, features) of the parameters' dtype.
             y: (batch,) labels or (batch, classes) distributions.
             weights: (batch,) or ``None``.
         """
+        x = self.frame.rows(x)
         if self._gathered is not None:
             self._gathered.add(x, y, weights)
-        log_probs = log_probs.T.contiguous()  # free where the product was W xᵀ
+        log_probs = torch.addmm(self._bias, self._weight, x.T).log_softmax(0)
         probs = log_probs.exp()
         # A product with numbers below the smallest normal one takes a hundred times as long.
         torch.threshold_(probs, math.sqrt(torch.finfo(probs.dtype).tiny), 0.0)
         self.ladder.add(x, probs, weights)
         self._sums.add(x, log_probs, probs, y, weights)
+        return log_probs.T
 
     def end(self) -> Evaluation:
         """Meet the other processes, judge the point, and choose the next one; what was found."""
@@ -144,9 +152,7 @@ class Descent:
             return new
         if not self._begun:
             self._begun = True
-            if not new.objective <= (1 + 1e-6) * self._at_zero(new):
-                # Worse than zero weights: a saturated softmax has no curvature, begin there.
-                self.point = 0 * self.point
+            if self._begins_elsewhere(new):
                 return new
         if self._repeating:
             assert self.best is not None
@@ -169,16 +175,30 @@ class Descent:
     @property
     def rounding(self) -> float:
         """Up to how much of the gradient's largest entry rounding explains at the best point."""
-        return float(self._rounding().gradient().max()) if self.best is not None else 0.0
+        if self.best is None:
+            return 0.0
+        return float(self.frame.bound(self._rounding().gradient()).max())
+
+    @property
+    def parameters(self) -> Tensor:
+        """Weight and bias at the best point, (classes, features + 1) float64."""
+        return self.frame.outside(self.point)
 
     # The method ------------------------------------------------------------------------------
 
-    @staticmethod
-    def _at_zero(new: Evaluation) -> float:
-        return math.log(len(new.masses))
+    def _begins_elsewhere(self, new: Evaluation) -> bool:
+        """Whether the first pass only told where to begin, and from where to see the rows."""
+        worse = not new.objective <= (1 + 1e-6) * math.log(self._shape[0])
+        if worse:  # than zero weights: a saturated softmax has no curvature
+            self.point = 0 * self.point
+        self.frame = Frame.of(self.ladder.moments, self.dtype)
+        if self.frame.origin is not None:
+            self.point = self._rounded(self.frame.inside(self.point))
+        return worse or self.frame.origin is not None
 
     def _rounding(self) -> Rounding:
-        return Rounding(self.point, self.ladder.moments.typical, self.dtype)
+        shift = self.frame.shift(self.point)
+        return Rounding(self.point, self.ladder.moments.typical, self.dtype, shift)
 
     def _noise(self) -> float:
         assert self.best is not None
@@ -214,7 +234,7 @@ class Descent:
         if self.ladder.accept(new, self._l2, fits=self._fits):
             # Pairs describe what the old curvature missed; the new one is better without them.
             self.pairs.clear()
-        if largest <= self._tol:
+        if float(self.frame.gradient(new).gradient.abs().max()) <= self._tol:
             self.status = Status.UNSEEN_CLASS if without_rows(new) else Status.CONVERGED
         elif self._l2 == 0 and new.separated:
             self.status = Status.SEPARABLE
@@ -269,7 +289,7 @@ class Descent:
         self._repeating = True
 
     def _rounded(self, point: Tensor) -> Tensor:
-        return point.to(self.dtype).double()
+        return self.frame.rounded(point, self.dtype)
 
     # Checkpoints -----------------------------------------------------------------------------
 
@@ -278,6 +298,7 @@ class Descent:
         kept = {name: getattr(self, f"_{name}") for name in KEPT} | self.ladder.state()
         kept |= {"point": self.point, "evaluations": self.evaluations, "status": self.status.name}
         kept["best"] = None if self.best is None else self.best._asdict()
+        kept["origin"] = self.frame.origin
         kept["step"] = None if self.step is None else self.step._asdict()
         kept["pairs"], kept["progress"] = self.pairs.state(), self._progress.state()
         # Once it has stopped it needs no curvature, which is nearly all of the state.
@@ -293,6 +314,7 @@ class Descent:
             return
         for name in KEPT:
             setattr(self, f"_{name}", kept[name])
+        self.frame = Frame(kept.get("origin"))
         self.best = None if kept["best"] is None else Evaluation(**kept["best"])
         self.step = None if kept["step"] is None else Step(**kept["step"])
         self.pairs.restore(kept["pairs"])

@@ -128,31 +128,30 @@ class ExactSolver(torch.optim.Optimizer):
     def add(
         self,
         x: Tensor,
-        log_probs: Tensor,
         y: Tensor,
-        class_weight: Tensor | None,
+        class_weight: Tensor | None = None,
         row_weight: Tensor | None = None,
-    ) -> None:
-        """Add a batch at the present parameters.
+    ) -> Tensor:
+        """Add a batch at the present parameters; its log-probabilities (batch, classes).
 
         Args:
             x: (batch, features) rows as the linear layer saw them.
-            log_probs: (batch, classes).
             y: (batch,) labels or (batch, classes) distributions.
             class_weight: (classes,) or ``None``.
             row_weight: (batch,) or ``None``.
         """
         assert self._descent is not None
-        self._descent.add(x, log_probs, *weighted(y, row_weight, class_weight))
+        return self._descent.add(x, *weighted(y, row_weight, class_weight))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """End the epoch: meet the other processes, judge the point, and choose the next one."""
         assert self._descent is not None
-        new = self._descent.end()
+        new, best = self._descent.end(), self._descent.best
         # Before there is a best point, the epoch's own: its weights were worse than zero.
-        self.evaluation, self.rejected = new, False
-        if self._descent.best is not None and self._descent.best is not new:
+        self.evaluation = new if best is None else self._descent.frame.gradient(best)
+        self.rejected = False
+        if best is not None and best is not new:
             self.rejected = self._descent.status is Status.RUNNING
             self.restore()
 
@@ -160,8 +159,8 @@ class ExactSolver(torch.optim.Optimizer):
     def restore(self) -> None:
         """Move the parameters back to the best point, from wherever an epoch evaluates."""
         if self._descent is not None and self._descent.best is not None:
-            self._move_to(self._descent.point)
-            self.evaluation = self._descent.best
+            self._move_to(self._descent.parameters)
+            self.evaluation = self._descent.frame.gradient(self._descent.best)
 
     def state_dict(self) -> dict[str, Any]:
         """The solver's whole state as plain values: a resumed run goes on where this one stands."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from smx_lightning.optim.evaluation import Evaluation
@@ -25,22 +24,12 @@ def one_pass(
     count: float,
 ) -> Evaluation:
     """Every batch once, (x, y, weights) as :meth:`Descent.add` takes them, at the next point."""
-    point = descent.begin(l2=l2, batches=count)
-    weight, bias = point[:, :-1].to(descent.dtype), point[:, -1].to(descent.dtype)
+    descent.begin(l2=l2, batches=count)
     for x, y, weights in batches:
         rows = x.to(descent.dtype)
         # In parts that stay in a cache from the product with W to the product with the residuals.
         size = max(CACHED_ENTRIES // max(x.shape[1], 1), 1)
         for at in range(0, len(x), size):
             part = slice(at, at + size)
-            log_probs = log_probs_of(rows[part], weight, bias)
-            descent.add(rows[part], log_probs, y[part], None if weights is None else weights[part])
+            descent.add(rows[part], y[part], None if weights is None else weights[part])
     return descent.end()
-
-
-def log_probs_of(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The logarithm of softmax(W x + b), (batch, classes), but rows last in memory.
-
-    Of few classes a CPU's log_softmax is ten times faster over the first dimension.
-    """
-    return torch.addmm(bias[:, None], weight, rows.T).log_softmax(0).T

@@ -100,7 +100,7 @@ def _dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _solution(descent: Descent) -> Solution:
-    point, best = descent.point, descent.best
+    point, best = descent.parameters, descent.best
     return Solution(
         weight=point[:, :-1].to(descent.dtype),
         bias=point[:, -1].to(descent.dtype),

@@ -51,12 +51,14 @@ class Rounding:
         point: (classes, features + 1).
         typical: (features + 1,) root mean squares of the features, 1 for the bias.
         dtype: Of parameters and products.
+        shift: (classes,) what the parameters' bias differs by from the point's: that is rounded.
     """
 
-    def __init__(self, point: Tensor, typical: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, point: Tensor, typical: Tensor, dtype: torch.dtype, shift: Tensor) -> None:
         self._typical = typical
         self._epsilon = torch.finfo(dtype).eps
         self._logit = self._epsilon * (1 + float((point.abs() @ typical).max()))
+        self._bias = self._epsilon * float(shift.abs().max())
 
     def objective(self, evaluation: Evaluation) -> float:
         """Of the mean loss: errors of many rows cancel, but for those of rows that are alike."""
@@ -65,7 +67,7 @@ class Rounding:
 
     def gradient(self) -> Tensor:
         """Of each entry of the gradient's rows, (features + 1,): p's error times |x|."""
-        return ROUNDING * self._logit * self._typical
+        return ROUNDING * (self._logit + self._bias) * self._typical
 
 
 def verdict(best: Evaluation, again: Evaluation, rounding: Rounding) -> Status:

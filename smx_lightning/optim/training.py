@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
@@ -14,7 +14,7 @@ from torch.utils.data import DistributedSampler
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_labels
 from smx_lightning.optim.exact import ExactSolver
-from smx_lightning.optim.loop import CACHED_ENTRIES, log_probs_of
+from smx_lightning.optim.loop import CACHED_ENTRIES
 from smx_lightning.optim.status import Status
 from smx_lightning.processes.distributed import log_agreed
 from smx_lightning.processes.sharding import is_sharded
@@ -161,16 +161,8 @@ def evaluate(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor
     with torch.autocast(x.device.type, enabled=False):
         for rows, labels in zip(torch.split(x, size), torch.split(y, size), strict=True):
             rows = model.preprocessing(rows).to(model.linear.weight.dtype)
-            log_probs.append(_log_probs(model, rows))
-            solver.add(rows, log_probs[-1], labels, model.class_weights_for(log_probs[-1]))
+            log_probs.append(solver.add(rows, labels, model.class_weights_for(rows)))
     return log_probs[0] if len(log_probs) == 1 else torch.cat(log_probs)
-
-
-def _log_probs(model: SoftmaxRegression, rows: Tensor) -> Tensor:
-    """As ``model.smx``, (batch, classes)."""
-    if rows.device.type != "cpu":
-        return cast("Tensor", model.smx(rows))
-    return log_probs_of(rows, model.linear.weight, model.linear.bias)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

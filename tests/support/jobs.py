@@ -246,6 +246,6 @@ def solved_by_the_first(world_size, x, y, l2):
     while solver.status is Status.RUNNING and solver.evaluations < 100:
         solver.begin_epoch(l2=l2, batches=1)
         if torch.distributed.get_rank() == 0:
-            solver.add(x, layer(x).detach().log_softmax(1), y, None)
+            solver.add(x, y)
         solver.step()
     return layer.weight.detach().numpy(), solver.evaluations, solver.status.name

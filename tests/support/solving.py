@@ -1,5 +1,6 @@
 """Problems for the exact solver, and how a Trainer solves them."""
 
+import functools
 import warnings
 
 import numpy as np
@@ -7,6 +8,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.utils.data import DataLoader
 from trainers import quiet_trainer
+
+from smx_lightning import SoftmaxRegression
+from smx_lightning.optim import ExactSolver
 
 
 def batches(x, y, size, dtype=torch.float64):
@@ -17,6 +21,19 @@ def batches(x, y, size, dtype=torch.float64):
 def trainer_for(dtype=torch.float64, **kwargs):
     precision = "64-true" if dtype == torch.float64 else "32-true"
     return quiet_trainer(**{"max_epochs": 300, "precision": precision, **kwargs})
+
+
+def trained(x, y, l2=0.1, *, dtype=torch.float64, epochs=300, path=None, start=0.0, tol=1e-9):
+    """The exact solver under a Trainer, from zero or random weights; the Trainer and the model."""
+    torch.manual_seed(0)
+    trainer = trainer_for(dtype, max_epochs=epochs)
+    solver = functools.partial(ExactSolver, tol=tol)
+    model = SoftmaxRegression(x.shape[1], int(y.max()) + 1, l2=l2, optimizer=solver)
+    if start == 0:
+        torch.nn.init.zeros_(model.linear.weight)
+        torch.nn.init.zeros_(model.linear.bias)
+    trainer.fit(model, batches(x, y, 20, dtype), ckpt_path=path)
+    return trainer, model
 
 
 def parameters(model):

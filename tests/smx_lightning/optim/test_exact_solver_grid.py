@@ -26,7 +26,7 @@ def minimised(x, y, l2, *, dtype=torch.float64, tol=1e-8, size=4096):
     while solver.status is Status.RUNNING and solver.evaluations < 1000:
         solver.begin_epoch(l2=l2, batches=len(batches))
         for rows, labels in batches:
-            solver.add(rows, layer(rows).detach().log_softmax(1), labels, None)
+            solver.add(rows, labels)
         solver.step()
     weight, bias = (p.detach().double().numpy() for p in layer.parameters())
     return solver, weight, bias
@@ -167,7 +167,7 @@ def test_data_that_change_between_epochs_are_no_limit_of_precision(dtype, change
         else:
             rows = torch.nn.functional.dropout(rows, 0.3)
         solver.begin_epoch(l2=1e-3, batches=1)
-        solver.add(rows, layer(rows).detach().log_softmax(1), labels, None)
+        solver.add(rows, labels)
         solver.step()
     assert solver.status is Status.CHANGING
     assert solver.evaluations < 300

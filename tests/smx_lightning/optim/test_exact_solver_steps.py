@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from solving import embeddings, few_rows, noisy_scores, objective, optimum
 
 from smx_lightning.optim import ExactSolver, Status
-from smx_lightning.optim.search import RATIOS
+from smx_lightning.optim.steps.search import RATIOS
 
 
 def epochs(x, y, l2, *, tol=1e-6, start=None, batches=1):
@@ -32,7 +32,7 @@ def epochs(x, y, l2, *, tol=1e-6, start=None, batches=1):
         solver.begin_epoch(l2=l2, batches=batches)
         points.append(torch.cat([layer.weight, layer.bias[:, None]], 1).detach().numpy().copy())
         for rows, labels in zip(x.chunk(batches), y.chunk(batches), strict=True):
-            solver.add(rows, layer(rows).detach().log_softmax(1), labels, None)
+            solver.add(rows, labels)
         solver.step()
         rejected.append(solver.rejected)
     return points, rejected, solver
@@ -178,7 +178,7 @@ def test_an_empty_first_batch_changes_nothing():
         while solver.status is Status.RUNNING and solver.evaluations < 100:
             solver.begin_epoch(l2=1e-3, batches=len(parts))
             for rows, labels in parts:
-                solver.add(rows, layer(rows).detach().log_softmax(1), labels, None)
+                solver.add(rows, labels)
             solver.step()
         assert solver.status is Status.CONVERGED
         found.append((solver.evaluations, layer.weight.detach()))

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 import torch
 from sampled import sampled
-from solving import batches, objective, optimum, parameters, trainer_for
+from solving import objective, optimum, parameters, trained
 
-from smx_lightning import SoftmaxRegression
-from smx_lightning.optim import ExactSolver, Status
+from smx_lightning.optim import Status
 from smx_lightning.optim.span import worthwhile
 
 
@@ -21,25 +20,13 @@ def wide(rows=61, features=400, classes=5, seed=0):
     return x, y
 
 
-def fitted(x, y, l2=0.1, *, dtype=torch.float64, epochs=300, path=None, start=0.0, tol=1e-9):
-    torch.manual_seed(0)
-    trainer = trainer_for(dtype, max_epochs=epochs)
-    solver = lambda parameters: ExactSolver(parameters, tol=tol)  # noqa: E731
-    model = SoftmaxRegression(x.shape[1], int(y.max()) + 1, l2=l2, optimizer=solver)
-    if start == 0:
-        torch.nn.init.zeros_(model.linear.weight)
-        torch.nn.init.zeros_(model.linear.bias)
-    trainer.fit(model, batches(x, y, 20, dtype), ckpt_path=path)
-    return trainer, model
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("start", [0.0, 1.0])
 def test_the_trainer_takes_two_epochs_or_three(dtype, start):
     """Random weights are worse than zero: the second epoch begins there."""
     x, y = wide()
     tol = 1e-9 if dtype == torch.float64 else 1e-6
-    trainer, model = fitted(x, y, dtype=dtype, start=start, tol=tol)
+    trainer, model = trained(x, y, dtype=dtype, start=start, tol=tol)
     assert model.solver.status is Status.CONVERGED
     assert trainer.current_epoch == (2 if start == 0 else 3)
     reached = objective(*parameters(model), x, y, 0.1)
@@ -52,7 +39,7 @@ def test_any_number_of_rows_leads_to_the_optimum(rows):
     x, y = x[:rows], np.minimum(y[:rows], 1) if rows < 5 else y[:rows]
     if rows == 1:
         y = y + 1
-    _, model = fitted(x, y)
+    _, model = trained(x, y)
     if len(np.unique(y)) < y.max() + 1:  # a class without rows
         assert model.solver.status is Status.UNSEEN_CLASS
         return
@@ -66,14 +53,14 @@ def test_no_rows_are_kept_where_they_are_many_or_nothing_is_penalised():
     assert not worthwhile((5, 401), 1)
     assert not worthwhile((5, 2**28), 2)
     x, y = wide()
-    _, model = fitted(x, y, l2=0.0, epochs=5)
+    _, model = trained(x, y, l2=0.0, epochs=5)
     assert model.solver.status in (Status.SEPARABLE, Status.RUNNING)
 
 
 @pytest.mark.parametrize("processes", sampled([2, 3], named=[3]))
 def test_processes_solve_the_same_problem(ranks, processes):
     x, y = wide()
-    one = fitted(x, y)[1].linear.weight.detach().numpy()
+    one = trained(x, y)[1].linear.weight.detach().numpy()
     for weight, status in ranks.run(processes, jobs.solved_on_shares, x, y, 0.1):
         assert status == "CONVERGED"
         np.testing.assert_allclose(weight, one, rtol=0, atol=1e-12)
@@ -83,8 +70,8 @@ def test_processes_solve_the_same_problem(ranks, processes):
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_resumed_run_takes_the_same_steps(epoch, start, tmp_path):
     x, y = wide()
-    whole = fitted(x, y, start=start)[1].linear.weight
-    fitted(x, y, start=start, epochs=epoch)[0].save_checkpoint(tmp_path / "part.ckpt")
-    again = fitted(x, y, start=start, path=tmp_path / "part.ckpt")[1]
+    whole = trained(x, y, start=start)[1].linear.weight
+    trained(x, y, start=start, epochs=epoch)[0].save_checkpoint(tmp_path / "part.ckpt")
+    again = trained(x, y, start=start, path=tmp_path / "part.ckpt")[1]
     assert torch.equal(again.linear.weight, whole)
     assert again.solver.status is Status.CONVERGED

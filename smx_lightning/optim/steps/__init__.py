@@ -1,0 +1,1 @@
+"""Along which direction, how far, and whether that still brings progress."""
