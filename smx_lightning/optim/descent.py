@@ -109,7 +109,8 @@ class Descent:
         if self.step is not None and running:
             self.trial = self._rounded(self.point + self.step.length * self.step.direction)
             line = self.step.line()
-        self._weight, self._bias = self.trial.to(self.dtype).split((self._shape[1] - 1, 1), 1)
+        rounded = self.trial.to(self.dtype)
+        self._weight, self._bias = rounded[:, :-1], rounded[:, -1:]
         self._sums = EpochSums(self._shape, self.point.device, line)
         self.ladder.begin(self.best, batches)
         return self.frame.outside(self.trial)
