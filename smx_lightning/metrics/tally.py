@@ -61,7 +61,7 @@ class Tally:
         """
         batches, self._batches, self._entries = self._batches, [], 0
         if batches:
-            log_probs, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+            log_probs, y = (_joined(parts) for parts in zip(*batches, strict=True))
             check_labels(y, self.num_classes, self.where)
             if len(y):
                 self.metrics.update(log_probs, y)
@@ -117,3 +117,7 @@ class Tally:
         self.metrics.reset()
         self._empty = True
         return values
+
+
+def _joined(parts: tuple[Tensor, ...]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)  # which copies one, too

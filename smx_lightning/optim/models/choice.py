@@ -21,7 +21,7 @@ from smx_lightning.optim.models.hessians import LADDER
 from smx_lightning.optim.models.sampling import Curvature, pass_work
 from smx_lightning.optim.models.spectrum import Spectrum
 
-PATIENCE = 0.45  # pay for new curvature when the passes so far have cost this much of its price
+PATIENCE = 0.6  # pay for new curvature when the passes so far have cost this much of its price
 DEARER = 3  # times the present model's price: a better one is not saved for
 PRODUCTS = 8  # with the Hessian of some rows, a step, about
 MANY_ROWS = 100  # a feature
@@ -124,7 +124,7 @@ class Choice:
     def _passes_ahead(self) -> float:
         """How many more it takes at the rate since the last refresh; infinite while unknown."""
         largest = self._largest[-5:]
-        if len(largest) < 5 or self._tol == 0 or not largest[-1] < largest[0]:
+        if len(largest) < 3 or self._tol == 0 or not largest[-1] < largest[0]:
             return math.inf
         rate = math.log(largest[0] / largest[-1]) / (len(largest) - 1)
         return math.log(max(largest[-1] / self._tol, 1.0)) / rate

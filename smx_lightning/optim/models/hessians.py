@@ -118,7 +118,7 @@ class Coupled(Curvature):
         return probs[first] * probs[second]
 
     def _pairs(self) -> Tensor:
-        return torch.triu_indices(self.num_classes, self.num_classes, 1, device=self._carry.device)
+        return torch.triu_indices(self.num_classes, self.num_classes, 1, device=self._like.device)
 
     def _blocks(self) -> Tensor:
         return self._grams.view(self.num_classes - 1, self.width, self.num_classes - 1, self.width)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from smx_lightning.optim.models.sampling import Curvature, complement, systematic
+from smx_lightning.optim.models.sampling import Curvature, Thresholds, complement
 
 MOST_PRODUCTS = 50
 RESIDUAL = 0.3  # of the gradient, in the preconditioner's norm: few rows tell no more
@@ -43,7 +43,7 @@ class Rows:
     ) -> None:
         classes, width = shape
         self._threshold = max(spread / max(wanted, 1.0), torch.finfo(like.dtype).tiny)
-        self._carry = like.new_zeros(1, dtype=torch.float64)
+        self._thresholds = Thresholds(like.device)
         none = (like.new_empty(0, width - 1), like.new_empty(classes, 0), like.new_empty(0))
         self._kept: list[tuple[Tensor, Tensor, Tensor]] = [none]
 
@@ -53,8 +53,7 @@ class Rows:
         c = x.new_ones(len(x)) if row_weights is None else row_weights.to(x.dtype)
         v = (probs * complement(probs)).sum(0) * c
         probability = (v * (importance / self._threshold)).clamp(max=1)
-        chosen = systematic(probability[None], self._carry)
-        some = chosen[0].nonzero()[:, 0]
+        some = (probability >= self._thresholds.next(v)).nonzero()[:, 0]
         self._kept.append((x[some], probs[:, some], c[some] / probability[some]))
 
     @torch.no_grad()

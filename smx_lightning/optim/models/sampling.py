@@ -3,8 +3,8 @@
 A model of the Hessian is made of Gram matrices Σ v · x xᵀ, one a "column" of row weights v; the
 models and their weights are in :mod:`.hessians`. Rows with large v and unusual features matter,
 the rest hardly: a row of importance r goes in with probability q = min(1, v r / τ) and then weighs
-v / q, which is unbiased, and exact where q is 1. Systematic sampling (Madow & Madow, 1944) decides
-without a random number: a row goes in where the running sum of probabilities passes an integer.
+v / q, which is unbiased, and exact where q is 1 (Poisson sampling). A row has one random number for
+all columns, the same ones every time: it goes in where q is at least that.
 
 What is left out must not be replaced by a smooth average: the weakest directions, those that make
 the problem hard, owe their curvature to few rows, and any average overstates it.
@@ -47,17 +47,20 @@ def complement(probs: Tensor) -> Tensor:
     return torch.where(large, rest, 1 - probs)
 
 
-def systematic(probability: Tensor, carry: Tensor) -> Tensor:
-    """Where a column's running sum passes an integer, of (columns, rows) probabilities.
+class Thresholds:
+    """A random number in (0, 1] for row after row, the same ones every time.
 
-    ``carry`` (columns,) float64 keeps the fractions for the next batch.
+    That leaves the program's own random numbers alone. Evenly spaced ones would vary less, but
+    might fall into step with rows that take turns.
     """
-    if probability.shape[1] == 0:
-        return probability.bool()
-    past = probability.cumsum(1, dtype=torch.float64).add_(carry[:, None]).frac_()
-    carry.copy_(past[:, -1])
-    # An integer lies within the last step of the sum, if what is past it is less than the step.
-    return past < probability
+
+    def __init__(self, device: torch.device) -> None:
+        self._generator = torch.Generator(device).manual_seed(0)
+
+    def next(self, like: Tensor) -> Tensor:
+        """Of the next rows, (rows,), as many as ``like`` has in its last dimension."""
+        size = like.shape[-1:]
+        return 1 - torch.rand(size, generator=self._generator, dtype=like.dtype, device=like.device)
 
 
 class Curvature:
@@ -86,9 +89,8 @@ class Curvature:
         # Where all of them are wanted, those of hardly any weight are too.
         self.chooses = wanted < rows * self.columns(num_classes)
         self._threshold = max(expected / wanted, torch.finfo(like.dtype).tiny)
-        self._carry = like.new_zeros(self.columns(num_classes), dtype=torch.float64)
-        self._rows: list[Tensor] = []
-        self._weights: list[Tensor] = []
+        self._thresholds = Thresholds(like.device)
+        self._pending: list[tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]] = []
         self._like = like.new_empty(())
         self.factor: Tensor | None = None
 
@@ -189,27 +191,30 @@ class Curvature:
         if row_weights is not None:
             v = v * row_weights
         if self.chooses:
-            probability = (v * (importance / self._threshold)).clamp(max=1)
-            chosen = systematic(probability, self._carry)
-            v = torch.where(chosen, torch.maximum(v, self._threshold / importance), 0)
-            some = chosen.any(0).nonzero()[:, 0]
-            if len(some) < MOST_KEPT * len(x):
-                x, v = x[some], v[:, some]
-        self._rows.append(torch.nn.functional.pad(x, (0, 1), value=1.0))
-        self._weights.append(v)
-        if sum(map(len, self._rows)) * self.width >= PENDING_ENTRIES:
+            chosen = v * (importance / self._threshold) >= self._thresholds.next(v)
+        else:
+            chosen = v > 0
+        columns, rows = chosen.nonzero(as_tuple=True)
+        weights = v[columns, rows]
+        if self.chooses:
+            weights = torch.maximum(weights, (self._threshold / importance)[rows])
+        if len(rows) < MOST_KEPT * len(x):
+            x, rows = x[rows], torch.arange(len(rows), device=x.device)
+        counts = columns.bincount(minlength=len(v)).tolist()
+        ones = torch.nn.functional.pad(x, (0, 1), value=1.0)
+        parts = torch.split(rows, counts), torch.split(weights.sqrt(), counts)
+        self._pending.append((ones, *parts))
+        if sum(len(kept) for kept, *_ in self._pending) * self.width >= PENDING_ENTRIES:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._rows:
-            return
-        rows = self._rows[0] if len(self._rows) == 1 else torch.cat(self._rows)
-        root = torch.cat(self._weights, 1).sqrt()
-        self._rows, self._weights = [], []
-        for column, weights in enumerate(root):
-            chosen = weights.nonzero()[:, 0]
-            if len(chosen):
-                self.deposit(column, gram(rows[chosen].mul_(weights[chosen, None])))
+        """Deposit what is pending, the rows of each column in one product."""
+        pending, self._pending = self._pending, []
+        for column in range(self.columns(self.num_classes) if pending else 0):
+            parts = [x[rows[column]].mul_(root[column][:, None]) for x, rows, root in pending]
+            scaled = parts[0] if len(parts) == 1 else torch.cat(parts)
+            if len(scaled):
+                self.deposit(column, gram(scaled))
 
     @torch.no_grad()
     def finish(

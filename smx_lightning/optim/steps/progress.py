@@ -6,7 +6,7 @@ import math
 
 STALLED = 6  # passes without progress that rounding could show
 HIDDEN = 1000  # times the objective's rounding: less may be hidden by it
-LOWER = 0.9  # of the largest entry of the gradient: that is progress, too
+LOWER = 0.9  # times the gradient's largest entry or the objective, however small: progress, too
 
 
 class Progress:
@@ -25,7 +25,8 @@ class Progress:
             largest: Absolute entry of its gradient.
             noise: What rounding does to the objective.
         """
-        if self._objective - objective > noise or largest < LOWER * self._largest:
+        lower = objective < max(self._objective - noise, LOWER * self._objective)
+        if lower or largest < LOWER * self._largest:
             self._objective = min(self._objective, objective)
             self._largest = min(self._largest, largest)
             self._stalled = 0

@@ -32,7 +32,7 @@ from smx_lightning.optim.models.hessians import (
     Whole,
     restored,
 )
-from smx_lightning.optim.models.sampling import systematic
+from smx_lightning.optim.models.sampling import Thresholds
 from smx_lightning.optim.models.spectrum import Moments
 
 
@@ -188,17 +188,46 @@ def test_the_curvature_is_the_hessian_s_or_its_blocks(model):
     np.testing.assert_allclose(product, gradient, rtol=1e-4, atol=1e-6)
 
 
-@given(
-    probabilities=st.lists(st.floats(0, 1), min_size=1, max_size=60),
-    size=st.integers(1, 60),
-)
-@settings(max_examples=examples(50))
-def test_systematic_sampling_takes_as_many_as_the_probabilities_say(probabilities, size):
-    carry = torch.zeros(1, dtype=torch.float64)
-    column = torch.tensor(probabilities, dtype=torch.float64)[None]
-    taken = torch.cat([systematic(part, carry) for part in column.split(size, 1)], 1)
-    assert abs(int(taken.sum()) - sum(probabilities)) <= 1 + 1e-9
-    assert taken[column >= 1].all()
+def test_rows_are_drawn_as_often_as_their_probabilities_say_and_the_same_ones_every_time():
+    like = torch.empty(3, 100_000)
+    numbers = Thresholds(like.device).next(like)
+    assert numbers.min() > 0
+    assert numbers.max() <= 1
+    for probability in (0.0, 0.001, 0.3, 0.99, 1.0):
+        share = float((numbers <= probability).double().mean())
+        assert abs(share - probability) <= 5 * (probability * (1 - probability) / 1e5) ** 0.5
+    state = torch.get_rng_state()
+    assert torch.equal(numbers, Thresholds(like.device).next(like))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("model", [PerClass, Coupled])
+def test_what_is_sampled_stands_for_all_rows(model, weighted):
+    """A tenth of the rows, chosen by weight: the curvature of all of them, within a tenth or so."""
+    rng = np.random.default_rng(0)
+    rows, d, classes, l2 = 20_000, 4, 5, 0.05
+    x = torch.tensor(rng.normal(size=(rows, d)))
+    probs = torch.tensor(3 * rng.normal(size=(rows, classes))).softmax(1).T.contiguous()
+    weights = torch.tensor(rng.random(rows) + 0.5) if weighted else None
+    gradient = torch.tensor(rng.normal(size=(classes, d + 1)))
+    gradient -= gradient.mean(0)
+    c = torch.ones(rows, dtype=torch.float64) if weights is None else weights
+    spread = float((c * (1 - probs.square().sum(0))).sum())
+    answers = []
+    for chooses in (False, True):
+        expected = model.mass(spread, float(c.sum()), classes)
+        curvature = model(classes, d + 1, expected=expected, rows=rows, like=x)
+        wanted = 0.1 * rows * curvature.columns(classes)
+        curvature.chooses, curvature._threshold = chooses, expected / wanted
+        for part in torch.arange(rows).split(3000):
+            some = None if weights is None else weights[part]
+            curvature.add(x[part], probs[:, part], torch.ones(len(part)).double(), some)
+        kept = sum(len(own) for _, of, _ in curvature._pending for own in of)
+        assert kept <= 1.1 * wanted if chooses else kept == rows * curvature.columns(classes)
+        curvature.finish(float(c.sum()), l2, lambda total: total)
+        answers.append(curvature.solve(gradient))
+    assert (answers[1] - answers[0]).norm() <= 0.1 * answers[0].norm()
 
 
 @pytest.mark.whole

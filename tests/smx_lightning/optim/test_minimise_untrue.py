@@ -98,7 +98,7 @@ def test_rows_that_turn_over_a_few_at_a_time_are_right_if_slow():
     assert assert_certified(*drawn_large(22, 0.1), 22).evaluations <= 300
 
 
-@pytest.mark.parametrize("seed", [2396, 2460, 2631])
+@pytest.mark.parametrize("seed", [2379, 2460, 2631])
 def test_precision_is_no_excuse_for_what_float32_can_tell(seed):
     """The gradient is at most 16 times what its own evaluation in float32 is wrong by."""
     assert_certified(*drawn(seed), seed)
