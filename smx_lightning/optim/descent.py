@@ -243,8 +243,8 @@ class Descent:
             self._give_up()
         else:
             # Only here: of a start that is worse than zero, or good enough, no span is needed.
-            mean = self.ladder.moments.mean
-            span = None if gathered is None else gathered.spanned(new.rows, mean)
+            moments = self.ladder.moments
+            span = None if gathered is None else gathered.spanned(new.rows, moments)
             self._aim() if span is None else self._aim_in(span)
 
     def _aim(self) -> None:

@@ -48,14 +48,20 @@ class Frame(NamedTuple):
 
     def inside(self, point: Tensor) -> Tensor:
         """With the bias b + W μ."""
+        if self.origin is None:
+            return point
         return torch.cat([point[:, :-1], (point[:, -1] + self.shift(point))[:, None]], 1)
 
     def outside(self, point: Tensor) -> Tensor:
         """Inverse of :meth:`inside`: weight and bias of the rows as they are."""
+        if self.origin is None:
+            return point
         return torch.cat([point[:, :-1], (point[:, -1] - self.shift(point))[:, None]], 1)
 
     def rounded(self, point: Tensor, dtype: torch.dtype) -> Tensor:
         """The point inside whose parameters are numbers of the dtype; of W first, then of b."""
+        if self.origin is None:
+            return point.to(dtype).double()
         weight = point[:, :-1].to(dtype).double()
         point = self.outside(torch.cat([weight, point[:, -1:]], 1))
         return self.inside(point.to(dtype).double())

@@ -22,11 +22,12 @@ from torch import Tensor
 from smx_lightning.optim.evaluation import gathered
 from smx_lightning.optim.models.dense import gram
 from smx_lightning.optim.models.sampling import pass_work
-from smx_lightning.optim.models.spectrum import EIGEN
+from smx_lightning.optim.models.spectrum import EIGEN, Moments
 
 MOST_ENTRIES = 2**28  # of the rows gathered: 1 GB in float32
 PASSES = 50  # what the decomposition may cost, in passes: about as many as it saves
-BLOCK = 1024  # features whose products are summed before they go into float64
+BLOCK = 4096  # features whose products are summed before they go into float64
+NEAR = 4  # times the mean that so many rows have by chance: not worth a subtraction
 
 
 def worthwhile(shape: tuple[int, int], rows: float) -> bool:
@@ -60,15 +61,18 @@ class Gathered:
             c = x.new_ones(len(x)) if weights is None else weights.to(x.dtype)
             self._parts.append((x, y, c))
 
-    def spanned(self, rows: float, mean: Tensor) -> Span | None:
+    def spanned(self, rows: float, moments: Moments) -> Span | None:
         """All processes' rows in their span; ``None`` where it is not worth while.
 
         Args:
             rows: How many there are, over all processes.
-            mean: Theirs, (features,), where they are wanted.
+            moments: Theirs.
         """
         if not worthwhile(self._shape, rows):
             return None
+        mean = moments.mean
+        if rows * float(mean.square().sum()) <= NEAR * float(moments.squares.sum()) / moments.total:
+            mean = torch.zeros_like(mean)
         parts = [part for parts in gathered(self._parts) for part in parts]
         if len({y.ndim for _, y, _ in parts}) > 1:  # labels here, distributions there
             parts = [(x, _distributions(y, self._shape[0]), c) for x, y, c in parts]
@@ -98,10 +102,10 @@ class Span(NamedTuple):
     @classmethod
     def of(cls, x: Tensor, targets: Tensor, weights: Tensor, mean: Tensor) -> Span | None:
         """``None`` where all rows are the same."""
-        mean = mean.to(x.dtype)
+        mean, far = mean.to(x.dtype), bool(mean.any())
         products = x.new_zeros(len(x), len(x), dtype=torch.float64)
         for part, middle in zip(torch.split(x, BLOCK, 1), torch.split(mean, BLOCK), strict=True):
-            products += gram((part - middle).T)
+            products += gram((part - middle if far else part).T)
         values, vectors = torch.linalg.eigh(products.to(x.dtype))
         kept = values > len(x) * torch.finfo(x.dtype).eps * values[-1]
         if not kept.any():

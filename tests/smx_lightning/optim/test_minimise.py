@@ -13,6 +13,7 @@ from solutions import CLOSE, DIGITS, TOL, point_of, rounding, solved
 
 from smx_lightning import InputError
 from smx_lightning.optim import Status, minimise
+from smx_lightning.optim.models.spectrum import Moments
 from smx_lightning.optim.span import Gathered
 
 PASSES, MOST = 60, 200
@@ -158,8 +159,9 @@ def spanned(batches, features, classes):
     gathered = Gathered((classes, features + 1))
     for x, y, *c in batches:
         gathered.add(x, y, c[0] if c else None)
-    x = torch.cat([batch[0] for batch in batches] or [torch.zeros(1, features)])
-    return gathered.spanned(sum(len(batch[0]) for batch in batches), x.double().mean(0))
+    x = torch.cat([batch[0] for batch in batches] or [torch.zeros(1, features)]).double()
+    moments = Moments(len(x), x.sum(0), x.square().sum(0))
+    return gathered.spanned(sum(len(batch[0]) for batch in batches), moments)
 
 
 def test_the_span_has_the_same_logits_and_norms():
