@@ -19,22 +19,25 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from smx_lightning import DISTRIBUTION, __version__
 from smx_lightning.callbacks import ConfusionCsv, PredictionsCsv
 from smx_lightning.cli.fitting import DATA, MODEL, MODEL_DEFAULTS, FitCLI, Parser
+from smx_lightning.cli.interrupted import ending_signal, sentence
 from smx_lightning.cli.outcome import Outcome, outcome
 from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
 from smx_lightning.module import SoftmaxRegression
+from smx_lightning.recovery.signals import exit_code
 
 DONE, PARITY_FAILED, BAD_INPUT, STOPPED_SHORT = 0, 1, 2, 3
 EPILOG = (
     "fit takes the exact solver for a plain model; --model.optimizer torch.optim.Adam makes it "
     "mini-batches. Exit codes: 0 done and parity holds, and the exact solver, where it trained, "
     "reached the optimum; 1 parity failed; 2 bad usage or bad input; 3 trained, exported and "
-    "parity holds, but the exact solver stopped short of the optimum, for which there may be none. "
-    "All but 0 come with one sentence on stderr."
+    "parity holds, but the exact solver stopped short of the optimum, for which there may be none; "
+    "130 and 143 ended by Ctrl-C and SIGTERM. All but 0 come with one sentence on stderr."
 )
 BAD_INPUT_ERRORS = (InputError, MisconfigurationException, OSError)
 BEST_EPOCH = "val/nll"
@@ -89,7 +92,14 @@ class SmxCLI(FitCLI):
             print(f"{'optimizer':20} {self.choice}")
 
     def after_fit(self) -> None:
-        """Test the best checkpoint and say what was made."""
+        """Test the best checkpoint and say what was made.
+
+        Raises:
+            SIGTERMException: Where the process was told to end once training was over.
+        """
+        told = self.trainer.received_sigterm  # which the test would forget
+        if self.trainer.strategy.reduce_boolean_decision(told, all=False):
+            raise SIGTERMException
         if self.config_init.fit.trainer.fast_dev_run or not self.trainer.state.finished:
             return
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
@@ -180,6 +190,12 @@ def main(args: Sequence[str] | None = None) -> int:
             },
             args=None if args is None else list(args),
         ).exit_code
+    except (KeyboardInterrupt, SystemExit) as end:
+        number = ending_signal(end)
+        if number is None:
+            raise
+        print(f"smx-lightning: {sentence(number)}", file=sys.stderr)
+        return exit_code(number)
     except Exception as error:
         code, cause = _blame(error)
         if code is None:
