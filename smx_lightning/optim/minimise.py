@@ -106,7 +106,7 @@ def _solution(descent: Descent) -> Solution:
         bias=point[:, -1].to(descent.dtype),
         status=descent.status,
         message=message(descent.status, best),
-        objective=float("inf") if best is None else best.objective,
+        objective=descent.objective,
         gap=descent.gap,
         rounding=descent.rounding,
         evaluations=descent.evaluations,

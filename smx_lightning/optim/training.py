@@ -124,7 +124,7 @@ def is_exact_solver_s(optimizer_state: dict[str, Any]) -> bool:
 
 
 def begin_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
-    """Let the solver move to the point that this epoch evaluates."""
+    """Let the solver choose the point that this epoch evaluates."""
     trainer = model.trainer
     solver.begin_epoch(l2=model.l2, batches=trainer.num_training_batches * trainer.world_size)
     model._smx_objective.evaluations = solver.evaluations
@@ -150,7 +150,7 @@ def add_batch(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tenso
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # the solver's sums are no graph
 @torch.no_grad()
 def evaluate(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor) -> Tensor:
-    """Add a batch to the solver's sums; its log-probabilities (batch, classes).
+    """Add a batch to the solver's sums; its log-probabilities (batch, classes) at the trial point.
 
     On a CPU in parts that stay in its cache from the product with W to the product with the
     residuals: each entry of x is read from memory once.
