@@ -16,14 +16,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from smx_lightning import DISTRIBUTION, __version__
 from smx_lightning.callbacks import ConfusionCsv, PredictionsCsv
 from smx_lightning.cli.fitting import DATA, MODEL, MODEL_DEFAULTS, FitCLI, Parser
+from smx_lightning.cli.folders import SaveConfig, claim_folders
 from smx_lightning.cli.interrupted import ending_signal, sentence
 from smx_lightning.cli.outcome import Outcome, outcome
 from smx_lightning.data import InMemoryDataModule
@@ -42,22 +43,6 @@ EPILOG = (
 BAD_INPUT_ERRORS = (InputError, MisconfigurationException, OSError)
 BEST_EPOCH = "val/nll"
 EXPORTER = "smx_export"  # named, not imported: training knows nothing of ONNX
-
-
-class _SaveConfig(SaveConfigCallback):
-    """Lightning's own, whose refusal to overwrite is the user's to resolve."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save the configuration in the log folder."""
-        try:
-            super().setup(trainer, pl_module, stage)
-        except RuntimeError as error:
-            if "to NOT exist" not in str(error):
-                raise
-            raise InputError(
-                f"expected no {self.config_filename} of an earlier run in {trainer.log_dir}; move "
-                "it away, or train with a logger, which gives every run a folder of its own"
-            ) from error
 
 
 class SmxCLI(FitCLI):
@@ -85,6 +70,12 @@ class SmxCLI(FitCLI):
                 "checkpoint.save_last": True,
             }
         )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the Trainer, and the run's folder."""
+        trainer = super().instantiate_trainer(**kwargs)
+        claim_folders(trainer)
+        return trainer
 
     def before_fit(self) -> None:
         """Say which optimiser trains."""
@@ -171,7 +162,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return SmxCLI(
             SoftmaxRegression,
             InMemoryDataModule,
-            save_config_callback=_SaveConfig,
+            save_config_callback=SaveConfig,
             parser_class=Parser,
             subclass_mode_model=True,
             subclass_mode_data=True,
