@@ -102,9 +102,7 @@ class SoftmaxRegression(LightningModule):
         class_weight = class_weights(class_weight, class_names)
         l2 = checks.non_negative("l2", l2)
         checks.check_threshold(threshold, num_classes)
-        checks.makes("optimizer", optimizer, "the parameters")
-        if lr_scheduler is not None:
-            checks.makes("lr_scheduler", lr_scheduler, "the optimiser")
+        checks.check_makers(optimizer, lr_scheduler)
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])  # described below
         self.num_features, self.num_classes = num_features, num_classes
         self.class_names, self.input_shape = tuple(class_names), tuple(input_shape)

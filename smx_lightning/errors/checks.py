@@ -28,13 +28,17 @@ def non_negative(name: str, value: float) -> float:
     return float(value)
 
 
-def makes(name: str, value: Any, of: str) -> None:
-    """Complain about what is to be called with parameters, or an optimiser, and cannot be."""
-    if not callable(value):
-        raise InputError(
-            f"expected {name} to be a class or a function of {of}, got {type(value).__name__}; "
-            "give such a one, or leave it out"
-        )
+def check_makers(optimizer: Any, lr_scheduler: Any) -> None:
+    """Complain about what is to be called, with parameters or an optimiser, and cannot be."""
+    given = [("optimizer", optimizer, "the parameters")]
+    if lr_scheduler is not None:
+        given.append(("lr_scheduler", lr_scheduler, "the optimiser"))
+    for name, value, of in given:
+        if not callable(value):
+            raise InputError(
+                f"expected {name} to be a class or a function of {of}, got {type(value).__name__}; "
+                "give such a one, or leave it out"
+            )
 
 
 def names_of(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
