@@ -86,6 +86,15 @@ def unrolled(x: Tensor) -> Tensor:
     return x.flatten(1)
 
 
+def check_dense(x: Tensor, what: str = "rows") -> None:
+    """Complain about sparse tensors, for which half of what is needed does not exist."""
+    if x.layout != torch.strided:
+        raise InputError(
+            f"expected dense {what}, got {str(x.layout).removeprefix('torch.')} of shape "
+            f"{tuple(x.shape)}; make each batch dense as it is used, with .to_dense()"
+        )
+
+
 def check_features(x: Tensor, num_features: int) -> Tensor:
     """Features (batch, num_features) as they are.
 
