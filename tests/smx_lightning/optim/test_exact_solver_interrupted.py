@@ -11,7 +11,7 @@ import references
 import torch
 from lightning.pytorch import Callback
 from sampled import sampled, whole
-from solving import batches, noisy_scores, optimum, parameters, trainer_for
+from solving import batches, noisy_scores, objective, optimum, parameters, trainer_for
 from torch.utils.data import TensorDataset
 
 from smx_lightning import SoftmaxRegression
@@ -250,6 +250,38 @@ def test_after_any_number_of_passes_the_solution_is_true(weights, passes, start)
     assert true <= math.log(CLASSES) + 1e-12
     assert 0 <= found.gap <= 1
     assert found.evaluations == passes or found.status is not Status.RUNNING
+
+
+@pytest.mark.parametrize("start", sampled(STARTS, named=["zero", "random"]))
+@pytest.mark.parametrize("passes", [1, 2, 3])
+@pytest.mark.parametrize("breaks", [False, True])
+def test_features_far_from_zero_are_no_exception(breaks, passes, start):
+    """The first pass only tells from where to see them; the second evaluates anew from there."""
+    far = X + 1000.0
+    module = module_with(start)
+    ends = [Breaks(passes, "on_train_batch_end", ENDINGS["an exception"][0])] if breaks else []
+    trainer = trainer_for(max_epochs=passes + 1 if breaks else passes, callbacks=ends)
+    if breaks:
+        with pytest.raises(Broken):
+            trainer.fit(module, batches(far, Y, 40))
+    else:
+        trainer.fit(module, batches(far, Y, 40))
+    assert module.solver.evaluations == passes
+    true = objective(*parameters(module), far, Y, L2)
+    assert module.solver.evaluation.objective == pytest.approx(true, rel=1e-9)
+
+    found = minimise(
+        [(torch.as_tensor(far), torch.as_tensor(Y))],
+        FEATURES,
+        CLASSES,
+        l2=L2,
+        start=STARTS[start](),
+        dtype=torch.float64,
+        max_evaluations=passes,
+    )
+    true = objective(found.weight.numpy(), found.bias.numpy(), far, Y, L2)
+    assert found.objective == pytest.approx(true, rel=1e-9)
+    assert true <= math.log(CLASSES) + 1e-9
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, whole(torch.float64)])

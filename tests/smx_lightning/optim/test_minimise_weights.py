@@ -2,10 +2,11 @@
 
 import warnings
 
+import jobs
 import numpy as np
 import pytest
 import torch
-from sampled import sampled
+from sampled import sampled, whole
 from sklearn.linear_model import LogisticRegression
 from solving import trainer_for
 from torch.utils.data import DataLoader
@@ -68,6 +69,17 @@ def test_a_factor_of_class_weights_changes_nothing_either(scale):
         class_weight=torch.as_tensor(class_weight * scale),
     )
     assert_optimum(found, reference(C * class_weight[Y]))
+
+
+@pytest.mark.parametrize("scale", [whole(1.0), 1e-42, whole(1e37)])
+def test_processes_agree_on_a_scale(scale, ranks):
+    """Though the weights of each are another size, and the last one has no rows at all."""
+    weights = np.where(np.arange(N) % 2, 1e-3 * C, C)
+    answers = ranks.run(3, jobs.weighted_shares, X, Y, weights * scale, L2)
+    for weight, status in answers:
+        assert status == "CONVERGED"
+        np.testing.assert_array_equal(weight, answers[0][0])
+    np.testing.assert_allclose(answers[0][0], reference(weights), atol=2e-5)
 
 
 @pytest.mark.parametrize(
