@@ -102,6 +102,7 @@ class SoftmaxRegression(LightningModule):
         class_weight = class_weights(class_weight, class_names)
         l2 = checks.non_negative("l2", l2)
         checks.check_threshold(threshold, num_classes)
+        checks.check_makers(optimizer, lr_scheduler)
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])  # described below
         self.num_features, self.num_classes = num_features, num_classes
         self.class_names, self.input_shape = tuple(class_names), tuple(input_shape)
@@ -229,7 +230,6 @@ class SoftmaxRegression(LightningModule):
     on_train_batch_start = hook(Bookkeeping.on_train_batch_start)
     on_after_backward = hook(Bookkeeping.on_after_backward)
     on_train_epoch_end = hook(Bookkeeping.on_train_epoch_end)
-    on_train_end = hook(Bookkeeping.on_train_end)
     on_validation_start = hook(Bookkeeping.on_validation_start)
     on_validation_epoch_end = hook(Bookkeeping.on_validation_epoch_end)
     on_test_start = hook(Bookkeeping.on_test_start)

@@ -13,13 +13,14 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from jsonargparse import Namespace, dict_to_namespace
+from jsonargparse import ArgumentError, Namespace, dict_to_namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from smx_lightning.checkpoint.loading import adopt, arguments_for
 from smx_lightning.checkpoint.optimizers import KNOWN, OPTIMIZER, PARTIAL, SCHEDULE
 from smx_lightning.checkpoint.plain import annotations_of, wants_plain
 from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint
+from smx_lightning.cli.unnamed import named, raising
 from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
 from smx_lightning.module import SoftmaxRegression
@@ -53,9 +54,23 @@ class CheckpointCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse what is given alone, then all: what is given counts, whatever its value."""
-        self.typed = _typed(parser, sys.argv[1:] if args is None else args)
+        given = sys.argv[1:] if args is None else args
+        self.typed, completed = self._understood(parser, given)
         self.choose_defaults()
-        super().parse_arguments(parser, args)
+        if completed is given:
+            super().parse_arguments(parser, args)
+        else:  # not by way of Lightning, which warns of arguments that are not sys.argv's
+            self.config = parser.parse_args(completed)
+
+    def _understood(self, parser: LightningArgumentParser, args: Any) -> tuple[Namespace, Any]:
+        """What is given alone, and the arguments, with an optimiser's name where it lacked."""
+        parse = partial(_typed, parser)
+        with raising(parser, *self._subcommand_parsers.values()):
+            try:
+                return parse(args), args
+            except ArgumentError:
+                args = named(parse, args)
+        return parse(args), args  # or the parser ends with its complaint
 
     def choose_defaults(self) -> None:
         """Hook: the parser's defaults may depend on what is given."""

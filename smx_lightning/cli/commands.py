@@ -16,45 +16,33 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from smx_lightning import DISTRIBUTION, __version__
 from smx_lightning.callbacks import ConfusionCsv, PredictionsCsv
 from smx_lightning.cli.fitting import DATA, MODEL, MODEL_DEFAULTS, FitCLI, Parser
+from smx_lightning.cli.folders import SaveConfig, claim_folders
+from smx_lightning.cli.interrupted import ending_signal, sentence
 from smx_lightning.cli.outcome import Outcome, outcome
 from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
 from smx_lightning.module import SoftmaxRegression
+from smx_lightning.recovery.signals import exit_code
 
 DONE, PARITY_FAILED, BAD_INPUT, STOPPED_SHORT = 0, 1, 2, 3
 EPILOG = (
     "fit takes the exact solver for a plain model; --model.optimizer torch.optim.Adam makes it "
     "mini-batches. Exit codes: 0 done and parity holds, and the exact solver, where it trained, "
     "reached the optimum; 1 parity failed; 2 bad usage or bad input; 3 trained, exported and "
-    "parity holds, but the exact solver stopped short of the optimum, for which there may be none. "
-    "All but 0 come with one sentence on stderr."
+    "parity holds, but the exact solver stopped short of the optimum, for which there may be none; "
+    "130 and 143 ended by Ctrl-C and SIGTERM. All but 0 come with one sentence on stderr."
 )
 BAD_INPUT_ERRORS = (InputError, MisconfigurationException, OSError)
 BEST_EPOCH = "val/nll"
 EXPORTER = "smx_export"  # named, not imported: training knows nothing of ONNX
-
-
-class _SaveConfig(SaveConfigCallback):
-    """Lightning's own, whose refusal to overwrite is the user's to resolve."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save the configuration in the log folder."""
-        try:
-            super().setup(trainer, pl_module, stage)
-        except RuntimeError as error:
-            if "to NOT exist" not in str(error):
-                raise
-            raise InputError(
-                f"expected no {self.config_filename} of an earlier run in {trainer.log_dir}; move "
-                "it away, or train with a logger, which gives every run a folder of its own"
-            ) from error
 
 
 class SmxCLI(FitCLI):
@@ -83,13 +71,26 @@ class SmxCLI(FitCLI):
             }
         )
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the Trainer, and the run's folder."""
+        trainer = super().instantiate_trainer(**kwargs)
+        claim_folders(trainer)
+        return trainer
+
     def before_fit(self) -> None:
         """Say which optimiser trains."""
         if self.trainer.is_global_zero:
             print(f"{'optimizer':20} {self.choice}")
 
     def after_fit(self) -> None:
-        """Test the best checkpoint and say what was made."""
+        """Test the best checkpoint and say what was made.
+
+        Raises:
+            SIGTERMException: Where the process was told to end once training was over.
+        """
+        told = self.trainer.received_sigterm  # which the test would forget
+        if self.trainer.strategy.reduce_boolean_decision(told, all=False):
+            raise SIGTERMException
         if self.config_init.fit.trainer.fast_dev_run or not self.trainer.state.finished:
             return
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
@@ -161,7 +162,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return SmxCLI(
             SoftmaxRegression,
             InMemoryDataModule,
-            save_config_callback=_SaveConfig,
+            save_config_callback=SaveConfig,
             parser_class=Parser,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -180,6 +181,12 @@ def main(args: Sequence[str] | None = None) -> int:
             },
             args=None if args is None else list(args),
         ).exit_code
+    except (KeyboardInterrupt, SystemExit) as end:
+        number = ending_signal(end)
+        if number is None:
+            raise
+        print(f"smx-lightning: {sentence(number)}", file=sys.stderr)
+        return exit_code(number)
     except Exception as error:
         code, cause = _blame(error)
         if code is None:

@@ -28,6 +28,19 @@ def non_negative(name: str, value: float) -> float:
     return float(value)
 
 
+def check_makers(optimizer: Any, lr_scheduler: Any) -> None:
+    """Complain about what is to be called, with parameters or an optimiser, and cannot be."""
+    given = [("optimizer", optimizer, "the parameters")]
+    if lr_scheduler is not None:
+        given.append(("lr_scheduler", lr_scheduler, "the optimiser"))
+    for name, value, of in given:
+        if not callable(value):
+            raise InputError(
+                f"expected {name} to be a class or a function of {of}, got {type(value).__name__}; "
+                "give such a one, or leave it out"
+            )
+
+
 def names_of(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
     """One name a class: those given, else the class indices."""
     if class_names is None:
@@ -71,6 +84,15 @@ def unrolled(x: Tensor) -> Tensor:
             "with x[None]"
         )
     return x.flatten(1)
+
+
+def check_dense(x: Tensor, what: str = "rows") -> None:
+    """Complain about sparse tensors, for which half of what is needed does not exist."""
+    if x.layout != torch.strided:
+        raise InputError(
+            f"expected dense {what}, got {str(x.layout).removeprefix('torch.')} of shape "
+            f"{tuple(x.shape)}; make each batch dense as it is used, with .to_dense()"
+        )
 
 
 def check_features(x: Tensor, num_features: int) -> Tensor:

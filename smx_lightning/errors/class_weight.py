@@ -9,6 +9,7 @@ from typing import Literal
 from smx_lightning.errors import InputError
 
 ClassWeight = Literal["balanced"] | Sequence[float] | dict[str, float] | None
+LEAST = 1e-30  # of the largest weight
 Normal = Literal["balanced"] | list[float] | None
 
 
@@ -51,4 +52,10 @@ def class_weights(given: ClassWeight, class_names: Sequence[str]) -> Normal:
         )
     if not all(math.isfinite(weight) and weight > 0 for weight in weights):
         raise InputError(f"class_weight must hold positive, finite weights, got {weights}")
+    if not LEAST <= max(weights) <= 1 / LEAST:
+        raise InputError(
+            f"class_weight must hold a largest weight from {LEAST:g} to {1 / LEAST:g}, so that "
+            f"float32 has all its digits, got {max(weights):g}; divide all weights by it: only "
+            "their ratios count"
+        )
     return weights

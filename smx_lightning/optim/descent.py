@@ -85,6 +85,7 @@ class Descent:
             at_once=at_once,
         )
         self._begun = False  # whether a pass has ended
+        self._known = math.inf  # the objective where the second pass begins
         self._progress = Progress()
         self._fits = False  # whether the last step's model fitted
         self._repeating = False  # whether the pass under way evaluates the best point again
@@ -166,6 +167,11 @@ class Descent:
         return new
 
     @property
+    def objective(self) -> float:
+        """At the best point; infinite before the first pass. Of zero weights it needs no pass."""
+        return self._known if self.best is None else self.best.objective
+
+    @property
     def gap(self) -> float:
         """See :func:`relative_gap`; of the best point."""
         if self.best is None:
@@ -189,9 +195,11 @@ class Descent:
 
     def _begins_elsewhere(self, new: Evaluation) -> bool:
         """Whether the first pass only told where to begin, and from where to see the rows."""
-        worse = not new.objective <= (1 + 1e-6) * math.log(self._shape[0])
+        at_zero = math.log(self._shape[0])
+        worse = not new.objective <= (1 + 1e-6) * at_zero
+        self._known = at_zero if worse else new.objective
         if worse:  # than zero weights: a saturated softmax has no curvature
-            self.point = 0 * self.point
+            self.point = torch.zeros_like(self.point)  # also where it is not finite
         self.frame = Frame.of(self.ladder.moments, self.dtype)
         if self.frame.origin is not None:
             self.point = self._rounded(self.frame.inside(self.point))

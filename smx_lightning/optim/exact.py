@@ -1,8 +1,8 @@
 """The exact solver as an optimizer: an epoch of a Trainer is one pass of :mod:`.descent`.
 
-When an epoch has ended the parameters are the best point so far, and stay so until the next one
-begins: validation and checkpoints see the point whose objective was logged, whatever stops the
-training.
+The parameters are the best point so far at every moment, and an epoch evaluates elsewhere:
+validation, checkpoints and whatever stops the training, an exception too, see the point whose
+objective was logged.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ class ExactSolver(torch.optim.Optimizer):
         memory: Curvature pairs that L-BFGS remembers, at least 1.
 
     Attributes:
-        evaluation: The :class:`Evaluation` of the point that the last epoch ended with, which the
-            parameters hold until the next one begins; ``None`` before the first.
+        evaluation: The :class:`Evaluation` of the parameters; ``None`` until an epoch has ended.
+        trial: Where the epoch under way evaluates, (classes, features + 1) float64, the bias last;
+            ``None`` before the first.
         rejected: Whether the last epoch's rows passed at another point than that: a worse one, or
             one whose epoch has not ended.
         metrics: What the Trainer has logged of that point's rows: it stands for an epoch that was
@@ -73,6 +74,7 @@ class ExactSolver(torch.optim.Optimizer):
                 "bf16-mixed or 64-true"
             )
         self.evaluation: Evaluation | None = None
+        self.trial: Tensor | None = None
         self.rejected = False
         self.metrics: dict[str, Tensor] = {}
         self._descent: Descent | None = None  # from the first epoch on: the weights may change
@@ -110,7 +112,7 @@ class ExactSolver(torch.optim.Optimizer):
 
     @torch.no_grad()
     def begin_epoch(self, *, l2: float, batches: float) -> None:
-        """Move the parameters to the next point, and get ready to sum.
+        """Choose the next point to evaluate at, :attr:`trial`, and get ready to sum.
 
         Args:
             l2: Weight of the penalty.
@@ -122,7 +124,9 @@ class ExactSolver(torch.optim.Optimizer):
         elif self._descent is None:
             self._descent = self._new(torch.cat([self.weight, self.bias[:, None]], 1).double())
         self._loaded = None
-        self._move_to(self._descent.begin(l2=l2, batches=batches))
+        if self._descent.best is not None:  # wherever somebody has moved them in the meantime
+            self._move_to(self._descent.parameters)
+        self.trial = self._descent.begin(l2=l2, batches=batches)
 
     @torch.no_grad()
     def add(
@@ -132,7 +136,7 @@ class ExactSolver(torch.optim.Optimizer):
         class_weight: Tensor | None = None,
         row_weight: Tensor | None = None,
     ) -> Tensor:
-        """Add a batch at the present parameters; its log-probabilities (batch, classes).
+        """Add a batch, evaluated at :attr:`trial`; its log-probabilities there (batch, classes).
 
         Args:
             x: (batch, features) rows as the linear layer saw them.
@@ -147,20 +151,13 @@ class ExactSolver(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """End the epoch: meet the other processes, judge the point, and choose the next one."""
         assert self._descent is not None
+        assert self.trial is not None
         new, best = self._descent.end(), self._descent.best
-        # Before there is a best point, the epoch's own: its weights were worse than zero.
+        accepted = best is None or best is new  # a start that is worse than zero is the best seen
+        if accepted:
+            self._move_to(self.trial)
         self.evaluation = new if best is None else self._descent.frame.gradient(best)
-        self.rejected = False
-        if best is not None and best is not new:
-            self.rejected = self._descent.status is Status.RUNNING
-            self.restore()
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Move the parameters back to the best point, from wherever an epoch evaluates."""
-        if self._descent is not None and self._descent.best is not None:
-            self._move_to(self._descent.parameters)
-            self.evaluation = self._descent.frame.gradient(self._descent.best)
+        self.rejected = not accepted and self._descent.status is Status.RUNNING
 
     def state_dict(self) -> dict[str, Any]:
         """The solver's whole state as plain values: a resumed run goes on where this one stands."""

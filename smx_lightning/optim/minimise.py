@@ -88,7 +88,7 @@ def minimise(
     most = at_least("max_evaluations", max_evaluations, 1)
     while descent.status is Status.RUNNING and descent.evaluations < most:
         first = descent.evaluations == 0
-        one_pass(descent, problem.weighted(batches, check=first), l2=l2, count=count)
+        one_pass(descent, problem.weighted(batches, first=first), l2=l2, count=count)
     return _solution(descent)
 
 
@@ -106,7 +106,7 @@ def _solution(descent: Descent) -> Solution:
         bias=point[:, -1].to(descent.dtype),
         status=descent.status,
         message=message(descent.status, best),
-        objective=float("inf") if best is None else best.objective,
+        objective=descent.objective,
         gap=descent.gap,
         rounding=descent.rounding,
         evaluations=descent.evaluations,

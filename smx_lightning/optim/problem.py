@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import check_features, check_labels
-from smx_lightning.optim.evaluation import weighted
+from smx_lightning.errors.checks import check_dense, check_features, check_labels
+from smx_lightning.optim.evaluation import gathered, weighted
 
 SUMS_TO = 1e-3  # how far from 1 a distribution may sum: of float16 targets, say
+SMALLEST, LARGEST = -66, 50  # exponents of 2 of weights that leave float32 room for what is added
+
+Batches = Iterable[Sequence[Tensor]]
 
 
-class Problem(NamedTuple):
-    """Rows of num_features entries, targets of num_classes, weights (classes,) or ``None``."""
+class Problem:
+    """Rows and targets as the method takes them.
 
-    num_features: int
-    num_classes: int
-    class_weight: Tensor | None
+    Only the ratios of weights count, but far from 1 their products would leave float32's range. So
+    all are multiplied by a power of two that the first batches tell.
+
+    Args:
+        num_features: Entries of a row.
+        num_classes: Of the targets.
+        class_weight: (classes,) or ``None``.
+    """
+
+    def __init__(self, num_features: int, num_classes: int, class_weight: Tensor | None) -> None:
+        self.num_features, self.num_classes = num_features, num_classes
+        self.class_weight = class_weight
+        self._exponent = 0
 
     def start(self, given: tuple[Tensor, Tensor] | None) -> Tensor:
         """Weight and bias as one point (classes, features + 1) float64; zero where none is given.
@@ -33,7 +48,7 @@ class Problem(NamedTuple):
             _check_weights(self.class_weight, self.num_classes, "class weights")
         if given is None:
             return torch.zeros(wanted, dtype=torch.float64)
-        weight, bias = given
+        weight, bias = map(torch.as_tensor, given)
         if weight.shape != (wanted[0], wanted[1] - 1) or bias.shape != wanted[:1]:
             raise InputError(
                 f"expected a start of shapes {(wanted[0], wanted[1] - 1)} and {wanted[:1]}, got "
@@ -48,15 +63,63 @@ class Problem(NamedTuple):
         return point
 
     def weighted(
-        self, batches: Iterable[Sequence[Tensor]], *, check: bool
+        self, batches: Batches, *, first: bool
     ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Batches (x, y) or (x, y, weight) as (x, y, weights), those of the classes included."""
-        for x, y, *rest in batches:
-            row_weight = rest[0] if rest else None
-            if check:
-                self._check(x, y, row_weight)
-            y = y if y.is_floating_point() else y.long()
-            yield x, *weighted(y, row_weight, self.class_weight)
+        """Batches (x, y) or (x, y, weight) as (x, y, weights), those of the classes included.
+
+        Args:
+            batches: Of one pass.
+            first: Whether it is the first one, in which they are looked at.
+        """
+        for x, y, *rest in self._begun(batches) if first else batches:
+            y, weights = self._weighted(y, rest[0] if rest else None)
+            if self._exponent:
+                ones = x.new_ones(len(x), dtype=torch.float64) if weights is None else weights
+                weights = ones * math.ldexp(1.0, self._exponent)
+            yield x, y, weights
+
+    def _begun(self, batches: Batches) -> Iterator[Sequence[Tensor]]:
+        """The same batches, checked; all processes agree on a scale by the first ones of each."""
+        checked = map(self._checked, batches)
+        start = next(checked, None)
+        exponent = -math.inf if start is None else self._exponent_of(*start[1:])
+        exponent = max(gathered(exponent))
+        if math.isfinite(exponent):
+            self._exponent = int(min(max(exponent, SMALLEST), LARGEST) - exponent)
+        return checked if start is None else chain([start], checked)
+
+    def _weighted(self, y: Tensor, row_weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        y = y if y.is_floating_point() else y.long()
+        row_weight, class_weight = (
+            None if weight is None else weight.double()
+            for weight in (row_weight, self.class_weight)
+        )
+        return weighted(y, row_weight, class_weight)
+
+    def _exponent_of(self, y: Tensor, row_weight: Tensor | None = None) -> float:
+        """Of 2 in the largest weight; minus infinity where none is positive."""
+        _, weights = self._weighted(y, row_weight)
+        largest = 1.0 if weights is None else float(weights.max()) if len(weights) else 0.0
+        return math.frexp(largest)[1] if largest > 0 else -math.inf
+
+    def _checked(self, batch: Any) -> Sequence[Tensor]:
+        names = ("rows", "targets", "row weights")
+        given: list[Any] = [*batch] if isinstance(batch, (tuple, list)) else [batch]
+        real = all(isinstance(part, Tensor) and not part.is_complex() for part in given)
+        if not (2 <= len(given) <= 3 and real):
+            kinds = ", ".join(
+                str(part.dtype) if isinstance(part, Tensor) else type(part).__name__
+                for part in given
+            )
+            raise InputError(
+                "expected batches of real tensors, (x, y) or (x, y, weight), got "
+                f"{type(batch).__name__} of {kinds}; make tensors with torch.as_tensor"
+            )
+        for part, name in zip(given, names, strict=False):
+            check_dense(part, name)
+        x, y, *rest = given
+        self._check(x, y, rest[0] if rest else None)
+        return given
 
     def _check(self, x: Tensor, y: Tensor, row_weight: Tensor | None) -> None:
         check_features(x, self.num_features)
@@ -79,6 +142,11 @@ class Problem(NamedTuple):
 
 
 def _check_weights(weights: Tensor, count: int, what: str) -> None:
+    if not isinstance(weights, Tensor):
+        raise InputError(
+            f"expected {what} as a tensor, got {type(weights).__name__}; make it one with "
+            "torch.as_tensor"
+        )
     if weights.shape != (count,) or not ((weights >= 0) & weights.isfinite()).all():
         raise InputError(
             f"expected {count} {what}, finite and not below 0, got shape {tuple(weights.shape)}, "

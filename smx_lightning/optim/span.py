@@ -58,8 +58,8 @@ class Gathered:
         if not self._few:
             self._parts.clear()
         elif len(x):
-            c = x.new_ones(len(x)) if weights is None else weights.to(x.dtype)
-            self._parts.append((x, y, c))
+            c = x.new_ones(len(x)) if weights is None else weights.to(x.dtype, copy=True)
+            self._parts.append((x.clone(), y.clone(), c))  # a loader may fill its buffers anew
 
     def spanned(self, rows: float, moments: Moments) -> Span | None:
         """All processes' rows in their span; ``None`` where it is not worth while.

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import check_labels
+from smx_lightning.errors.checks import check_dense, check_labels
 from smx_lightning.optim.exact import ExactSolver
 from smx_lightning.optim.loop import CACHED_ENTRIES
 from smx_lightning.optim.status import Status
@@ -124,7 +124,7 @@ def is_exact_solver_s(optimizer_state: dict[str, Any]) -> bool:
 
 
 def begin_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
-    """Let the solver move to the point that this epoch evaluates."""
+    """Let the solver choose the point that this epoch evaluates."""
     trainer = model.trainer
     solver.begin_epoch(l2=model.l2, batches=trainer.num_training_batches * trainer.world_size)
     model._smx_objective.evaluations = solver.evaluations
@@ -150,12 +150,13 @@ def add_batch(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tenso
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # the solver's sums are no graph
 @torch.no_grad()
 def evaluate(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor) -> Tensor:
-    """Add a batch to the solver's sums; its log-probabilities (batch, classes).
+    """Add a batch to the solver's sums; its log-probabilities (batch, classes) at the trial point.
 
     On a CPU in parts that stay in its cache from the product with W to the product with the
     residuals: each entry of x is read from memory once.
     """
     x = model.checked_features(x)
+    check_dense(x)
     size = max(CACHED_ENTRIES // x.shape[1], 1) if x.device.type == "cpu" else max(len(x), 1)
     log_probs = []
     with torch.autocast(x.device.type, enabled=False):

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from smx_lightning.errors.checks import check_dense
+
 TINY = torch.finfo(torch.float32).tiny
 LEAST = 2.0**24 * TINY  # of a deviation: a smaller one is not far from where float32 ends
 LOST = 2.0**-10  # of a deviation: an input that float32 moves by more needs float64
@@ -46,6 +48,7 @@ class Moments:
     @classmethod
     def of(cls, rows: Shaped[Tensor, "rows features"]) -> Moments:
         """The moments of one batch of rows, computed on the CPU: not every device has float64."""
+        check_dense(rows)
         given, rows = rows.dtype, rows.detach().cpu().double()
         if len(rows) == 0:
             return cls.empty(rows.shape[1])

@@ -34,6 +34,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from smx_lightning.errors import InputError
+from smx_lightning.errors.checks import check_dense
 from smx_lightning.preprocessing.moments import ROUNDED, TINY, Moments
 
 if TYPE_CHECKING:
@@ -136,11 +137,13 @@ class Preprocessing(nn.Module):
         float64, and integers of a model with wide features, are computed in float64.
 
         Raises:
-            InputError: Where a feature is wide, for inputs that have lost its digits already.
+            InputError: Where a feature is wide, for inputs that have lost its digits already; for
+                sparse ones, which have no means to subtract.
         """
         answer = torch.promote_types(x.dtype, torch.float32)
         if self.method == "none":
             return x.to(answer)
+        check_dense(x)
         if x.dtype == torch.float64 or (x.dtype in ROUNDED and self.mean_rest.any()):
             return ((x.double() - self.centre) / self.scale).to(answer)
         if self.wide and x.is_floating_point() and self.mean_rest.any():  # the flag costs no look

@@ -151,7 +151,7 @@ class Bookkeeping(Callback):
     # While training --------------------------------------------------------------------------
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the exact solver, where there is one, move to the point that this epoch evaluates."""
+        """Let the exact solver, where there is one, choose the point that this epoch evaluates."""
         for _, model in self.models(pl_module):
             model.tallies["train"].restore([])  # of an epoch that broke off
             if model.solver is not None and model is pl_module:
@@ -172,17 +172,13 @@ class Bookkeeping(Callback):
             if solver is not None:
                 solver.metrics = values
             nll = values.get("train/nll")
-            if nll is not None and not torch.isfinite(nll) and not rejected:
+            # The exact solver looks at the features, and leaves a start like that for zero weights.
+            if nll is not None and not torch.isfinite(nll) and solver is None:
                 raise InputError(
                     f"the training loss became {float(nll)} in epoch {trainer.current_epoch}: "
                     "expected finite features and a step that converges; look for NaN or infinite "
                     "values in the data, standardise it, or lower the learning rate"
                 )
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the exact solver's best point behind."""
-        if isinstance(pl_module, self.kind) and pl_module.solver is not None:
-            pl_module.solver.restore()
 
     # Evaluation and prediction ---------------------------------------------------------------
 

@@ -19,12 +19,12 @@ ROWS = TensorDataset(torch.randn(40, 4, generator=torch.Generator().manual_seed(
                      torch.arange(40) % 2)  # fmt: skip
 STATE = ["class_counts", "smx.0.weight", "smx.0.bias"]
 STATE += ["preprocessing.mean", "preprocessing.mean_rest", "preprocessing.scale"]
-# Of LightningModule, as the version before composed the model.
+# Of LightningModule; a change is seen by those who override.
 OVERRIDDEN = {
     *("setup", "configure_model", "configure_optimizers", "forward", "backward", "to_onnx"),
     *("training_step", "validation_step", "test_step", "predict_step", "load_from_checkpoint"),
     *("on_fit_start", "on_train_start", "on_train_epoch_start", "on_train_batch_start"),
-    *("on_after_backward", "on_train_epoch_end", "on_train_end", "on_validation_start"),
+    *("on_after_backward", "on_train_epoch_end", "on_validation_start"),
     *("on_validation_epoch_end", "on_test_start", "on_test_epoch_end", "on_predict_start"),
     *("on_save_checkpoint", "on_load_checkpoint"),
 }

@@ -18,7 +18,7 @@ from smx_lightning import SoftmaxRegression
 from smx_lightning.callbacks import PredictionsInOrder
 from smx_lightning.cli import main
 from smx_lightning.data import BatchLoader, DigitsDataModule, InMemoryDataModule, Loaded, Rows
-from smx_lightning.optim import ExactSolver, Status
+from smx_lightning.optim import ExactSolver, Status, minimise
 
 OPTIMIZERS = {
     "sgd": functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9),
@@ -249,3 +249,14 @@ def solved_by_the_first(world_size, x, y, l2):
             solver.add(x, y)
         solver.step()
     return layer.weight.detach().numpy(), solver.evaluations, solver.status.name
+
+
+def weighted_shares(world_size, x, y, weights, l2):
+    """The plain loop where each process has a share of the rows, and the last one has none."""
+    torch.distributed.init_process_group("gloo")
+    rank, shares = torch.distributed.get_rank(), max(world_size - 1, 1)
+    own = slice(rank, None, shares)
+    batch = tuple(torch.as_tensor(part[own]) for part in (x, y, weights))
+    batches = [batch] if rank < shares else []
+    found = minimise(batches, x.shape[1], int(y.max()) + 1, l2=l2)
+    return found.weight.numpy(), found.status.name

@@ -30,7 +30,7 @@ def epochs(x, y, l2, *, tol=1e-6, start=None, batches=1):
     points, rejected = [], []
     while solver.status is Status.RUNNING and solver.evaluations < 1000:
         solver.begin_epoch(l2=l2, batches=batches)
-        points.append(torch.cat([layer.weight, layer.bias[:, None]], 1).detach().numpy().copy())
+        points.append(solver.trial.numpy())
         for rows, labels in zip(x.chunk(batches), y.chunk(batches), strict=True):
             solver.add(rows, labels)
         solver.step()

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 from sampled import sampled
-from solving import objective, optimum, parameters, trained
+from solving import objective, optimum, parameters, trained, trainer_for
 
-from smx_lightning.optim import Status
+from smx_lightning import SoftmaxRegression
+from smx_lightning.optim import ExactSolver, Status, minimise
 from smx_lightning.optim.span import worthwhile
 
 
@@ -75,3 +76,55 @@ def test_a_resumed_run_takes_the_same_steps(epoch, start, tmp_path):
     again = trained(x, y, start=start, path=tmp_path / "part.ckpt")[1]
     assert torch.equal(again.linear.weight, whole)
     assert again.solver.status is Status.CONVERGED
+
+
+class Refilled(torch.utils.data.IterableDataset):
+    """A loader that fills the same buffers with each batch, as pinned memory is used."""
+
+    def __init__(self, *parts, size=20, turns=1):
+        self.parts = [torch.as_tensor(part) for part in parts]
+        self.size, self.turns = size, turns
+
+    def __iter__(self):
+        buffers = [
+            [torch.empty_like(part[: self.size]) for part in self.parts] for _ in range(self.turns)
+        ]
+        for number, at in enumerate(range(0, len(self.parts[0]), self.size)):
+            rows = [part[at : at + self.size] for part in self.parts]
+            now = buffers[number % self.turns]
+            filled = [b[: len(r)] for b, r in zip(now, rows, strict=True)]
+            for buffer, values in zip(filled, rows, strict=True):
+                buffer[:] = values
+            yield tuple(filled)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_loader_that_fills_its_buffers_anew_spoils_no_rows(soft, weighted):
+    """The first step was wasted: its rows were the last batch's, over and over."""
+    x, y = wide(rows=60)
+    targets = np.eye(5)[y] if soft else y
+    weights = np.random.default_rng(1).uniform(0.5, 2, 60)
+    parts = (x, targets, weights) if weighted else (x, targets)
+    loader, held = Refilled(*parts), [*Refilled(*parts, size=60)]
+    found, other = (
+        minimise(some, 400, 5, l2=0.1, tol=1e-9, dtype=torch.float64) for some in (loader, held)
+    )
+    assert found.status is Status.CONVERGED
+    assert found.evaluations == other.evaluations == 2
+    torch.testing.assert_close(found.weight, other.weight, atol=1e-9, rtol=0)
+
+
+def test_under_the_trainer_neither():
+    """Which fetches a batch ahead, so that such loaders have two buffers at least."""
+    x, y = wide(rows=60)
+    loader = torch.utils.data.DataLoader(Refilled(x, y, size=10, turns=2), batch_size=None)
+    model = SoftmaxRegression(400, 5, l2=0.1, optimizer=ExactSolver)
+    torch.nn.init.zeros_(model.linear.weight)
+    torch.nn.init.zeros_(model.linear.bias)
+    trainer = trainer_for()
+    trainer.fit(model, loader)
+    assert model.solver.status is Status.CONVERGED
+    assert trainer.current_epoch == 2
+    reached = objective(*parameters(model), x, y, 0.1)
+    assert reached == pytest.approx(optimum(x, y, 0.1), rel=1e-9)

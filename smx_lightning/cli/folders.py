@@ -1,0 +1,49 @@
+"""Every run logs into a folder of its own, also of those that begin at the same moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from smx_lightning.errors import InputError
+
+
+def claim_folders(trainer: Trainer) -> None:
+    """Make the folders of loggers that would number them later, when others may take the number."""
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        if not isinstance(logger, (CSVLogger, TensorBoardLogger)) or logger._version is not None:
+            continue  # it has a name already
+        if _is_local_file_protocol(logger.root_dir):
+            _claim(logger)
+
+
+def _claim(logger: CSVLogger | TensorBoardLogger) -> None:
+    least = 0
+    while True:
+        logger._version = version = max(logger._get_next_version(), least)
+        try:
+            Path(logger.log_dir).mkdir(parents=True)
+        except FileExistsError:  # another run's, made since the version was chosen, or a file
+            least = version + 1
+        else:
+            return
+
+
+class SaveConfig(SaveConfigCallback):
+    """Lightning's own, whose refusal to overwrite is the user's to resolve."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the configuration in the log folder."""
+        try:
+            super().setup(trainer, pl_module, stage)
+        except (RuntimeError, ValueError) as error:  # seen by Lightning, or by the parser at last
+            if "to NOT exist" not in str(error) and "Refusing to overwrite" not in str(error):
+                raise
+            raise InputError(
+                f"expected no {self.config_filename} of an earlier run in {trainer.log_dir}; move "
+                "it away, or train with a logger, which gives every run a folder of its own"
+            ) from error
