@@ -14,6 +14,7 @@ Products with the Hessian of some rows (:mod:`.rows`) take a model's place where
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from smx_lightning.optim.evaluation import Evaluation
@@ -30,7 +31,8 @@ FEW_ROWS = 0.8  # an unknown that the rows decide
 MOST_ROWS = 0.5  # of all: with more a step costs several passes
 MANY_PASSES = 40
 BEFORE_ROWS = 2.5  # passes: where the first step saturates the softmax no row seems to matter
-KEPT = ("work", "work_at_refresh", "largest", "rows_factor")
+RECENT = 5  # passes that tell the present rate
+KEPT = ("work", "work_at_refresh", "largest", "objectives", "rows_factor")
 
 
 class Due(NamedTuple):
@@ -52,7 +54,8 @@ class Choice:
     def __init__(self, shape: tuple[int, int], *, tol: float, overhead: float) -> None:
         self._shape, self._tol, self._overhead = shape, tol, overhead
         self._work = self._work_at_refresh = 0.0
-        self._largest: list[float] = []  # gradient entry, of the accepted points since the refresh
+        self._largest = math.inf  # entry of the last accepted point's gradient
+        self._objectives: list[float] = []  # of the accepted points since the refresh
         self._rows_factor = 1.0
 
     def pass_work(self, rows: float) -> float:
@@ -63,13 +66,14 @@ class Choice:
         """A pass has been paid."""
         self._work += self.pass_work(rows)
 
-    def accepted(self, largest: float) -> None:
-        """A point was accepted, with this largest entry of its gradient."""
-        self._largest.append(largest)
+    def accepted(self, point: Evaluation) -> None:
+        """A point was accepted."""
+        self._largest = float(point.gradient.abs().max())
+        self._objectives.append(point.objective)
 
     def refreshed(self) -> None:
         """Another model is in use."""
-        self._work_at_refresh, self._largest = self._work, self._largest[-1:]
+        self._work_at_refresh, self._objectives = self._work, self._objectives[-1:]
 
     def too_few_rows(self) -> None:
         """A step along products with the Hessian of some rows was not what they promised."""
@@ -122,12 +126,17 @@ class Choice:
         return few if waited and few <= MOST_ROWS * rows else 0.0
 
     def _passes_ahead(self) -> float:
-        """How many more it takes at the rate since the last refresh; infinite while unknown."""
-        largest = self._largest[-5:]
-        if len(largest) < 3 or self._tol == 0 or not largest[-1] < largest[0]:
+        """How many more it takes at the present rate; infinite while unknown.
+
+        What a pass gains falls as the gap does, and the gradient as its root. Its largest entry
+        goes up and down too much to tell.
+        """
+        before = self._objectives[-RECENT - 1 :]
+        gains = [one - other for one, other in pairwise(before)]
+        if len(gains) < 2 or self._tol == 0 or not 0 < gains[-1] < gains[0]:
             return math.inf
-        rate = math.log(largest[0] / largest[-1]) / (len(largest) - 1)
-        return math.log(max(largest[-1] / self._tol, 1.0)) / rate
+        rate = math.log(gains[0] / gains[-1]) / (len(gains) - 1)
+        return 2 * math.log(max(self._largest / self._tol, 1.0)) / rate
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

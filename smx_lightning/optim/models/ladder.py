@@ -132,7 +132,7 @@ class Ladder:
 
         ``fits`` says whether the model in use was right about the step.
         """
-        self._choice.accepted(float(evaluation.gradient.abs().max()))
+        self._choice.accepted(evaluation)
         if self._on_rows and not fits:
             self._choice.too_few_rows()
         before = self.model
