@@ -22,7 +22,7 @@ from smx_lightning.optim.models.hessians import LADDER
 from smx_lightning.optim.models.sampling import Curvature, pass_work
 from smx_lightning.optim.models.spectrum import Spectrum
 
-PATIENCE = 0.6  # pay for new curvature when the passes so far have cost this much of its price
+PATIENCE = 0.5  # pay for new curvature when the passes so far have cost this much of its price
 DEARER = 3  # times the present model's price: a better one is not saved for
 PRODUCTS = 8  # with the Hessian of some rows, a step, about
 MANY_ROWS = 100  # a feature
@@ -55,7 +55,7 @@ class Choice:
         self._shape, self._tol, self._overhead = shape, tol, overhead
         self._work = self._work_at_refresh = 0.0
         self._largest = math.inf  # entry of the last accepted point's gradient
-        self._objectives: list[float] = []  # of the accepted points since the refresh
+        self._objectives: list[float] = []  # of the best point, after each pass since the refresh
         self._rows_factor = 1.0
 
     def pass_work(self, rows: float) -> float:
@@ -65,11 +65,12 @@ class Choice:
     def passed(self, rows: float) -> None:
         """A pass has been paid."""
         self._work += self.pass_work(rows)
+        self._objectives.append(self._objectives[-1] if self._objectives else math.inf)
 
     def accepted(self, point: Evaluation) -> None:
         """A point was accepted."""
         self._largest = float(point.gradient.abs().max())
-        self._objectives.append(point.objective)
+        self._objectives[-1] = point.objective
 
     def refreshed(self) -> None:
         """Another model is in use."""
@@ -131,8 +132,8 @@ class Choice:
         What a pass gains falls as the gap does, and the gradient as its root. Its largest entry
         goes up and down too much to tell.
         """
-        before = self._objectives[-RECENT - 1 :]
-        gains = [one - other for one, other in pairwise(before)]
+        recent = self._objectives[-RECENT - 1 :]
+        gains = [before - after for before, after in pairwise(recent)]
         if len(gains) < 2 or self._tol == 0 or not 0 < gains[-1] < gains[0]:
             return math.inf
         rate = math.log(gains[0] / gains[-1]) / (len(gains) - 1)

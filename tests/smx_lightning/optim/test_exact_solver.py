@@ -154,10 +154,10 @@ def test_every_model_of_the_curvature_leads_to_the_optimum(model, monkeypatch):
         monkeypatch.setattr(f"smx_lightning.optim.models.{module}.LADDER", models)
     x, y = REAL["digits"]()
     x = x / 16
-    found = solved(x, y, 0.1, tol=1e-7)
+    found = solved(x, y, 0.001, tol=1e-9)
     assert found.solver.status is Status.CONVERGED
     assert type(found.solver._descent.ladder.model) is model
-    assert_optimal(found, x, y, 0.1)
+    assert_optimal(found, x, y, 0.001)
 
 
 @pytest.mark.parametrize("model", [PerClass, Coupled, Whole])

@@ -59,7 +59,7 @@ def test_the_optimum_is_found_wherever_the_features_lie(shape, offset, which, sc
     assert found.status in (Status.CONVERGED, Status.PRECISION)
     assert gap <= CLOSE[dtype] * max(1.0, abs(offset) / 1e3 if dtype == "float32" else 0), found
     assert gap <= 1.25 * found.gap + CLOSE[dtype], found
-    assert found.evaluations <= 60
+    assert found.evaluations <= (60 if abs(offset) <= 1e4 else 120)  # there float32 ends
 
 
 def test_weights_targets_and_a_start_are_seen_from_there_too():
