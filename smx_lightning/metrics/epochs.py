@@ -69,8 +69,14 @@ class EpochMetrics(nn.ModuleDict):
             return {}
         return self.tallies[name].compute()
 
+    def log(self, name: str, module: LightningModule, prefix: str) -> dict[str, Tensor]:
+        """Compute, and log under the prefix from a hook of the Trainer's module."""
+        values = self.compute(name, module.device)
+        self.log_values(values, module, prefix)
+        return values
+
     @staticmethod
-    def log(module: LightningModule, prefix: str, values: dict[str, Tensor]) -> None:
+    def log_values(values: dict[str, Tensor], module: LightningModule, prefix: str) -> None:
         """Log what was computed under the prefix, from a hook of the Trainer's module."""
         for key, value in values.items():
             log_agreed(module, prefix + key, value, prog_bar=prefix + key in PROGRESS_BAR)

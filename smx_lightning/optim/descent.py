@@ -128,6 +128,8 @@ class Descent:
             weights: (batch,) or ``None``.
         """
         x = self.frame.rows(x)
+        if weights is not None:  # wider ones would widen all that they multiply
+            weights = weights.to(x.dtype)
         if self._gathered is not None:
             self._gathered.add(x, y, weights)
         log_probs = torch.addmm(self._bias, self._weight, x.T).log_softmax(0)

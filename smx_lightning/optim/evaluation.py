@@ -92,7 +92,7 @@ class EpochSums:
             y: (batch,) labels or (batch, classes) distributions.
             weights: (batch,) or ``None``.
         """
-        c = log_probs.new_ones(len(x)) if weights is None else weights.to(log_probs.dtype)
+        c = log_probs.new_ones(len(x)) if weights is None else weights
         if self._line is not None:
             self._slopes += self._slopes_of(x, log_probs, y, c, self._line)
         masses = probs @ c - probs.square() @ c

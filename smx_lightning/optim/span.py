@@ -58,7 +58,7 @@ class Gathered:
         if not self._few:
             self._parts.clear()
         elif len(x):
-            c = x.new_ones(len(x)) if weights is None else weights.to(x.dtype, copy=True)
+            c = x.new_ones(len(x)) if weights is None else weights.clone()
             self._parts.append((x.clone(), y.clone(), c))  # a loader may fill its buffers anew
 
     def spanned(self, rows: float, moments: Moments) -> Span | None:

@@ -165,10 +165,9 @@ class Bookkeeping(Callback):
             metrics, tally = model._smx_metrics, model.tallies["train"]
             if rejected and solver and solver.metrics.keys() >= {*tally.metrics}:
                 tally.restore([])
-                metrics.log(pl_module, prefix, solver.metrics)  # the parameters went back there
+                metrics.log_values(solver.metrics, pl_module, prefix)  # of where the parameters are
                 continue
-            values = metrics.compute("train", pl_module.device)
-            metrics.log(pl_module, prefix, values)
+            values = metrics.log("train", pl_module, prefix)
             if solver is not None:
                 solver.metrics = values
             nll = values.get("train/nll")
@@ -206,15 +205,13 @@ class Bookkeeping(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the ``val/`` metrics."""
         for prefix, model in self.models(pl_module):
-            metrics = model._smx_metrics
-            metrics.log(pl_module, prefix, metrics.compute("val", pl_module.device))
+            model._smx_metrics.log("val", pl_module, prefix)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the ``test/`` metrics; ``confusion_matrix`` holds the counts from then on."""
         for prefix, model in self.models(pl_module):
-            metrics = model._smx_metrics
-            metrics.log(pl_module, prefix, metrics.compute("test", pl_module.device))
-            counts = metrics.compute(CONFUSION, model.device)
+            model._smx_metrics.log("test", pl_module, prefix)
+            counts = model._smx_metrics.compute(CONFUSION, model.device)
             if counts:
                 model.confusion_matrix = counts[CONFUSION].cpu()
 

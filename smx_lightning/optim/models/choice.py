@@ -55,7 +55,7 @@ class Choice:
         self._shape, self._tol, self._overhead = shape, tol, overhead
         self._work = self._work_at_refresh = 0.0
         self._largest = math.inf  # entry of the last accepted point's gradient
-        self._objectives: list[float] = []  # of the best point, after each pass since the refresh
+        self._objectives: list[float] = []  # of the best point, after the last passes
         self._rows_factor = 1.0
 
     def pass_work(self, rows: float) -> float:
@@ -65,7 +65,8 @@ class Choice:
     def passed(self, rows: float) -> None:
         """A pass has been paid."""
         self._work += self.pass_work(rows)
-        self._objectives.append(self._objectives[-1] if self._objectives else math.inf)
+        last = self._objectives[-1] if self._objectives else math.inf
+        self._objectives = [*self._objectives[-RECENT:], last]
 
     def accepted(self, point: Evaluation) -> None:
         """A point was accepted."""
@@ -132,8 +133,7 @@ class Choice:
         What a pass gains falls as the gap does, and the gradient as its root. Its largest entry
         goes up and down too much to tell.
         """
-        recent = self._objectives[-RECENT - 1 :]
-        gains = [before - after for before, after in pairwise(recent)]
+        gains = [before - after for before, after in pairwise(self._objectives)]
         if len(gains) < 2 or self._tol == 0 or not 0 < gains[-1] < gains[0]:
             return math.inf
         rate = math.log(gains[0] / gains[-1]) / (len(gains) - 1)

@@ -172,7 +172,7 @@ class Whole(Coupled):
     @override
     def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
         step = max(PENDING_ENTRIES // (self.num_classes * self.width), 1)
-        c = x.new_ones(len(x)) if row_weights is None else row_weights.to(x.dtype)
+        c = x.new_ones(len(x)) if row_weights is None else row_weights
         ones = torch.nn.functional.pad(x, (0, 1), value=1.0)
         parts = (torch.split(part, step) for part in (ones, probs.T, c))
         for rows, p, weights in zip(*parts, strict=True):

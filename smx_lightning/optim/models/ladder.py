@@ -98,7 +98,7 @@ class Ladder:
             return
         squares = None
         if self._known is None:
-            c = x.new_ones(len(x)) if weights is None else weights.to(x.dtype)
+            c = x.new_ones(len(x)) if weights is None else weights
             squares = x.square()
             self._sums += torch.cat([c.sum()[None], c @ x, c @ squares]).double()
         if self._due.model is not None and self._collecting is None:

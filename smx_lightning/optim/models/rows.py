@@ -50,7 +50,7 @@ class Rows:
     @torch.no_grad()
     def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
         """Choose from a batch, as :meth:`.Curvature.add`."""
-        c = x.new_ones(len(x)) if row_weights is None else row_weights.to(x.dtype)
+        c = x.new_ones(len(x)) if row_weights is None else row_weights
         v = (probs * complement(probs)).sum(0) * c
         probability = (v * (importance / self._threshold)).clamp(max=1)
         some = (probability >= self._thresholds.next(v)).nonzero()[:, 0]

@@ -201,3 +201,18 @@ def test_batches_of_something_else_are_refused_with_a_sentence(batch, words):
     with pytest.raises(InputError) as error:
         solved([batch])
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_of_one_take_the_same_steps_as_none(dtype):
+    """Sampling included: weights wider than the rows drew other ones, and widened all products."""
+    rng = np.random.default_rng(0)
+    x, scores = rng.standard_normal((8000, 16)), rng.standard_normal((16, 30))
+    y = torch.tensor((x @ scores + rng.gumbel(size=(8000, 30))).argmax(1))
+    x = torch.tensor(x).to(dtype)
+    ones = torch.ones(8000, dtype=torch.float64)
+    some, none = (
+        minimise([(x, y, *weights)], 16, 30, l2=1e-4, dtype=dtype) for weights in ([ones], [])
+    )
+    assert some.evaluations == none.evaluations
+    assert torch.equal(some.weight, none.weight)
