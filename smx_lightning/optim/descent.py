@@ -90,6 +90,7 @@ class Descent:
         self._fits = False  # whether the last step's model fitted
         self._repeating = False  # whether the pass under way evaluates the best point again
         self._l2 = 0.0
+        self._noise = 0.0  # what rounding does to the objective at the best point
         self._shape = (start.shape[0], start.shape[1])
         self._gathered: Gathered | None = None  # rows of the first passes, if they are few
         self._sums = EpochSums(self._shape, start.device)
@@ -208,24 +209,20 @@ class Descent:
         return worse or self.frame.origin is not None
 
     def _rounding(self) -> Rounding:
-        shift = self.frame.shift(self.point)
-        return Rounding(self.point, self.ladder.moments.typical, self.dtype, shift)
-
-    def _noise(self) -> float:
-        assert self.best is not None
-        return self._rounding().objective(self.best)
+        shifted = self.frame.shifted(self.point)
+        return Rounding(self.point, self.ladder.moments.typical, self.dtype, shifted)
 
     def _accepted(self, new: Evaluation) -> bool:
         assert self.best is not None
         assert self.step is not None
-        return self.step.accepts(self.best, new, self._noise()) and not self.step.overshot(
+        return self.step.accepts(self.best, new, self._noise) and not self.step.overshot(
             self.best, new
         )
 
     def _shorten(self, new: Evaluation) -> None:
         assert self.best is not None
         assert self.step is not None
-        self._progress.failed(-self.step.length * self.step.slope, self._noise())
+        self._progress.failed(-self.step.length * self.step.slope, self._noise)
         self._fits = False
         self.step = self.step.shorter(self.best, new)
         if self._progress.failures_say_so:
@@ -234,18 +231,19 @@ class Descent:
             self._begin_anew()
 
     def _accept(self, new: Evaluation) -> None:
-        before, step = self.best, self.step
+        before, from_there = self.best, self.point
         gathered, self._gathered = self._gathered, None
-        if before is not None and step is not None:
-            self.pairs.add(self.trial - self.point, new.gradient - before.gradient)
-            self._fits = step.fits(new)
+        if self.step is not None:
+            self._fits = self.step.fits(new)
         self.point, self.best = self.trial, new
-        largest = float(new.gradient.abs().max())
-        self._progress.made(new.objective, largest, self._noise())
-        if self.ladder.accept(new, self._l2, fits=self._fits):
+        self._noise = self._rounding().objective(new)
+        self._progress.made(new.objective, new.largest, self._noise)
+        if self.ladder.accept(new, self._l2, fits=self._fits, noise=self._noise):
             # Pairs describe what the old curvature missed; the new one is better without them.
             self.pairs.clear()
-        if float(self.frame.gradient(new).gradient.abs().max()) <= self._tol:
+        elif before is not None:
+            self.pairs.add(self.point - from_there, new.gradient - before.gradient)
+        if self.frame.gradient(new).largest <= self._tol:
             self.status = Status.UNSEEN_CLASS if without_rows(new) else Status.CONVERGED
         elif self._l2 == 0 and new.separated:
             self.status = Status.SEPARABLE
@@ -331,3 +329,5 @@ class Descent:
         self.pairs.restore(kept["pairs"])
         self._progress.restore(kept["progress"])
         self.ladder.restore(kept, kept["curvature"])
+        if self.best is not None:
+            self._noise = self._rounding().objective(self.best)

@@ -49,6 +49,11 @@ class Evaluation(NamedTuple):
     targets: Tensor
     slopes: Tensor
 
+    @property
+    def largest(self) -> float:
+        """Absolute entry of the gradient."""
+        return float(torch.linalg.vector_norm(self.gradient, math.inf))
+
 
 class Line(NamedTuple):
     """Step lengths (lengths,) along ``direction`` (classes, features + 1), both float64."""
@@ -70,13 +75,13 @@ class EpochSums:
         self, shape: tuple[int, int], device: torch.device, line: Line | None = None
     ) -> None:
         self._line = line
-        # loss, total weight, rows in doubt, rows
-        self._scalars = torch.zeros(4, dtype=torch.float64, device=device)
-        self._gradient = torch.zeros(shape, dtype=torch.float64, device=device)
-        self._masses = torch.zeros(shape[0], dtype=torch.float64, device=device)
-        self._targets = torch.zeros(shape[0], dtype=torch.float64, device=device)
-        lengths = 0 if line is None else len(line.lengths)
-        self._slopes = torch.zeros(lengths, dtype=torch.float64, device=device)
+        # Views of one vector, which the processes add up as it is.
+        parts = [4, shape[0], shape[0], 0 if line is None else len(line.lengths), math.prod(shape)]
+        self._all = torch.zeros(sum(parts), dtype=torch.float64, device=device)
+        # _scalars: loss, total weight, rows in doubt, rows
+        self._scalars, self._masses, self._targets, self._slopes, gradient = self._all.split(parts)
+        self._gradient = gradient.view(shape)
+        self._weight, self._bias = self._gradient[:, :-1], self._gradient[:, -1]
 
     def add(
         self, x: Tensor, log_probs: Tensor, probs: Tensor, y: Tensor, weights: Tensor | None
@@ -114,8 +119,8 @@ class EpochSums:
         wide = c.double()
         self._scalars += torch.stack([losses @ wide, wide.sum(), doubtful.double(), rows])
         self._masses += masses.double()
-        self._gradient[:, :-1] += residual @ x
-        self._gradient[:, -1] += residual.sum(1)
+        self._weight += residual @ x
+        self._bias += residual.sum(1)
 
     @staticmethod
     def _slopes_of(x: Tensor, log_probs: Tensor, y: Tensor, c: Tensor, line: Line) -> Tensor:
@@ -133,9 +138,8 @@ class EpochSums:
 
     def evaluation(self, weight: Tensor, l2: float) -> Evaluation:
         """Of all processes together, at ``weight`` (classes, features) float64."""
-        parts = [self._scalars, self._masses, self._targets, self._slopes, self._gradient.flatten()]
-        sums = torch.split(summed(torch.cat(parts)), [len(part) for part in parts])
-        loss, total_weight, in_doubt, rows = sums[0].tolist()
+        summed(self._all)
+        loss, total_weight, in_doubt, rows = self._scalars.tolist()
         if rows == 0:
             raise InputError(
                 "expected training rows, got an epoch without any; check the data, and that the "
@@ -146,24 +150,23 @@ class EpochSums:
                 f"expected row weights with a positive sum, got a sum of {total_weight}; leave the "
                 "weights out, or give some rows a positive one"
             )
-        masses, targets, slopes = (part / total_weight for part in sums[1:4])
-        gradient = sums[4].view_as(self._gradient) / total_weight
-        gradient[:, :-1] += l2 * weight
+        self._all /= total_weight
+        self._weight.add_(weight, alpha=l2)
         if self._line is not None and l2:
             dw = self._line.direction[:, :-1]
-            slopes += l2 * ((weight * dw).sum() + self._line.lengths * dw.square().sum())
+            self._slopes += l2 * ((weight * dw).sum() + self._line.lengths * dw.square().sum())
         objective = loss / total_weight + 0.5 * l2 * float(weight.square().sum())
-        spread = float(sums[1].sum())
+        spread = float(self._masses.sum()) * total_weight
         return Evaluation(
             objective,
-            gradient,
+            self._gradient,
             total_weight,
             rows,
             spread,
             in_doubt == 0,
-            masses,
-            targets,
-            slopes,
+            self._masses,
+            self._targets,
+            self._slopes,
         )
 
 

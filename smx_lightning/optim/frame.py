@@ -41,10 +41,13 @@ class Frame(NamedTuple):
         return x if self.origin is None else x - self.origin.to(x.dtype)
 
     def shift(self, point: Tensor) -> Tensor:
-        """W μ of a point (classes, features + 1), (classes,)."""
-        if self.origin is None:
-            return point.new_zeros(len(point))
+        """W μ of a point (classes, features + 1), (classes,), where rows are seen from μ."""
+        assert self.origin is not None
         return point[:, :-1] @ self.origin
+
+    def shifted(self, point: Tensor) -> float:
+        """By how much a bias differs there at most."""
+        return 0.0 if self.origin is None else float(self.shift(point).abs().max())
 
     def inside(self, point: Tensor) -> Tensor:
         """With the bias b + W μ."""

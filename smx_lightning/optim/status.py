@@ -51,14 +51,14 @@ class Rounding:
         point: (classes, features + 1).
         typical: (features + 1,) root mean squares of the features, 1 for the bias.
         dtype: Of parameters and products.
-        shift: (classes,) what the parameters' bias differs by from the point's: that is rounded.
+        shifted: By how much the parameters' bias, which is rounded, differs from the point's.
     """
 
-    def __init__(self, point: Tensor, typical: Tensor, dtype: torch.dtype, shift: Tensor) -> None:
+    def __init__(self, point: Tensor, typical: Tensor, dtype: torch.dtype, shifted: float) -> None:
         self._typical = typical
         self._epsilon = torch.finfo(dtype).eps
         self._logit = self._epsilon * (1 + float((point.abs() @ typical).max()))
-        self._bias = self._epsilon * float(shift.abs().max())
+        self._bias = self._epsilon * shifted
 
     def objective(self, evaluation: Evaluation) -> float:
         """Of the mean loss: errors of many rows cancel, but for those of rows that are alike."""

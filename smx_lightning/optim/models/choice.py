@@ -32,7 +32,7 @@ MOST_ROWS = 0.5  # of all: with more a step costs several passes
 MANY_PASSES = 40
 BEFORE_ROWS = 2.5  # passes: where the first step saturates the softmax no row seems to matter
 RECENT = 5  # passes that tell the present rate
-KEPT = ("work", "work_at_refresh", "largest", "objectives", "rows_factor")
+KEPT = ("work", "work_at_refresh", "largest", "objectives", "noise", "rows_factor")
 
 
 class Due(NamedTuple):
@@ -54,9 +54,12 @@ class Choice:
     def __init__(self, shape: tuple[int, int], *, tol: float, overhead: float) -> None:
         self._shape, self._tol, self._overhead = shape, tol, overhead
         self._work = self._work_at_refresh = 0.0
-        self._largest = math.inf  # entry of the last accepted point's gradient
-        self._objectives: list[float] = []  # of the best point, after the last passes
+        # Of the best point, after the last passes; the least that a gradient's largest entry was.
+        self._objectives: list[float] = []
+        self._largest: list[float] = []
+        self._noise = 0.0  # what rounding does to the objective there
         self._rows_factor = 1.0
+        self._prices: dict[type[Curvature], float] = {}
 
     def pass_work(self, rows: float) -> float:
         """Multiplications and additions of a pass, about."""
@@ -65,17 +68,18 @@ class Choice:
     def passed(self, rows: float) -> None:
         """A pass has been paid."""
         self._work += self.pass_work(rows)
-        last = self._objectives[-1] if self._objectives else math.inf
-        self._objectives = [*self._objectives[-RECENT:], last]
+        self._objectives = [*self._objectives[-RECENT:], *(self._objectives[-1:] or [math.inf])]
+        self._largest = [*self._largest[-RECENT:], *(self._largest[-1:] or [math.inf])]
 
-    def accepted(self, point: Evaluation) -> None:
-        """A point was accepted."""
-        self._largest = float(point.gradient.abs().max())
-        self._objectives[-1] = point.objective
+    def accepted(self, point: Evaluation, noise: float) -> None:
+        """A point was accepted, whose objective rounding moves by ``noise``."""
+        self._objectives[-1], self._noise = point.objective, noise
+        self._largest[-1] = min(self._largest[-1], point.largest)
 
     def refreshed(self) -> None:
         """Another model is in use."""
-        self._work_at_refresh, self._objectives = self._work, self._objectives[-1:]
+        self._work_at_refresh = self._work
+        self._objectives, self._largest = self._objectives[-1:], self._largest[-1:]
 
     def too_few_rows(self) -> None:
         """A step along products with the Hessian of some rows was not what they promised."""
@@ -83,8 +87,10 @@ class Choice:
 
     def choose(self, present: Curvature, known: Evaluation) -> Due:
         """For the coming pass; ``known`` is the best point's."""
-        models = [model for model in LADDER if model.fits(*self._shape)]
-        prices = {model: model.work(*self._shape, known.rows) for model in models}
+        if not self._prices:  # every pass has the same rows
+            models = [model for model in LADDER if model.fits(*self._shape)]
+            self._prices = {model: model.work(*self._shape, known.rows) for model in models}
+        prices = self._prices
         chosen = self._paid(present, known, prices)
         rows = 0.0
         if isinstance(present, Spectrum):
@@ -131,13 +137,17 @@ class Choice:
         """How many more it takes at the present rate; infinite while unknown.
 
         What a pass gains falls as the gap does, and the gradient as its root. Its largest entry
-        goes up and down too much to tell.
+        goes up and down too much to tell, but where rounding hides what is gained nothing else does.
         """
-        gains = [before - after for before, after in pairwise(self._objectives)]
-        if len(gains) < 2 or self._tol == 0 or not 0 < gains[-1] < gains[0]:
+        told = self._largest
+        if self._tol > 0 and len(self._objectives) > 2:
+            gains = [before - after for before, after in pairwise(self._objectives)]
+            if max(gains[0], gains[-1]) > self._noise:
+                told = [math.sqrt(max(gain, 0.0)) for gain in gains]
+        if self._tol == 0 or len(told) < 2 or not 0 < told[-1] < told[0]:
             return math.inf
-        rate = math.log(gains[0] / gains[-1]) / (len(gains) - 1)
-        return 2 * math.log(max(self._largest / self._tol, 1.0)) / rate
+        rate = math.log(told[0] / told[-1]) / (len(told) - 1)
+        return math.log(max(self._largest[-1] / self._tol, 1.0)) / rate
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

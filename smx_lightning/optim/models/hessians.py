@@ -134,11 +134,9 @@ class Coupled(Curvature):
 
     @override
     def penalised(self, penalty: Tensor) -> Tensor:
-        blocks = self._blocks()
-        for row in range(self.num_classes - 1):
-            for column in range(row + 1):
-                share = (row == column) - 1 / self.num_classes
-                blocks[row, :, column].diagonal().add_(penalty, alpha=share)
+        shares = torch.eye(self.num_classes - 1, dtype=penalty.dtype, device=penalty.device)
+        shares -= 1 / self.num_classes
+        self._blocks().diagonal(dim1=1, dim2=3).add_(shares[:, :, None] * penalty)
         return self._grams
 
     @override
@@ -185,7 +183,7 @@ class Whole(Coupled):
         product = scaled.T @ (scaled * weights[:, None])
         # The blocks on the diagonal apart: as p - p² little would be left of them where p is 1.
         v = (probs.T * complement(probs.T))[:classes] * weights
-        own = torch.einsum("kn,na,nb->kab", v, rows, rows)
+        own = (v[:, None, :] * rows.T) @ rows
         view = product.view(classes, self.width, classes, self.width)
         view.diagonal(dim1=0, dim2=2).copy_(-own.permute(1, 2, 0))
         self._grams -= product

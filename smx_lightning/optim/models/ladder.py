@@ -55,6 +55,7 @@ class Ladder:
         self._masses = like.new_full((shape[0],), LEAST_AT_START * at_zero, dtype=torch.float64)
         # Σ c, then Σ c x and Σ c x² a feature, of the first pass.
         self._sums = like.new_zeros(1 + 2 * (shape[1] - 1), dtype=torch.float64)
+        self._moments: Moments | None = None
         self._known: Evaluation | None = None
         self._due = Due()
         self._collecting: Curvature | None = None
@@ -62,9 +63,13 @@ class Ladder:
 
     @property
     def moments(self) -> Moments:
-        """Of the first pass's rows."""
-        width = self._shape[1]
-        return Moments(float(self._sums[0]), self._sums[1:width], self._sums[width:])
+        """Of the first pass's rows, so far or all of them."""
+        if self._moments is None:
+            width = self._shape[1]
+            self._moments = Moments(
+                float(self._sums[0]), self._sums[1:width], self._sums[width:]
+            )
+        return self._moments
 
     @property
     def quasi_newton(self) -> bool:
@@ -83,6 +88,7 @@ class Ladder:
         self._known, self._collecting, self._collecting_rows = known, None, None
         if known is None:
             self._sums.zero_()
+            self._moments = None
             self._batches = min(batches, UNKNOWN_BATCHES)
             few = Spectrum in LADDER and self._shape[1] <= MOST_AT_ONCE
             self._due = Due(Spectrum if few and self._at_once else None)
@@ -101,6 +107,7 @@ class Ladder:
             c = x.new_ones(len(x)) if weights is None else weights
             squares = x.square()
             self._sums += torch.cat([c.sum()[None], c @ x, c @ squares]).double()
+            self._moments = None
         if self._due.model is not None and self._collecting is None:
             self._collecting = self._new(self._due.model, len(x))
         collecting = self._collecting_rows or self._collecting
@@ -122,17 +129,18 @@ class Ladder:
     def end(self, rows: float) -> None:
         """All processes' rows have passed."""
         if self._known is None:
-            self._sums = summed(self._sums)
+            self._sums, self._moments = summed(self._sums), None
         self._choice.passed(rows)
 
     # A point ---------------------------------------------------------------------------------
 
-    def accept(self, evaluation: Evaluation, l2: float, *, fits: bool) -> bool:
+    def accept(self, evaluation: Evaluation, l2: float, *, fits: bool, noise: float) -> bool:
         """The pass's point is the best now; whether it brought another model into use.
 
-        ``fits`` says whether the model in use was right about the step.
+        ``fits`` says whether the model in use was right about the step, ``noise`` what rounding
+        does to the objective.
         """
-        self._choice.accepted(evaluation)
+        self._choice.accepted(evaluation, noise)
         if self._on_rows and not fits:
             self._choice.too_few_rows()
         before = self.model
@@ -203,4 +211,5 @@ class Ladder:
         self._choice.restore(state)
         for name in KEPT:
             setattr(self, f"_{name}", state[name])
+        self._moments = None
         self.model = None if model is None else restored(model, *self._shape, self._like)

@@ -17,7 +17,9 @@ below, in proportion to their largest: so is the model's condition, whatever the
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +34,8 @@ LEAST_LARGEST = 1e-12
 EIGEN = 10.0  # D³ times this is what an eigendecomposition costs, in units of fast products, about
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True)
+class Moments:
     """Of the rows of one pass: Σ c, Σ c x and Σ c x² a feature, float64."""
 
     total: float
@@ -58,7 +61,7 @@ class Moments(NamedTuple):
         """Of each feature, (features,)."""
         return self.sums / self.total
 
-    @property
+    @cached_property
     def typical(self) -> Tensor:
         """Root mean squares, (features + 1,), 1 for the bias."""
         squares = self.squares / self.total
