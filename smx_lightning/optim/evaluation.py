@@ -76,10 +76,11 @@ class EpochSums:
     ) -> None:
         self._line = line
         # Views of one vector, which the processes add up as it is.
-        parts = [4, shape[0], shape[0], 0 if line is None else len(line.lengths), math.prod(shape)]
-        self._all = torch.zeros(sum(parts), dtype=torch.float64, device=device)
+        sizes = [4, shape[0], shape[0], 0 if line is None else len(line.lengths), math.prod(shape)]
+        self._all = torch.zeros(sum(sizes), dtype=torch.float64, device=device)
+        parts = torch.split(self._all, sizes)
         # _scalars: loss, total weight, rows in doubt, rows
-        self._scalars, self._masses, self._targets, self._slopes, gradient = self._all.split(parts)
+        self._scalars, self._masses, self._targets, self._slopes, gradient = parts
         self._gradient = gradient.view(shape)
         self._weight, self._bias = self._gradient[:, :-1], self._gradient[:, -1]
 

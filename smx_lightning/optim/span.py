@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from smx_lightning.optim.evaluation import gathered
-from smx_lightning.optim.models.dense import gram
+from smx_lightning.optim.models.dense import gram, joined
 from smx_lightning.optim.models.sampling import pass_work
 from smx_lightning.optim.models.spectrum import EIGEN, Moments
 
@@ -76,9 +76,7 @@ class Gathered:
         parts = [part for parts in gathered(self._parts) for part in parts]
         if len({y.ndim for _, y, _ in parts}) > 1:  # labels here, distributions there
             parts = [(x, _distributions(y, self._shape[0]), c) for x, y, c in parts]
-        x, y, c = (
-            torch.cat([t.to(mean.device) for t in some]) for some in zip(*parts, strict=True)
-        )
+        x, y, c = (joined([t.to(mean.device) for t in some]) for some in zip(*parts, strict=True))
         return Span.of(x, y, c, mean)
 
 

@@ -137,7 +137,8 @@ class Choice:
         """How many more it takes at the present rate; infinite while unknown.
 
         What a pass gains falls as the gap does, and the gradient as its root. Its largest entry
-        goes up and down too much to tell, but where rounding hides what is gained nothing else does.
+        goes up and down too much to tell; where rounding hides what is gained, the least that it
+        was does.
         """
         told = self._largest
         if self._tol > 0 and len(self._objectives) > 2:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,11 @@ def gram(rows: Tensor, halvings: int = 2) -> Tensor:
     product[half:, :half] = right.T @ left
     product[:half, half:] = product[half:, :half].T
     return product
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """All rows; of a single part no copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def cholesky(matrix: Tensor) -> Tensor:

@@ -66,9 +66,7 @@ class Ladder:
         """Of the first pass's rows, so far or all of them."""
         if self._moments is None:
             width = self._shape[1]
-            self._moments = Moments(
-                float(self._sums[0]), self._sums[1:width], self._sums[width:]
-            )
+            self._moments = Moments(float(self._sums[0]), self._sums[1:width], self._sums[width:])
         return self._moments
 
     @property

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from smx_lightning.optim.models.dense import cholesky, gram
+from smx_lightning.optim.models.dense import cholesky, gram, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,7 +212,7 @@ class Curvature:
         pending, self._pending = self._pending, []
         for column in range(self.columns(self.num_classes) if pending else 0):
             parts = [x[rows[column]].mul_(root[column][:, None]) for x, rows, root in pending]
-            scaled = parts[0] if len(parts) == 1 else torch.cat(parts)
+            scaled = joined(parts)
             if len(scaled):
                 self.deposit(column, gram(scaled))
 
