@@ -13,7 +13,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-_Given, _Answer = ParamSpec("_Given"), TypeVar("_Answer")
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
 
 _turn = threading.RLock()
 
