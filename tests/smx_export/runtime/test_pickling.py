@@ -60,7 +60,11 @@ def test_copies_answer_alike(path, rows, way):
 
 
 @pytest.mark.parametrize(
-    "name", ["class_names", "num_features", "dtype", "input_shape", "trained_shape", "input_range", "threshold"]
+    "name",
+    [
+        "class_names", "num_features", "dtype", "input_shape", "trained_shape", "input_range",
+        "threshold",
+    ],
 )  # fmt: skip
 def test_copies_know_what_the_original_does(tmp_path, name):
     profile = Profile.of("image", outputs=["probs", "label"])
