@@ -51,7 +51,7 @@ class Draft:
         try:
             while not self._made(folder, mode, directory):
                 self.release()
-        except OSError:
+        except BaseException:
             self.discard()
             raise
 

@@ -117,3 +117,11 @@ def test_a_page(trained, tmp_path, name):
         assert answer.read() == path.read_bytes()
     assert write_site(path, sidecar(path), site.folder).folder == site.folder
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "model.onnx"])
+def test_a_sidecar_that_cannot_be_written_is_told_before_the_export(checkpoint, tmp_path, name):
+    """Of the longest name with the suffix .json, and where there is a folder already."""
+    (tmp_path / "model.json").mkdir()
+    assert main(["convert", str(checkpoint), str(tmp_path / name), "--sidecar"]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
