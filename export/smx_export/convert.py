@@ -23,6 +23,7 @@ from smx_export.graph.inference_copy import (
 )
 from smx_export.graph.metadata import model_metadata
 from smx_export.graph.portable import set_metadata, softmax_regression_graph
+from smx_export.graph.turns import in_turn
 from smx_export.parity.comparison import Comparison
 from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic
 from smx_export.parity.inputs import ParityInputs
@@ -45,6 +46,7 @@ class Export:
     report: ParityReport
 
 
+@in_turn
 def export_onnx(
     model_or_checkpoint: nn.Module | str | Path,
     path: str | Path,
@@ -60,7 +62,8 @@ def export_onnx(
 
     The file holds float32 log-probabilities and probabilities, in eval mode, with standardisation
     folded into the weights, and class names and self-test vectors in its metadata. It is written
-    beside ``path`` and moved into place only when every check has passed.
+    beside ``path`` and moved into place only when every check has passed. Threads that export at
+    once wait for each other.
 
     Args:
         model_or_checkpoint: A live module, or the path of its checkpoint.
@@ -117,6 +120,7 @@ def _live(
     )
 
 
+@in_turn
 def export_copy(
     model: SoftmaxRegression,
     path: str | Path,
@@ -142,6 +146,7 @@ def export_copy(
     return Export(Path(path), report)
 
 
+@in_turn
 def refuse_untrained(live: SoftmaxRegression, profile: Profile) -> None:
     """Complain, before it is trained, about a model that no file of a profile can be.
 

@@ -36,7 +36,7 @@ class Process:
     Attributes:
         pid: Of the process, 0 where it is not known.
         host: Name of the machine.
-        machine: What makes ids of processes comparable: this boot, this container.
+        machine: See :func:`machine`.
         started: When the process was, in the kernel's ticks: a later one with its id is another.
         run: The launcher's name of the job, see :func:`smx_lightning.processes.distributed.run_id`.
     """
@@ -50,15 +50,20 @@ class Process:
     @classmethod
     def this(cls, run: str | None) -> Process:
         """The one that asks."""
-        pid, host = os.getpid(), socket.gethostname()
-        machine = host
-        with suppress(OSError):
-            boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-            machine = f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-        return cls(pid, host, machine, started(pid), run)
+        pid = os.getpid()
+        return cls(pid, socket.gethostname(), machine(), started(pid), run)
 
 
 UNKNOWN = Process(0, "an unknown host", "", None, None)
+
+
+def machine() -> str:
+    """What makes ids of processes comparable: this boot, this container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
 
 
 def started(pid: int) -> int | None:

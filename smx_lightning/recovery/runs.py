@@ -69,9 +69,6 @@ class Run:
             ) from error
         if owner is not None:
             raise InputError(self._occupied(owner))
-        for draft in self.folder.glob(f".{self.file.name}.*.tmp"):  # of a process that was killed
-            with suppress(OSError):
-                draft.unlink()
         if given is None:
             return self._choice()
         return self._checked(given, saved) or (None if newest else self._left(given))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def sidecar(path: str | Path) -> dict[str, Any]:
     tensor = given.type.tensor_type
     x, expected = exported.vectors.x, exported.vectors
     return {
-        "name": Path(path).stem,
+        "name": os.fsencode(Path(path).stem).decode("utf-8", "replace"),  # disks allow any bytes
         "sha256": sha256(data).hexdigest(),
         "weights_sha256": exported.weights_sha256,
         **{key: exported.value(key) for key in (CLASS_NAMES, INPUT_SHAPE, INPUT_RANGE, THRESHOLD)},

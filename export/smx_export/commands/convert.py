@@ -52,6 +52,10 @@ def run(args: argparse.Namespace) -> int:
     beside = Path(args.output).with_suffix(".json") if args.sidecar else None
     check_apart(args.output, args.data, args.json, beside)
     check_apart(args.checkpoint, args.json, beside)
+    if beside is not None:
+        from smx_lightning.files import check_writable
+
+        check_writable(beside)
     with report_to(args.json) as report:  # first of all: a report that cannot be kept ends it
         export = exported(args, args.checkpoint, args.output, report)
     if export is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -64,6 +63,7 @@ def _traced(inference: InferenceCopy) -> onnx_ir.Model:
                 output_names=[SCORES if has_own_head(model) else LOG_PROBS],
                 dynamic_shapes=({0: torch.export.Dim(BATCH)},),
                 external_data=False,
+                verbose=False,
             )
         except Exception as error:  # torch's, and of whatever the model is made of
             raise InputError(
@@ -123,7 +123,6 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
+        yield
     finally:
         logger.setLevel(level)

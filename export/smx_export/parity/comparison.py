@@ -24,6 +24,7 @@ from smx_export.artifact.operators import deterministic, draws
 from smx_export.contract import ALL_OUTPUTS, INPUT, LABEL, LOG_PROBS, PROBS, SELFTEST
 from smx_export.graph.arrays import Data
 from smx_export.graph.inference_copy import InferenceCopy, is_linear
+from smx_export.graph.turns import in_turn
 from smx_export.parity.accuracy import Score, cost_of_rounding, decided
 from smx_export.parity.batch import AGAINST, LIVE, LIVE_ITSELF, compare_batch
 from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic, repeated
@@ -39,6 +40,7 @@ from smx_export.targets.selftest import check_vectors
 from smx_lightning import SoftmaxRegression
 
 
+@in_turn
 def check_parity(
     model: SoftmaxRegression, path: str | Path, data: Data | None = None
 ) -> ParityReport:

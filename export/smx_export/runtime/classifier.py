@@ -14,7 +14,7 @@ from smx_export.contract import INPUT, LABEL, LINEAR, LOG_PROBS, PROBS, SCORES
 from smx_export.runtime.input_checks import lost_digits, other_axes, unmasked
 from smx_export.runtime.input_range import InputRange, declared_range, declared_shape, remedy
 from smx_export.runtime.policy import MISSING, OnNan, OnRange, Policy, Rows, check_options
-from smx_export.runtime.session import declared_classes, open_file
+from smx_export.runtime.session import declared_classes, open_file, open_session, read_model
 
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(double)": np.float64}  # of inputs that are not float32
 
@@ -66,7 +66,9 @@ class OnnxClassifier:
     ) -> None:
         check_options(on_nan, on_range)
         path = Path(path)
-        self.session = open_file(path, providers)
+        # Kept for pickling: by its path a worker might find another file, or none.
+        self._content, self._providers = read_model(path), tuple(providers)
+        self.session = open_file(self._content, path, self._providers)
         outputs = [node.name for node in self.session.get_outputs()]
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.class_names, self.threshold = declared_classes(self.session, metadata, path)
@@ -84,6 +86,14 @@ class OnnxClassifier:
         linear = self.session.get_modelmeta().graph_name == LINEAR
         in_training = InputRange.of(metadata, pixels=pixels)
         self._policy = Policy(on_nan, on_range, in_training, shows_nan=linear or pixels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the session, which is opened anew from the file's content."""
+        return {name: value for name, value in vars(self).items() if name != "session"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.session = open_session(self._content, self._providers)
 
     def predict(self, x: ArrayLike) -> NDArray[np.int64]:
         """The class index of each row, (batch,); at the threshold γ where the file holds one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from smx_export.contract import ALL_OUTPUTS, CLASS_NAMES, INPUT, LABEL, THRESHOL
 from smx_export.errors import FileError
 
 CONFINES_DATA = (1, 24)  # older onnxruntimes read external data from anywhere on the disk
+EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+NOWHERE = f"{os.devnull}/none"  # a folder that there cannot be
 _VERSION = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
 
 
@@ -22,23 +25,45 @@ def open_session(
     """An onnxruntime session of a file or its content; it raises and does not log as well."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    if isinstance(model, bytes):  # onnxruntime would look for its tensors in the current folder
+        options.add_session_config_entry(EXTERNAL_FOLDER, NOWHERE)
     return onnxruntime.InferenceSession(model, options, providers=list(providers))
 
 
-def open_file(path: Path, providers: Sequence[str]) -> onnxruntime.InferenceSession:
-    """A session of a file that may be missing, damaged, or no ONNX.
+def read_model(path: Path) -> bytes:
+    """The content of a file that may be missing.
 
     Raises:
         FileError: Then.
     """
     if not path.is_file():
         raise FileError(f"expected an ONNX file at {path}, found none; check the path")
-    if _VERSION < CONFINES_DATA:
-        from smx_export.artifact.files import read_onnx  # needs onnx: only old runtimes do
-
-        read_onnx(path)
     try:
-        return open_session(path, providers)
+        return path.read_bytes()
+    except OSError as error:
+        raise FileError(
+            f"expected an ONNX file at {path}, got: {error.strerror or error}; check its "
+            "permissions"
+        ) from error
+
+
+def open_file(content: bytes, path: Path, providers: Sequence[str]) -> onnxruntime.InferenceSession:
+    """A session of a file that may be damaged, or no ONNX.
+
+    Args:
+        content: What :func:`read_model` read.
+        path: The file, for the messages.
+        providers: As onnxruntime names them.
+
+    Raises:
+        FileError: Then.
+    """
+    if _VERSION < CONFINES_DATA:
+        from smx_export.artifact.files import parse  # needs onnx: only old runtimes do
+
+        parse(content, path)
+    try:
+        return open_session(content, providers)
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         reason = first_line(error)
         raise FileError(

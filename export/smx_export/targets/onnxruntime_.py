@@ -24,7 +24,7 @@ class OnnxRuntime(Target):
 
     def load(self, path: Path) -> Session:
         """See :class:`Target`."""
-        return OnnxRuntimeSession(open_session(path))
+        return OnnxRuntimeSession(open_session(path.read_bytes()))
 
 
 class OnnxRuntimeSession(Session):

@@ -6,22 +6,25 @@ SHA-256 on https and localhost only, and load neither modules nor WebAssembly fr
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from smx_export.contract import LOG_PROBS
 from smx_export.errors import FileError
 from smx_export.targets.npm import node_module
+from smx_export.web.manifest import MANIFEST, check_replaceable, manifest_of, remove_draft
+from smx_export.web.server import serve
+from smx_lightning.processes.drafts import Draft, left_behind, sweep
+
+__all__ = ["Site", "serve", "write_site"]
 
 PAGE = Path(__file__).parent / "page"
 RUNTIME = (  # of onnxruntime-web/dist: the build without WebGPU and WebGL
@@ -30,17 +33,6 @@ RUNTIME = (  # of onnxruntime-web/dist: the build without WebGPU and WebGL
 )
 MODEL = "model.onnx"
 SIDECAR = "model.json"
-TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".json": "application/json",
-    ".mjs": "text/javascript; charset=utf-8",
-    ".onnx": "application/octet-stream",
-    ".svg": "image/svg+xml",
-    ".wasm": "application/wasm",
-}
-MARKERS = (SIDECAR, "index.html")  # a folder that holds them is a site
 
 
 @dataclass(frozen=True)
@@ -64,7 +56,8 @@ class Site:
 def write_site(model: Path, sidecar: dict[str, Any], folder: Path) -> Site:
     """Write a page that runs the model, with all it needs, into a folder.
 
-    The folder is whole or absent; an earlier site in it is replaced, anything else is left alone.
+    The folder is whole or absent. An earlier page in it is replaced at one moment, as far as its
+    manifest lists it and it is unchanged; anything else is refused and left alone.
 
     Args:
         model: The ONNX file.
@@ -78,58 +71,31 @@ def write_site(model: Path, sidecar: dict[str, Any], folder: Path) -> Site:
         NotInstalled: Where npm's onnxruntime-web is missing.
     """
     contents = _contents(Path(model), sidecar)
-    folder = Path(folder).resolve()
-    _check_replaceable(folder, set(contents))
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    contents[MANIFEST] = manifest_of(contents)  # the last one: with it the page is whole
+    folder = Path(os.path.realpath(folder))
     try:
-        draft.mkdir(parents=True)
-        for name, content in contents.items():
-            if isinstance(content, Path):
-                shutil.copyfile(content, draft / name)
-            else:
-                (draft / name).write_bytes(content)
-        _move_into_place(draft, folder)
+        check_replaceable(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Draft(folder.parent, 0o777, directory=True)
+        try:
+            _remove_left_behind(draft)
+            for name, content in contents.items():
+                _write(draft.path / name, content)
+            _move_into_place(draft.path, folder)
+        finally:
+            if draft.path.is_dir():  # the earlier page, or what was written of this one
+                remove_draft(draft.path)
+            draft.release()
     except OSError as error:
         raise FileError(
             f"expected to write {folder}, got: {error.strerror or error}; choose a folder that is "
             "writable and has room"
         ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return Site(folder, {name: (folder / name).stat().st_size for name in contents})
+    return Site(folder, {name: len(content) for name, content in contents.items()})
 
 
-@contextmanager
-def serve(folder: Path, port: int = 0) -> Iterator[str]:
-    """Serve a folder on this machine alone while the context lasts; gives the URL.
-
-    Args:
-        folder: What to serve.
-        port: A free one by default.
-
-    Raises:
-        FileError: Where the folder is no site, or the port is taken.
-    """
-    if not all((Path(folder) / name).is_file() for name in MARKERS):
-        raise FileError(f"expected a page at {folder}, found none; write one with smx-export web")
-    try:
-        server = _Server(("127.0.0.1", port), partial(_Handler, directory=str(folder)))
-    except (OSError, OverflowError) as error:
-        raise FileError(
-            f"expected port {port} to be free, got: {error}; choose another, or 0 for any"
-        ) from error
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def _contents(model: Path, sidecar: dict[str, Any]) -> dict[str, Path | bytes]:
-    """Every file of the site by name: what to copy, or its bytes."""
+def _contents(model: Path, sidecar: dict[str, Any]) -> dict[str, bytes]:
+    """The content of every file of the site by name."""
     if not model.is_file():
         raise FileError(f"expected an ONNX file at {model}, found none; check the path")
     content = model.read_bytes()
@@ -149,66 +115,80 @@ def _contents(model: Path, sidecar: dict[str, Any]) -> dict[str, Path | bytes]:
             raise FileError(
                 f"expected {name} in {dist}, found none; npm install onnxruntime-web@1.30.0"
             )
+    files = [file for file in sorted(PAGE.iterdir()) if file.is_file()]
     return {
-        **{file.name: file for file in sorted(PAGE.iterdir()) if file.is_file()},
-        **{name: dist / name for name in RUNTIME},
+        **{file.name: file.read_bytes() for file in files},
+        **{name: (dist / name).read_bytes() for name in RUNTIME},
         MODEL: content,
         SIDECAR: json.dumps(sidecar, ensure_ascii=False, allow_nan=False).encode(),
     }
 
 
-def _check_replaceable(folder: Path, names: set[str]) -> None:
-    """Refuse a folder that holds what a new site would not bring back."""
-    if folder.exists() and not folder.is_dir():
-        raise FileError(f"expected a folder to write to, got the file {folder}; choose another")
-    found = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-    if found and not found.issuperset(MARKERS):
-        raise FileError(
-            f"expected an empty folder or an earlier page, got {folder} with other content; "
-            "choose another folder"
-        )
-    if strange := sorted(found - names):
-        raise FileError(
-            f"expected nothing but an earlier page in {folder}, got also {', '.join(strange)}; "
-            "move that elsewhere, or choose another folder"
-        )
+def _write(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _remove_left_behind(draft: Draft) -> None:
+    """Remove what killed processes have left beside the folder."""
+    sweep(draft)
+    for path in left_behind(draft):
+        if path.is_dir():
+            remove_draft(path)
 
 
 def _move_into_place(draft: Path, folder: Path) -> None:
-    """The draft becomes the folder; what was there is put back where that fails."""
-    if not folder.exists():
-        draft.rename(folder)
-        return
-    earlier = draft.with_suffix(".old")
-    folder.rename(earlier)
+    """The draft becomes the folder, and a page that was there, if any, the draft."""
+    with suppress(FileNotFoundError):
+        draft.chmod(stat.S_IMODE(folder.stat().st_mode))
     try:
-        draft.rename(folder)
-    except OSError:
-        earlier.rename(folder)
+        draft.rename(folder)  # where there is nothing, or an empty folder
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    else:
+        return
+    _exchange(draft, folder)
+    try:
+        check_replaceable(draft, folder)  # whatever was put there meanwhile, or is another's page
+    except BaseException:
+        _exchange(draft, folder)
         raise
-    shutil.rmtree(earlier, ignore_errors=True)
 
 
-class _Server(ThreadingHTTPServer):
-    """Quiet: a browser that leaves early is no error."""
+def _exchange(one: Path, other: Path) -> None:
+    """Let two folders have each other's name, at one moment where the system knows how.
 
-    daemon_threads = True
+    Elsewhere there is a moment without a page; who is killed then leaves the earlier one beside it,
+    under a name that ends in ``.old``.
+    """
+    code = _exchanged(os.fsencode(one), os.fsencode(other))
+    if code == 0:
+        return
+    if code not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        raise OSError(code, os.strerror(code))
+    between = one.with_suffix(".old")
+    other.rename(between)
+    try:
+        one.rename(other)
+    except OSError:
+        between.rename(other)
+        raise
+    between.rename(one)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print nothing; the browser reports what it misses."""
 
-
-class _Handler(SimpleHTTPRequestHandler):
-    """Files with the types that browsers insist on, never cached, never logged."""
-
-    def guess_type(self, path: str | os.PathLike[str]) -> str:
-        """The content type of a file; the system's own list may lack or distort some."""
-        return TYPES.get(Path(path).suffix) or super().guess_type(path)
-
-    def end_headers(self) -> None:
-        """Add that nothing is to be cached."""
-        self.send_header("Cache-Control", "no-store")
-        super().end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
-        """Print nothing."""
+def _exchanged(one: bytes, other: bytes) -> int:
+    """Linux's or macOS's own call: 0, or the system's number of what is wrong with it."""
+    if os.name == "nt":
+        return errno.ENOSYS
+    system = ctypes.CDLL(None, use_errno=True)
+    swap, here = 2, -100  # RENAME_EXCHANGE, and RENAME_SWAP; AT_FDCWD
+    if hasattr(system, "renameat2"):
+        failed = system.renameat2(here, one, here, other, swap)
+    elif hasattr(system, "renamex_np"):
+        failed = system.renamex_np(one, other, swap)
+    else:
+        return errno.ENOSYS
+    return ctypes.get_errno() if failed else 0

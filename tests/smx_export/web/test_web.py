@@ -350,7 +350,6 @@ def test_a_site_replaces_an_earlier_one_and_nothing_else(digits_site, tmp_path):
     path, _ = digits_site
     folder = tmp_path / "page"
     first = write_site(path, sidecar(path), folder)
-    (folder / "model.json").write_text("{}")
     assert write_site(path, sidecar(path), folder).sizes == first.sizes
     assert {file.name for file in folder.iterdir()} == set(first.sizes)
     (folder / "notes.txt").write_text("mine")

@@ -22,6 +22,7 @@ from tools import SUPPORT
 
 from smx_lightning import InputError, Recovery
 from smx_lightning.checkpoint.writing import WholeFileIO
+from smx_lightning.processes.drafts import Draft
 
 
 def saved(folder):
@@ -335,12 +336,13 @@ def test_a_damaged_checkpoint_is_named(tmp_path, name):
 def test_drafts_of_a_killed_run_are_removed_and_no_others(tmp_path):
     train(tmp_path, max_epochs=1)
     (file,) = saved(tmp_path)
-    own = file.with_name(f".{file.name}.4711.tmp")
-    other = file.with_name(".last-0123abcd.ckpt.4711.tmp")  # of a process that may live
+    own, other = Draft(file.parent, 0o666), Draft(file.parent, 0o666)
     for draft in (own, other):
-        draft.write_bytes(b"half a checkpo")
+        draft.path.write_bytes(b"half a checkpo")
+    own.release()  # as the kernel does when its process is killed; that of the other lives
     train(tmp_path, max_epochs=1)
-    assert {path.name for path in file.parent.iterdir()} == {file.name, other.name}
+    assert {path.name for path in file.parent.iterdir()} == {file.name, other.path.name}
+    other.release()
 
 
 def test_arguments_and_modules_that_make_no_sense_are_refused(tmp_path, quiet_trainer):
