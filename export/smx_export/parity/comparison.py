@@ -29,7 +29,13 @@ from smx_export.parity.batch import AGAINST, LIVE, LIVE_ITSELF, compare_batch
 from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic, repeated
 from smx_export.parity.findings import Found, Worst
 from smx_export.parity.inputs import ParityInputs
-from smx_export.parity.interface import inference_copy_like, interface
+from smx_export.parity.interface import (
+    DEFAULT,
+    Budget,
+    declares,
+    inference_copy_like,
+    interface,
+)
 from smx_export.parity.probes import Probe
 from smx_export.parity.reference import reference_of
 from smx_export.parity.report import ParityReport, Task
@@ -40,7 +46,12 @@ from smx_lightning import SoftmaxRegression
 
 
 def check_parity(
-    model: SoftmaxRegression, path: str | Path, data: Data | None = None
+    model: SoftmaxRegression,
+    path: str | Path,
+    data: Data | None = None,
+    *,
+    max_accuracy_loss: float = DEFAULT.max_accuracy_loss,
+    max_nll_increase: float = DEFAULT.max_nll_increase,
 ) -> ParityReport:
     """Compare an ONNX file with a model.
 
@@ -50,6 +61,9 @@ def check_parity(
         path: The ONNX file.
         data: Inputs, or (inputs, labels), to compare on besides the generated ones; labels are
             class indices. A file of profile ``compact`` needs them.
+        max_accuracy_loss: What the rounded weights of profile ``compact`` may cost, as a fraction
+            of those rows, whatever the file says.
+        max_nll_increase: Likewise, in nats a row.
 
     Returns:
         A report; it does not raise when a check fails, ``report.raise_if_failed()`` does.
@@ -59,12 +73,15 @@ def check_parity(
         InputError: Where data does not fit the model, or the model answers the same rows in more
             than one way.
     """
-    return comparison(model, path, data).report(path)
+    budget = Budget(max_accuracy_loss, max_nll_increase)
+    return comparison(model, path, data, budget).report(path)
 
 
-def comparison(model: SoftmaxRegression, path: str | Path, data: Data | None = None) -> Comparison:
+def comparison(
+    model: SoftmaxRegression, path: str | Path, data: Data | None = None, budget: Budget = DEFAULT
+) -> Comparison:
     """The model in the shape of the profile that a file names; see :func:`check_parity`."""
-    return Comparison(inference_copy_like(model, read_onnx(path)), data)
+    return Comparison(inference_copy_like(model, read_onnx(path), budget), data)
 
 
 class Comparison:
@@ -102,6 +119,7 @@ class Comparison:
         checks = list(interface(self.inference, data, proto))
         task = rounding = None
         runs = all(check.passed for check in checks) and not draws(proto)
+        checks += declares(self.inputs, proto)
         # An operator in training mode is run all the same, to tell how far off it is.
         checks.append(deterministic(proto))
         if runs:

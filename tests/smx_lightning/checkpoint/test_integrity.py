@@ -91,8 +91,7 @@ def refused_or_same(data, right):
     try:
         return "same" if model_in(data) == right else "ANOTHER MODEL"
     except InputError as error:
-        assert "\n" not in str(error)
-        return "refused"
+        return "refused" if "\n" not in str(error) else "refused on several lines"
 
 
 @pytest.mark.parametrize("count", [150, whole(4000)])
@@ -158,7 +157,9 @@ def open_(path):
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 def test_every_reader_refuses_one_flipped_bit(read, flipped):
-    with pytest.raises(InputError, match="damaged since, in '.*data/.*'; take another copy, or an"):
+    with pytest.raises(
+        InputError, match=r"damaged since, in '.*data/.*'; take another copy, or an"
+    ):
         read(flipped)
     assert not flipped.with_name("model.onnx").exists()
 
