@@ -94,7 +94,7 @@ def _classes(proto: onnx.ModelProto, metadata: dict[str, str]) -> int | None:
     shapes = [o.type.tensor_type.shape.dim for o in proto.graph.output if o.name != LABEL]
     sizes = {shape[-1].dim_value for shape in shapes if shape}
     if len(sizes) == 1:
-        return sizes.pop()
+        return int(sizes.pop())
     try:
         return int(Vectors.from_json(metadata[SELFTEST])[0].log_probs.shape[1])
     except (KeyError, FileError):

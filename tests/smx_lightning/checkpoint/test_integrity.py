@@ -157,9 +157,7 @@ def open_(path):
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 def test_every_reader_refuses_one_flipped_bit(read, flipped):
-    with pytest.raises(
-        InputError, match=r"damaged since, in '.*data/.*'; take another copy, or an"
-    ):
+    with pytest.raises(InputError, match=r"damaged since, in '.*data/.*'; take another"):
         read(flipped)
     assert not flipped.with_name("model.onnx").exists()
 
