@@ -120,6 +120,8 @@ class Profile:
             return cls()
         try:
             values = json.loads(text)
+            if not isinstance(values, dict):
+                raise TypeError(f"no object but {text[:20]!r}")
             for name, kinds in KINDS.items():
                 if type(values.get(name, kinds[0]())) not in kinds:
                     raise TypeError(f"{name} is {values[name]!r}")

@@ -113,7 +113,7 @@ def _faults(metadata: dict[str, str], graph: Interface) -> Iterator[str]:
             value = ...  # no JSON, so nothing that is expected
         try:
             sound = expected.holds(value, graph)
-        except (TypeError, ValueError, LookupError, OverflowError, RecursionError):
+        except (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError):
             sound = False
         if not sound:
             yield f"{key} is no {expected.words}: {metadata[key][:40]!r}"

@@ -119,7 +119,6 @@ class Comparison:
         checks = list(interface(self.inference, data, proto))
         task = rounding = None
         runs = all(check.passed for check in checks) and not draws(proto)
-        checks += declares(self.inputs, proto)
         # An operator in training mode is run all the same, to tell how far off it is.
         checks.append(deterministic(proto))
         if runs:
@@ -127,6 +126,7 @@ class Comparison:
             if self.inference.weight is not None and self.own is not None:
                 rounding = cost_of_rounding(self.inference, self.own)
                 checks += rounding.checks(profile)
+        checks += declares(self.inputs, proto)
         compared = [found.worst[name].ratio for name in kinds if name != LIVE]
         return ParityReport(
             sha256=sha256(data).hexdigest(),
