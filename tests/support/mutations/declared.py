@@ -90,6 +90,10 @@ CHANGES = {
     "answers of other classes": (SELFTEST, numbers("log_probs", rolled)),
     "answers of other rows": (SELFTEST, numbers("log_probs", lambda v: v[::-1])),
     "answers all alike": (SELFTEST, numbers("log_probs", np.zeros_like)),
+    "answers of a class less": (
+        SELFTEST,
+        numbers("log_probs", lambda v: v.reshape(-1, 3)[:, :2].flatten()),
+    ),
     "rows of zeros": (SELFTEST, numbers("rows", np.zeros_like, "<u2")),
     "rows swapped": (SELFTEST, numbers("rows", lambda v: np.roll(v, len(v) // 2), "<u2")),
     "rows doubled": (SELFTEST, numbers("rows", lambda v: v + 0x80, "<u2")),
