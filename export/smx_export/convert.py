@@ -135,7 +135,7 @@ def export_copy(
     metadata = model_metadata(model, profile, training)
     graph = _graph(inference, metadata)
     with answering(comparison.inputs.ordinary(1)):
-        vectors = comparison.inputs.vectors()
+        vectors = comparison.inputs.vectors
     metadata[SELFTEST] = vectors.to_json(weights_sha256(graph))
     set_metadata(graph, metadata)
     with written_whole(path) as draft:

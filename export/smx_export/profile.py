@@ -15,6 +15,14 @@ Width = Literal["float16", "int8"]
 
 PORTABLE, ROBUST, COMPACT, IMAGE = NAMES = ("portable", "robust", "compact", "image")
 
+KINDS = {  # of entries in a file's metadata
+    "robust": (bool,),
+    "image": (bool,),
+    "outputs": (list,),
+    "max_accuracy_loss": (float, int),
+    "max_nll_increase": (float, int),
+}
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -112,6 +120,11 @@ class Profile:
             return cls()
         try:
             values = json.loads(text)
+            if not isinstance(values, dict):
+                raise TypeError(f"no object but {text[:20]!r}")
+            for name, kinds in KINDS.items():
+                if type(values.get(name, kinds[0]())) not in kinds:
+                    raise TypeError(f"{name} is {values[name]!r}")
             return cls(**{**values, "outputs": tuple(values["outputs"])})
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise FileError(

@@ -1,12 +1,12 @@
 """The content of checkpoint files, with nothing executed: torch's restricted unpickler, and checks.
 
-The one place that every reader passes, the Trainer's own among them.
+The one place that every reader passes, the Trainer's own among them: what was damaged since it was
+saved ends here, see :mod:`smx_lightning.checkpoint.integrity`.
 """
 
 from __future__ import annotations
 
 import pickle
-import zipfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,16 @@ from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
-from lightning.fabric.utilities.cloud_io import _load as load_from_anywhere
+from lightning.fabric.utilities.cloud_io import _load as load_from_url
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 
+from smx_lightning.checkpoint.integrity import (
+    check_archive,
+    check_hashes,
+    is_archive,
+    with_hashes,
+)
 from smx_lightning.errors import InputError
 
 Source = str | Path | IO[bytes]
@@ -28,15 +35,6 @@ PARTS = {  # Lightning's, and what they are
     "loops": dict,
     "callbacks": dict,
 }
-UNREADABLE = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    OSError,
-    KeyError,
-    ValueError,
-    AttributeError,
-)
 
 
 def load_plain(source: Source, map_location: Any = "cpu", *, mmap: bool = False) -> dict[str, Any]:
@@ -45,13 +43,34 @@ def load_plain(source: Source, map_location: Any = "cpu", *, mmap: bool = False)
     Args:
         source: A path, a URL or an open file.
         map_location: As torch.load's.
-        mmap: As torch.load's, for a local path.
+        mmap: As torch.load's, for a local path; the weights are not looked at then.
 
     Raises:
-        InputError: Where torch cannot read it without running code, or it is no checkpoint.
+        InputError: Where torch cannot read it without running code, it is no checkpoint, or it
+            was damaged since it was saved.
     """
     where = str(source) if isinstance(source, (str, Path)) else "the open file"
-    content = _unpickled(source, where, map_location, mmap=mmap)
+    if isinstance(source, str) and "://" in source and not source.startswith("http"):
+        with _opened(source) as file:
+            return _checked(file, where, map_location)
+    return _checked(source, where, map_location, mmap=mmap)
+
+
+def _opened(url: str) -> IO[bytes]:
+    try:
+        return cast("IO[bytes]", get_filesystem(url).open(url, "rb"))
+    except (OSError, ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"expected a checkpoint at {url}, found none that can be opened ({reason}); check it"
+        ) from error
+
+
+def _checked(
+    source: Source, where: str, map_location: Any, *, mmap: bool = False
+) -> dict[str, Any]:
+    """:func:`load_plain` of what is no URL, or one that Lightning downloads."""
+    content, sound = _unpickled(source, where, map_location, mmap=mmap)
     if not (isinstance(content, dict) and isinstance(content.get("state_dict"), dict)):
         raise InputError(
             f"expected a Lightning checkpoint at {where}, got a torch file without a state_dict; "
@@ -63,11 +82,13 @@ def load_plain(source: Source, map_location: Any = "cpu", *, mmap: bool = False)
             f"expected a checkpoint as Lightning writes it at {where}, got {strange}; it was "
             "changed since it was saved, take an unchanged one"
         )
+    if not mmap:
+        check_hashes(content, where, sound=sound)
     return content
 
 
-def _unpickled(source: Source, where: str, map_location: Any, *, mmap: bool) -> Any:
-    """What torch's restricted unpickler makes of a file."""
+def _unpickled(source: Source, where: str, map_location: Any, *, mmap: bool) -> tuple[Any, bool]:
+    """What torch's restricted unpickler makes of a file, and whether its checksums vouch for it."""
     local = isinstance(source, Path) or (isinstance(source, str) and "://" not in source)
     if local and not Path(cast("str", source)).is_file():
         raise InputError(f"expected a checkpoint at {where}, found none; check the path")
@@ -75,9 +96,15 @@ def _unpickled(source: Source, where: str, map_location: Any, *, mmap: bool) -> 
     began = cast("IO[bytes]", source).tell() if stream else 0
     try:
         if local:
-            return torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
-        return load_from_anywhere(source, map_location, weights_only=True)
-    except UNREADABLE as error:
+            with Path(cast("str", source)).open("rb") as file:
+                sound = check_archive(file, where, whole=not mmap)
+            content = torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
+            return content, sound
+        sound = not stream or check_archive(cast("IO[bytes]", source), where)
+        return load_from_url(source, map_location, weights_only=True), sound
+    except InputError:
+        raise
+    except Exception as error:  # of damaged pickles torch's reader raises almost any
         raise _unreadable(source, where, began, error) from error
 
 
@@ -131,10 +158,15 @@ def read_safely(checkpoint_io: CheckpointIO) -> None:
 
     Lightning unpickles whatever a URL answers, and any file where the environment variable
     TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. What overrides torch's reader is left as it is; one
-    that others are wrapped around, as AsyncCheckpointIO is, is found within them.
+    that others are wrapped around, as AsyncCheckpointIO is, is found within them. Its writer notes
+    hashes of the model, of what it writes and no sooner: hooks, callbacks and strategies may
+    change a checkpoint until then.
     """
     while isinstance(checkpoint_io, _WrappingCheckpointIO) and checkpoint_io.checkpoint_io:
         checkpoint_io = checkpoint_io.checkpoint_io
+    if type(checkpoint_io).save_checkpoint is TorchCheckpointIO.save_checkpoint:
+        writer = partial(_save_for_trainer, checkpoint_io)
+        checkpoint_io.save_checkpoint = writer  # type: ignore[method-assign]
     if type(checkpoint_io).load_checkpoint is TorchCheckpointIO.load_checkpoint:
         reader = partial(_load_for_trainer, checkpoint_io)
         checkpoint_io.load_checkpoint = reader  # type: ignore[method-assign]
@@ -151,8 +183,22 @@ def _load_for_trainer(
     return load_plain(path, map_location)
 
 
+def _save_for_trainer(
+    checkpoint_io: CheckpointIO,
+    checkpoint: dict[str, Any],
+    path: Any,
+    storage_options: Any | None = None,
+) -> None:
+    save = type(checkpoint_io).save_checkpoint
+    save(checkpoint_io, with_hashes(checkpoint), path, storage_options)
+
+
 def _is_archive(source: Any) -> bool:
     """Whether the file is at least of torch's kind, whatever is in it."""
     if isinstance(source, str) and not Path(source).is_file():  # a URL's
         return True
-    return zipfile.is_zipfile(source)
+    if not isinstance(source, (str, Path)):
+        source.seek(0)
+        return is_archive(source)
+    with Path(source).open("rb") as file:
+        return is_archive(file)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from smx_lightning.checkpoint.integrity import with_hashes
 from smx_lightning.files import written_whole
 
 NAME = re.compile(r"(last|finished)-[0-9a-f]{8}\.ckpt")  # of Recovery's files
@@ -25,7 +26,7 @@ class WholeFileIO(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as draft, draft.open("wb") as file:
             try:
-                torch.save(checkpoint, file)
+                torch.save(with_hashes(checkpoint), file)
             except RuntimeError as error:  # torch hides the system's complaint behind its own
                 if isinstance(error.__context__, OSError):
                     raise error.__context__ from None

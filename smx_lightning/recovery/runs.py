@@ -84,6 +84,7 @@ class Run:
             # So that a restart of this run before its first save does not find it.
             self.file.replace(self.finished)
             return None
+        read(self.file, whole=True)
         return self.file
 
     def _checked(self, given: Path, saved: Mapping[str, Any]) -> Path | None:
@@ -204,18 +205,22 @@ def _lock(file: Path) -> Lock:
     return Lock(file.with_name(f".{file.stem}.lock"), run_id())
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, *, whole: bool = False) -> dict[str, Any]:
     """What Recovery has written into a checkpoint; empty where another has written it.
 
+    Args:
+        path: The checkpoint.
+        whole: Whether to look at the weights too, as before a run is resumed.
+
     Raises:
-        InputError: For a file that torch cannot read.
+        InputError: For a file that torch cannot read, or that was damaged.
     """
     try:
-        return written(load_plain(path, mmap=True))
+        return written(load_plain(path, mmap=not whole))
     except (ValueError, TypeError) as error:  # an InputError is one, too
         raise InputError(
-            f"expected the checkpoint of a run in {path}, got a file that torch cannot read; "
-            "remove it to begin anew"
+            f"expected the checkpoint of a run in {path}, got a file that is damaged or that torch "
+            "cannot read; remove it to begin anew"
         ) from error
 
 

@@ -40,7 +40,6 @@ def add_report_option(parser: argparse.ArgumentParser) -> None:
 
 def add_profile_options(parser: argparse.ArgumentParser) -> None:
     """What :func:`profile_of` reads, and ``--input-range``."""
-    default = Profile()
     group = parser.add_argument_group("where the file will run")
     group.add_argument(
         "--profile",
@@ -64,13 +63,19 @@ def add_profile_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--weights", choices=get_args(Width), default="int8", help="of profile compact"
     )
-    group.add_argument(
+    add_budget_options(group)
+
+
+def add_budget_options(parser: argparse._ActionsContainer) -> None:
+    """What the rounded weights of a file may cost."""
+    default = Profile()
+    parser.add_argument(
         "--max-accuracy-loss",
         type=float,
         default=default.max_accuracy_loss,
         help="of profile compact, on the rows of --data (default: %(default)s)",
     )
-    group.add_argument(
+    parser.add_argument(
         "--max-nll-increase",
         type=float,
         default=default.max_nll_increase,

@@ -7,7 +7,13 @@ import sys
 
 from smx_export.commands import DONE, PARITY_FAILED, Subparsers
 from smx_export.commands.files import check_apart, report_to
-from smx_export.commands.options import add_model_options, add_report_option, data_of, model_of
+from smx_export.commands.options import (
+    add_budget_options,
+    add_model_options,
+    add_report_option,
+    data_of,
+    model_of,
+)
 from smx_export.errors import FileError
 from smx_export.targets import NAMES, named
 
@@ -30,6 +36,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--targets", metavar="all|NAME,…", help=f"runtimes to try it on: {', '.join(NAMES)}"
     )
     add_model_options(parser)
+    add_budget_options(parser)
     add_report_option(parser)
     parser.set_defaults(run=run)
 
@@ -43,9 +50,11 @@ def run(args: argparse.Namespace) -> int:
         passed, more = True, []
         if args.checkpoint is not None:
             from smx_export.parity.comparison import comparison
+            from smx_export.parity.interface import Budget
 
             model = model_of(args, args.checkpoint)
-            compared = comparison(model, args.file, data_of(args, model))
+            budget = Budget(args.max_accuracy_loss, args.max_nll_increase)
+            compared = comparison(model, args.file, data_of(args, model), budget)
             found = compared.report(args.file)
             report(found)
             passed, more = found.passed, compared.inputs.batches(compared.own)

@@ -30,7 +30,13 @@ from smx_export.parity.batch import AGAINST, LIVE, LIVE_ITSELF, compare_batch
 from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic, repeated
 from smx_export.parity.findings import Found, Worst
 from smx_export.parity.inputs import ParityInputs
-from smx_export.parity.interface import inference_copy_like, interface
+from smx_export.parity.interface import (
+    DEFAULT,
+    Budget,
+    declares,
+    inference_copy_like,
+    interface,
+)
 from smx_export.parity.probes import Probe
 from smx_export.parity.reference import reference_of
 from smx_export.parity.report import ParityReport, Task
@@ -42,7 +48,12 @@ from smx_lightning import SoftmaxRegression
 
 @in_turn
 def check_parity(
-    model: SoftmaxRegression, path: str | Path, data: Data | None = None
+    model: SoftmaxRegression,
+    path: str | Path,
+    data: Data | None = None,
+    *,
+    max_accuracy_loss: float = DEFAULT.max_accuracy_loss,
+    max_nll_increase: float = DEFAULT.max_nll_increase,
 ) -> ParityReport:
     """Compare an ONNX file with a model.
 
@@ -52,6 +63,9 @@ def check_parity(
         path: The ONNX file.
         data: Inputs, or (inputs, labels), to compare on besides the generated ones; labels are
             class indices. A file of profile ``compact`` needs them.
+        max_accuracy_loss: What the rounded weights of profile ``compact`` may cost, as a fraction
+            of those rows, whatever the file says.
+        max_nll_increase: Likewise, in nats a row.
 
     Returns:
         A report; it does not raise when a check fails, ``report.raise_if_failed()`` does.
@@ -61,12 +75,15 @@ def check_parity(
         InputError: Where data does not fit the model, or the model answers the same rows in more
             than one way.
     """
-    return comparison(model, path, data).report(path)
+    budget = Budget(max_accuracy_loss, max_nll_increase)
+    return comparison(model, path, data, budget).report(path)
 
 
-def comparison(model: SoftmaxRegression, path: str | Path, data: Data | None = None) -> Comparison:
+def comparison(
+    model: SoftmaxRegression, path: str | Path, data: Data | None = None, budget: Budget = DEFAULT
+) -> Comparison:
     """The model in the shape of the profile that a file names; see :func:`check_parity`."""
-    return Comparison(inference_copy_like(model, read_onnx(path)), data)
+    return Comparison(inference_copy_like(model, read_onnx(path), budget), data)
 
 
 class Comparison:
@@ -111,6 +128,7 @@ class Comparison:
             if self.inference.weight is not None and self.own is not None:
                 rounding = cost_of_rounding(self.inference, self.own)
                 checks += rounding.checks(profile)
+        checks += declares(self.inputs, proto)
         compared = [found.worst[name].ratio for name in kinds if name != LIVE]
         return ParityReport(
             sha256=sha256(data).hexdigest(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from smx_export.artifact.vectors import ROWS, Vectors, choose
 from smx_export.contract import SCORES
 from smx_export.graph.inference_copy import InferenceCopy, is_linear
 from smx_export.parity.probes import RANDOM_ROWS, Probe, image_probes, ordinary, probes
-from smx_export.parity.reference import Reference
+from smx_export.parity.reference import SAFETY, Reference
 from smx_export.parity.user_data import UserRows
 
 MOST_ONE_HOTS_TRACED = 16  # a backbone's rows are expensive, and its weights not seen one by one
 STEEP = 1e4  # nats between classes on the huge rows: far beyond where exp leaves float32, at 104
 MOST_HUGE = 1e20  # multiplied by the features' own size, still float32
+STEP = 2.0**-7  # between two numbers of bfloat16, relative
+LOOSEST = 2.0  # how far tolerances may be from those of this version, of a file of an earlier one
 MOST_ROWS = 4096  # of your data that other runtimes are tried on
 
 
@@ -55,6 +58,7 @@ class ParityInputs:
             dtype=self.inference.dtype,
         )  # fmt: skip
 
+    @cached_property
     def vectors(self) -> Vectors:
         """Self-test vectors for the file."""
         inference = self.inference
@@ -67,6 +71,19 @@ class ParityInputs:
         if SCORES in inference.profile.outputs:
             return vectors
         return replace(vectors, log_norm=None)
+
+    def answered(self, vectors: Vectors) -> Vectors:
+        """The same inputs with the model's answers."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            expected = self.reference.expected(self.inference.given(vectors.x))
+        scores = expected.scores if SCORES in self.inference.profile.outputs else None
+        return Vectors(
+            vectors.rows,
+            vectors.inputs,
+            np.asarray(expected.log_probs, np.float32),
+            expected.tolerance.max(1),
+            None if scores is None else (scores - expected.log_probs).mean(1),
+        )
 
     def batches(self, own: UserRows | None) -> list[tuple[NDArray[Any], Expected]]:
         """Random rows and the first of yours, as the file takes them, with their answers."""
@@ -91,3 +108,34 @@ class ParityInputs:
             return np.float32(0), np.float32(1)
         statistics = self.inference.unrounded.preprocessing
         return statistics.centre.numpy(), statistics.scale.numpy()
+
+
+def differences(found: Vectors, inputs: ParityInputs) -> str:
+    """What a file's vectors differ in from those that its model gives, in words; empty if nothing.
+
+    Another machine may round the rows by a step, and the answers within their tolerance. What a
+    backbone's rounding is measured to be differs there by more, and with it which rows are kept.
+    """
+    own, exact = inputs.vectors, is_linear(inputs.inference.model)
+    if found.rows.dtype != own.rows.dtype or found.rows.shape != own.rows.shape:
+        return "inputs of another kind than the model's"
+    if found.log_probs.shape[1] != own.log_probs.shape[1]:
+        return "answers of another number of classes"
+    moved = np.abs(found.rows.astype(np.float64) - own.rows.astype(np.float64))
+    if (exact and found.inputs != own.inputs) or (moved > STEP * np.abs(own.rows)).any():
+        return "other inputs than the model's"
+    if found.inputs != own.inputs or moved.any():
+        own = inputs.answered(found)
+    if (found.log_norm is None) != (own.log_norm is None):
+        return "scores without norms to hold them against, or norms without scores"
+    far = np.abs(found.log_probs.astype(np.float64) - own.log_probs).max(1)
+    if found.log_norm is not None and own.log_norm is not None:
+        far = np.maximum(far, np.abs(found.log_norm - own.log_norm))
+    judged = np.isfinite(own.tolerance)  # the others tell nothing here, and did where it was made
+    error, factor = (value[judged] / own.tolerance[judged] for value in (far, found.tolerance))
+    if not (error <= 1).all() or not judged.any():
+        return f"answers {error.max(initial=0):.3g} times their tolerance from the model's"
+    most = LOOSEST if exact else SAFETY
+    if not ((1 / most <= factor) & (factor <= most)).all():
+        return f"tolerances of {factor.max():.3g} times those that rounding explains"
+    return ""

@@ -1,36 +1,62 @@
-"""What a file declares, against what its model wants: names, dtypes, shapes, metadata, the seal."""
+"""What a file declares, against what its model wants: names, dtypes, shapes, metadata, the seal.
+
+Free are, of the provenance, packages and training, which tell where and when the file was made; of
+the profile the budget of rounding, which is the caller's; the input range, where the model knows of
+none; and keys that are not ours.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import onnx
 
 from smx_export.artifact.check import Check
-from smx_export.artifact.files import metadata_of, seal_holds, signature
+from smx_export.artifact.declared import declared, is_ours
+from smx_export.artifact.files import metadata_of, seal_holds, signature, weights_sha256
+from smx_export.artifact.vectors import Vectors
 from smx_export.contract import (
     ALL_OUTPUTS,
     BATCH,
     CLASS_NAMES,
     INPUT,
     INPUT_RANGE,
+    INPUT_SHAPE,
     LABEL,
     PROFILE,
+    PROVENANCE,
+    SELFTEST,
     THRESHOLD,
 )
 from smx_export.errors import FileError
 from smx_export.graph.detached import detached_copy
-from smx_export.graph.inference_copy import InferenceCopy, inference_copy
+from smx_export.graph.image_input import image_metadata
+from smx_export.graph.inference_copy import InferenceCopy, inference_copy, is_linear
+from smx_export.parity.inputs import ParityInputs, differences
 from smx_export.profile import Profile
 from smx_lightning import SoftmaxRegression
 
 
-def inference_copy_like(model: SoftmaxRegression, proto: onnx.ModelProto) -> InferenceCopy:
-    """A live model in the shape of the profile that a file names."""
+class Budget(NamedTuple):
+    """What rounded weights may cost, by the caller's word: see :class:`smx_export.Profile`."""
+
+    max_accuracy_loss: float = Profile.max_accuracy_loss
+    max_nll_increase: float = Profile.max_nll_increase
+
+
+DEFAULT = Budget()
+
+
+def inference_copy_like(
+    model: SoftmaxRegression, proto: onnx.ModelProto, budget: Budget = DEFAULT
+) -> InferenceCopy:
+    """A live model in the shape of the profile that a file names, within the caller's budget."""
     metadata = metadata_of(proto)
-    profile = Profile.from_json(metadata.get(PROFILE))
+    profile = replace(Profile.from_json(metadata.get(PROFILE)), **budget._asdict())
     missing = None if model.input_range is not None else _range_of(metadata)
     return inference_copy(detached_copy(model, input_range=missing), profile)
 
@@ -38,9 +64,11 @@ def inference_copy_like(model: SoftmaxRegression, proto: onnx.ModelProto) -> Inf
 def interface(inference: InferenceCopy, data: bytes, proto: onnx.ModelProto) -> Iterator[Check]:
     """The checks that need no run; ``data`` is the content that ``proto`` was parsed from."""
     model, profile = inference.model, inference.profile
+    metadata = metadata_of(proto)
     holds = seal_holds(data)
     words = {True: "no byte was changed", False: "changed since export", None: "none"}
-    yield Check("seal", holds is not False, words[holds])
+    # A file that smx_export wrote bears one; of others, and of the first ones, none is expected.
+    yield Check("seal", holds is True or (holds is None and not is_ours(metadata)), words[holds])
     # All inputs: a weight that is listed among them could be overridden by the caller.
     given = inference.fed(np.zeros((1, *model.input_shape), inference.dtype))
     wanted = _declared([(INPUT, given.dtype.name, list(given.shape[1:]))])
@@ -51,12 +79,50 @@ def interface(inference: InferenceCopy, data: bytes, proto: onnx.ModelProto) -> 
         if name in profile.outputs
     )
     yield _same("outputs", wanted, signature(proto.graph.output))
-    metadata = metadata_of(proto)
     names = json.dumps(list(model.class_names), ensure_ascii=False)
     yield _same("class names", names, metadata.get(CLASS_NAMES, "none"))
     yield _same("threshold", json.dumps(model.threshold), metadata.get(THRESHOLD, "null"))
     known = json.dumps(model.input_range)
-    yield _same("input range", known, metadata.get(INPUT_RANGE, known))
+    otherwise = "none" if is_ours(metadata) and model.input_range is not None else known
+    yield _same("input range", known, metadata.get(INPUT_RANGE, otherwise))
+
+
+def declares(inputs: ParityInputs, proto: onnx.ModelProto) -> Iterator[Check]:
+    """What a file says of itself besides, against its graph and its model; it may be run anyway."""
+    inference, metadata = inputs.inference, metadata_of(proto)
+    model = inference.model
+    yield declared(proto)
+    shape = json.dumps(list(model.input_shape))
+    unrolled = is_linear(model) and len(model.input_shape) == 1  # it does not know the shape
+    if not unrolled:
+        yield _same("input shape", shape, metadata.get(INPUT_SHAPE, shape))
+    if inference.profile.image:
+        wanted = image_metadata(model.input_shape)
+        yield _same("image", str(wanted), str({key: metadata.get(key) for key in wanted}))
+    if PROVENANCE in metadata:
+        yield _same("model class", type(model).__qualname__.rpartition(".")[2], _class(metadata))
+    if SELFTEST in metadata:
+        yield _vectors(inputs, proto, metadata[SELFTEST])
+
+
+def _class(metadata: dict[str, str]) -> str:
+    """Name of the class in the provenance; its module may have been __main__ in training."""
+    try:
+        return str(json.loads(metadata[PROVENANCE])["model_class"]).rpartition(".")[2]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return "none"
+
+
+def _vectors(inputs: ParityInputs, proto: onnx.ModelProto, text: str) -> Check:
+    """Whether a file's vectors are those that the model itself gives."""
+    try:
+        found, weights = Vectors.from_json(text)
+        fault = differences(found, inputs)
+    except FileError as error:
+        fault, weights = str(error), ""
+    if not fault and weights != weights_sha256(proto):
+        fault = "the hash of other weights"
+    return Check("self-test", not fault, fault or f"the model's own {len(found.inputs)} vectors")
 
 
 def _range_of(metadata: dict[str, str]) -> tuple[float, float] | None:

@@ -1,8 +1,9 @@
 """Does this file, on this machine, still answer what it answered when it was exported?
 
-Four checks: every byte is as it was sealed, the weights are those of the export, no operator
-is random, and the vectors in the file (:mod:`smx_export.artifact.vectors`) come out right. Neither
-torch nor the checkpoint is needed, and any runtime can run them.
+Every byte is as it was sealed, the weights are those of the export, no operator is random, what
+the file says of itself agrees with its graph, and the vectors in it
+(:mod:`smx_export.artifact.vectors`) come out right. Neither torch nor the checkpoint is needed, and
+any runtime can run them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from smx_export.artifact.check import Check, first_line, strings_for_nan
 from smx_export.artifact.comparison import compare
+from smx_export.artifact.declared import declared
 from smx_export.artifact.exported import ExportedFile, read_exported
 from smx_export.artifact.files import read_bytes, seal_holds, weights_sha256
 from smx_export.artifact.operators import deterministic
@@ -65,7 +67,7 @@ def selftest(path: str | Path, target: Target | None = None) -> SelfTest:
     same = weights == file.weights_sha256
     hashed = Check("weights", same, weights if same else f"{weights}, not {file.weights_sha256}")
     operators = deterministic(file.proto)
-    checks = [seal, hashed, operators, _offers(file)]
+    checks = [seal, hashed, operators, _offers(file), declared(file.proto)]
     if same and operators.passed:  # runtimes crash on some that are random
         checks += check_vectors(file, path, target)
     return SelfTest(str(path), tuple(checks))

@@ -7,7 +7,12 @@ from mutations.editing import corrupted, metadata, node, put
 from mutations.models import BACKBONE, Convolution, fitted
 from sampled import sampled
 
-from smx_export import check_parity, export_onnx
+from smx_export import Profile, check_parity, export_onnx
+from smx_export.artifact.files import weights_sha256
+from smx_export.graph.detached import detached_copy
+from smx_export.graph.inference_copy import inference_copy
+from smx_export.parity.inputs import ParityInputs
+from smx_export.parity.reference import reference_of
 from smx_lightning import SoftmaxRegression
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -74,8 +79,7 @@ def test_a_correct_file_of_a_backbone_passes_whatever_its_weights(seed, exported
 
 @torch.no_grad()
 def fill(proto, model):
-    """Put another model's weights into a file, whose self-test then is another's."""
-    metadata(proto, "selftest", None)
+    """Put another model's weights and answers into a file."""
     convolution, batch_norm, *_ = model.double().backbone
     factor = batch_norm.weight / (batch_norm.running_var + batch_norm.eps).sqrt()
     _, weight, bias = node(proto, "Conv").input
@@ -89,7 +93,9 @@ def fill(proto, model):
             "bias": head.bias,
         },
     )
-    model.float()
+    inference = inference_copy(detached_copy(model.float()), Profile())
+    vectors = ParityInputs(inference, reference_of(inference.model)).vectors
+    metadata(proto, "selftest", vectors.to_json(weights_sha256(proto)))
 
 
 class Overflowing(SoftmaxRegression):

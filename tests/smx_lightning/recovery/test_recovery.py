@@ -333,6 +333,27 @@ def test_a_damaged_checkpoint_is_named(tmp_path, name):
     train(tmp_path, max_epochs=1)
 
 
+def test_one_flipped_bit_of_an_unfinished_run_is_found_before_it_goes_on(tmp_path):
+    with pytest.raises(Interrupted):
+        train(tmp_path, stop=8)
+    (file,) = saved(tmp_path)
+    good = file.read_bytes()
+    weights = torch.load(file, weights_only=True)["state_dict"]["smx.0.weight"].numpy().tobytes()
+    for at in (good.index(weights), good.index(weights) + len(weights) - 1):
+        file.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+        with pytest.raises(
+            InputError, match=rf"{re.escape(file.name)}.*damaged.*remove it"
+        ) as told:
+            train(tmp_path)
+        assert "\n" not in str(told.value)
+        assert file.exists()
+    file.write_bytes(good[: len(good) // 2])
+    with pytest.raises(InputError, match=rf"{re.escape(file.name)}.*remove it"):
+        train(tmp_path)
+    file.write_bytes(good)
+    train(tmp_path)
+
+
 def test_drafts_of_a_killed_run_are_removed_and_no_others(tmp_path):
     train(tmp_path, max_epochs=1)
     (file,) = saved(tmp_path)

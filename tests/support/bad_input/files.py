@@ -98,6 +98,7 @@ def make_damaged_files(shelf):
 
 def make_bad_checkpoints(shelf):
     good = torch.load(shelf / "good.ckpt", weights_only=True)
+    del good["smx_lightning_sha256"]  # else changed weights are refused for that alone
     weights = good["state_dict"]
 
     def forge(name, **changes):

@@ -4,6 +4,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from smx_export.artifact.files import sealed
+
 
 def array(proto, name):
     """A copy of an initializer; its full name may be longer, as in ``model.smx.0.weight``."""
@@ -106,12 +108,11 @@ def metadata(proto, key, value):
 
 
 def corrupted(path, corrupt, tmp_path):
-    """The path of a spoilt copy, without the seal, which would show every one of them."""
+    """The path of a spoilt copy, sealed again: the seal would show every one of them."""
     content = path.read_bytes()
     proto = onnx.load_model_from_string(content)
     spoilt = corrupt(proto)
-    metadata(proto, "sha256", None)
-    spoilt = proto.SerializeToString() if spoilt is None else spoilt
+    spoilt = sealed(proto) if spoilt is None else spoilt
     assert spoilt != content, "nothing was corrupted"
     copy = tmp_path / "corrupted.onnx"
     copy.write_bytes(spoilt)

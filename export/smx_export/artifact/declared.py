@@ -1,0 +1,188 @@
+"""Does what a file says of itself agree with its graph? Its metadata, entry by entry. No torch.
+
+Nothing here needs the model, so a file's own test looks at it too. Keys that are not ours are free.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from smx_export.artifact.check import Check
+from smx_export.artifact.files import metadata_of
+from smx_export.artifact.vectors import Vectors
+from smx_export.contract import (
+    CLASS_NAMES,
+    INPUT_RANGE,
+    INPUT_SHAPE,
+    LABEL,
+    PROFILE,
+    PROVENANCE,
+    SCORES,
+    SELFTEST,
+    SHA256,
+    THRESHOLD,
+)
+from smx_export.errors import FileError
+from smx_export.profile import Profile
+
+NAME = "metadata"
+# Files have these three together, or are older than them, or another tool's.
+OURS = (PROFILE, SELFTEST, SHA256)
+ALWAYS = (CLASS_NAMES, INPUT_SHAPE, PROVENANCE, PROFILE, SELFTEST)  # and the seal
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a graph declares.
+
+    Attributes:
+        dtype: Of the input.
+        shape: Of one input.
+        outputs: Their names.
+        classes: Their number, ``None`` where only a label is offered and no answers are stored.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    outputs: tuple[str, ...]
+    classes: int | None
+
+
+def is_ours(metadata: dict[str, str]) -> bool:
+    """Whether a file bears anything that only this project's exporter writes."""
+    return any(key in metadata for key in OURS)
+
+
+def declared(proto: onnx.ModelProto) -> Check:
+    """Whether every entry of a file's metadata is there, sound, and true of its graph."""
+    metadata = metadata_of(proto)
+    faults = list(_faults(metadata, interface_of(proto, metadata)))
+    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+    detail = f"{faults[0]}{more}" if faults else "agrees with the graph"
+    return Check(NAME, not faults, detail)
+
+
+def interface_of(proto: onnx.ModelProto, metadata: dict[str, str]) -> Interface:
+    """Input and outputs of a file, as far as they are of a kind that ONNX knows."""
+    initial = {tensor.name for tensor in proto.graph.initializer}
+    given = next(
+        (v.type.tensor_type for v in proto.graph.input if v.name not in initial),
+        onnx.TypeProto.Tensor(),
+    )
+    try:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(given.elem_type))
+    except (KeyError, TypeError, ValueError):
+        dtype = np.dtype(object)
+    return Interface(
+        dtype=dtype,
+        shape=tuple(dim.dim_value for dim in given.shape.dim[1:]),
+        outputs=tuple(output.name for output in proto.graph.output),
+        classes=_classes(proto, metadata),
+    )
+
+
+def _classes(proto: onnx.ModelProto, metadata: dict[str, str]) -> int | None:
+    """By the outputs' declared shapes, or by the answers that are stored."""
+    shapes = [o.type.tensor_type.shape.dim for o in proto.graph.output if o.name != LABEL]
+    sizes = {shape[-1].dim_value for shape in shapes if shape}
+    if len(sizes) == 1:
+        return int(sizes.pop())
+    try:
+        return int(Vectors.from_json(metadata[SELFTEST])[0].log_probs.shape[1])
+    except (KeyError, FileError):
+        return None
+
+
+def _faults(metadata: dict[str, str], graph: Interface) -> Iterator[str]:
+    missing = [key for key in ALWAYS if key not in metadata] if is_ours(metadata) else []
+    yield from (f"{key} is missing" for key in missing)
+    for key, expected in EXPECTED.items():
+        if key not in metadata:
+            continue
+        try:
+            value = json.loads(metadata[key])
+        except (ValueError, RecursionError):
+            value = ...  # no JSON, so nothing that is expected
+        try:
+            sound = expected.holds(value, graph)
+        except (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError):
+            sound = False
+        if not sound:
+            yield f"{key} is no {expected.words}: {metadata[key][:40]!r}"
+
+
+def _are_names(value: Any, graph: Interface) -> bool:
+    texts = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return texts and len({*value}) == len(value) == (graph.classes or len(value))
+
+
+def _is_shape(value: Any, graph: Interface) -> bool:
+    sizes = isinstance(value, list) and all(type(size) is int and size > 0 for size in value)
+    flat = len(graph.shape) == 1 and sizes and graph.shape == (math.prod(value),)
+    return sizes and bool(value) and (flat or graph.shape == tuple(value))
+
+
+def _is_range(value: Any, graph: Interface) -> bool:
+    low, high = value
+    return {type(low), type(high)} <= {int, float} and -math.inf < low < high < math.inf
+
+
+def _is_threshold(value: Any, graph: Interface) -> bool:
+    return type(value) is float and 0 < value < 1 and graph.classes in (2, None)
+
+
+def _is_provenance(value: Any, graph: Interface) -> bool:
+    return (
+        isinstance(value["model_class"], str)
+        and all(isinstance(version, str) for version in value["packages"].values())
+        and isinstance(value["training"], (dict, type(None)))
+    )
+
+
+def _is_profile(value: Any, graph: Interface) -> bool:
+    try:
+        profile = Profile.from_json(json.dumps(value))
+    except FileError:
+        return False
+    return sorted(profile.outputs) == sorted(graph.outputs) and profile.image == (
+        graph.dtype == np.uint8
+    )
+
+
+def _is_self_test(value: Any, graph: Interface) -> bool:
+    try:
+        vectors, _ = Vectors.from_json(json.dumps(value))
+    except FileError:
+        return False
+    return (
+        vectors.rows.dtype == graph.dtype
+        and vectors.rows.shape[1:] == graph.shape
+        and vectors.log_probs.shape[1] == (graph.classes or vectors.log_probs.shape[1])
+        and (vectors.log_norm is not None) == (SCORES in graph.outputs)
+    )
+
+
+class Expected(NamedTuple):
+    """What a key holds, as a predicate and in words."""
+
+    holds: Callable[[Any, Interface], bool]
+    words: str
+
+
+EXPECTED = {  # of every key but the seal, which is looked at by itself
+    CLASS_NAMES: Expected(_are_names, "list of one name a class"),
+    INPUT_SHAPE: Expected(_is_shape, "shape of one input"),
+    INPUT_RANGE: Expected(_is_range, "pair of two finite numbers, the smaller first"),
+    THRESHOLD: Expected(_is_threshold, "probability of the second of two classes"),
+    PROVENANCE: Expected(_is_provenance, "record of packages, model_class and training"),
+    PROFILE: Expected(_is_profile, "profile of a file with this input and these outputs"),
+    SELFTEST: Expected(_is_self_test, "self-test of a file with this input and these outputs"),
+}
