@@ -249,7 +249,7 @@ def beta_the_next_float(proto):
 @seen
 def weights_in_float64_that_lose_digits(proto):
     name = initializer(proto, "weight").name
-    wide = array(proto, "weight") * (1 + 1e-9)
+    wide = array(proto, "weight").astype(np.float64) * (1 + 1e-9)
     initializer(proto, "weight").CopyFrom(numpy_helper.from_array(wide, "wide"))
     lead(proto, ("Cast", ["wide"], [name], {"to": TensorProto.FLOAT}))
 

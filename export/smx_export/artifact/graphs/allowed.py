@@ -46,7 +46,7 @@ ALONG = {"ArgMax": 0, "ArgMin": 0, "Concat": 0, "Gather": 0, "GatherElements": 0
          "LogSoftmax": -1, "LpNormalization": -1, "Softmax": -1, "TopK": -1}  # fmt: skip
 # Inputs that say a shape: what comes out is as long as the batch, but of other values.
 SHAPES_FROM = {"Reshape": 1, "Expand": 1, "Tile": 1, "Pad": 1, "Slice": 1, "Split": 1, "Resize": 1,
-               "CenterCropPad": 1, "ConstantOfShape": 0, "Col2Im": 1}  # fmt: skip
+               "CenterCropPad": 1, "ConstantOfShape": 0, "Col2Im": 1, "TopK": 1}  # fmt: skip
 
 
 def refused(model: onnx.ModelProto) -> str:
@@ -63,17 +63,11 @@ def refused(model: onnx.ModelProto) -> str:
 
 
 def _along_the_batch(model: onnx.ModelProto) -> Iterator[str]:
-    """Operators that look at all rows of a batch at once, as far as shapes are known."""
-    batch = {
-        dim.dim_param
-        for value in model.graph.input
-        for dim in value.type.tensor_type.shape.dim[:1]
-        if dim.dim_param
-    }
+    """Operators that look at all rows of a batch at once: no other length is open."""
     shapes, constants = _shapes(model), _constants(model)
     for node in model.graph.node:
         shape = shapes.get(node.input[0]) if node.input else None
-        if shape and batch & {shape[i] for i in _axes(node, len(shape), constants)}:
+        if shape and not all(shape[i] for i in _axes(node, len(shape), constants)):
             yield f"{node.op_type!r} along the batch"
 
 
@@ -112,8 +106,8 @@ def _batch_size_as_value(model: onnx.ModelProto) -> Iterator[str]:
             yield f"the shape of a batch among the values of {value.name!r}"
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, list[str]]:
-    """Dimensions of every value that is known, as inferred from the inputs alone, in words."""
+def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Dimensions of every value that is known, as inferred from the inputs; 0 where one is open."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     del bare.graph.value_info[:]
@@ -123,7 +117,7 @@ def _shapes(model: onnx.ModelProto) -> dict[str, list[str]]:
         inferred = bare
     values = (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
     return {
-        value.name: [dim.dim_param or str(dim.dim_value) for dim in value.type.tensor_type.shape.dim]
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in values
         if value.type.tensor_type.HasField("shape")
     }

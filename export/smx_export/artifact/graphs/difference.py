@@ -37,10 +37,10 @@ def first_difference(
         right, other, reader, place = todo.pop()
         if right == other:
             continue
-        if found := _of_constants(terms, right, other, reader, place, tolerates):
-            return found, False
         mine, theirs = terms.terms[right], terms.terms[other]
-        if mine.op == CONSTANT:
+        if mine.op == theirs.op == CONSTANT:
+            if found := _of_constants(terms, right, other, reader, place, tolerates):
+                return found, False
             tolerated = True
             continue
         if (mine.op, mine.attributes, mine.output) != (theirs.op, theirs.attributes, theirs.output):
@@ -53,16 +53,15 @@ def first_difference(
         todo += [entry for entry in below[::-1] if entry not in seen]
         seen.update(below)
     extra = [name for name in got.unused if name not in expected.unused]
-    return (f"{_shown(extra[0])}, which no output needs" if extra else ""), tolerated
+    unneeded = f"expected nothing that no output needs, got {_shown(extra[0])}" if extra else ""
+    return unneeded, tolerated
 
 
 def _of_constants(
     terms: Terms, right: int, other: int, reader: str, place: int, tolerates: Tolerates
 ) -> str:
     """How initialisers differ beyond what is tolerated."""
-    expected, got = terms.arrays.get(right), terms.arrays.get(other)
-    if expected is None or got is None:
-        return ""
+    expected, got = terms.arrays[right], terms.arrays[other]
     named = f"{_shown(terms.names[right] or CONSTANT)} of {reader}"
     one, two = (f"{array.dtype} {list(array.shape)}" for array in (expected, got))
     if one != two:
@@ -89,7 +88,7 @@ def _told(mine: Term, theirs: Term) -> tuple[str, str]:
 
 def _name(term: Term) -> str:
     if term.op == GIVEN:
-        return f"the input {_shown(dict(term.attributes)['name'])}"
+        return f"the value {_shown(dict(term.attributes)['name'])}"
     return term.op if term.op in (CONSTANT, ABSENT) else _shown(term.op)
 
 
