@@ -39,7 +39,7 @@ from onnx import helper
 from smx_export.artifact.check import Check
 from smx_export.artifact.comparison import handicap
 from smx_export.artifact.files import metadata_of
-from smx_export.artifact.graphs.allowed import refused
+from smx_export.artifact.graphs.allowed import refused, unknown
 from smx_export.artifact.graphs.attributes import Unfit
 from smx_export.artifact.graphs.difference import first_difference
 from smx_export.artifact.graphs.rewriting import RULES
@@ -86,7 +86,7 @@ def structure(
         file: As it was read.
     """
     plain = is_linear(inference.model)
-    foreign = refused(file)
+    harmless = not unknown(file)
     try:
         found = _compared(inference, written(), file)
     except InputError:  # the model can no longer be traced
@@ -96,13 +96,14 @@ def structure(
     if plain or _traced_by(file) == _tracers():
         named = f" (profile {inference.profile.name})"
         detail = f"{found.difference}{named}; {EXPORT_AGAIN}"
-        return Structure(Check(NAME, False, detail), exact=False, harmless=not foreign)
+        return Structure(Check(NAME, False, detail), exact=False, harmless=harmless)
+    foreign = refused(file)
     wrong = f"expected operators that are allowed, got {foreign}" if foreign else ""
     wrong = wrong or _tail(inference, file)
     one, two = (_in_words(of) for of in (_traced_by(file), _tracers()))
-    unknown = f"operators that are allowed; {one} traced it, and {two} would write another graph"
-    detail = f"{wrong}; {EXPORT_AGAIN}" if wrong else unknown
-    return Structure(Check(NAME, not wrong, detail), exact=False, harmless=not foreign)
+    seen = f"operators that are allowed; {one} traced it, and {two} would write another graph"
+    detail = f"{wrong}; {EXPORT_AGAIN}" if wrong else seen
+    return Structure(Check(NAME, not wrong, detail), exact=False, harmless=harmless)
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,9 @@ def _ahead(threshold: float) -> tuple[Array, Array, Array]:
 
 
 def _same(one: Array, other: Array) -> bool:
-    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+    return (
+        one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+    )
 
 
 def _tail(inference: InferenceCopy, file: onnx.ModelProto) -> str:

@@ -107,7 +107,9 @@ def test_the_graph_of_every_profile_passes(name, of_profiles):
 
 def test_a_file_with_a_function_in_it_is_not_run(exported, tmp_path):
     model, path = exported(BACKBONE)
-    spoilt = corrupted(path, next(c.corrupt for c in CASES if "loop" in c.corrupt.__name__), tmp_path)
+    spoilt = corrupted(
+        path, next(c.corrupt for c in CASES if "loop" in c.corrupt.__name__), tmp_path
+    )
     assert not judged(model, spoilt).harmless
     assert judged(model, path).harmless
     assert onnx.load(path).functions == []

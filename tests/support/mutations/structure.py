@@ -427,7 +427,9 @@ def an_operator_of_another_domain(proto):
     after(proto, "scores", ("Identity", [], {}))
     scaler = node(proto, "scores")
     scaler.op_type, scaler.domain = "Scaler", "ai.onnx.ml"
-    scaler.attribute.extend(helper.make_attribute(k, [v]) for k, v in (("offset", 0.0), ("scale", 1.0)))
+    scaler.attribute.extend(
+        helper.make_attribute(k, [v]) for k, v in (("offset", 0.0), ("scale", 1.0))
+    )
 
 
 @seen_in_any
@@ -731,9 +733,7 @@ def a_label_of_the_probabilities(proto):
 @PROFILES.seen_by(GRAPH, "image", "int8 image robust")
 def pixels_clipped_to_pixels(proto):
     """No uint8 is beyond."""
-    proto.graph.node.insert(
-        1, helper.make_node("Clip", ["pixels", "least", "most"], ["clipped"])
-    )
+    proto.graph.node.insert(1, helper.make_node("Clip", ["pixels", "least", "most"], ["clipped"]))
     for name, value in (("least", 0), ("most", 255)):
         proto.graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
     for reader in proto.graph.node[2:]:

@@ -25,7 +25,8 @@ from smx_export.artifact.files import parts
 from smx_export.artifact.graphs.attributes import Unfit
 from smx_export.artifact.graphs.terms import opset_of
 
-ALLOWED = frozenset("""
+ALLOWED = frozenset(
+    """
 Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool BatchNormalization
 BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu CenterCropPad Clip
 Col2Im Concat Constant ConstantOfShape Conv ConvInteger ConvTranspose Cos Cosh CumSum DFT
@@ -40,7 +41,8 @@ ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSqu
 Resize ReverseSequence RoiAlign RotaryEmbedding Round STFT ScatterElements ScatterND Selu Shape
 Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze
 Sub Sum Swish Tan Tanh TensorScatter ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor
-""".split())
+""".split()
+)
 # Operators that look along one axis, and which one where they do not say it.
 ALONG = {"ArgMax": 0, "ArgMin": 0, "Concat": 0, "Gather": 0, "GatherElements": 0, "Hardmax": -1,
          "LogSoftmax": -1, "LpNormalization": -1, "Softmax": -1, "TopK": -1}  # fmt: skip
@@ -49,17 +51,21 @@ SHAPES_FROM = {"Reshape": 1, "Expand": 1, "Tile": 1, "Pad": 1, "Slice": 1, "Spli
                "CenterCropPad": 1, "ConstantOfShape": 0, "Col2Im": 1, "TopK": 1}  # fmt: skip
 
 
-def refused(model: onnx.ModelProto) -> str:
-    """What a graph has that it may not have, in words; empty where there is nothing."""
+def unknown(model: onnx.ModelProto) -> str:
+    """What a graph has that is not even run, in words; empty where there is nothing."""
     try:
         opset_of(model)
     except Unfit as unfit:
         return str(unfit)
     operators = (node.op_type for node in parts(model.graph, NodeProto))
     other = next((op for op in operators if op not in ALLOWED), None)
-    if other is not None:
-        return f"an operator {other!r}"
-    return next(_along_the_batch(model), "") or next(_batch_size_as_value(model), "")
+    return "" if other is None else f"an operator {other!r}"
+
+
+def refused(model: onnx.ModelProto) -> str:
+    """That, or what in a graph depends on the batch as a whole."""
+    found = (unknown(model), next(_along_the_batch(model), ""))
+    return next(filter(None, found), "") or next(_batch_size_as_value(model), "")
 
 
 def _along_the_batch(model: onnx.ModelProto) -> Iterator[str]:
