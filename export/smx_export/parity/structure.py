@@ -3,18 +3,10 @@
 A graph is compared as terms (:mod:`smx_export.artifact.graphs`): whatever its values are called,
 and whichever of the proven rewritings were made. What it holds must be what the exporter makes of
 the live model now: operators, attributes, and every entry of every initialiser bit for bit, save
-what is derived below. A graph that cannot be known to be right is refused, however it answers.
+what sums round to (:mod:`smx_export.parity.folded`). A graph that cannot be known to be right is
+refused, however it answers.
 
-**Rounding.** Weights are folded entry by entry, which gives the same bits everywhere. The bias is
-``b - Σ w·m``, summed in float64 in the order of the machine's choice, so that a file from another
-machine may hold the float32 number next to ours: at n terms either sum is off by at most
-
-    γₙ · (|b| + Σ|w||m|),   γₙ = n·u / (1 - n·u),   u = 2⁻⁵³,
-
-and what float32 makes of numbers within twice that is allowed. Likewise the logarithms of the
-threshold, of two units in the last place each.
-
-**Traced backbones.** torch's exporter writes the same graph of the same model (measured on 70 kinds
+**Traced backbones.** torch's exporter writes the same graph of the same model (tried with 60 kinds
 of layers), so the model is traced again. What it folds beforehand (batch norm, positions, norms of
 weights) may be rounded otherwise on another machine: by ``SAFETY`` roundings of the tensor's
 largest entry, and then the report says so and nobody relies on it. Another version of the exporter
@@ -25,38 +17,30 @@ are compared, and the rest may consist of :mod:`smx_export.artifact.graphs.allow
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import helper
 
 from smx_export.artifact.check import Check
-from smx_export.artifact.comparison import handicap
 from smx_export.artifact.files import metadata_of
 from smx_export.artifact.graphs.allowed import refused, unknown
-from smx_export.artifact.graphs.attributes import Unfit
+from smx_export.artifact.graphs.attributes import UnfitError
 from smx_export.artifact.graphs.difference import first_difference
 from smx_export.artifact.graphs.rewriting import RULES
 from smx_export.artifact.graphs.terms import Graph, Terms, opset_of
-from smx_export.artifact.tolerance import UNIT_ROUNDOFF
 from smx_export.contract import LINEAR, LOG_PROBS, PROVENANCE, SCORES
 from smx_export.graph.inference_copy import InferenceCopy, has_own_head, is_linear, layout_of
 from smx_export.graph.layout import float_tensor
 from smx_export.graph.outputs import append_outputs
-from smx_export.parity.reference import SAFETY
+from smx_export.parity.folded import Rounding
 from smx_lightning import InputError
 
 NAME = "graph"
 TRACERS = ("torch", "onnxscript")
 EXPORT_AGAIN = "export it again"
-UNIT_ROUNDOFF_64 = 2.0**-53
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -134,10 +118,10 @@ class _Compared:
 def _compared(
     inference: InferenceCopy, expected: onnx.ModelProto, file: onnx.ModelProto
 ) -> _Compared:
-    terms, rounding = Terms(RULES), _Rounding(inference)
+    terms, rounding = Terms(RULES), Rounding(inference)
     try:
         right, got = terms.read(expected), terms.read(file)
-    except Unfit as unfit:
+    except UnfitError as unfit:
         return _Compared(f"expected a graph of the exporter's, got {unfit}")
     if (file.graph.name == LINEAR) != (expected.graph.name == LINEAR):
         # By this name a runtime knows whether NaN in means NaN out.
@@ -162,69 +146,6 @@ def _rewritten(
     return words or (["names and order"] if one != two else [])
 
 
-class _Rounding:
-    """How far the initialisers of two machines may lie apart.
-
-    Attributes:
-        loose: Whether one was met that is not derived.
-    """
-
-    def __init__(self, inference: InferenceCopy) -> None:
-        self.loose = False
-        self.traced = not is_linear(inference.model)
-        self.intervals: list[tuple[str, Array, Array, Array]] = []
-        if has_own_head(inference.model):
-            self.intervals.append(("Gemm", *_bias(inference)))
-        if inference.model.threshold is not None:
-            self.intervals.append(("Add", *_ahead(inference.model.threshold)))
-
-    def allows(self, expected: Array, got: Array, reader: str, place: int) -> bool:
-        """Whether an initialiser may stand for another of its dtype and shape."""
-        for op, value, low, high in self.intervals:
-            if op == reader and _same(expected, value):
-                return bool(((low <= got) & (got <= high)).all())
-        if not self.traced or expected.dtype.kind != "f":
-            return False
-        apart = np.abs(expected.astype(np.float64) - got).max(initial=0)
-        largest = np.abs(expected.astype(np.float64)).max(initial=0)
-        if not apart <= SAFETY * UNIT_ROUNDOFF * largest:
-            return False
-        self.loose = True
-        return True
-
-
-def _bias(inference: InferenceCopy) -> tuple[Array, Array, Array]:
-    """The folded bias (classes,), and the least and the largest that another machine may store."""
-    model = inference.unrounded
-    statistics, linear = model.preprocessing, model.linear
-    _, bias, shift = statistics.fold(linear)
-    value = bias.numpy()
-    weight = (linear.weight.detach().double() / statistics.scale.double()).abs()
-    terms = (weight @ statistics.centre.abs()).numpy()
-    n = weight.shape[1] + 2
-    gamma = n * UNIT_ROUNDOFF_64 / (1 - n * UNIT_ROUNDOFF_64)
-    summed = shift is None and terms > 0  # what is not summed is the same everywhere
-    error = np.where(summed, gamma * (linear.bias.detach().double().abs().numpy() + terms), 0)
-    with np.errstate(over="ignore"):
-        low, high = ((value + side * 2 * error).astype(np.float32) for side in (-1, 1))
-        return value.astype(np.float32), low, high
-
-
-def _ahead(threshold: float) -> tuple[Array, Array, Array]:
-    """The same of what the threshold adds to the scores, (log γ - log(1 - γ), 0)."""
-    size = abs(math.log(threshold)) + abs(math.log1p(-threshold))
-    error = np.array([8 * UNIT_ROUNDOFF_64 * size, 0])
-    value = np.array([handicap(threshold), 0])
-    low, high = ((value + side * error).astype(np.float32) for side in (-1, 1))
-    return value.astype(np.float32), low, high
-
-
-def _same(one: Array, other: Array) -> bool:
-    return (
-        one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
-    )
-
-
 def _tail(inference: InferenceCopy, file: onnx.ModelProto) -> str:
     """What follows the scores, where it is not what the exporter writes; the rest is not seen."""
     model, opset = inference.model, opset_of(file)
@@ -241,9 +162,9 @@ def _tail(inference: InferenceCopy, file: onnx.ModelProto) -> str:
     terms = Terms(RULES)
     try:
         right, got = (terms.read(graph, given=start) for graph in (expected, file))
-    except Unfit as unfit:
+    except UnfitError as unfit:
         return f"expected a graph of the exporter's, got {unfit}"
-    return first_difference(terms, right, got, _Rounding(inference).allows)[0]
+    return first_difference(terms, right, got, Rounding(inference).allows)[0]
 
 
 def _tracers() -> dict[str, str]:

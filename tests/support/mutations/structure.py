@@ -626,7 +626,7 @@ def an_attribute_of_an_operator_twice(proto):
 
 
 def told_of_another_exporter(corrupt):
-    """The same in a file that says it is from another version of torch, whose graphs are unknown."""
+    """The same in a file that says it is from a torch whose graphs are unknown."""
 
     def told(proto):
         corrupt(proto)

@@ -17,7 +17,7 @@ LAST_OPSET = 26  # up to here that was tried
 Attributes = dict[str, Any]
 
 
-class Unfit(Exception):
+class UnfitError(Exception):
     """What no graph of the exporter's has, in words."""
 
 
@@ -25,12 +25,12 @@ def array_of(tensor: TensorProto) -> NDArray[Any]:
     """A tensor's values.
 
     Raises:
-        Unfit: Where they do not fit its shape.
+        UnfitError: Where they do not fit its shape.
     """
     try:
         return numpy_helper.to_array(tensor)
     except (ValueError, KeyError, TypeError) as error:
-        raise Unfit(f"a tensor {tensor.name!r} that does not fit its shape") from error
+        raise UnfitError(f"a tensor {tensor.name!r} that does not fit its shape") from error
 
 
 def attributes_of(node: NodeProto, opset: int) -> Attributes:
@@ -40,10 +40,10 @@ def attributes_of(node: NodeProto, opset: int) -> Attributes:
     """
     given = {attribute.name: attribute for attribute in node.attribute}
     if len(given) < len(node.attribute):
-        raise Unfit(f"{node.op_type!r} with an attribute twice")
+        raise UnfitError(f"{node.op_type!r} with an attribute twice")
     defaults = _defaults(node.op_type, opset)
     if defaults is None:
-        raise Unfit(f"an operator {node.op_type!r} that ONNX does not have")
+        raise UnfitError(f"an operator {node.op_type!r} that ONNX does not have")
     found = dict(defaults) | {name: value_of(attribute) for name, attribute in given.items()}
     early = _defaults(node.op_type, FIRST_OPSET)
     if early is None:
@@ -72,10 +72,10 @@ def value_of(attribute: AttributeProto) -> tuple[Any, Any]:
     """The kind and the content of an attribute, to be compared: bits of a number, bytes of a graph.
 
     Raises:
-        Unfit: Where it stands for an attribute of a function.
+        UnfitError: Where it stands for an attribute of a function.
     """
     if attribute.ref_attr_name:
-        raise Unfit("an attribute of a function, outside of one")
+        raise UnfitError("an attribute of a function, outside of one")
     kind = attribute.type
     if kind == AttributeProto.UNDEFINED:
         return None, None
@@ -91,7 +91,7 @@ def value_of(attribute: AttributeProto) -> tuple[Any, Any]:
         return kind, tuple(value)
     if kind in (AttributeProto.INT, AttributeProto.STRING):
         return kind, value
-    raise Unfit("an attribute of a kind that the exporter never writes")
+    raise UnfitError("an attribute of a kind that the exporter never writes")
 
 
 def _without_notes(attribute: AttributeProto) -> AttributeProto:

@@ -17,7 +17,8 @@ what a file may have             what it is taken for
 =============================== ==================================================================
 
 What onnxruntime's optimiser makes of the exporter's own graphs at every level, and onnx's version
-converter at every opset, is written so (tests/smx_export/artifact/graphs/test_rewriting.py). No torch.
+converter at every opset, is written so (tests/smx_export/artifact/graphs/test_rewriting.py). No
+torch.
 """
 
 from __future__ import annotations

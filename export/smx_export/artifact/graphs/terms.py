@@ -1,8 +1,9 @@
 """Graphs as terms: what a file computes, whatever it calls its values and in whatever order.
 
 A term is an operator applied to terms: ``Softmax(Gemm(input, weight, bias))``. Equal terms are one,
-so that two graphs are the same exactly where their outputs are. Attributes are filled in, and
-:mod:`smx_export.artifact.graphs.rewriting` says which other ways of writing a term are the same. No torch.
+so that two graphs are the same exactly where their outputs are. Attributes are filled in, and which
+other ways of writing a term are the same says :mod:`smx_export.artifact.graphs.rewriting`. No
+torch.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from smx_export.artifact.graphs.attributes import (
     FIRST_OPSET,
     LAST_OPSET,
     Attributes,
-    Unfit,
+    UnfitError,
     array_of,
     attributes_of,
 )
@@ -115,7 +116,7 @@ class Terms:
             given: A value in the middle of the graph to be taken for an input.
 
         Raises:
-            Unfit: Where it has what no graph of the exporter's has.
+            UnfitError: Where it has what no graph of the exporter's has.
         """
         opset = opset_of(model)
         self.used = set()
@@ -124,13 +125,13 @@ class Terms:
             values[value.name] = self.intern(GIVEN, (), {"name": value.name})
         for tensor in model.graph.initializer:
             if tensor.name in values:
-                raise Unfit(f"{tensor.name!r} twice")
+                raise UnfitError(f"{tensor.name!r} twice")
             values[tensor.name] = self.constant(array_of(tensor), tensor.name)
         for node in model.graph.node:
             made = self._node(node, opset, values)
             for name, number in made.items():
                 if name in values:
-                    raise Unfit(f"{name!r} twice")
+                    raise UnfitError(f"{name!r} twice")
                 named = name == given
                 values[name] = self.intern(GIVEN, (), {"name": name}) if named else number
         outputs = {value.name: values[value.name] for value in model.graph.output}
@@ -160,7 +161,7 @@ def opset_of(model: onnx.ModelProto) -> int:
     """The version of ONNX's operators that a model uses.
 
     Raises:
-        Unfit: Where it uses others besides, or has what the exporter never writes.
+        UnfitError: Where it uses others besides, or has what the exporter never writes.
     """
     graph = model.graph
     for what, there in (
@@ -171,18 +172,18 @@ def opset_of(model: onnx.ModelProto) -> int:
         ("device configurations", getattr(model, "configuration", ())),
     ):
         if there:
-            raise Unfit(what)
+            raise UnfitError(what)
     foreign = [node for node in parts(graph, NodeProto) if node.domain]
     if foreign:
-        raise Unfit(f"{foreign[0].op_type!r} of domain {foreign[0].domain!r}")
+        raise UnfitError(f"{foreign[0].op_type!r} of domain {foreign[0].domain!r}")
     if any(getattr(node, "overload", "") for node in parts(graph, NodeProto)):
-        raise Unfit("an overloaded function")
+        raise UnfitError("an overloaded function")
     imports = Counter(entry.domain for entry in model.opset_import)
     versions = [entry.version for entry in model.opset_import if entry.domain == ""]
     if max(imports.values()) > 1 or len(versions) != 1:
-        raise Unfit("operators of no version, or of several")
+        raise UnfitError("operators of no version, or of several")
     if not FIRST_OPSET <= versions[0] <= LAST_OPSET:
-        raise Unfit(f"opset {versions[0]}, which is none of {FIRST_OPSET} to {LAST_OPSET}")
+        raise UnfitError(f"opset {versions[0]}, which is none of {FIRST_OPSET} to {LAST_OPSET}")
     return int(versions[0])
 
 

@@ -175,7 +175,7 @@ def test_small_weights_may_be_widened_beforehand(name, written):
 
 
 def test_names_order_and_notes_do_not_count(written):
-    model, path, data, rows = written("robust")
+    _, path, _, rows = written("robust")
     proto = onnx.load(path)
     kept = {"input", *ALL_OUTPUTS}
     for i, part in enumerate(proto.graph.node):
