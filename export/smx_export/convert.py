@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx
 from torch import nn
 
 from smx_export.artifact.files import sealed, weights_sha256
@@ -15,14 +14,9 @@ from smx_export.errors import ParityError
 from smx_export.graph.arrays import Data
 from smx_export.graph.composition import composed
 from smx_export.graph.detached import detached_copy
-from smx_export.graph.inference_copy import (
-    InferenceCopy,
-    inference_copy,
-    is_linear,
-    layout_of,
-)
+from smx_export.graph.inference_copy import inference_copy, is_linear
 from smx_export.graph.metadata import model_metadata
-from smx_export.graph.portable import set_metadata, softmax_regression_graph
+from smx_export.graph.portable import set_metadata
 from smx_export.graph.turns import in_turn
 from smx_export.parity.comparison import Comparison
 from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic
@@ -133,7 +127,7 @@ def export_copy(
     inference = inference_copy(model, profile)
     comparison = Comparison(inference, data)  # before anything is written: data may not fit
     metadata = model_metadata(model, profile, training)
-    graph = _graph(inference, metadata)
+    graph = comparison.graph
     with answering(comparison.inputs.ordinary(1)):
         vectors = comparison.inputs.vectors
     metadata[SELFTEST] = vectors.to_json(weights_sha256(graph))
@@ -193,20 +187,3 @@ def model_of(
             f"expected a checkpoint that fits {expected}, got: {reason}; was the class changed "
             "since it was saved?"
         ) from error
-
-
-def _graph(inference: InferenceCopy, metadata: dict[str, str]) -> onnx.ModelProto:
-    model = inference.model
-    if not is_linear(model):
-        # It loads torch's exporter, which takes seconds.
-        from smx_export.graph.trace import traced_graph
-
-        return traced_graph(inference, metadata)
-    weight, bias, shift = model.preprocessing.fold(model.linear)
-    return softmax_regression_graph(
-        weight.numpy() if inference.weight is None else inference.weight,
-        bias.numpy(),
-        metadata,
-        shift=None if shift is None else shift.numpy(),
-        layout=layout_of(inference),
-    )

@@ -18,7 +18,7 @@ from smx_export.graph.image_input import image_metadata
 from smx_export.profile import Profile
 from smx_lightning import DISTRIBUTION, SoftmaxRegression, __version__
 
-PACKAGES = ("torch", "lightning", "onnx", "onnxruntime", "numpy")
+PACKAGES = ("torch", "lightning", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
 def model_metadata(

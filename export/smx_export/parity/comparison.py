@@ -7,6 +7,7 @@ independent float64 computation. A difference counts against a tolerance derived
 
 from __future__ import annotations
 
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from smx_export.contract import ALL_OUTPUTS, INPUT, LABEL, LOG_PROBS, PROBS, SEL
 from smx_export.graph.arrays import Data
 from smx_export.graph.inference_copy import InferenceCopy, is_linear
 from smx_export.graph.turns import in_turn
+from smx_export.graph.written import written_graph
 from smx_export.parity.accuracy import Score, cost_of_rounding, decided
 from smx_export.parity.batch import AGAINST, LIVE, LIVE_ITSELF, compare_batch
 from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic, repeated
@@ -40,6 +42,7 @@ from smx_export.parity.interface import (
 from smx_export.parity.probes import Probe
 from smx_export.parity.reference import reference_of
 from smx_export.parity.report import ParityReport, Task
+from smx_export.parity.structure import structure
 from smx_export.parity.user_data import UserRows
 from smx_export.runtime.session import open_session
 from smx_export.targets.selftest import check_vectors
@@ -109,6 +112,15 @@ class Comparison:
             with answering(rows):
                 refuse_nondeterministic(self.model, self.reference, rows)
 
+    @cached_property
+    def graph(self) -> onnx.ModelProto:
+        """What the exporter writes of the model, with nothing in its metadata yet.
+
+        Raises:
+            InputError: Where torch cannot export it.
+        """
+        return written_graph(self.inference, {})
+
     def report(self, path: str | Path) -> ParityReport:
         """Hold a file against the model."""
         data = read_bytes(path)
@@ -120,7 +132,9 @@ class Comparison:
         found = Found({name: Worst() for name in [*kinds, LIVE_ITSELF]})
         checks = list(interface(self.inference, data, proto))
         task = rounding = None
-        runs = all(check.passed for check in checks) and not draws(proto)
+        known = structure(self.inference, lambda: self.graph, proto)
+        runs = all(check.passed for check in checks) and known.harmless and not draws(proto)
+        checks.append(known.check)
         # An operator in training mode is run all the same, to tell how far off it is.
         checks.append(deterministic(proto))
         if runs:
@@ -141,6 +155,7 @@ class Comparison:
             task=task,
             rounding=rounding,
             unjudged=found.unjudged,
+            exact_graph=known.exact,
         )
 
     def _run(

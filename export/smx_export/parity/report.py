@@ -95,6 +95,8 @@ class ParityReport:
         rounding: What rounded weights cost, of profile ``compact``.
         unjudged: How many of the rows tell nothing, as float32 loses more than half of its digits
             on them; none of the comparisons counts them.
+        exact_graph: Whether operators and weights are those that the exporter makes of the model,
+            so that the comparisons judge the arithmetic of a runtime alone.
     """
 
     sha256: str
@@ -107,6 +109,7 @@ class ParityReport:
     task: Task | None
     rounding: Rounding | None = None
     unjudged: int = 0
+    exact_graph: bool = False
 
     @property
     def failed(self) -> tuple[Check, ...]:

@@ -38,7 +38,7 @@ ENDS = {  # by what a corruption was found: enough of each, or the sweep sweeps 
     DESCRIBE: ("FileError", "described"),
     SEALED: ("FileError", "failed seal"),
     RESEALED: ("FileError", "failed weights", "failed onnxruntime", "passed, same computation"),
-    VERIFY: ("FileError", "failed log_probs", "failed outputs", "passed, same computation"),
+    VERIFY: ("FileError", "failed graph", "failed outputs", "passed, same computation"),
 }
 PATIENCE = 120  # seconds for all; a tenth will do
 

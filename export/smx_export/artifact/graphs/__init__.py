@@ -1,0 +1,1 @@
+"""A file's graph, compared with another as a graph. No torch."""
