@@ -119,7 +119,7 @@ def test_the_report_says_what_is_within_rounding(tmp_path):
     other = next(o for o in (summed(model, order).astype(np.float32) for order in orders)
                  if not np.array_equal(o, stored))  # fmt: skip
     put(proto, bias=other)
-    for key in ("sha256", "selftest"):
+    for key in ("sha256", "selftest", "profile"):
         metadata(proto, key, None)
     (tmp_path / "other.onnx").write_bytes(proto.SerializeToString())
     report = check_parity(model, tmp_path / "other.onnx")
