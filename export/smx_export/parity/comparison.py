@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import torch
 from numpy.typing import NDArray
 
 from smx_export.artifact.check import Check, first_line
@@ -25,7 +24,7 @@ from smx_export.contract import ALL_OUTPUTS, INPUT, LABEL, LOG_PROBS, PROBS, SEL
 from smx_export.graph.arrays import Data
 from smx_export.graph.inference_copy import InferenceCopy, is_linear
 from smx_export.parity.accuracy import Score, cost_of_rounding, decided
-from smx_export.parity.batch import AGAINST, LIVE, LIVE_ITSELF, compare_batch
+from smx_export.parity.batch import AGAINST, LIVE, LIVE_ITSELF, Answering, compare_batch
 from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic, repeated
 from smx_export.parity.findings import Found, Worst
 from smx_export.parity.inputs import ParityInputs
@@ -84,6 +83,7 @@ class Comparison:
         self.model = inference.model
         self.reference = reference_of(self.model)
         self.inputs = ParityInputs(inference, self.reference)
+        self.answering = Answering(self.model, self.reference)
         self.own = UserRows.of(inference, data)
         if not is_linear(self.model):  # the plain model is deterministic by what it consists of
             rows = self.inputs.ordinary(ROWS)
@@ -154,16 +154,17 @@ class Comparison:
         self, session: onnxruntime.InferenceSession, probe: Probe, found: Found
     ) -> tuple[NDArray[np.floating], Outputs] | None:
         """One batch through both sides; the live model's log-probabilities and the outputs."""
-        found.rows += len(probe.x)
+        batch = probe.batch
+        found.rows += len(batch)
         names = [output.name for output in session.get_outputs()]
         try:
-            answered = session.run(names, {INPUT: self.inference.fed(probe.x)})
+            answered = session.run(names, {INPUT: self.inference.fed(batch)})
         except Exception as error:  # as above
             found.shape_faults.append(f"{probe.name}: {first_line(error)}")
             return None
         outputs = dict(zip(names, answered, strict=True))
-        with torch.no_grad():
-            live = self.model(torch.from_numpy(probe.x)).numpy()
+        answers = self.answering.to(probe)
+        live = answers.live
         for name, output in outputs.items():
             shape, dtype = (live.shape[:1], np.int64) if name == LABEL else (live.shape, np.float32)
             if output.shape != shape or output.dtype != dtype:
@@ -172,7 +173,7 @@ class Comparison:
                 )
                 return None
         with np.errstate(invalid="ignore", over="ignore"):
-            compare_batch(self.model, self.reference, probe, live, outputs, found)
+            compare_batch(self.answering, probe, answers, outputs, found)
         return live, outputs
 
     def _compare_data(self, session: onnxruntime.InferenceSession, found: Found) -> Task | None:
