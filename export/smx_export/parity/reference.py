@@ -71,6 +71,9 @@ class LinearReference(Reference):
         centred = (rows - self.mean) / self.scale
         logits = centred @ self.weight.T + self.bias
         log_probs = log_softmax(logits)
+        if not np.isfinite(log_probs).any():  # nothing that rounding could move
+            unknown = np.full_like(log_probs, np.nan)
+            return Expected(log_probs, unknown, unknown, logits)
 
         # The file multiplies the raw features with folded weights …
         folded = self.weight / self.scale
