@@ -9,7 +9,6 @@ from mutations import labels, profiles
 from mutations.profile_editing import EVERY, THRESHOLD
 from sampled import one_of_each
 
-
 from smx_export import check_parity, export_onnx
 from smx_export.contract import ALL_OUTPUTS
 

@@ -18,8 +18,9 @@ from smx_export.parity.comparison import comparison
 from smx_export.runtime.session import open_session
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CASES = [case for case in questions.CASES if case.model != BACKBONE]
-TRACED = [case for case in questions.CASES if case.model == BACKBONE]
+ALL = [*questions.CASES, *questions.PLAINER]
+CASES = [case for case in ALL if case.model != BACKBONE]
+TRACED = [case for case in ALL if case.model == BACKBONE]
 
 
 @pytest.mark.parametrize("case", [*sampled(CASES, every=9), *sampled(TRACED, every=6)], ids=str)
@@ -30,13 +31,13 @@ def test_a_file_that_is_right_on_ordinary_rows_does_not_pass(case, exported, tmp
 
 
 def test_there_are_a_hundred_of_them_each_seen_by_answers():
-    cases = [*questions.CASES, *labels.CASES]
+    cases = [*ALL, *labels.CASES]
     assert len({str(case.corrupt.__name__) for case in cases}) >= 100
     assert len(TRACED) >= 20
     assert {case.seen_by for case in cases} == {VALUES, ARGMAX, NOT_FINITE}
 
 
-HIDDEN = [case for case in CASES if case.seen_by == VALUES and "weight" not in str(case)]
+HIDDEN = [case for case in questions.CASES if case.model != BACKBONE]
 
 
 @pytest.mark.parametrize("case", sampled(HIDDEN, every=11), ids=str)

@@ -11,7 +11,7 @@ from smx_export.parity.probes.probe import Probe, Space
 
 TOPS = (1, 2, 9, 16, 100, 255)  # of whole numbers: bits, digits, grey levels of 4 and 8 bits
 DENSITIES = (1.0, 0.5, 0.25, 0.1, 0.02)  # shares of a row that are not zero
-DEVIATIONS = (0.5, 1, 2, 3, 5)
+DEVIATIONS = (0.01, 0.1, 0.5, 1, 2, 3, 5, 10, 100)
 CONSTANTS = (1e-3, 0.01, 0.1, 0.25, 0.5, 1, 2, 5, 10, 16, 100, 255, 1000)
 
 
@@ -63,7 +63,7 @@ def _at_statistics(space: Space, rows: int, rng: np.random.Generator) -> NDArray
     d = space.width
     deviations = np.array([0, *DEVIATIONS, *np.negative(DEVIATIONS)])
     x = [space.centre + space.spread * deviations[:, None]]
-    x += [space.centre + space.spread * step * rng.choice([-1, 1], (4, d)) for step in (1, 2, 3)]
+    x += [space.centre + space.spread * step * rng.choice([-1, 1], (2, d)) for step in DEVIATIONS]
     if space.bounds is not None:
         low, high = space.bounds
         x += [np.full((1, d), low), np.full((1, d), high), rng.uniform(low, high, (8, d))]

@@ -18,7 +18,7 @@ from smx_export.parity.probes.probe import Probe, Space
 NAME = "near the border"
 Decide = Callable[[NDArray[np.floating]], NDArray[np.int64]]  # inputs (n, …) → classes (n,)
 BISECTIONS = 40
-HALVINGS = range(5, 25, 2)  # distances from the border, as powers of 1/2 of that between the two
+HALVINGS = range(7, 25, 2)  # distances from the border, as powers of 1/2 of that between the two
 CROSSINGS = 64  # pairs of rows
 DOUBLINGS = 24
 

@@ -25,16 +25,15 @@ def ordinary(
     return space.shaped(space.centre + space.spread * rng.standard_normal((rows, space.width)))
 
 
-def extremes(space: Space, random: NDArray[np.floating], huge: float, rows: int) -> Iterator[Probe]:
+def extremes(space: Space, random: NDArray[np.floating], huge: float) -> Iterator[Probe]:
     """Zeros, and random rows multiplied.
 
     Args:
         space: Where the inputs lie.
         random: Ordinary rows.
         huge: By how much they are multiplied at least to overflow what can overflow.
-        rows: How many of them.
     """
-    wide = random[:rows].astype(np.float64)
+    wide = random.astype(np.float64)
     yield Probe("zeros", np.zeros_like(random[:2]))
     yield Probe("huge", space.shaped(max(huge, HUGE) * wide))
     yield Probe("tiny", space.shaped(TINY * wide))
