@@ -38,17 +38,17 @@ def images(space: Space, *, rows: int | None = None, seed: int = 8) -> Iterator[
 
 
 def pixels_alone(space: Space, most: int, *, seed: int = 9) -> Iterator[Probe]:
-    """Each pixel alone: white on black; and a grey one on black, and on white."""
+    """Each pixel alone: white on black; and a grey one, every other on white."""
     d = space.width
     rng = np.random.default_rng(seed)
     for first in range(0, min(d, most), ROWS_AT_A_TIME):
         at = np.arange(first, min(first + ROWS_AT_A_TIME, d, most))
-        for name, ground, level in (
-            ("one-hot", 0.0, np.full(len(at), WHITE)),
-            ("grey pixel on black", 0.0, rng.integers(1, 255, len(at))),
-            ("grey pixel on white", WHITE, rng.integers(0, 255, len(at))),
+        ground = WHITE * (at % 2)
+        for name, others, level in (
+            ("one-hot", np.zeros(len(at)), np.full(len(at), WHITE)),
+            ("one grey pixel", ground, rng.integers(1, 255, len(at))),
         ):
-            rows = np.full((len(at), d), ground)
+            rows = np.repeat(others[:, None], d, 1)
             rows[np.arange(len(at)), at] = level
             yield Probe(name, space.shaped(rows), first)
 
