@@ -93,7 +93,7 @@ class ParityInputs:
         else:
             yield from extremes(space, random[: RANDOM_ROWS // 4], 0)
             yield from one_hots(space, self._origin(), most=FEW_ONE_HOTS)
-            yield from of_all_sizes(space, self._origin(), most=FEW)
+            yield from of_all_sizes(space, self._origin(), most=FEW, turns=2)
         yield from kinds(space, rows=FEW)
         yield from images(space, rows=4 * FEW)
         if LABEL in self.inference.profile.outputs:
@@ -179,8 +179,13 @@ class ParityInputs:
         return classes, (weight - weight.mean(0))[classes]
 
     def _decide(self, x: NDArray[np.floating]) -> NDArray[np.int64]:
+        """The right classes (n,) of inputs (n, …)."""
         with np.errstate(invalid="ignore", over="ignore"):
-            return decided(self.inference.model, self.reference.expected(x).log_probs)
+            answers = [
+                decided(self.inference.model, self.reference.expected(part.x).log_probs)
+                for part in Probe("", x).blocks(self.inference.width)
+            ]
+        return np.concatenate(answers)
 
     def _statistics(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Where the inputs lie: mean and deviation of the features, or 0 and 1."""

@@ -25,6 +25,8 @@ def batches(
     one row, one answer, wherever it stands.
     """
     rng = np.random.default_rng(seed)
+    answered = max(4, CHUNK_ELEMENTS // max(rows[0].size, classes))
+    rows = rows if len(rows) <= answered else rows[:answered]
     most = min(MOST_REPEATED // rows[0].size, max(4, CHUNK_ELEMENTS // classes))
     for size in sizes:
         if size <= most:

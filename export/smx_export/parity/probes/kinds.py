@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,18 +61,20 @@ def _sparse(space: Space, rows: int, rng: np.random.Generator) -> NDArray[np.flo
 
 def _at_statistics(space: Space, rows: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """The mean, so many deviations from it, at either bound, and one value for all features."""
-    d = space.width
-    deviations = np.array([0, *DEVIATIONS, *np.negative(DEVIATIONS)])
-    x = [space.centre + space.spread * deviations[:, None]]
-    x += [space.centre + space.spread * step * rng.choice([-1, 1], (2, d)) for step in DEVIATIONS]
-    if space.bounds is not None:
-        low, high = space.bounds
-        x += [np.full((1, d), low), np.full((1, d), high), rng.uniform(low, high, (8, d))]
-        x += [rng.choice([low, high], (4, d)), np.full((1, d), (low + high) / 2)]
-    values = np.array([*CONSTANTS, *np.negative(CONSTANTS)])
-    x += [np.repeat(values[:, None], d, 1)]
-    made = np.concatenate(x)
-    return made if rows >= len(made) else made[rng.permutation(len(made))[:rows]]
+    d, (low, high) = space.width, space.bounds or (0.0, 1.0)
+    both = (*DEVIATIONS, *np.negative(DEVIATIONS))
+    # Each as where it begins, how far it goes from there, and which way, of one or all features.
+    made: list[tuple[Any, Any, Any]] = [(space.centre, space.spread, k) for k in (0.0, *both)]
+    made += [(space.centre, k * space.spread, None) for k in both]
+    made += [(0.0, 1.0, value) for value in (*CONSTANTS, *np.negative(CONSTANTS))]
+    made += [(low, high - low, share) for share in (0.0, 0.5, 1.0)]
+    made += [((low + high) / 2, (high - low) / 2, None)] * 4
+    if rows < len(made):
+        made = [made[i] for i in rng.permutation(len(made))[:rows]]
+    x = np.empty((len(made), d))
+    for row, (start, size, way) in zip(x, made, strict=True):
+        row[:] = start + size * (rng.choice([-1.0, 1.0], d) if way is None else way)
+    return x
 
 
 def _kept(space: Space, rows: int, rng: np.random.Generator) -> NDArray[np.bool_]:

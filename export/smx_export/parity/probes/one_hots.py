@@ -44,6 +44,7 @@ def of_all_sizes(
     origin: NDArray[np.floating],
     *,
     most: int = MOST_ONE_HOTS,
+    turns: int | None = None,
     seed: int = 4,
 ) -> Iterator[Probe]:
     """Every feature alone on both sides, from 1e-3 to 1e6 deviations away.
@@ -55,12 +56,13 @@ def of_all_sizes(
         space: Where the inputs lie.
         origin: As of :func:`one_hots`.
         most: How many rows a turn at the most.
+        turns: How many of them, where features and rows do not decide.
         seed: Of the sizes within a decade.
     """
     d = space.width
     rng = np.random.default_rng(seed)
     start = np.asarray(origin, space.dtype)
-    turns = min(2 * len(DECADES), max(2, MANY // min(d, most)))
+    turns = turns or min(2 * len(DECADES), max(2, MANY // min(d, most)))
     first = 0
     for turn in range(turns):
         decade = DECADES[(np.arange(d) + turn // 2) % len(DECADES)]
