@@ -25,8 +25,10 @@ def detached_copy(
 
     Where its classes are spread over processes, each of them must call this.
     """
-    # The copy leaves the trainer behind, and with it data and loggers.
+    # The copy leaves the trainer behind, and with it data and loggers; and what counts metrics,
+    # which would take longer to copy than all the rest.
     memo: dict[int, Any] = {id(model._trainer): None, id(model._fabric): None}
+    memo |= {id(model._smx_metrics): None, id(model.tallies): {}}
     memo |= off_graph(model)
     if is_sharded(model.smx):
         memo |= {id(model.device_mesh): None, id(model.smx): whole_smx(model.smx)}

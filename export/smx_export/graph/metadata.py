@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from typing import Any
 
 from smx_export.contract import (
@@ -26,7 +27,7 @@ def model_metadata(
 ) -> dict[str, str]:
     """Each entry's name and its value as JSON; ``training`` is a checkpoint's summary of it."""
     provenance = {
-        "packages": {DISTRIBUTION: __version__} | {name: version(name) for name in PACKAGES},
+        "packages": {DISTRIBUTION: __version__} | _versions(),
         "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
         "training": training,
     }
@@ -44,3 +45,9 @@ def model_metadata(
     }
     texts[PROFILE] = profile.to_json()
     return texts | (image_metadata(model.input_shape) if profile.image else {})
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Of the packages that made the file; looking them up takes longer than building a graph."""
+    return {name: metadata.version(name) for name in PACKAGES}

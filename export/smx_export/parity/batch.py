@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from smx_export.artifact.comparison import SUM, Expected, Outputs, compare, log_probs_of, worst
@@ -22,25 +25,61 @@ AGAINST = {
 }
 
 
+class Answers(NamedTuple):
+    """What a batch should be answered with: by the live model, (n, K), and in float64."""
+
+    live: NDArray[np.floating]
+    expected: Expected
+
+
+class Answering:
+    """The model and its reference; what one answers to the latest rows is kept for their batches.
+
+    Args:
+        model: The live model.
+        reference: It computes in float64.
+    """
+
+    def __init__(self, model: SoftmaxRegression, reference: Reference) -> None:
+        self.model, self.reference = model, reference
+        self._latest: tuple[NDArray[np.floating], Answers] | None = None
+
+    def to(self, probe: Probe) -> Answers:
+        """The answers to a batch."""
+        if self._latest is None or self._latest[0] is not probe.x:
+            with torch.no_grad():
+                live = self.model(torch.from_numpy(probe.x)).numpy()
+            with np.errstate(invalid="ignore", over="ignore"):
+                expected = self.reference.expected(probe.x)
+                if probe.regular:
+                    expected = self.reference.widened(probe.x, expected)
+            self._latest = probe.x, Answers(live, expected)
+        live, expected = self._latest[1]
+        return (
+            Answers(live, expected)
+            if probe.at is None
+            else Answers(live[probe.at], expected.rows(probe.at))
+        )
+
+
 def compare_batch(
-    model: SoftmaxRegression,
-    reference: Reference,
+    answering: Answering,
     probe: Probe,
-    live: NDArray[np.floating],
+    answers: Answers,
     outputs: Outputs,
     found: Found,
 ) -> None:
     """Compare the outputs of one batch and the live model's, each with float64, and keep the worst.
 
     Args:
-        model: It names the classes.
-        reference: It computes in float64.
+        answering: The model, which names the classes, and its reference.
         probe: The batch.
-        live: The live model's log-probabilities (n, K).
+        answers: To it.
         outputs: The file's, of the right shapes.
         found: What is found is added to it.
     """
-    expected = reference.expected(probe.x)
+    model, reference = answering.model, answering.reference
+    live, expected = answers
     truth, where = expected.log_probs, probe.name
     same = np.array_equal(np.isnan(live), np.isnan(truth))
     if not (same and np.array_equal(np.isfinite(live), np.isfinite(truth))):
@@ -50,7 +89,7 @@ def compare_batch(
     if compared.faults:
         found.value_faults.append(f"{where}: {compared.faults[0]}")
         return
-    lost = Lost.of(reference, probe.x, live, expected)
+    lost = Lost.of(reference, probe.batch, live, expected)
     found.lost.setdefault(where, Lost()).meet(lost)
     whole = expected.comparable
     if not whole.any():

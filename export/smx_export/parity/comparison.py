@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import torch
 from numpy.typing import NDArray
 
 from smx_export.artifact.check import Check, first_line
@@ -28,7 +27,7 @@ from smx_export.graph.inference_copy import InferenceCopy, is_linear
 from smx_export.graph.turns import in_turn
 from smx_export.graph.written import written_graph
 from smx_export.parity.accuracy import Score, cost_of_rounding, decided
-from smx_export.parity.batch import AGAINST, LIVE, LIVE_ITSELF, compare_batch
+from smx_export.parity.batch import AGAINST, LIVE, LIVE_ITSELF, Answering, compare_batch
 from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic, repeated
 from smx_export.parity.findings import Found, Worst
 from smx_export.parity.inputs import ParityInputs
@@ -106,6 +105,7 @@ class Comparison:
         self.model = inference.model
         self.reference = reference_of(self.model)
         self.inputs = ParityInputs(inference, self.reference)
+        self.answering = Answering(self.model, self.reference)
         self.own = UserRows.of(inference, data)
         if not is_linear(self.model):  # the plain model is deterministic by what it consists of
             rows = self.inputs.ordinary(ROWS)
@@ -138,7 +138,7 @@ class Comparison:
         # An operator in training mode is run all the same, to tell how far off it is.
         checks.append(deterministic(proto))
         if runs:
-            task = self._run(data, path, proto, found, checks)
+            task = self._run(data, path, proto, found, checks, proven=known.exact)
             if self.inference.weight is not None and self.own is not None:
                 rounding = cost_of_rounding(self.inference, self.own)
                 checks += rounding.checks(profile)
@@ -165,15 +165,17 @@ class Comparison:
         proto: onnx.ModelProto,
         found: Found,
         checks: list[Check],
+        *,
+        proven: bool,
     ) -> Task | None:
-        """Everything that needs the file to be run."""
+        """Everything that needs the file to be run; a proven graph is asked less."""
         try:
             session = open_session(data)
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             checks.append(Check("onnxruntime loads it", False, first_line(error)))
             return None
         checks.append(Check("onnxruntime loads it", True, f"onnxruntime {onnxruntime.__version__}"))
-        for probe in self.inputs.probes():
+        for probe in self.inputs.probes(proven=proven):
             for block in probe.blocks(self.inference.width):
                 self._compare(session, block, found)
         task = self._compare_data(session, found)
@@ -189,16 +191,17 @@ class Comparison:
         self, session: onnxruntime.InferenceSession, probe: Probe, found: Found
     ) -> tuple[NDArray[np.floating], Outputs] | None:
         """One batch through both sides; the live model's log-probabilities and the outputs."""
-        found.rows += len(probe.x)
+        batch = probe.batch
+        found.rows += len(batch)
         names = [output.name for output in session.get_outputs()]
         try:
-            answered = session.run(names, {INPUT: self.inference.fed(probe.x)})
+            answered = session.run(names, {INPUT: self.inference.fed(batch)})
         except Exception as error:  # as above
             found.shape_faults.append(f"{probe.name}: {first_line(error)}")
             return None
         outputs = dict(zip(names, answered, strict=True))
-        with torch.no_grad():
-            live = self.model(torch.from_numpy(probe.x)).numpy()
+        answers = self.answering.to(probe)
+        live = answers.live
         for name, output in outputs.items():
             shape, dtype = (live.shape[:1], np.int64) if name == LABEL else (live.shape, np.float32)
             if output.shape != shape or output.dtype != dtype:
@@ -207,7 +210,7 @@ class Comparison:
                 )
                 return None
         with np.errstate(invalid="ignore", over="ignore"):
-            compare_batch(self.model, self.reference, probe, live, outputs, found)
+            compare_batch(self.answering, probe, answers, outputs, found)
         return live, outputs
 
     def _compare_data(self, session: onnxruntime.InferenceSession, found: Found) -> Task | None:

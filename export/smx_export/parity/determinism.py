@@ -33,6 +33,7 @@ from smx_lightning import InputError, SoftmaxRegression
 
 ROWS = 8  # one half is run again and again, the other in between
 RUNS = 2  # more of one batch
+MANY = 64  # rows of a file's batch, in which each occurs several times
 MANY_RUNS = 100  # where random numbers are drawn: a layer that is rarely left out shows late
 TWICE, BESIDE = "the same batch again", "a row alone and in a batch"
 CHANGES = (
@@ -154,7 +155,8 @@ def repeated(
             return np.full((len(rows), 1), np.nan)
         return np.where(log_probs > -UNDERFLOW, log_probs, np.nan)  # beyond it exp keeps no digits
 
-    once, again = file(x), file(x)
+    many = np.resize(x, (MANY, *x.shape[1:]))
+    once, again = file(many), file(many)
     apart = [f"{name} of the file" for name in names if not _same(once[name], again[name])]
     expected = reference.expected(x)
     fault = _beside(log_probs_in, x, expected.tolerance)

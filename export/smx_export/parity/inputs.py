@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -12,18 +12,32 @@ from numpy.typing import NDArray
 
 from smx_export.artifact.comparison import Expected
 from smx_export.artifact.vectors import ROWS, Vectors, choose
-from smx_export.contract import SCORES
+from smx_export.contract import LABEL, SCORES
 from smx_export.graph.inference_copy import InferenceCopy, is_linear
-from smx_export.parity.probes import RANDOM_ROWS, Probe, image_probes, ordinary, probes
+from smx_export.parity.accuracy import decided
+from smx_export.parity.probes import RANDOM, Probe
+from smx_export.parity.probes.batches import FEW_SIZES, SIZES, batches
+from smx_export.parity.probes.images import images, pixels_alone
+from smx_export.parity.probes.kinds import kinds
+from smx_export.parity.probes.margins import champions, near_the_border
+from smx_export.parity.probes.missing import alone, scattered
+from smx_export.parity.probes.one_hots import MOST_ONE_HOTS, of_all_sizes, one_hots
+from smx_export.parity.probes.ordinary import RANDOM_ROWS, extremes, ordinary
+from smx_export.parity.probes.probe import Space
 from smx_export.parity.reference import SAFETY, Reference
 from smx_export.parity.user_data import UserRows
 
-MOST_ONE_HOTS_TRACED = 16  # a backbone's rows are expensive, and its weights not seen one by one
 STEEP = 1e4  # nats between classes on the huge rows: far beyond where exp leaves float32, at 104
 MOST_HUGE = 1e20  # multiplied by the features' own size, still float32
 STEP = 2.0**-7  # between two numbers of bfloat16, relative
 LOOSEST = 2.0  # how far tolerances may be from those of this version, of a file of an earlier one
+ROOM = 1e30  # of logits and inputs: far from where float32 ends, also where many are added
 MOST_ROWS = 4096  # of your data that other runtimes are tried on
+MOST_CLASSES = 64  # that have a row of their own near the border
+# A backbone's rows are expensive, and its weights not seen one by one.
+FEW, FEW_ONE_HOTS, FEW_CROSSINGS, FEW_BISECTIONS = 8, 16, 8, 20
+# Where graph and weights are known to be the model's, only the runtime's arithmetic is judged.
+PROVEN_ROWS, PROVEN_SIZES = 64, (1, 33)
 
 
 class ParityInputs:
@@ -38,25 +52,72 @@ class ParityInputs:
         self.inference = inference
         self.reference = reference
 
-    def probes(self) -> Iterable[Probe]:
-        """The test inputs of the parity check."""
-        model, (centre, spread) = self.inference.model, self._statistics()
-        most: dict[str, Any] = {} if is_linear(model) else {"one_hots": MOST_ONE_HOTS_TRACED}
-        if self.inference.profile.image:
-            return image_probes(model.input_shape, **most)
-        if not is_linear(model):
-            # What max-pooling makes of a NaN differs between correct runtimes.
-            most |= {"dtype": self.inference.dtype}
-            return probes(model.input_shape, centre, spread, nan_row=False, **most)
-        weight = self.inference.unrounded.linear.weight.double()
-        steepness = float((weight - weight.mean(0)).norm(dim=1).max())
-        shift = model.preprocessing.fold(model.linear).shift
-        return probes(
-            model.input_shape, centre, spread,
-            origin=0.0 if shift is None else shift.numpy(),
-            huge=STEEP / max(steepness, STEEP / MOST_HUGE),
-            dtype=self.inference.dtype,
-        )  # fmt: skip
+    def probes(self, *, proven: bool = False) -> Iterator[Probe]:
+        """The test inputs of the parity check.
+
+        Args:
+            proven: Whether graph, initialisers and folded weights are known to be exactly those of
+                the model, so that only the runtime's arithmetic is left to judge.
+        """
+        if proven and is_linear(self.inference.model):
+            return self._of_arithmetic()
+        if not is_linear(self.inference.model):
+            return self._of_a_backbone()
+        return self._of_the_plain_model()
+
+    def _of_the_plain_model(self) -> Iterator[Probe]:
+        """Questions that look at every weight, every kind of row, and every border."""
+        space, image = self._space(), self.inference.profile.image
+        random = ordinary(space, RANDOM_ROWS, pixels=image, seed=0)
+        yield Probe(RANDOM, random)
+        yield from batches(random, SIZES, classes=self.inference.model.num_classes)
+        yield from extremes(space, random[: RANDOM_ROWS // 4], self._huge())
+        if image:
+            yield from pixels_alone(space, MOST_ONE_HOTS)
+        else:
+            yield from one_hots(space, self._origin())
+            yield from of_all_sizes(space, self._origin())
+            yield from scattered(space, random)
+            yield from alone(space, random, finite=self._nearly_zero())
+        yield from kinds(space)
+        yield from images(space)
+        if LABEL in self.inference.profile.outputs:
+            winners = champions(space, *self._towards(), self._decide)
+            yield from near_the_border(space, np.concatenate([winners, random]), self._decide)
+
+    def _of_a_backbone(self) -> Iterator[Probe]:
+        """Fewer of them; what max-pooling makes of a NaN differs between correct runtimes."""
+        space, image = self._space(), self.inference.profile.image
+        random = ordinary(space, RANDOM_ROWS, pixels=image, seed=0)
+        yield Probe(RANDOM, random)
+        yield from batches(random, FEW_SIZES, classes=self.inference.model.num_classes)
+        if image:
+            yield from pixels_alone(space, FEW_ONE_HOTS)
+        else:
+            yield from extremes(space, random[: RANDOM_ROWS // 4], 0)
+            yield from one_hots(space, self._origin(), most=FEW_ONE_HOTS)
+            yield from of_all_sizes(space, self._origin(), most=FEW, turns=2)
+        yield from kinds(space, rows=FEW)
+        yield from images(space, rows=4 * FEW)
+        if LABEL in self.inference.profile.outputs:
+            some = random[: RANDOM_ROWS // 4]
+            yield from near_the_border(
+                space, some, self._decide, crossings=FEW_CROSSINGS, bisections=FEW_BISECTIONS
+            )
+
+    def _of_arithmetic(self) -> Iterator[Probe]:
+        """What rounds, overflows or is missing, in a few batches."""
+        space, image = self._space(), self.inference.profile.image
+        random = ordinary(space, PROVEN_ROWS, pixels=image, seed=0)
+        yield Probe(RANDOM, random)
+        yield from batches(random, PROVEN_SIZES, classes=self.inference.model.num_classes)
+        if image:
+            yield from pixels_alone(space, FEW)
+            yield from images(space, rows=FEW)
+        else:
+            yield from extremes(space, random[:FEW], self._huge())
+            yield from one_hots(space, self._origin(), most=FEW_ONE_HOTS)
+            yield from scattered(space, random, FEW)
 
     @cached_property
     def vectors(self) -> Vectors:
@@ -91,16 +152,57 @@ class ParityInputs:
         given += [] if own is None else [own.x[:MOST_ROWS]]
         return [(self.inference.fed(x), self.reference.expected(x)) for x in given]
 
-    def ordinary(self, rows: int) -> NDArray[np.float32]:
+    def ordinary(self, rows: int) -> NDArray[np.floating]:
         """Random rows (n, *input_shape), as the inference copy takes them."""
+        return ordinary(self._space(), rows, pixels=self.inference.profile.image)
+
+    def _space(self) -> Space:
+        """Where the inputs lie."""
         inference = self.inference
-        return ordinary(
-            rows,
-            inference.model.input_shape,
-            *self._statistics(),
-            dtype=inference.dtype,
-            pixels=inference.profile.image,
-        )
+        shape, image = inference.model.input_shape, inference.profile.image
+        d = int(np.prod(shape))
+        centre, spread = (np.broadcast_to(v, (d,)).astype(float) for v in self._statistics())
+        largest = np.inf
+        if is_linear(inference.model):
+            steepest = float(inference.model.linear.weight.abs().max())
+            largest = ROOM / max(steepest, float(spread.max()), 1.0)
+        bounds = (0.0, 255.0) if image else inference.model.input_range
+        return Space(shape, centre, spread, bounds, inference.dtype, image, largest)
+
+    def _origin(self) -> NDArray[np.floating]:
+        """Where the features are zero to the file."""
+        shift = None
+        if is_linear(self.inference.model):
+            shift = self.inference.model.preprocessing.fold(self.inference.model.linear).shift
+        zero = np.zeros(int(np.prod(self.inference.model.input_shape)))
+        return zero if shift is None else shift.numpy()
+
+    def _huge(self) -> float:
+        """By how much random rows are multiplied to take the classes ``STEEP`` apart."""
+        weight = self.inference.unrounded.linear.weight.double()
+        steepness = float((weight - weight.mean(0)).norm(dim=1).max())
+        return STEEP / max(steepness, STEEP / MOST_HUGE)
+
+    def _nearly_zero(self) -> NDArray[np.bool_]:
+        """Features with a weight that may be rounded to zero: infinity times it is not known."""
+        model = self.inference.model
+        weight = model.preprocessing.fold(model.linear).weight.double().abs().numpy()
+        return np.asarray(((weight > 0) & (weight < 1 / ROOM)).any(0))
+
+    def _towards(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Some classes (n,), and directions (n, d), in deviations, in which they gain on others."""
+        weight = self.inference.unrounded.linear.weight.double().numpy()
+        classes = np.random.default_rng(0).permutation(len(weight))[:MOST_CLASSES]
+        return classes, (weight - weight.mean(0))[classes]
+
+    def _decide(self, x: NDArray[np.floating]) -> NDArray[np.int64]:
+        """The right classes (n,) of inputs (n, …)."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            answers = [
+                decided(self.inference.model, self.reference.expected(part.x).log_probs)
+                for part in Probe("", x).blocks(self.inference.width)
+            ]
+        return np.concatenate(answers)
 
     def _statistics(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Where the inputs lie: mean and deviation of the features, or 0 and 1."""

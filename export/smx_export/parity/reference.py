@@ -33,9 +33,13 @@ class Reference(ABC):
     def expected(self, x: NDArray[np.floating]) -> Expected:
         """The answers to inputs (n, …)."""
 
-    def moved(self, x: NDArray[np.float32]) -> Array:
+    def moved(self, x: NDArray[np.floating]) -> Array:
         """How far rounding alone may move each of the answers (n,), in nats, where it is known."""
         return np.full(len(x), np.inf)
+
+    def widened(self, x: NDArray[np.floating], expected: Expected) -> Expected:
+        """What is expected where the live model may have been lucky on all rows at once."""
+        return expected
 
 
 def reference_of(model: SoftmaxRegression) -> Reference:
@@ -67,6 +71,9 @@ class LinearReference(Reference):
         centred = (rows - self.mean) / self.scale
         logits = centred @ self.weight.T + self.bias
         log_probs = log_softmax(logits)
+        if not np.isfinite(log_probs).any():  # nothing that rounding could move
+            unknown = np.full_like(log_probs, np.nan)
+            return Expected(log_probs, unknown, unknown, logits)
 
         # The file multiplies the raw features with folded weights …
         folded = self.weight / self.scale
@@ -125,8 +132,22 @@ class MeasuredReference(Reference):
         backbone = np.where(lost[:, None], np.inf, backbone)
         return Expected(log_probs, backbone + file, backbone + own, scores)
 
+    def widened(self, x: NDArray[np.floating], expected: Expected) -> Expected:
+        """Of whole numbers, and of one value in all places, float32 may round nothing at all.
+
+        What a mean of other numbers would lose, and a division by their deviation multiply, is not
+        measured then. How far rounding of inputs and weights moves the answers is allowed besides.
+        """
+        size = 1 + np.abs(expected.log_probs).max(1)
+        most = SAFETY * LARGEST_ROUNDING * size
+        moved = self.moved(x)
+        more = np.where(moved > most, np.inf, moved)[:, None]
+        return expected._replace(
+            tolerance=expected.tolerance + more, live_tolerance=expected.live_tolerance + more
+        )
+
     @torch.no_grad()
-    def moved(self, x: NDArray[np.float32]) -> Array:
+    def moved(self, x: NDArray[np.floating]) -> Array:
         """The answers' largest movement when inputs and weights are rounded ``SAFETY`` times.
 
         None where they move without that: randomness and state are no rounding.

@@ -5,13 +5,15 @@ from operator import attrgetter
 import onnx
 import profiled
 import pytest
+from mutations import labels, profiles
 from mutations.profile_editing import EVERY, THRESHOLD
-from mutations.profiles import CASES
 from sampled import one_of_each
 
 from smx_export import check_parity, export_onnx
 from smx_export.artifact.files import sealed
 from smx_export.contract import ALL_OUTPUTS
+
+CASES = [*profiles.CASES, *labels.CASES]
 
 
 @pytest.fixture(scope="module")

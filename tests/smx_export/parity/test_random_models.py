@@ -495,7 +495,7 @@ def test_sines_of_large_inputs_are_accepted_and_not_judged(tmp_path):
     model = Backboned(layers, 16, K, input_shape=SHAPE)
     report = export_onnx(model, tmp_path / "model.onnx").report
     assert report.passed
-    assert 0 < report.unjudged <= 64
+    assert 0 < report.unjudged <= 64 + 16  # huge rows, and one-hots of up to 10⁶
     assert LARGEST_ROUNDING == 2.0**-12
     reference = reference_of(detached_copy(model))
     huge = 1e7 * np.random.default_rng(0).standard_normal((8, *SHAPE)).astype(np.float32)
