@@ -29,6 +29,7 @@ from smx_lightning.data.described import hash_of
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_threshold, non_negative
 from smx_lightning.errors.class_weight import class_weights
+from smx_lightning.errors.text import printable
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
@@ -110,7 +111,7 @@ def _load(
     )
     for what, names in (("lacks", keys.missing_keys), ("has besides", keys.unexpected_keys)):
         if names:
-            rank_zero_warn(f"The checkpoint {what} {', '.join(names)}")
+            rank_zero_warn(printable(f"The checkpoint {what} {', '.join(names)}"))
     model._smx_record.began_with = hash_of(model.state_dict())
 
 
@@ -238,8 +239,8 @@ def _warn_of_another_class(kind: type[SoftmaxRegression], content: Mapping[str, 
     saved = str(notes(content).get("class", kind.__name__))
     if saved.rpartition(".")[2] not in {base.__name__ for base in kind.__mro__}:
         rank_zero_warn(
-            f"The checkpoint is of {saved}; loaded as {kind.__name__}, it has that class's "
-            "features and loss"
+            f"The checkpoint is of {printable(saved)}; loaded as {kind.__name__}, it has that "
+            "class's features and loss"
         )
 
 

@@ -8,7 +8,7 @@ command line, and so does the optimiser of a checkpoint that is resumed.
 from __future__ import annotations
 
 import pkgutil
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from jsonargparse import Namespace, dict_to_namespace
@@ -29,6 +29,7 @@ from smx_lightning.cli.choice import (
     trains_exactly,
     trains_otherwise,
 )
+from smx_lightning.errors.text import lines
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.optim import ExactSolver
 
@@ -59,6 +60,10 @@ class Parser(LightningArgumentParser):
         for key in self.unsettled:
             shown.pop(key, None)
         return cast("str", super().dump(shown, *args, **kwargs))
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End with the usage; what it quotes of files is made printable."""
+        super().error(lines(message.splitlines()), ex)
 
 
 class FitCLI(CheckpointCLI):

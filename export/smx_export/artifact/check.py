@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from smx_lightning.errors.text import printable
+
 NAME_WIDTH = 33  # of the longest check's name
 
 
@@ -18,7 +20,8 @@ class Check:
     detail: str
 
     def __str__(self) -> str:
-        return f"{'ok  ' if self.passed else 'FAIL'} {self.name:{NAME_WIDTH}}  {self.detail}"
+        verdict = "ok  " if self.passed else "FAIL"
+        return printable(f"{verdict} {self.name:{NAME_WIDTH}}  {self.detail}")
 
 
 def first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smx_export.errors import FileError
+from smx_lightning.errors.text import printable
 
 if TYPE_CHECKING:
     from smx_export.parity.report import ParityReport
@@ -58,4 +59,4 @@ def report_to(path: str | None) -> Iterator[Report]:
             draft.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
         yield report
-    print(f"wrote {path}")
+    print(printable(f"wrote {path}"))

@@ -11,6 +11,7 @@ from smx_export.commands import DONE, Subparsers
 from smx_export.commands.files import check_apart
 from smx_export.errors import InputRangeWarning
 from smx_export.runtime.policy import OnNan, OnRange
+from smx_lightning.errors.text import printable
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -59,10 +60,10 @@ def run(args: argparse.Namespace) -> int:
             on_range=args.range,
             progress=lambda done, total: _say(f"{done:,} of {total:,} rows"),
         )
-    print(f"wrote {args.output} ({count:,} rows)")
+    print(printable(f"wrote {args.output} ({count:,} rows)"))
     return DONE
 
 
 def _say(message: object, *_: object, **__: object) -> None:
     """Print a line beside the output; takes what ``warnings.showwarning`` is given, too."""
-    print(f"smx-export: {message}", file=sys.stderr, flush=True)
+    print(printable(f"smx-export: {message}"), file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ from smx_export.commands.files import check_apart, report_to
 from smx_export.commands.options import add_model_options, add_report_option, data_of, model_of
 from smx_export.errors import FileError
 from smx_export.targets import NAMES, named
+from smx_lightning.errors.text import printable
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -70,4 +71,4 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _progress(target: str) -> None:
-    print(f"{target} …", file=sys.stderr, flush=True)
+    print(printable(f"{target} …"), file=sys.stderr, flush=True)
