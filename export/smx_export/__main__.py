@@ -16,6 +16,7 @@ from smx_export import __version__
 from smx_export.commands import BAD_INPUT, convert, inspect, predict, selftest, verify, web
 from smx_export.errors import NotInstalled
 from smx_lightning.errors.text import printable, tolerate_encodings
+from smx_lightning.errors.unreadable import reason
 
 COMMANDS = (convert, verify, web, selftest, predict, inspect)
 
@@ -29,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.run(args)
     except (ValueError, OSError, NotInstalled) as error:
         print(printable(f"smx-export: {error}"), file=sys.stderr)
+        code = BAD_INPUT
+    except MemoryError as error:
+        said = f"expected input that there is memory for, got more ({reason(error)}); use less"
+        print(printable(f"smx-export: {said}"), file=sys.stderr)
         code = BAD_INPUT
     return code
 

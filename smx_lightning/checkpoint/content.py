@@ -18,25 +18,18 @@ from lightning.fabric.utilities.cloud_io import _load as load_from_anywhere
 from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 
 from smx_lightning.errors import InputError
+from smx_lightning.errors.declared import check_inflation, check_room
 
 Source = str | Path | IO[bytes]
 
 OURS = ("smx.", "preprocessing.", "class_counts")  # weights and statistics of every model
+SCALE = "preprocessing.scale"  # 1, or a deviation
 PARTS = {  # Lightning's, and what they are
     "optimizer_states": list,
     "lr_schedulers": list,
     "loops": dict,
     "callbacks": dict,
 }
-UNREADABLE = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    OSError,
-    KeyError,
-    ValueError,
-    AttributeError,
-)
 
 
 def load_plain(source: Source, map_location: Any = "cpu", *, mmap: bool = False) -> dict[str, Any]:
@@ -73,12 +66,26 @@ def _unpickled(source: Source, where: str, map_location: Any, *, mmap: bool) -> 
         raise InputError(f"expected a checkpoint at {where}, found none; check the path")
     stream = not isinstance(source, (str, Path)) and hasattr(source, "tell")
     began = cast("IO[bytes]", source).tell() if stream else 0
+    if local:
+        _check_size(Path(cast("str", source)))
     try:
         if local:
             return torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
         return load_from_anywhere(source, map_location, weights_only=True)
-    except UNREADABLE as error:
+    except Exception as error:  # whatever the instructions in a damaged file come upon
         raise _unreadable(source, where, began, error) from error
+
+
+def _check_size(path: Path) -> None:
+    """Complain about an archive that inflates to what no checkpoint is, or no memory holds."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # torch says what is wrong with it
+    size = sum(member.file_size for member in members)
+    check_inflation(size, path.stat().st_size, f"a checkpoint at {path}")
+    check_room(size, f"a checkpoint at {path}")
 
 
 def _unreadable(source: Source, where: str, began: int, error: Exception) -> InputError:
@@ -123,6 +130,12 @@ def _strange(content: Mapping[str, Any]) -> str | None:
         dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
         if name.startswith(OURS) and not dense:
             return f"a {type(value).__name__} that is no dense tensor as {name}"
+        if name.startswith(OURS) and value.numel() > value.untyped_storage().size() // max(
+            1, value.element_size()
+        ):
+            return f"fewer numbers than {name} has"
+        if name == SCALE and not bool(((value > 0) & value.isfinite()).all()):
+            return f"numbers that no feature can be divided by as {name}"
     return None
 
 

@@ -30,6 +30,7 @@ from smx_lightning.cli.outcome import Outcome, outcome
 from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
 from smx_lightning.errors.text import lines, printable, tolerate_encodings
+from smx_lightning.errors.unreadable import reason
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.recovery.signals import exit_code
 
@@ -210,10 +211,12 @@ def _blame(error: BaseException) -> tuple[int | None, BaseException]:
             return BAD_INPUT, error
         root = error.__cause__ or error.__context__
     # Lightning's and torch's own complaints about an argument: no accelerator, no learning rate.
-    return BAD_INPUT if isinstance(error, ValueError) else None, error
+    return BAD_INPUT if isinstance(error, (ValueError, MemoryError)) else None, error
 
 
 def _sentence(cause: BaseException) -> str:
+    if isinstance(cause, MemoryError):
+        return f"expected input that there is memory for, got more ({reason(cause)}); use less"
     if not isinstance(cause, OSError):
         return str(cause)
     return (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from smx_export.commands import DONE, PARITY_FAILED, Subparsers
-from smx_export.commands.files import check_apart, report_to
+from smx_export.commands.files import add_limits, check_apart, limits_of, report_to
 from smx_export.commands.options import add_model_options, add_report_option, data_of, model_of
 from smx_export.errors import FileError
 from smx_export.targets import NAMES, named
@@ -32,12 +33,14 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_model_options(parser)
     add_report_option(parser)
+    add_limits(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """See :mod:`smx_export.commands`."""
     _check_options(args)
+    limits = limits_of(args)
     targets = [] if args.targets is None else named(args.targets)
     check_apart(args.file, args.checkpoint, args.data, args.json)
     with report_to(args.json) as report:
@@ -47,13 +50,15 @@ def run(args: argparse.Namespace) -> int:
 
             model = model_of(args, args.checkpoint)
             compared = comparison(model, args.file, data_of(args, model))
-            found = compared.report(args.file)
+            found = compared.report(args.file, limits)
             report(found)
             passed, more = found.passed, compared.inputs.batches(compared.own)
         if targets and passed:  # a file that is not the model is tried nowhere
             from smx_export.targets.matrix import matrix
 
-            ran = matrix(args.file, targets, more=more, progress=_progress)
+            own: dict[str, Any] = {} if args.max_seconds is None else {"patience": limits.seconds}
+            own |= {} if args.max_memory is None else {"memory": limits.memory}
+            ran = matrix(args.file, targets, more=more, progress=_progress, **own)
             report(ran)
             passed = ran.passed
     return DONE if passed else PARITY_FAILED

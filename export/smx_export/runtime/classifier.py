@@ -66,7 +66,7 @@ class OnnxClassifier:
     ) -> None:
         check_options(on_nan, on_range)
         path = Path(path)
-        self.session = open_file(path, providers)
+        self.session = self._opened(path, providers)
         outputs = [node.name for node in self.session.get_outputs()]
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.class_names, self.threshold = declared_classes(self.session, metadata, path)
@@ -84,6 +84,9 @@ class OnnxClassifier:
         linear = self.session.get_modelmeta().graph_name == LINEAR
         in_training = InputRange.of(metadata, pixels=pixels)
         self._policy = Policy(on_nan, on_range, in_training, shows_nan=linear or pixels)
+
+    def _opened(self, path: Path, providers: Sequence[str]) -> Any:
+        return open_file(path, providers)
 
     def predict(self, x: ArrayLike) -> NDArray[np.int64]:
         """The class index of each row, (batch,); at the threshold γ where the file holds one.

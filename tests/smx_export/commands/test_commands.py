@@ -46,11 +46,11 @@ def test_a_subcommand_gives_an_example_of_itself(name, capsys):
 OPTIONS = {  # beside --help; a strange one is refused by argparse itself
     "convert": "--sidecar --model-class --data --profile --outputs --input-range --weights "
     "--max-accuracy-loss --max-nll-increase --json",
-    "verify": "--checkpoint --targets --model-class --data --json",
+    "verify": "--checkpoint --targets --model-class --data --json --max-seconds --max-memory",
     "web": "--serve --open --port --model-class --data --profile --outputs --input-range --weights "
     "--max-accuracy-loss --max-nll-increase",
-    "selftest": "--target --json",
-    "predict": "--nan --range",
+    "selftest": "--target --json --max-seconds --max-memory",
+    "predict": "--nan --range --max-seconds --max-memory",
     "inspect": "--json",
 }
 
