@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,15 @@ class _Apart(OnnxClassifier):
 
     def __init__(self, path: Path, limits: Limits, **options: Any) -> None:
         self._limits = limits
-        super().__init__(path, **options)
+        with ExitStack() as stack:
+            self._stack = stack
+            super().__init__(path, **options)
+            stack.pop_all()
 
     def _opened(self, path: Path, providers: Sequence[str]) -> SessionApart:
-        return open_apart(path, read_onnx(path), self._limits)
+        session = open_apart(path, read_onnx(path), self._limits)
+        self._stack.callback(session.close)  # should the file not be one of ours
+        return session
 
     def close(self) -> None:
         """End the process."""
@@ -88,7 +93,8 @@ def _write(
     progress: Progress,
 ) -> int:
     """The CSV file; the number of its rows."""
-    _answer(classifier, np.empty((0, classifier.num_features), classifier.dtype))
+    with _refusing(0):
+        classifier.predict_proba(np.empty((0, classifier.num_features), classifier.dtype))
     arrays = stored_arrays(rows)
     for array in arrays:
         _check_fits(array, classifier, rows)
@@ -150,12 +156,19 @@ def _answer(classifier: OnnxClassifier, block: NDArray[Any]) -> Answer:
     if classifier.dtype.kind == "f":
         with np.errstate(over="ignore"):  # to infinity, which has no answer
             block = block.astype(classifier.dtype, copy=False)
-    try:
+    with _refusing(len(block)):
         return classifier.answer(block)
+
+
+@contextmanager
+def _refusing(rows: int) -> Iterator[None]:
+    """One sentence of what a classifier, or the process in which its file is run, complains of."""
+    try:
+        yield
     except TypeError as error:
         raise FileError(str(error)) from error
     except RuntimeError as error:
         raise FileError(
-            f"expected a file that answers {len(block)} rows, got: {error}; export it again, or "
+            f"expected a file that answers {rows} rows, got: {error}; export it again, or "
             "allow it more with --max-seconds or --max-memory"
         ) from error

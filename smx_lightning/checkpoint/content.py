@@ -134,9 +134,15 @@ def _strange(content: Mapping[str, Any]) -> str | None:
             1, value.element_size()
         ):
             return f"fewer numbers than {name} has"
-        if name == SCALE and not bool(((value > 0) & value.isfinite()).all()):
+        if name == SCALE and not _divides(value):
             return f"numbers that no feature can be divided by as {name}"
     return None
+
+
+def _divides(scale: torch.Tensor) -> bool:
+    """Whether features can be divided by a scale: real numbers above zero."""
+    real = scale.is_floating_point() and not scale.is_meta
+    return real and bool(((scale > 0) & scale.isfinite()).all())
 
 
 def read_safely(checkpoint_io: CheckpointIO) -> None:

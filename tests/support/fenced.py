@@ -59,6 +59,7 @@ class Fence:
     def __exit__(self, *_):
         self._process.stdin.close()
         self._process.wait(10)
+        self._process.stdout.close()
 
     def run(self, reader, *arguments, cwd, memory=MEMORY):
         """One command: a name in ``READERS``, and what it is given."""

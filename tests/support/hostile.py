@@ -175,7 +175,7 @@ def _tensor(draw):
     )
     return draw.choice(
         [tensor, tensor.to(torch.int64), tensor.bool(), torch.ones(1).expand(10**9, 64),
-         torch.ones(1).expand(3, 4), tensor.to_sparse(), torch.empty(3, 4, device="meta"), tensor * 1j]
+         torch.ones(1).expand(3, 4), tensor.to_sparse(), tensor.to("meta"), tensor * 1j]
     )  # fmt: skip
 
 

@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from smx_lightning.errors.text import printable
-
 NAME_WIDTH = 33  # of the longest check's name
 
 
@@ -20,6 +18,8 @@ class Check:
     detail: str
 
     def __str__(self) -> str:
+        from smx_lightning.errors.text import printable  # prediction alone needs none of it
+
         verdict = "ok  " if self.passed else "FAIL"
         return printable(f"{verdict} {self.name:{NAME_WIDTH}}  {self.detail}")
 

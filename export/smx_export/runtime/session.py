@@ -11,8 +11,6 @@ import onnxruntime
 from smx_export.artifact.check import first_line
 from smx_export.contract import ALL_OUTPUTS, CLASS_NAMES, INPUT, LABEL, THRESHOLD
 from smx_export.errors import FileError
-from smx_lightning.errors import InputError
-from smx_lightning.errors.text import check_encodable
 
 CONFINES_DATA = (1, 24)  # older onnxruntimes read external data from anywhere on the disk
 _VERSION = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
@@ -86,9 +84,12 @@ def declared_classes(
             f"got {len(names)} entries; export the model again"
         )
     try:
-        check_encodable(names, f"names of classes in {path}")
-    except InputError as error:
-        raise FileError(str(error)) from error
+        "".join(names).encode()
+    except UnicodeEncodeError as error:
+        raise FileError(
+            f"expected names of classes that UTF-8 can hold in {path}, got a lone surrogate; export"
+            " the model again, with other names"
+        ) from error
     number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
     if threshold is not None and not (number and 0 < threshold < 1):
         raise FileError(
