@@ -101,7 +101,7 @@ def labels(y: NDArray[np.generic], classes: Classes, name: str = "y") -> Tensor:
     Raises:
         InputError: For a label of no class.
     """
-    _values(y[:0], name)
+    _values(y[:0] if y.ndim else y, name)
     values, inverse = np.unique(y, return_inverse=True)
     known = values.tolist()
     unknown = [value for value in known if value not in classes.index]

@@ -20,7 +20,7 @@ import torch
 from fenced import SECONDS, Fence
 from fuzzing import CALM, ROWS, fault
 from onnx import TensorProto, helper, numpy_helper
-from sampled import sampled
+from sampled import sampled, whole
 
 from smx_export import FileError
 from smx_export.artifact.files import sealed
@@ -129,13 +129,15 @@ READERS_OF_ROWS = [
 ]
 
 
-@pytest.mark.parametrize("make", NPZ)
-def test_an_npz_bomb_is_refused_by_what_it_declares(make, shelf, fence):
+@pytest.mark.parametrize(
+    ("make", "command"),
+    sampled([(make, command) for make in NPZ for command in READERS_OF_ROWS], every=6),
+)
+def test_an_npz_bomb_is_refused_by_what_it_declares(make, command, shelf, fence):
     path = shelf / f"{make.__name__}.npz"
     make(path, hostile.members_of((shelf / "good.npz").read_bytes()))
     assert path.stat().st_size < 10_000_000
-    for command in READERS_OF_ROWS:
-        ends(fence, shelf, command.replace("FILE", path.name), BAD)
+    ends(fence, shelf, command.replace("FILE", path.name), BAD)
     path.unlink()
 
 
@@ -272,11 +274,18 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("command", "codes"), sampled(OF_CHECKPOINTS, every=4))
-def test_fields_of_a_checkpoint_that_nobody_saved(command, codes, shelf, fence):
+@pytest.mark.parametrize(
+    ("command", "codes", "changes"),
+    [
+        (*OF_CHECKPOINTS[0], CHANGES[::6]),
+        *(whole((*command, CHANGES)) for command in OF_CHECKPOINTS),
+    ],
+    ids=["some", "convert", "predict", "test"],
+)
+def test_fields_of_a_checkpoint_that_nobody_saved(command, codes, changes, shelf, fence):
     good = torch.load(shelf / "good.ckpt", weights_only=True)
     wrong = []
-    for part, values in CHANGES:
+    for part, values in changes:
         torch.save(changed(good, part, values), shelf / "bad.ckpt")
         reader, *arguments = shlex.split(command)
         ended = fence.run(reader, *arguments, cwd=shelf)
@@ -365,7 +374,7 @@ RUNNING = [
 ]
 
 
-@pytest.mark.parametrize("make", ONNX)
+@pytest.mark.parametrize("make", sampled(ONNX, every=3))
 def test_an_onnx_file_that_would_take_all_there_is(make, shelf, fence):
     proto = onnx.load(shelf / "good.onnx")
     (shelf / "bad.onnx").write_bytes(make(proto))
@@ -436,15 +445,17 @@ YAML = {
 }
 
 
-@pytest.mark.parametrize("name", YAML)
+CONFIGURED = [
+    "smx-lightning fit --config bad.yaml --print_config",
+    "smx-lightning --config bad.yaml fit --print_config",
+    "smx-lightning fit --trainer bad.yaml --print_config",
+    "hparams good.ckpt bad.yaml",
+]
+
+
 @pytest.mark.parametrize(
-    "command",
-    [
-        "smx-lightning fit --config bad.yaml --print_config",
-        "smx-lightning --config bad.yaml fit --print_config",
-        "smx-lightning fit --trainer bad.yaml --print_config",
-        "hparams good.ckpt bad.yaml",
-    ],
+    ("command", "name"),
+    sampled([(command, name) for name in YAML for command in CONFIGURED], every=3),
 )
 def test_a_configuration_that_would_exhaust_the_parser(command, name, shelf, fence):
     text = YAML[name]
