@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,12 @@ def read_npz(path: str | Path, *, labelled: bool = True) -> dict[str, NDArray[np
             f"expected an .npz file, got one that numpy cannot read ({reason(error)}) at {path}; "
             "save it again with numpy.savez"
         ) from error
+    _check_pairs(arrays, found, path, labelled=labelled)
+    return arrays
+
+
+def _check_pairs(arrays: Mapping[str, object], found: str, path: Path, *, labelled: bool) -> None:
+    """Complain about inputs without labels and the reverse, and about a file without x."""
     for x, y in SPLITS.values():
         if not labelled:
             if x == "x" and x not in arrays:
@@ -141,7 +148,6 @@ def read_npz(path: str | Path, *, labelled: bool = True) -> dict[str, NDArray[np
                 f"expected both {x} and {y} in {path}, found {found}; save them with "
                 f"numpy.savez(path, {x}=…, {y}=…){alone}"
             )
-    return arrays
 
 
 def inputs(array: NDArray[np.generic], name: str = "x", *, exact: bool | None = None) -> Tensor:
