@@ -170,9 +170,10 @@ def _put(draw, content, value):
 def _tensor(draw):
     shape = draw.choice([(), (3,), (4,), (3, 4), (4, 3), (0,), (1, 3, 4), (300, 400)])
     value = draw.choice([0.0, 1.0, -1.0, math.nan, math.inf, 1e38, 1e-45])
-    tensor = torch.full(
-        shape, value, dtype=draw.choice([torch.float32, torch.float64, torch.float16])
-    )
+    dtype = draw.choice([torch.float32, torch.float64, torch.float16])
+    tensor = torch.full(shape, value, dtype=torch.float64).to(
+        dtype
+    )  # what it cannot hold, infinite
     return draw.choice(
         [tensor, tensor.to(torch.int64), tensor.bool(), torch.ones(1).expand(10**9, 64),
          torch.ones(1).expand(3, 4), tensor.to_sparse(), tensor.to("meta"), tensor * 1j]
