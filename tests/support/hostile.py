@@ -176,7 +176,7 @@ def _tensor(draw):
     )  # what it cannot hold, infinite
     return draw.choice(
         [tensor, tensor.to(torch.int64), tensor.bool(), torch.ones(1).expand(10**9, 64),
-         torch.ones(1).expand(3, 4), tensor.to_sparse(), tensor.to("meta"), tensor * 1j]
+         torch.ones(1).expand(3, 4), tensor.to_sparse(), tensor.to("meta"), tensor.double() * 1j]
     )  # fmt: skip
 
 
