@@ -13,12 +13,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from smx_lightning.errors import InputError
+from smx_lightning.errors.text import csv_text
 from smx_lightning.files import predictions_csv, written_whole
 from smx_lightning.module import Prediction, SoftmaxRegression
 
 
 class ConfusionCsv(Callback):
     """Write the confusion matrix of a test as a CSV file: a row a label, a column a prediction.
+
+    Names that a spreadsheet would take for formulas are quoted, see
+    :func:`smx_lightning.errors.text.csv_text`.
 
     Args:
         path: The file; ``confusion_matrix.csv`` in the run's log folder by default.
@@ -43,7 +47,7 @@ class ConfusionCsv(Callback):
             return
         header = ["label", *(f"predicted {name}" for name in model.class_names)]
         counts = model.confusion_matrix.tolist()
-        rows = [[name, *row] for name, row in zip(model.class_names, counts, strict=True)]
+        rows = [[csv_text(name), *row] for name, row in zip(model.class_names, counts, strict=True)]
         self.written = _write_csv(target, [header, *rows])
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from smx_lightning.errors import InputError
+from smx_lightning.errors.text import csv_text
 from smx_lightning.processes.drafts import Draft, sweep
 
 MOST_LINKS = 40  # in a row, as Linux follows them
@@ -161,8 +162,8 @@ Write = Callable[[Sequence[int], Sequence[Sequence[float]]], None]
 def predictions_csv(path: str | Path, class_names: Sequence[str]) -> Iterator[Write]:
     """A function that appends rows to a CSV file, which appears when all of them are written.
 
-    Its columns are row, counted from 0; class, the name, empty where the label is -1; and one
-    p(name) a class.
+    Its columns are row, counted from 0; class, the name as :func:`csv_text` has it, empty where the
+    label is -1; and one p(name) a class.
 
     Args:
         path: The file.
@@ -177,12 +178,13 @@ def predictions_csv(path: str | Path, class_names: Sequence[str]) -> Iterator[Wr
     with written_whole(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "class", *(f"p({name})" for name in class_names)])
+        cells = [csv_text(name) for name in class_names]
         written = 0
 
         def write(labels: Sequence[int], probs: Sequence[Sequence[float]]) -> None:
             nonlocal written
             for label, p in zip(labels, probs, strict=True):
-                name = "" if label == MISSING else class_names[label]
+                name = "" if label == MISSING else cells[label]
                 writer.writerow([written, name, *(f"{value:.7g}" for value in p)])
                 written += 1
 

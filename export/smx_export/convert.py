@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,7 @@ def export_onnx(
 
 def _check_other_file(path: str | Path, checkpoint: str | Path) -> None:
     """Complain about a checkpoint that the file would be written over."""
-    if Path(path).resolve() == Path(checkpoint).resolve():
+    if os.path.realpath(path) == os.path.realpath(checkpoint):  # which no loop of links stops
         raise InputError(
             f"expected another file than the checkpoint {checkpoint} to write to; choose another "
             "name"
@@ -181,7 +182,7 @@ def model_of(
         return model_class.load_from_checkpoint(checkpoint.path, map_location="cpu")
     except InputError:
         raise
-    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
             f"expected a checkpoint that fits {expected}, got: {reason}; was the class changed "

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smx_export.artifact.files import parse
 from smx_export.errors import FileError
 from smx_export.runtime.classifier import Answer, OnnxClassifier
 from smx_export.runtime.input_checks import lost_digits, other_axes
 from smx_export.runtime.policy import MISSING, OnNan, OnRange
 from smx_export.runtime.row_files import StoredArray, blocks_of, stored_arrays
+from smx_export.targets.apart import SessionApart, open_apart
+from smx_export.targets.limited import LIMITS, Limits
 from smx_export.targets.selftest import selftest
 from smx_lightning.files import predictions_csv
 
@@ -31,6 +35,7 @@ def predict(
     *,
     on_nan: OnNan = "raise",
     on_range: OnRange = "warn",
+    limits: Limits = LIMITS,
     progress: Progress = lambda done, total: None,
 ) -> int:
     """Write what a file answers to rows, in their order, as :func:`predictions_csv` does.
@@ -43,6 +48,7 @@ def predict(
         output: The CSV file, which is written whole or not at all.
         on_nan: As :class:`smx_export.OnnxClassifier` takes it.
         on_range: Likewise.
+        limits: Of the process in which the ONNX file is run.
         progress: Called now and then with the rows that are done, and all rows.
 
     Returns:
@@ -53,11 +59,42 @@ def predict(
         ValueError: Where an option or the lack of an output of the file says so.
         InputError: Where the CSV file cannot be written.
     """
-    _check_intact(model)
-    classifier = OnnxClassifier(
-        model, on_nan="missing" if on_nan == "raise" else on_nan, on_range=on_range
-    )
-    classifier.predict_proba(np.empty((0, classifier.num_features), classifier.dtype))
+    _check_intact(model, limits)
+    nan: OnNan = "missing" if on_nan == "raise" else on_nan
+    with closing(_Apart(Path(model), limits, on_nan=nan, on_range=on_range)) as classifier:
+        return _write(classifier, rows, output, on_nan, progress)
+
+
+class _Apart(OnnxClassifier):
+    """A classifier whose file is run in a process with limits."""
+
+    def __init__(self, path: Path, limits: Limits, **options: Any) -> None:
+        self._limits = limits
+        with ExitStack() as stack:
+            self._stack = stack
+            super().__init__(path, **options)
+            stack.pop_all()
+
+    def _opened(self, path: Path) -> SessionApart:
+        session = open_apart(path, parse(self._content, path), self._limits)
+        self._stack.callback(session.close)  # should the file not be one of ours
+        return session
+
+    def close(self) -> None:
+        """End the process."""
+        self.session.close()
+
+
+def _write(
+    classifier: OnnxClassifier,
+    rows: str | Path,
+    output: str | Path,
+    on_nan: OnNan,
+    progress: Progress,
+) -> int:
+    """The CSV file; the number of its rows."""
+    with _refusing(0):
+        classifier.predict_proba(np.empty((0, classifier.num_features), classifier.dtype))
     arrays = stored_arrays(rows)
     for array in arrays:
         _check_fits(array, classifier, rows)
@@ -76,8 +113,8 @@ def predict(
     return total
 
 
-def _check_intact(model: str | Path) -> None:
-    found = selftest(model)
+def _check_intact(model: str | Path, limits: Limits) -> None:
+    found = selftest(model, limits=limits)
     if not found.passed:
         failed = next(check for check in found.checks if not check.passed)
         raise FileError(
@@ -119,7 +156,19 @@ def _answer(classifier: OnnxClassifier, block: NDArray[Any]) -> Answer:
     if classifier.dtype.kind == "f":
         with np.errstate(over="ignore"):  # to infinity, which has no answer
             block = block.astype(classifier.dtype, copy=False)
-    try:
+    with _refusing(len(block)):
         return classifier.answer(block)
+
+
+@contextmanager
+def _refusing(rows: int) -> Iterator[None]:
+    """One sentence of what a classifier, or the process in which its file is run, complains of."""
+    try:
+        yield
     except TypeError as error:
         raise FileError(str(error)) from error
+    except RuntimeError as error:
+        raise FileError(
+            f"expected a file that answers {rows} rows, got: {error}; export it again, or "
+            "allow it more with --max-seconds or --max-memory"
+        ) from error

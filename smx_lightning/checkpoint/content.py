@@ -29,6 +29,7 @@ from smx_lightning.errors import InputError
 Source = str | Path | IO[bytes]
 
 OURS = ("smx.", "preprocessing.", "class_counts")  # weights and statistics of every model
+SCALE = "preprocessing.scale"  # 1, or a deviation
 PARTS = {  # Lightning's, and what they are
     "optimizer_states": list,
     "lr_schedulers": list,
@@ -104,7 +105,7 @@ def _unpickled(source: Source, where: str, map_location: Any, *, mmap: bool) -> 
         return load_from_url(source, map_location, weights_only=True), sound
     except InputError:
         raise
-    except Exception as error:  # of damaged pickles torch's reader raises almost any
+    except Exception as error:  # whatever the instructions in a damaged file come upon
         raise _unreadable(source, where, began, error) from error
 
 
@@ -150,7 +151,19 @@ def _strange(content: Mapping[str, Any]) -> str | None:
         dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
         if name.startswith(OURS) and not dense:
             return f"a {type(value).__name__} that is no dense tensor as {name}"
+        if name.startswith(OURS) and value.numel() > value.untyped_storage().size() // max(
+            1, value.element_size()
+        ):
+            return f"fewer numbers than {name} has"
+        if name == SCALE and not _divides(value):
+            return f"numbers that no feature can be divided by as {name}"
     return None
+
+
+def _divides(scale: torch.Tensor) -> bool:
+    """Whether features can be divided by a scale: real numbers above zero."""
+    real = scale.is_floating_point() and not scale.is_meta
+    return real and bool(((scale > 0) & scale.isfinite()).all())
 
 
 def read_safely(checkpoint_io: CheckpointIO) -> None:

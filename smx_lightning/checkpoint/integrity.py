@@ -20,14 +20,13 @@ from torch import Tensor
 
 from smx_lightning.checkpoint.plain import NotPlainError, plain, plain_ones
 from smx_lightning.errors import InputError
+from smx_lightning.errors.declared import check_inflation, check_room
 
 HASHES = "smx_lightning_sha256"  # in checkpoints, JSON: of each of the "weights", and of "settings"
 WEIGHTS, SETTINGS = "weights", "settings"
 NOTES, ARGUMENTS = "smx_lightning", "hyper_parameters"  # what the settings are
 MAGIC = b"PK\x03\x04"  # by which torch knows an archive
 CHUNK = 2**22  # bytes, and entries of tensors, at a time
-DENSEST = 100  # torch does not compress: what grows by more is made to fill the memory
-SMALL = 2**26  # bytes that any archive may grow to
 DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError, OverflowError)
 
 
@@ -71,11 +70,9 @@ def _checksums_hold(file: IO[bytes], where: str, *, whole: bool) -> bool:
         ) from error
     entries = archive.infolist()
     inflated = sum(entry.file_size for entry in entries)
-    if inflated > max(DENSEST * size, SMALL):
-        raise InputError(
-            f"expected a checkpoint as torch writes it at {where}, got an archive of {size:,} "
-            f"bytes that would fill {inflated:,}; torch does not compress, so it is no checkpoint"
-        )
+    check_inflation(inflated, size, f"a checkpoint at {where}")
+    if whole:
+        check_room(inflated, f"a checkpoint at {where}")
     if not any(entry.CRC for entry in entries):  # saved without
         return False
     for entry in entries:

@@ -14,6 +14,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from smx_lightning.checkpoint.bounded_yaml import load_yaml
 from smx_lightning.checkpoint.content import load_plain
 from smx_lightning.checkpoint.describing import DATA, LIVE, RUN, settings_of
 from smx_lightning.checkpoint.injected import restored
@@ -29,6 +30,8 @@ from smx_lightning.data.described import hash_of
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_threshold, non_negative
 from smx_lightning.errors.class_weight import class_weights
+from smx_lightning.errors.text import printable
+from smx_lightning.errors.unreadable import reason
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
@@ -77,7 +80,9 @@ def load_model(
         saved, others = _hparams_of(hparams_file)
         left_out = {n: what for n, what in {**left_out, **others}.items() if n not in saved}
     _warn_of_another_class(kind, content)
-    model = _constructed(kind, arguments_for(kind, saved, left_out, kwargs, allow), kwargs)
+    arguments = arguments_for(kind, saved, left_out, kwargs, allow)
+    check_sizes(kind, arguments, content["state_dict"], kwargs)
+    model = constructed(kind, arguments, kwargs)
     counting = {*kwargs, *(saved if hparams_file is not None else ())}
     adopt(model, notes(content).get("settings") or {}, counting)
     _load(model, content, _renamed(content, saved, kwargs), strict)
@@ -110,14 +115,60 @@ def _load(
     )
     for what, names in (("lacks", keys.missing_keys), ("has besides", keys.unexpected_keys)):
         if names:
-            rank_zero_warn(f"The checkpoint {what} {', '.join(names)}")
+            rank_zero_warn(printable(f"The checkpoint {what} {', '.join(names)}"))
     model._smx_record.began_with = hash_of(model.state_dict())
 
 
-def _constructed(kind: type[Model], arguments: dict[str, Any], given: Mapping[str, Any]) -> Model:
+def check_sizes(
+    kind: type[SoftmaxRegression],
+    arguments: Mapping[str, Any],
+    weights: Mapping[str, Any],
+    given: Collection[str],
+) -> None:
+    """Complain about a model larger than its weights, before there is any memory taken for it.
+
+    Args:
+        kind: Its class; what one with arguments of its own means by them is not known.
+        arguments: A checkpoint's, and those given.
+        weights: The checkpoint's.
+        given: Names of arguments that are not the checkpoint's.
+
+    Raises:
+        InputError: Then.
+    """
+    weight = weights.get("smx.0.weight")
+    if kind.__init__ is not kind._smx_hooks.kind.__init__ or weight is None or weight.ndim != 2:
+        return
+    for name, size in zip(("num_classes", "num_features"), weight.shape, strict=True):
+        value = arguments.get(name)
+        if name not in given and isinstance(value, int) and value > size:
+            raise InputError(
+                f"expected a checkpoint whose {name} is that of its weights, {size}, got {value}; "
+                "it was changed since it was saved, take an unchanged one"
+            )
+
+
+def constructed(kind: type[Model], arguments: dict[str, Any], given: Mapping[str, Any]) -> Model:
+    """A model of a checkpoint's arguments.
+
+    Args:
+        kind: The class.
+        arguments: The checkpoint's, and those given.
+        given: The latter.
+
+    Raises:
+        InputError: Where the class does not take them.
+    """
     while True:
         try:
             return kind(**arguments)
+        except InputError:
+            raise
+        except (ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
+            raise InputError(
+                f"expected a checkpoint whose arguments fit {kind.__name__}, got: {reason(error)}; "
+                "take one that was not changed since it was saved, or give other arguments by name"
+            ) from error
         except TypeError as error:
             # A class with **kwargs sets some of its parents' arguments itself; the file has them.
             twice = re.search(r"multiple values for (?:keyword )?argument '(\w+)'", str(error))
@@ -222,8 +273,8 @@ def adopt(model: SoftmaxRegression, settings: Mapping[str, Any], given: Collecti
 
 def _hparams_of(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = load_yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
             f"expected plain YAML in hparams_file, got {path}, which cannot be read as such: "
@@ -238,8 +289,8 @@ def _warn_of_another_class(kind: type[SoftmaxRegression], content: Mapping[str, 
     saved = str(notes(content).get("class", kind.__name__))
     if saved.rpartition(".")[2] not in {base.__name__ for base in kind.__mro__}:
         rank_zero_warn(
-            f"The checkpoint is of {saved}; loaded as {kind.__name__}, it has that class's "
-            "features and loss"
+            f"The checkpoint is of {printable(saved)}; loaded as {kind.__name__}, it has that "
+            "class's features and loss"
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from jsonargparse import ArgumentError, Namespace, dict_to_namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from smx_lightning.checkpoint.loading import adopt, arguments_for
+from smx_lightning.checkpoint.loading import adopt, arguments_for, check_sizes, constructed
 from smx_lightning.checkpoint.optimizers import KNOWN, OPTIMIZER, PARTIAL, SCHEDULE
 from smx_lightning.checkpoint.plain import annotations_of, wants_plain
 from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint
@@ -117,7 +117,8 @@ class CheckpointCLI(LightningCLI):
         given = {name: kwargs[name] for name in (*self.given, *from_data) if name in kwargs}
         saved, left_out = self.checkpoint.hyper_parameters, self.checkpoint.left_out
         taken = arguments_for(kind, saved, left_out, given)
-        model = kind(*args, **{**kwargs, **taken})
+        check_sizes(kind, taken, self.checkpoint.state_dict, given)
+        model = constructed(kind, {**kwargs, **taken}, {**kwargs, **given})
         adopt(model, self.checkpoint.settings, given)
         self._show(model, taken.keys() - given.keys())
         return model

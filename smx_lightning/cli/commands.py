@@ -29,6 +29,8 @@ from smx_lightning.cli.interrupted import ending_signal, sentence
 from smx_lightning.cli.outcome import Outcome, outcome
 from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
+from smx_lightning.errors.text import lines, printable, tolerate_encodings
+from smx_lightning.errors.unreadable import reason
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.recovery.signals import exit_code
 
@@ -80,7 +82,7 @@ class SmxCLI(FitCLI):
     def before_fit(self) -> None:
         """Say which optimiser trains."""
         if self.trainer.is_global_zero:
-            print(f"{'optimizer':20} {self.choice}")
+            print(printable(f"{'optimizer':20} {self.choice}"))
 
     def after_fit(self) -> None:
         """Test the best checkpoint and say what was made.
@@ -119,7 +121,7 @@ class SmxCLI(FitCLI):
     def after_predict(self) -> None:
         """Say where the predictions are."""
         if self.trainer.is_global_zero:
-            print(f"predictions  {self._callback(PredictionsCsv).written}")
+            print(printable(f"predictions  {self._callback(PredictionsCsv).written}"))
 
     def validate(self, **kwargs: Any) -> None:
         """Validate without Lightning's own table: the summary has it."""
@@ -136,27 +138,28 @@ class SmxCLI(FitCLI):
         if not self.trainer.is_global_zero:
             return
         measured = self.trainer.callback_metrics
-        lines = {
+        rows = {
             name.replace("/", " ").replace("_", " "): f"{float(measured[name]):.4f}"
             for name in sorted(measured)
             if name.startswith(f"{stage}/")
         }
         confusion = self._callback(ConfusionCsv).written
         if confusion is not None:
-            lines["confusion matrix"] = os.path.relpath(confusion)
+            rows["confusion matrix"] = os.path.relpath(confusion)
         if ended is not None:
-            lines["solver"] = ended.line
+            rows["solver"] = ended.line
         if checkpoint:
-            lines["checkpoint"] = os.path.relpath(checkpoint)
+            rows["checkpoint"] = os.path.relpath(checkpoint)
             export = self._callback(importlib.import_module(EXPORTER).OnnxExport).export
             if export is not None:
-                lines["ONNX file"] = os.path.relpath(export.path)
-                lines["verdict"] = export.report.verdict
-        print("\n".join(f"{label:20} {value}" for label, value in lines.items()))
+                rows["ONNX file"] = os.path.relpath(export.path)
+                rows["verdict"] = export.report.verdict
+        print(lines(f"{label:20} {value}" for label, value in rows.items()))
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, see ``--help``."""
+    tolerate_encodings()
     _quieten()
     try:
         return SmxCLI(
@@ -191,7 +194,8 @@ def main(args: Sequence[str] | None = None) -> int:
         code, cause = _blame(error)
         if code is None:
             raise
-        print(f"smx-lightning: {' '.join(_sentence(cause).split())}", file=sys.stderr)
+        said = " ".join(_sentence(cause).split())
+        print(f"smx-lightning: {printable(said)}", file=sys.stderr)
         return code
 
 
@@ -207,10 +211,12 @@ def _blame(error: BaseException) -> tuple[int | None, BaseException]:
             return BAD_INPUT, error
         root = error.__cause__ or error.__context__
     # Lightning's and torch's own complaints about an argument: no accelerator, no learning rate.
-    return BAD_INPUT if isinstance(error, ValueError) else None, error
+    return BAD_INPUT if isinstance(error, (ValueError, MemoryError)) else None, error
 
 
 def _sentence(cause: BaseException) -> str:
+    if isinstance(cause, MemoryError):
+        return f"expected input that there is memory for, got more ({reason(cause)}); use less"
     if not isinstance(cause, OSError):
         return str(cause)
     return (

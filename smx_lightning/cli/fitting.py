@@ -8,13 +8,16 @@ command line, and so does the optimiser of a checkpoint that is resumed.
 from __future__ import annotations
 
 import pkgutil
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
-from jsonargparse import Namespace, dict_to_namespace
+import yaml
+from jsonargparse import Namespace, dict_to_namespace, set_loader
+from jsonargparse import get_loader as loader_of
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
+from smx_lightning.checkpoint.bounded_yaml import check_yaml
 from smx_lightning.checkpoint.describing import describe
 from smx_lightning.checkpoint.matching import has_features
 from smx_lightning.checkpoint.optimizers import OPTIMIZER, SCHEDULE, parameters_of, path_of
@@ -29,6 +32,7 @@ from smx_lightning.cli.choice import (
     trains_exactly,
     trains_otherwise,
 )
+from smx_lightning.errors.text import lines
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.optim import ExactSolver
 
@@ -48,10 +52,23 @@ COUNT_BATCHES = (  # what they mean depends on the size of a batch
 )
 
 
+_load = loader_of("yaml")
+
+
+def bounded(text: str) -> Any:
+    """What the parser makes of YAML, if it is not deeper or larger than settings are."""
+    check_yaml(text)
+    return _load(text)
+
+
 class Parser(LightningArgumentParser):
     """A parser that leaves out of a printed configuration what only the run can settle."""
 
     unsettled: tuple[str, ...] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        set_loader("yaml", bounded, (yaml.YAMLError, ValueError))
 
     def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
         """As of every parser, without ``unsettled``."""
@@ -59,6 +76,10 @@ class Parser(LightningArgumentParser):
         for key in self.unsettled:
             shown.pop(key, None)
         return cast("str", super().dump(shown, *args, **kwargs))
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End with the usage; what it quotes of files is made printable."""
+        super().error(lines(message.splitlines()), ex)
 
 
 class FitCLI(CheckpointCLI):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import gzip
 import math
+import struct
 import zlib
 from pathlib import Path
+from typing import IO, NoReturn, cast
 
 import numpy as np
 import torch
@@ -20,10 +22,14 @@ from smx_lightning.data.base import InMemoryDataModule, Loaded
 from smx_lightning.data.labels import classes_of, labels
 from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
+from smx_lightning.errors.declared import check_inflation, check_room
+from smx_lightning.errors.unreadable import reason
 
 UNSIGNED_BYTE = 0x08
 PARTS = ("train", "t10k")
 GZIP_MAGIC = b"\x1f\x8b"
+MOST_INFLATED = 1032  # times: what deflate can make of a byte
+PIECE = 1 << 22  # bytes at a time
 
 
 class IdxDataModule(InMemoryDataModule):
@@ -99,50 +105,87 @@ class IdxDataModule(InMemoryDataModule):
 def read_idx(path: Path) -> Tensor:
     """One IDX file of unsigned bytes as a uint8 tensor of the shape that its header declares.
 
+    The header is held against the size of the file before the rest is read.
+
     Raises:
-        InputError: Where the file is no gzip, no IDX, of another element type, or not as long as
-            its header says.
+        InputError: Where the file is no gzip, no IDX, of another element type, not as long as its
+            header says, or larger than data are.
     """
-    raw = _bytes(path)
-    if len(raw) < 4 or raw[:2] != b"\x00\x00":
+    try:
+        with _opened(path) as file:
+            shape = _shape(file, path)
+            raw = _content(file, path, shape)
+        return torch.from_numpy(np.frombuffer(raw, dtype=np.uint8).reshape(shape))
+    except (EOFError, OSError, zlib.error, ValueError, MemoryError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
-            f"expected an IDX file, which begins with two zero bytes, got "
-            f"{raw[:4].hex() or 'none'} in {path}; it may be another format, or an "
-            "error page saved under this name"
-        )
-    if raw[2] != UNSIGNED_BYTE:
-        raise InputError(
-            f"expected IDX data of unsigned bytes (type 0x08), got type {raw[2]:#04x} in {path}; "
-            "save it as an .npz file and use NpzDataModule"
-        )
-    num_dimensions = raw[3]
-    header = 4 + 4 * num_dimensions
-    shape = [int.from_bytes(raw[at : at + 4], "big") for at in range(4, header, 4)]
-    expected = f"{header + math.prod(shape)} bytes for shape {tuple(shape)}"
-    if len(raw) < header:
-        expected = f"at least {header} bytes for the sizes of {num_dimensions} dimensions"
-    if len(raw) != header + math.prod(shape) or len(raw) < header:
-        raise InputError(
-            f"expected {expected}, got {len(raw)} in {path}; the file is truncated or damaged: "
-            "fetch it again"
-        )
-    data = np.frombuffer(raw, dtype=np.uint8, offset=header).reshape(shape)
-    return torch.from_numpy(data.copy())
+            f"expected whole {'gzip' if _is_zipped(path) else 'IDX'} data in {path}, got "
+            f"{reason(error)}; the file is truncated or damaged: fetch it again"
+        ) from error
 
 
-def _bytes(path: Path) -> bytes:
-    raw = path.read_bytes()
-    if path.suffix != ".gz":
-        return raw
-    if not raw.startswith(GZIP_MAGIC):
+def _is_zipped(path: Path) -> bool:
+    return path.suffix == ".gz"
+
+
+def _opened(path: Path) -> IO[bytes]:
+    if not _is_zipped(path):
+        return path.open("rb")
+    with path.open("rb") as file:
+        start = file.read(len(GZIP_MAGIC))
+    if start != GZIP_MAGIC:
         raise InputError(
-            f"expected gzip data, got a file that begins with {raw[:2].hex() or 'nothing'} in "
+            f"expected gzip data, got a file that begins with {start.hex() or 'nothing'} in "
             f"{path}; if it is not compressed, take .gz off its name"
         )
-    try:
-        return gzip.decompress(raw)
-    except (EOFError, OSError, zlib.error) as error:
+    return cast("IO[bytes]", gzip.open(path))
+
+
+def _shape(file: IO[bytes], path: Path) -> tuple[int, ...]:
+    """What the header declares; the file then stands behind it."""
+    start = file.read(4)
+    if len(start) < 4 or start[:2] != b"\x00\x00":
         raise InputError(
-            f"expected whole gzip data in {path}, got {error}; the file is truncated or damaged: "
-            "fetch it again"
-        ) from error
+            f"expected an IDX file, which begins with two zero bytes, got "
+            f"{start.hex() or 'none'} in {path}; it may be another format, or an "
+            "error page saved under this name"
+        )
+    if start[2] != UNSIGNED_BYTE:
+        raise InputError(
+            f"expected IDX data of unsigned bytes (type 0x08), got type {start[2]:#04x} in {path}; "
+            "save it as an .npz file and use NpzDataModule"
+        )
+    sizes = file.read(4 * start[3])
+    if len(sizes) < 4 * start[3]:
+        _complain(
+            f"at least {4 + 4 * start[3]} bytes for the sizes of {start[3]} dimensions",
+            4 + len(sizes),
+            path,
+        )
+    return struct.unpack(f">{start[3]}I", sizes)
+
+
+def _content(file: IO[bytes], path: Path, shape: tuple[int, ...]) -> bytearray:
+    """As many bytes as are declared, if there are as many, and no more."""
+    header, size, stored = 4 + 4 * len(shape), math.prod(shape), path.stat().st_size
+    expected = f"{header + size} bytes for shape {shape}"
+    if not _is_zipped(path) and stored != header + size:
+        _complain(expected, stored, path)
+    if header + size > MOST_INFLATED * stored:
+        _complain(expected, f"at most {MOST_INFLATED * stored}", path)
+    check_inflation(size, stored, f"IDX data in {path}")
+    check_room(size, f"IDX data in {path}")
+    raw = bytearray()
+    while len(raw) <= size and (part := file.read(min(PIECE, size + 1 - len(raw)))):
+        raw += part
+    if len(raw) != size:
+        _complain(expected, header + len(raw) if len(raw) < size else "more", path)
+    return raw
+
+
+def _complain(expected: str, got: object, path: Path) -> NoReturn:
+    raise InputError(
+        f"expected {expected}, got {got} in {path}; the file is truncated or damaged: fetch it "
+        "again"
+    )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smx_lightning.errors import InputError
+from smx_lightning.errors.text import check_encodable, printable
 
 INTEGERS = "iub"  # kinds of dtype
 MOST_SHOWN = 8
@@ -56,8 +57,10 @@ def classes_of(
     """
     values = _values(y, name)
     if class_names is None:
+        check_encodable(map(str, values), f"names of classes in {name}")
         return Classes(tuple(map(str, values)), _numbered(values))
     names = tuple(map(str, class_names))
+    check_encodable(names)
     if y.dtype.kind not in INTEGERS:
         return Classes(names, _numbered(names))
     indices = _numbered(range(len(names)))
@@ -98,7 +101,7 @@ def labels(y: NDArray[np.generic], classes: Classes, name: str = "y") -> Tensor:
     Raises:
         InputError: For a label of no class.
     """
-    _values(y[:0], name)
+    _values(y[:0] if y.ndim else y, name)
     values, inverse = np.unique(y, return_inverse=True)
     known = values.tolist()
     unknown = [value for value in known if value not in classes.index]
@@ -112,8 +115,8 @@ def labels(y: NDArray[np.generic], classes: Classes, name: str = "y") -> Tensor:
 
 
 def shown(values: Sequence[object]) -> str:
-    """The values with commas between them, only the first of many."""
-    parts = [*map(str, values[:MOST_SHOWN])] + ["…"] * (len(values) > MOST_SHOWN)
+    """The values with commas between them, only the first of many; printable."""
+    parts = [*map(printable, values[:MOST_SHOWN])] + ["…"] * (len(values) > MOST_SHOWN)
     return ", ".join(parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from smx_lightning.data.base import InMemoryDataModule, Loaded, check_inputs
 from smx_lightning.data.labels import classes_of, labels
 from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
+from smx_lightning.errors.declared import check_members
 from smx_lightning.errors.unreadable import UNREADABLE, reason
 from smx_lightning.preprocessing.digits import wide_columns
 
@@ -97,7 +99,8 @@ def read_npz(path: str | Path, *, labelled: bool = True) -> dict[str, NDArray[np
 
     Raises:
         InputError: Where the file is missing, no .npz, damaged, holds pickled objects, or lacks one
-            of a pair.
+            of a pair; and, before anything is inflated, where its arrays are not as large as they
+            say, or larger than data are (:mod:`smx_lightning.errors.declared`).
     """
     path = Path(path)
     if not path.is_file():
@@ -115,6 +118,8 @@ def read_npz(path: str | Path, *, labelled: bool = True) -> dict[str, NDArray[np
             "with numpy.savez"
         )
     try:
+        with zipfile.ZipFile(path) as archive:
+            check_members(archive, wanted, f"the arrays in {path}")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: _array(file, name, path) for name in wanted if name in file.files}
             found = ", ".join(file.files) or "nothing"
@@ -125,6 +130,12 @@ def read_npz(path: str | Path, *, labelled: bool = True) -> dict[str, NDArray[np
             f"expected an .npz file, got one that numpy cannot read ({reason(error)}) at {path}; "
             "save it again with numpy.savez"
         ) from error
+    _check_pairs(arrays, found, path, labelled=labelled)
+    return arrays
+
+
+def _check_pairs(arrays: Mapping[str, object], found: str, path: Path, *, labelled: bool) -> None:
+    """Complain about inputs without labels and the reverse, and about a file without x."""
     for x, y in SPLITS.values():
         if not labelled:
             if x == "x" and x not in arrays:
@@ -137,7 +148,6 @@ def read_npz(path: str | Path, *, labelled: bool = True) -> dict[str, NDArray[np
                 f"expected both {x} and {y} in {path}, found {found}; save them with "
                 f"numpy.savez(path, {x}=…, {y}=…){alone}"
             )
-    return arrays
 
 
 def inputs(array: NDArray[np.generic], name: str = "x", *, exact: bool | None = None) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from smx_lightning.errors import InputError
+from smx_lightning.errors.text import check_encodable
 
 LISTED = 10  # classes in a sentence
 
@@ -46,6 +47,7 @@ def names_of(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
     if class_names is None:
         return [str(k) for k in range(num_classes)]
     names = [str(name) for name in class_names]
+    check_encodable(names)
     if len(names) != num_classes or len(set(names)) != num_classes:
         raise InputError(
             f"class_names must hold {num_classes} different names, one a class, got {names}"

@@ -18,7 +18,10 @@ class Check:
     detail: str
 
     def __str__(self) -> str:
-        return f"{'ok  ' if self.passed else 'FAIL'} {self.name:{NAME_WIDTH}}  {self.detail}"
+        from smx_lightning.errors.text import printable  # prediction alone needs none of it
+
+        verdict = "ok  " if self.passed else "FAIL"
+        return printable(f"{verdict} {self.name:{NAME_WIDTH}}  {self.detail}")
 
 
 def first_line(error: Exception) -> str:

@@ -20,6 +20,7 @@ from smx_export.contract import (
     THRESHOLD,
 )
 from smx_export.errors import FileError
+from smx_lightning.errors.text import lines
 
 SHOWN_NAMES = 12
 DEEPEST = 8  # levels of JSON in JSON: what is deeper is not ours, and may exhaust the stack
@@ -72,7 +73,7 @@ class Description:
         }
         for key, value in (self.provenance or {}).items():
             rows[key] = _words(value) if isinstance(value, dict) else value
-        return "\n".join(f"{key:12} {value}" for key, value in rows.items() if value is not None)
+        return lines(f"{key:12} {value}" for key, value in rows.items() if value is not None)
 
 
 def describe(path: str | Path) -> Description:

@@ -14,6 +14,7 @@ from smx_export.artifact.exported import read_intact
 from smx_export.artifact.files import read_bytes
 from smx_export.artifact.vectors import base64_of
 from smx_export.contract import CLASS_NAMES, INPUT_RANGE, INPUT_SHAPE, THRESHOLD
+from smx_export.errors import FileError
 from smx_lightning.files import written_whole
 
 
@@ -30,7 +31,7 @@ def sidecar(path: str | Path) -> dict[str, Any]:
     (given,) = exported.proto.graph.input
     tensor = given.type.tensor_type
     x, expected = exported.vectors.x, exported.vectors
-    return {
+    found = {
         "name": os.fsencode(Path(path).stem).decode("utf-8", "replace"),  # disks allow any bytes
         "sha256": sha256(data).hexdigest(),
         "weights_sha256": exported.weights_sha256,
@@ -49,6 +50,14 @@ def sidecar(path: str | Path) -> dict[str, Any]:
             "tolerance": expected.tolerance.tolist(),
         },
     }
+    try:
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise FileError(
+            f"expected metadata that a JSON file can hold in {path}, got some that it cannot "
+            f"({error}); export it again"
+        ) from error
+    return found
 
 
 def write_sidecar(path: str | Path) -> Path:

@@ -19,6 +19,7 @@ from smx_export.commands.options import (
     profile_of,
 )
 from smx_export.errors import ParityError
+from smx_lightning.errors.text import printable
 
 if TYPE_CHECKING:
     from smx_export.commands.files import Report
@@ -60,11 +61,11 @@ def run(args: argparse.Namespace) -> int:
         export = exported(args, args.checkpoint, args.output, report)
     if export is None:
         return PARITY_FAILED
-    print(f"wrote {export.path} ({export.path.stat().st_size:,} bytes)")
+    print(printable(f"wrote {export.path} ({export.path.stat().st_size:,} bytes)"))
     if args.sidecar:
         from smx_export.artifact.sidecar import write_sidecar
 
-        print(f"wrote {write_sidecar(export.path)}")
+        print(printable(f"wrote {write_sidecar(export.path)}"))
     return DONE
 
 
@@ -87,7 +88,7 @@ def exported(
         )
     except ParityError as error:
         report(error.report)
-        print(f"smx-export: {error}", file=sys.stderr)
+        print(printable(f"smx-export: {error}"), file=sys.stderr)
         return None
     report(export.report)
     return export

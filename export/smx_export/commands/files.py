@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smx_export.errors import FileError
+from smx_export.targets.limited import LIMITS, Limits
+from smx_lightning.errors.text import printable
 
 if TYPE_CHECKING:
     from smx_export.parity.report import ParityReport
     from smx_export.targets.report import Matrix
 
     Report = Callable[[ParityReport | Matrix], None]
+
+
+MOST = 1e6  # seconds or GB
 
 
 def add_file(parser: argparse.ArgumentParser, purpose: str) -> None:
@@ -34,6 +39,44 @@ def check_apart(*paths: str | Path | None) -> None:
             f"expected a file of its own for each of {', '.join(map(str, given))}, got the same "
             "twice; choose another name"
         )
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Options that :func:`limits_of` reads."""
+    group = parser.add_argument_group("what a file may take: it is run in a process of its own")
+    group.add_argument(
+        "--max-seconds",
+        type=float,
+        metavar="S",
+        help=f"to load it and for its self-test, and for every block of rows "
+        f"(default: {LIMITS.seconds:g})",
+    )
+    group.add_argument(
+        "--max-memory",
+        type=float,
+        metavar="GB",
+        help=f"beside eight times its size; on Linux (default: {LIMITS.memory / 2**30:g})",
+    )
+
+
+def limits_of(args: argparse.Namespace) -> Limits:
+    """What the options say.
+
+    Raises:
+        FileError: For what is no amount.
+    """
+    found = {"seconds": args.max_seconds, "memory": args.max_memory}
+    for name, value in found.items():
+        if value is not None and not 0 < value <= MOST:
+            raise FileError(
+                f"expected --max-{name} above 0 and up to {MOST:g}, got {value:g}; leave it out for"
+                " the default"
+            )
+    seconds, memory = found.values()
+    return Limits(
+        LIMITS.seconds if seconds is None else seconds,
+        LIMITS.memory if memory is None else int(memory * 2**30),
+    )
 
 
 @contextmanager
@@ -58,4 +101,4 @@ def report_to(path: str | None) -> Iterator[Report]:
             draft.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
         yield report
-    print(f"wrote {path}")
+    print(printable(f"wrote {path}"))

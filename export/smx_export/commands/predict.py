@@ -8,9 +8,10 @@ import warnings
 from typing import get_args
 
 from smx_export.commands import DONE, Subparsers
-from smx_export.commands.files import check_apart
+from smx_export.commands.files import add_limits, check_apart, limits_of
 from smx_export.errors import InputRangeWarning
 from smx_export.runtime.policy import OnNan, OnRange
+from smx_lightning.errors.text import printable
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -40,6 +41,7 @@ def add_parser(subparsers: Subparsers) -> None:
         default="warn",
         help="rows clearly in other units than the training data (default: %(default)s)",
     )
+    add_limits(parser)
     parser.set_defaults(run=run)
 
 
@@ -48,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from smx_export.predict import predict
 
     check_apart(args.file, args.rows, args.output)
+    limits = limits_of(args)
     with warnings.catch_warnings():
         warnings.simplefilter("always", InputRangeWarning)
         warnings.showwarning = _say  # which the context puts back
@@ -57,12 +60,13 @@ def run(args: argparse.Namespace) -> int:
             args.output,
             on_nan=args.nan,
             on_range=args.range,
+            limits=limits,
             progress=lambda done, total: _say(f"{done:,} of {total:,} rows"),
         )
-    print(f"wrote {args.output} ({count:,} rows)")
+    print(printable(f"wrote {args.output} ({count:,} rows)"))
     return DONE
 
 
 def _say(message: object, *_: object, **__: object) -> None:
     """Print a line beside the output; takes what ``warnings.showwarning`` is given, too."""
-    print(f"smx-export: {message}", file=sys.stderr, flush=True)
+    print(printable(f"smx-export: {message}"), file=sys.stderr, flush=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from smx_export.commands import DONE, PARITY_FAILED, Subparsers
-from smx_export.commands.files import add_file
-from smx_export.targets import NAMES, target
+from smx_export.commands.files import add_file, add_limits, limits_of
+from smx_export.targets import NAMES
+from smx_export.targets.limited import Limited
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -20,6 +21,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--target", default="onnxruntime", help=", ".join(NAMES), choices=NAMES)
     add_file(parser, "to test")
+    add_limits(parser)
     parser.set_defaults(run=run)
 
 
@@ -27,6 +29,6 @@ def run(args: argparse.Namespace) -> int:
     """See :mod:`smx_export.commands`."""
     from smx_export.targets.selftest import selftest
 
-    found = selftest(args.file, target(args.target))
+    found = selftest(args.file, Limited(args.target, limits_of(args)))
     print(found.to_json() if args.json else found)
     return DONE if found.passed else PARITY_FAILED

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from smx_export.commands import DONE, PARITY_FAILED, Subparsers
-from smx_export.commands.files import check_apart, report_to
+from smx_export.commands.files import add_limits, check_apart, limits_of, report_to
 from smx_export.commands.options import (
     add_budget_options,
     add_model_options,
@@ -16,6 +17,7 @@ from smx_export.commands.options import (
 )
 from smx_export.errors import FileError
 from smx_export.targets import NAMES, named
+from smx_lightning.errors.text import printable
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -38,12 +40,14 @@ def add_parser(subparsers: Subparsers) -> None:
     add_model_options(parser)
     add_budget_options(parser)
     add_report_option(parser)
+    add_limits(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """See :mod:`smx_export.commands`."""
     _check_options(args)
+    limits = limits_of(args)
     targets = [] if args.targets is None else named(args.targets)
     check_apart(args.file, args.checkpoint, args.data, args.json)
     with report_to(args.json) as report:
@@ -55,13 +59,15 @@ def run(args: argparse.Namespace) -> int:
             model = model_of(args, args.checkpoint)
             budget = Budget(args.max_accuracy_loss, args.max_nll_increase)
             compared = comparison(model, args.file, data_of(args, model), budget)
-            found = compared.report(args.file)
+            found = compared.report(args.file, limits)
             report(found)
             passed, more = found.passed, compared.inputs.batches(compared.own)
         if targets and passed:  # a file that is not the model is tried nowhere
             from smx_export.targets.matrix import matrix
 
-            ran = matrix(args.file, targets, more=more, progress=_progress)
+            own: dict[str, Any] = {} if args.max_seconds is None else {"patience": limits.seconds}
+            own |= {} if args.max_memory is None else {"memory": limits.memory}
+            ran = matrix(args.file, targets, more=more, progress=_progress, **own)
             report(ran)
             passed = ran.passed
     return DONE if passed else PARITY_FAILED
@@ -79,4 +85,4 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _progress(target: str) -> None:
-    print(f"{target} …", file=sys.stderr, flush=True)
+    print(printable(f"{target} …"), file=sys.stderr, flush=True)

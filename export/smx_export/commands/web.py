@@ -13,6 +13,7 @@ from smx_export.artifact.files import is_checkpoint
 from smx_export.commands import DONE, PARITY_FAILED, Subparsers
 from smx_export.commands.convert import exported
 from smx_export.commands.options import add_model_options, add_profile_options
+from smx_lightning.errors.text import printable
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
                 return PARITY_FAILED
             model = export.path
         site = write_site(model, sidecar(model), Path(args.folder))
-    print(f"wrote {site.folder} ({site.size_bytes:,} bytes in {len(site.sizes)} files)")
+    print(printable(f"wrote {site.folder} ({site.size_bytes:,} bytes in {len(site.sizes)} files)"))
     if args.serve or args.open:
         _serve(site.folder, args.port, in_browser=args.open)
     return DONE

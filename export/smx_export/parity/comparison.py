@@ -7,9 +7,12 @@ independent float64 computation. A difference counts against a tolerance derived
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import ExitStack, closing
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +22,7 @@ from numpy.typing import NDArray
 from smx_export.artifact.check import Check, first_line
 from smx_export.artifact.comparison import SUM, Outputs, log_probs_of, max_or_nan
 from smx_export.artifact.exported import read_exported
-from smx_export.artifact.files import metadata_of, parse, read_bytes, read_onnx
+from smx_export.artifact.files import parse, read_bytes, read_onnx
 from smx_export.artifact.operators import deterministic, draws
 from smx_export.contract import ALL_OUTPUTS, INPUT, LABEL, LOG_PROBS, PROBS, SELFTEST
 from smx_export.graph.arrays import Data
@@ -44,6 +47,8 @@ from smx_export.parity.report import ParityReport, Task
 from smx_export.parity.structure import structure
 from smx_export.parity.user_data import UserRows
 from smx_export.runtime.session import open_session
+from smx_export.targets.apart import open_apart
+from smx_export.targets.limited import Limited, Limits
 from smx_export.targets.selftest import check_vectors
 from smx_lightning import SoftmaxRegression
 
@@ -121,8 +126,8 @@ class Comparison:
         """
         return written_graph(self.inference, {})
 
-    def report(self, path: str | Path) -> ParityReport:
-        """Hold a file against the model."""
+    def report(self, path: str | Path, limits: Limits | None = None) -> ParityReport:
+        """Hold a file against the model; one that nobody vouches for in a process with limits."""
         data = read_bytes(path)
         proto = parse(data, path)
         profile = self.inference.profile
@@ -138,7 +143,12 @@ class Comparison:
         # An operator in training mode is run all the same, to tell how far off it is.
         checks.append(deterministic(proto))
         if runs:
-            task = self._run(data, path, proto, found, checks, proven=known.exact)
+            apart = None if known.exact else limits  # what the exporter writes is harmless
+            with ExitStack() as stack:
+                session = _opened(data, path, proto, apart, checks, stack)
+                if session is not None:
+                    probes = self.inputs.probes(proven=known.exact)
+                    task = self._run(session, probes, data, path, found, checks, apart)
             if self.inference.weight is not None and self.own is not None:
                 rounding = cost_of_rounding(self.inference, self.own)
                 checks += rounding.checks(profile)
@@ -160,22 +170,16 @@ class Comparison:
 
     def _run(
         self,
+        session: Any,
+        probes: Iterable[Probe],
         data: bytes,
         path: str | Path,
-        proto: onnx.ModelProto,
         found: Found,
         checks: list[Check],
-        *,
-        proven: bool,
+        limits: Limits | None,
     ) -> Task | None:
-        """Everything that needs the file to be run; a proven graph is asked less."""
-        try:
-            session = open_session(data)
-        except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            checks.append(Check("onnxruntime loads it", False, first_line(error)))
-            return None
-        checks.append(Check("onnxruntime loads it", True, f"onnxruntime {onnxruntime.__version__}"))
-        for probe in self.inputs.probes(proven=proven):
+        """Everything that needs the file to be run."""
+        for probe in probes:
             for block in probe.blocks(self.inference.width):
                 self._compare(session, block, found)
         task = self._compare_data(session, found)
@@ -183,12 +187,13 @@ class Comparison:
         if not found.shape_faults:
             rows = self.inputs.ordinary(ROWS)
             checks += repeated(self.inference, self.reference, session, rows)
-        if SELFTEST in metadata_of(proto):
-            checks += check_vectors(read_exported(data, path), path)
+        if SELFTEST in session.get_modelmeta().custom_metadata_map:
+            target = None if limits is None else Limited(limits=limits)
+            checks += check_vectors(read_exported(data, path), path, target)
         return task
 
     def _compare(
-        self, session: onnxruntime.InferenceSession, probe: Probe, found: Found
+        self, session: Any, probe: Probe, found: Found
     ) -> tuple[NDArray[np.floating], Outputs] | None:
         """One batch through both sides; the live model's log-probabilities and the outputs."""
         batch = probe.batch
@@ -213,7 +218,7 @@ class Comparison:
             compare_batch(self.answering, probe, answers, outputs, found)
         return live, outputs
 
-    def _compare_data(self, session: onnxruntime.InferenceSession, found: Found) -> Task | None:
+    def _compare_data(self, session: Any, found: Found) -> Task | None:
         """Your rows, and accuracy and NLL of both sides where they have labels."""
         if self.own is None:
             return None
@@ -232,3 +237,25 @@ class Comparison:
         if not model.rows or found.shape_faults:
             return None
         return Task(model.rows, model.accuracy, file.accuracy, model.nll, file.nll)
+
+
+def _opened(
+    data: bytes,
+    path: str | Path,
+    proto: onnx.ModelProto,
+    limits: Limits | None,
+    checks: list[Check],
+    stack: ExitStack,
+) -> Any:
+    """A session, in a process of its own where there are limits; ``None`` where none opens."""
+    name = "onnxruntime loads it"
+    try:
+        if limits is None:
+            session: Any = open_session(data)
+        else:
+            session = stack.enter_context(closing(open_apart(Path(path), proto, limits)))
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        checks.append(Check(name, False, first_line(error)))
+        return None
+    checks.append(Check(name, True, f"onnxruntime {onnxruntime.__version__}"))
+    return session

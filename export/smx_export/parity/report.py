@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from smx_export.artifact.check import Check, strings_for_nan
 from smx_export.errors import ParityError
+from smx_lightning.errors.text import lines, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ class Flip:
     tolerance: float
 
     def __str__(self) -> str:
-        return (
+        return printable(
             f"flip in {self.probe!r} row {self.row}: {self.model_class} → {self.file_class}, "
             f"margin {self.margin:.2g} nats"
         )
@@ -143,16 +144,16 @@ class ParityReport:
         return json.dumps(strings_for_nan({"passed": self.passed, **asdict(self)}), indent=2)
 
     def __str__(self) -> str:
-        lines = [str(check) for check in self.checks]
+        said = [str(check) for check in self.checks]
         flips = [*self.flips, *(self.rounding.flips if self.rounding else ())]
-        lines += [f"     {flip}" for flip in flips[:SHOWN_FLIPS]]
+        said += [f"     {flip}" for flip in flips[:SHOWN_FLIPS]]
         if len(flips) > SHOWN_FLIPS:
-            lines.append(f"     … {len(flips) - SHOWN_FLIPS} more flips in the JSON report")
+            said.append(f"     … {len(flips) - SHOWN_FLIPS} more flips in the JSON report")
         if self.task is not None:
             task = self.task
-            lines.append(
+            said.append(
                 f"     {task.rows} labelled rows   accuracy {task.model_accuracy:.4f} model, "
                 f"{task.file_accuracy:.4f} file   NLL {task.model_nll:.6f} model, "
                 f"{task.file_nll:.6f} file"
             )
-        return "\n".join([*lines, self.verdict])
+        return lines([*said, self.verdict])

@@ -68,7 +68,7 @@ class OnnxClassifier:
         path = Path(path)
         # Kept for pickling: by its path a worker might find another file, or none.
         self._content, self._providers = read_model(path), tuple(providers)
-        self.session = open_file(self._content, path, self._providers)
+        self.session = self._opened(path)
         outputs = [node.name for node in self.session.get_outputs()]
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.class_names, self.threshold = declared_classes(self.session, metadata, path)
@@ -94,6 +94,9 @@ class OnnxClassifier:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.session = open_session(self._content, self._providers)
+
+    def _opened(self, path: Path) -> Any:
+        return open_file(self._content, path, self._providers)
 
     def predict(self, x: ArrayLike) -> NDArray[np.int64]:
         """The class index of each row, (batch,); at the threshold γ where the file holds one.

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx_export.errors import FileError
+from smx_lightning.errors import InputError
+from smx_lightning.errors.declared import check_header, check_inflation, check_room, npy_header
 from smx_lightning.errors.unreadable import UNREADABLE, reason
 
 ARRAYS = ("x", "x_val", "x_test")  # of an .npz file, in this order
@@ -77,31 +79,33 @@ def stored_arrays(path: str | Path) -> list[StoredArray]:
     with readable(path):
         if not _is_archive(path):
             with Path(path).open("rb") as file:
-                return [_header(file, "x")]
+                return [_checked(file, "x", path, held=Path(path).stat().st_size)]
         with zipfile.ZipFile(path) as archive:
             found = archive.namelist()
             names = [name for name in ARRAYS if f"{name}.npy" in found]
             if "x" in names:
-                return [_member_header(archive, name) for name in names]
+                return [_member(archive, name, path) for name in names]
     raise FileError(
         f"expected an array x in {path}, got {', '.join(found) or 'an empty archive'}; save the "
         "rows with numpy.savez(path, x=…)"
     )
 
 
-def _member_header(archive: zipfile.ZipFile, name: str) -> StoredArray:
-    with archive.open(f"{name}.npy") as member:
-        return _header(member, name)
+def _member(archive: zipfile.ZipFile, name: str, path: str | Path) -> StoredArray:
+    member = archive.getinfo(f"{name}.npy")
+    stored = min(member.compress_size, Path(path).stat().st_size)
+    check_inflation(member.file_size, stored, f"{name} in {path}")
+    with archive.open(member) as file:
+        return _checked(file, name, path, held=member.file_size)
 
 
-def _header(file: IO[bytes], name: str) -> StoredArray:
-    """Read the header of an .npy file; the file then stands behind it."""
-    version = np.lib.format.read_magic(file)
-    read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
-        version, np.lib.format.read_array_header_2_0
-    )
-    shape, fortran, dtype = read(file)
-    return StoredArray(name, shape, dtype, fortran)
+def _checked(file: IO[bytes], name: str, path: str | Path, *, held: int) -> StoredArray:
+    """What a header says, if the file is as large as that and there is room for what is read."""
+    header = npy_header(file)
+    check_header(header, held, f"{name} in {path}")
+    if header.fortran:
+        check_room(header.size, f"{name} in {path}, whose columns lie together,")
+    return StoredArray(name, header.shape, header.dtype, header.fortran)
 
 
 def blocks_of(
@@ -110,7 +114,7 @@ def blocks_of(
     """All rows in order: their array, the number of the first of them in it, and some of them."""
     for array in arrays:
         with readable(path), opened(path, array.name) as file:
-            _header(file, array.name)
+            file.seek(npy_header(file).start)
             first = 0
             for block in array.blocks(file, most):
                 yield array, first, block
@@ -138,6 +142,8 @@ def readable(path: str | Path) -> Iterator[None]:
     """Turn what numpy and zipfile say of a damaged file into one sentence."""
     try:
         yield
+    except InputError as error:
+        raise FileError(str(error)) from error
     except UNREADABLE as error:
         raise FileError(
             "expected an .npy or .npz file of rows, got one that does not read "

@@ -94,12 +94,27 @@ def declared_classes(
             f"{', '.join(ALL_OUTPUTS)}, got inputs {inputs} and outputs {outputs} in {path}; "
             "export the model with smx-export convert"
         )
-    counts = [node.shape[-1] for node in session.get_outputs() if node.name != LABEL]
-    if not all(type(name) is str for name in names) or {*counts} - {len(names)}:
+    shape = session.get_inputs()[0].shape[1:]
+    if not shape or not all(isinstance(side, int) and side > 0 for side in shape):
+        raise FileError(
+            f"expected inputs of shape ('batch', …) with numbers behind the batch in {path}, got "
+            f"{session.get_inputs()[0].shape}; export the model again"
+        )
+    counts = [node.shape[-1:] for node in session.get_outputs() if node.name != LABEL]
+    if not all(type(name) is str for name in names) or any(
+        count != [len(names)] for count in counts
+    ):
         raise FileError(
             f"expected names of classes, as many as outputs ({counts}), in {path}, "
             f"got {len(names)} entries; export the model again"
         )
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError as error:
+        raise FileError(
+            f"expected names of classes that UTF-8 can hold in {path}, got a lone surrogate; export"
+            " the model again, with other names"
+        ) from error
     number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
     if threshold is not None and not (number and 0 < threshold < 1):
         raise FileError(

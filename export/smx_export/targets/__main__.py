@@ -1,4 +1,4 @@
-"""One target in a process of its own: ``python -m smx_export.targets NAME FILE.onnx FOLDER``.
+"""One target in a process of its own: ``python -m smx_export.targets NAME FILE FOLDER [BYTES]``.
 
 A runtime that crashes, hangs or prints takes nobody along. The folder holds ``inputs.npz``, batches
 named 0, 1, …; ``outputs.npz`` and ``answer.json`` are written there as the work goes on, so that
@@ -17,13 +17,16 @@ import numpy as np
 from smx_export.artifact.check import first_line
 from smx_export.errors import FileError
 from smx_export.targets import NotInstalled, Session, target
+from smx_export.targets.limited import limit_memory
 
 NUMBERS = "biuf"  # kinds of dtype
 TIMED = {1: 200, 1024: 20}  # runs a batch size
 
 
-def main(name: str, file: str, folder: str) -> None:
+def main(name: str, file: str, folder: str, memory: str | None = None) -> None:
     """Load, run every batch in turn, and time what the first is made of."""
+    if memory is not None:
+        limit_memory(int(memory))
     answer: dict[str, Any] = {"errors": {}, "micros": {}}
     runtime = target(name)
     try:

@@ -20,11 +20,13 @@ from smx_export.artifact.exported import ExportedFile, read_intact
 from smx_export.artifact.vectors import UNDERFLOW
 from smx_export.contract import PROFILE
 from smx_export.profile import Profile
+from smx_export.targets.limited import PER_BYTE
 from smx_export.targets.process import Answer, ask
 from smx_export.targets.report import FAILED, PASSED, Matrix, Row
 
 SILENT = "ended without an answer"
 PATIENCE = 300.0  # seconds that a runtime may take, conversion included
+MEMORY = 8 << 30  # bytes that it may take, likewise, and eight times the file's size
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def matrix(
     more: Sequence[tuple[NDArray[Any], Expected]] = (),
     progress: Callable[[str], None] = lambda target: None,
     patience: float = PATIENCE,
+    memory: int = MEMORY,
 ) -> Matrix:
     """Run a file on runtimes.
 
@@ -54,6 +57,7 @@ def matrix(
         more: Further batches and their answers.
         progress: Called with each runtime's name before it starts.
         patience: Seconds after which a runtime is ended.
+        memory: Bytes that it may take, and eight times the file's size, on Linux.
 
     Raises:
         FileError: Where the file bears no vectors, or was changed since it was exported.
@@ -61,10 +65,11 @@ def matrix(
     exported = read_intact(path)
     profile = Profile.from_json(exported.metadata.get(PROFILE))
     cases = _cases(exported, profile, more)
+    memory += PER_BYTE * Path(path).stat().st_size
     rows = []
     for name in targets:
         progress(name)
-        rows.append(_row(name, ask(name, Path(path), cases.x, patience), cases))
+        rows.append(_row(name, ask(name, Path(path), cases.x, patience, memory), cases))
     return Matrix(str(path), profile.name, tuple(rows))
 
 

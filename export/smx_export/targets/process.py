@@ -31,12 +31,27 @@ class Answer(NamedTuple):
     ended: str
 
 
-def ask(name: str, path: Path, batches: Sequence[NDArray[Any]], patience: float) -> Answer:
-    """Run a file on a target, batch after batch; it is ended after ``patience`` seconds."""
+def ask(
+    name: str,
+    path: Path,
+    batches: Sequence[NDArray[Any]],
+    patience: float,
+    memory: int | None = None,
+) -> Answer:
+    """Run a file on a target, batch after batch, within limits.
+
+    Args:
+        name: The target.
+        path: The file.
+        batches: What it is asked.
+        patience: Seconds after which it is ended.
+        memory: Bytes that it may take, on Linux; any by default.
+    """
     with tempfile.TemporaryDirectory(prefix="smx-target-", ignore_cleanup_errors=True) as folder:
         inputs: dict[str, Any] = {str(i): x for i, x in enumerate(batches)}
         np.savez(Path(folder) / "inputs.npz", **inputs)
-        ended = _run(name, path.resolve(), folder, patience)
+        limits = [] if memory is None else [str(memory)]
+        ended = _run([name, os.path.realpath(path), folder, *limits], folder, patience)
         answer, outputs = Path(folder) / "answer.json", Path(folder) / "outputs.npz"
         arrays: dict[str, NDArray[Any]] = {}
         if outputs.is_file():
@@ -46,10 +61,9 @@ def ask(name: str, path: Path, batches: Sequence[NDArray[Any]], patience: float)
         return Answer(report, arrays, ended)
 
 
-def _run(name: str, path: Path, folder: str, patience: float) -> str:
+def _run(arguments: Sequence[str], folder: str, patience: float) -> str:
     """Run one target to its end, with everything that it starts; how it ended, if badly."""
-    command = [sys.executable, "-m", "smx_export.targets", name, str(path), folder]
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    command = [sys.executable, "-m", "smx_export.targets", *arguments]
     said = Path(folder) / "stderr"  # no pipe: a child of a crashed runtime would keep it open
     with said.open("wb") as stderr:
         process = subprocess.Popen(
@@ -57,7 +71,7 @@ def _run(name: str, path: Path, folder: str, patience: float) -> str:
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": paths, "TMPDIR": folder},
+            env={**os.environ, "PYTHONPATH": search_path(), "TMPDIR": folder},
             start_new_session=True,
         )
     try:
@@ -65,16 +79,26 @@ def _run(name: str, path: Path, folder: str, patience: float) -> str:
     except subprocess.TimeoutExpired:
         return f"took more than {patience:g} s"
     finally:
-        _end_group(process)
+        end_group(process)
     if process.returncode < 0:
-        return f"crashed with {signal.Signals(-process.returncode).name}"
+        return crashed(process.returncode)
     if process.returncode:
         lines = said.read_text("utf-8", "replace").strip().splitlines()
         return lines[-1][:200] if lines else f"ended with code {process.returncode}"
     return ""
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
+def search_path() -> str:
+    """Where another Python finds what this one does."""
+    return os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+
+
+def crashed(code: int | None) -> str:
+    """By which signal a process has ended; empty where by none."""
+    return f"crashed with {signal.Signals(-code).name}" if code is not None and code < 0 else ""
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
     """End a process and what it has started: a crashed runtime cannot tidy up after itself."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from smx_export.artifact.check import strings_for_nan
+from smx_lightning.errors.text import lines, printable
 
 PASSED, FAILED, NOT_RUN = VERDICTS = "passed", "FAILED", "not run"
 
@@ -72,7 +73,7 @@ class Matrix:
                 "fails; export with --profile robust if that matters"
             )
         counts = [f"{sum(row.verdict == v for row in self.rows)} {v}" for v in VERDICTS]
-        return "\n".join([_table(self.rows), *notes, ", ".join(counts)])
+        return "\n".join([_table(self.rows), lines([*notes, ", ".join(counts)])])
 
 
 COLUMNS = (
@@ -83,10 +84,10 @@ COLUMNS = (
 
 def _table(rows: Sequence[Row]) -> str:
     """As Markdown, which a terminal shows as well."""
-    cells = [COLUMNS, *map(_cells, rows)]
+    cells = [COLUMNS, *(tuple(map(printable, _cells(row))) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in cells]
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+    head, *rest = ("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in cells)
+    return "\n".join([head, "|" + "|".join("-" * (w + 2) for w in widths) + "|", *rest])
 
 
 def _cells(row: Row) -> tuple[str, ...]:

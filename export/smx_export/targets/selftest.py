@@ -22,6 +22,7 @@ from smx_export.artifact.operators import deterministic
 from smx_export.contract import PROFILE, SCORES
 from smx_export.profile import Profile
 from smx_export.targets.base import Session, Target
+from smx_export.targets.limited import LIMITS, Limited, Limits
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,15 @@ class SelfTest:
         return "\n".join([*map(str, self.checks), verdict])
 
 
-def selftest(path: str | Path, target: Target | None = None) -> SelfTest:
+def selftest(
+    path: str | Path, target: Target | None = None, *, limits: Limits = LIMITS
+) -> SelfTest:
     """Run a file's own test.
 
     Args:
         path: A file that smx_export wrote.
-        target: The runtime, onnxruntime by default.
+        target: The runtime; by default onnxruntime, in a process of its own.
+        limits: What that process may take.
 
     Raises:
         FileError: Where there is nothing to test: no file, no ONNX model, no vectors; or where
@@ -69,7 +73,7 @@ def selftest(path: str | Path, target: Target | None = None) -> SelfTest:
     operators = deterministic(file.proto)
     checks = [seal, hashed, operators, _offers(file), declared(file.proto)]
     if same and operators.passed:  # runtimes crash on some that are random
-        checks += check_vectors(file, path, target)
+        checks += check_vectors(file, path, target or Limited(limits=limits))
     return SelfTest(str(path), tuple(checks))
 
 

@@ -47,11 +47,11 @@ OPTIONS = {  # beside --help; a strange one is refused by argparse itself
     "convert": "--sidecar --model-class --data --profile --outputs --input-range --weights "
     "--max-accuracy-loss --max-nll-increase --json",
     "verify": "--checkpoint --targets --model-class --data --max-accuracy-loss --max-nll-increase "
-    "--json",
+    "--json --max-seconds --max-memory",
     "web": "--serve --open --port --model-class --data --profile --outputs --input-range --weights "
     "--max-accuracy-loss --max-nll-increase",
-    "selftest": "--target --json",
-    "predict": "--nan --range",
+    "selftest": "--target --json --max-seconds --max-memory",
+    "predict": "--nan --range --max-seconds --max-memory",
     "inspect": "--json",
 }
 

@@ -238,7 +238,7 @@ def test_a_runtime_that_is_not_there_is_no_answer(portable, monkeypatch, capsys)
         raise NotInstalled("stub is missing; pip install stub")
 
     monkeypatch.setattr(Stub, "version", missing)
-    monkeypatch.setattr("smx_export.commands.selftest.target", lambda name: Stub(None))
+    monkeypatch.setattr("smx_export.targets.limited.target", lambda name: Stub(None))
     assert main(["selftest", str(portable)]) == 2
     assert capsys.readouterr().err == "smx-export: stub is missing; pip install stub\n"
 

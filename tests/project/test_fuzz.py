@@ -1,0 +1,29 @@
+"""Damaged and hostile files of every kind end in a sentence, in 2 s of computing and 1 GB.
+
+tests/support/fuzzing.py tries as many as one likes; each has a seed.
+"""
+
+import pytest
+from fenced import Fence
+from fuzzing import COMMANDS, ORDER, Fuzz
+from sampled import whole
+
+FEW, MANY = 30, 1500
+
+
+@pytest.fixture(scope="module")
+def fuzz(tmp_path_factory):
+    with Fence() as fence:
+        yield Fuzz(tmp_path_factory.mktemp("fuzz"), fence)
+
+
+@pytest.mark.parametrize("seeds", [range(FEW), whole(range(FEW, MANY))], ids=["few", "many"])
+def test_every_file_ends_in_a_sentence(seeds, fuzz):
+    codes = set()
+    for seed in seeds:
+        kind = ORDER[seed % len(ORDER)]
+        ended, wrong = fuzz.ended(kind, seed)
+        assert not wrong, f"{kind} {seed}: {fuzz.file(kind, seed)}: {wrong}"
+        codes.add((kind, ended.code))
+    assert {kind for kind, _ in codes} == set(COMMANDS)
+    assert {0, 2} <= {code for _, code in codes}
