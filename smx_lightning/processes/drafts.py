@@ -63,8 +63,13 @@ class Draft:
                 self.path.mkdir(mode)
                 if fcntl is None:  # such systems open no folders
                     return True
-            self.descriptor = os.open(self.path, _LOOK if directory else _NEW, mode)
+                with suppress(FileNotFoundError):  # swept before it was held
+                    self.descriptor = os.open(self.path, _LOOK)
+            else:
+                self.descriptor = os.open(self.path, _NEW, mode)
         except FileExistsError:
+            return False
+        if self.descriptor < 0:
             return False
         _lock(self.descriptor, wait=True)
         return self.is_at(self.path)  # who held it first, to look at it, may have removed it

@@ -12,8 +12,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from sampled import whole
 from tools import ROOT
 
-from smx_export import OnnxExport, ParityError, check_parity, convert, export_onnx
+from smx_export import OnnxExport, ParityError, check_parity, export_onnx
 from smx_export.artifact.describe import describe
+from smx_export.graph import written
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.files import written_whole
 
@@ -119,9 +120,9 @@ def test_to_onnx_is_the_safe_export(tmp_path):
 def test_a_failed_check_leaves_what_was_there(tmp_path, monkeypatch):
     path = export_onnx(model_of_shape(), tmp_path / "model.onnx").path
     good = path.read_bytes()
-    build = convert.softmax_regression_graph
+    build = written.softmax_regression_graph
     monkeypatch.setattr(
-        convert,
+        written,
         "softmax_regression_graph",
         lambda w, b, meta, **shift: build(1.01 * w, b, meta, **shift),
     )

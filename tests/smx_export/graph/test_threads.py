@@ -16,8 +16,8 @@ import pytest
 import torch
 from sampled import whole
 
-from smx_export import ParityError, check_parity, convert, export_onnx
-from smx_export.graph import turns
+from smx_export import ParityError, check_parity, export_onnx
+from smx_export.graph import turns, written
 from smx_lightning import SoftmaxRegression
 
 THREADS = 8
@@ -143,13 +143,13 @@ def test_verifying_beside_exporting(tmp_path):
 
 
 def test_a_failure_lets_the_next_one_go_on(tmp_path, monkeypatch):
-    build = convert.softmax_regression_graph
+    build = written.softmax_regression_graph
 
     def wrong(weight, *args, **kwargs):
         factor = 1.5 if threading.current_thread().name == "bad" else 1
         return build(weight * factor, *args, **kwargs)
 
-    monkeypatch.setattr(convert, "softmax_regression_graph", wrong)
+    monkeypatch.setattr(written, "softmax_regression_graph", wrong)
     caught = []
 
     def fail():

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from smx_export import convert
 from smx_export.__main__ import main as smx_export
+from smx_export.graph import written
 from smx_lightning.cli import main as smx_lightning
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
@@ -135,9 +135,9 @@ def test_a_subclass_is_named_by_its_path(cli_folder, monkeypatch, capsys):
 
 
 def test_failed_parity_is_exit_code_1(cli_folder, monkeypatch, capsys, checkpoint):
-    build = convert.softmax_regression_graph
+    build = written.softmax_regression_graph
     monkeypatch.setattr(
-        convert,
+        written,
         "softmax_regression_graph",
         lambda w, b, meta, **shift: build(w, b + 0.1 * (w[:, 0] > 0), meta, **shift),
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sampled import sampled
 
-from smx_export import convert
+from smx_export.graph import written
 from smx_lightning.cli import main
 from smx_lightning.cli.outcome import outcome
 from smx_lightning.optim.status import Status
@@ -123,9 +123,9 @@ def test_the_code_and_the_summary_say_how_it_ended(given, code, words, folder, c
 
 
 def test_failed_parity_goes_before_a_training_that_stopped_short(folder, monkeypatch, capsys):
-    build = convert.softmax_regression_graph
+    build = written.softmax_regression_graph
     monkeypatch.setattr(
-        convert,
+        written,
         "softmax_regression_graph",
         lambda w, b, meta, **shift: build(w + 0.1 * (w * 0 + 1).cumsum(0), b, meta, **shift),
     )
