@@ -455,7 +455,7 @@ class Frozen(SoftmaxRegression):
         self.strict_loading = False
 
     def features(self, x):
-        return (self.body(x) / 64).tanh()
+        return (self.body(x.flatten(1)) / 64).tanh()
 
     def on_save_checkpoint(self, checkpoint):
         for name in ("body.weight", "body.bias"):
@@ -470,9 +470,21 @@ def test_checkpoints_may_leave_frozen_weights_out(digits, quiet_trainer, tmp_pat
 
 
 def test_a_compiled_model_is_exported_as_the_model(tmp_path):
-    model = model_of_shape()
+    model = linear()
     export_onnx(torch.compile(model, backend="eager"), tmp_path / "m.onnx")
     assert is_of(model, tmp_path / "m.onnx")
+
+
+class EveryOther(SoftmaxRegression):
+    def features(self, x):
+        return x[:, ::2, ::2].flatten(1)
+
+
+def test_a_file_of_another_input_shape_is_compared_in_it(tmp_path):
+    model, path = EveryOther(16, 3), tmp_path / "m.onnx"
+    export_onnx(model, path, input_shape=(8, 8))
+    assert check_parity(model, path, input_shape=(8, 8)).passed
+    assert not check_parity(model, path, input_shape=(7, 8)).passed
 
 
 class Untrained(Callback):
