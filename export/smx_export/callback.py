@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -15,6 +16,7 @@ from smx_export.graph.detached import detached_copy
 from smx_export.profile import PORTABLE, Profile, Width
 from smx_lightning import InputError
 from smx_lightning.callbacks import softmax_regression, target_file
+from smx_lightning.checkpoint.content import is_url
 from smx_lightning.checkpoint.reading import read_checkpoint
 from smx_lightning.files import check_writable
 from smx_lightning.processes.sharding import is_sharded
@@ -25,10 +27,10 @@ MOST_DATA_ROWS = 4096  # of the validation data: enough to see, quick to compare
 
 
 class Stamp(NamedTuple):
-    """A file, and when it was written last, in nanoseconds."""
+    """A file, and by what another one in its place is known: when it was written, for one."""
 
     path: str
-    written: int
+    written: str
 
 
 class OnnxExport(Callback):
@@ -119,7 +121,7 @@ class OnnxExport(Callback):
         best = self._best_of_this_fit(trainer)
         if best:
             checkpoint = read_checkpoint(best)
-            model.load_state_dict(checkpoint.state_dict)
+            model.load_state_dict(checkpoint.state_dict, strict=live.strict_loading)
             training = checkpoint.training
         with torch.random.fork_rng(devices=[]):  # what follows fit draws as it would without
             rows = _validation_rows(trainer)
@@ -153,7 +155,11 @@ def _best(trainer: Trainer) -> str:
 def _stamp(path: str) -> Stamp | None:
     """A file as it is now; ``None`` where there is none."""
     try:
-        return Stamp(path, Path(path).stat().st_mtime_ns) if path else None
+        if is_url(path):  # of a ModelCheckpoint whose folder lies elsewhere
+            files = get_filesystem(path)
+            files.invalidate_cache()
+            return Stamp(path, repr(files.info(path)))
+        return Stamp(path, str(Path(path).stat().st_mtime_ns)) if path else None
     except OSError:
         return None
 

@@ -14,7 +14,7 @@ from smx_export.contract import SELFTEST
 from smx_export.errors import ParityError
 from smx_export.graph.arrays import Data
 from smx_export.graph.composition import composed
-from smx_export.graph.detached import detached_copy
+from smx_export.graph.detached import detached_copy, uncompiled
 from smx_export.graph.inference_copy import inference_copy, is_linear
 from smx_export.graph.metadata import model_metadata
 from smx_export.graph.portable import set_metadata
@@ -105,6 +105,7 @@ def _live(
     module: nn.Module, head: str | None, input_shape: Sequence[int] | None, data: Data | None
 ) -> SoftmaxRegression:
     """The model that a live module is, or has as a part."""
+    module = uncompiled(module)
     if head is not None:
         return composed(module, head, input_shape, data)
     if isinstance(module, SoftmaxRegression):

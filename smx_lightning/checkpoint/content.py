@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeGuard, cast
 
 import torch
 from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
@@ -51,10 +51,15 @@ def load_plain(source: Source, map_location: Any = "cpu", *, mmap: bool = False)
             was damaged since it was saved.
     """
     where = str(source) if isinstance(source, (str, Path)) else "the open file"
-    if isinstance(source, str) and "://" in source and not source.startswith("http"):
+    if is_url(source) and not source.startswith("http"):
         with _opened(source) as file:
             return _checked(file, where, map_location)
     return _checked(source, where, map_location, mmap=mmap)
+
+
+def is_url(source: Any) -> TypeGuard[str]:
+    """Whether a file lies where fsspec or a download finds it, and no path of this machine says."""
+    return isinstance(source, str) and "://" in source
 
 
 def _opened(url: str) -> IO[bytes]:
@@ -90,7 +95,7 @@ def _checked(
 
 def _unpickled(source: Source, where: str, map_location: Any, *, mmap: bool) -> tuple[Any, bool]:
     """What torch's restricted unpickler makes of a file, and whether its checksums vouch for it."""
-    local = isinstance(source, Path) or (isinstance(source, str) and "://" not in source)
+    local = isinstance(source, (str, Path)) and not is_url(source)
     if local and not Path(cast("str", source)).is_file():
         raise InputError(f"expected a checkpoint at {where}, found none; check the path")
     stream = not isinstance(source, (str, Path)) and hasattr(source, "tell")

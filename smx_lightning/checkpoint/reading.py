@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smx_lightning.checkpoint.content import load_plain
+from smx_lightning.checkpoint.content import is_url, load_plain
 from smx_lightning.checkpoint.plain import NotPlainError, plain, plain_ones
 from smx_lightning.errors import InputError
 
@@ -39,7 +39,7 @@ class Checkpoint:
     """A checkpoint that a SoftmaxRegression, or a subclass of it, wrote.
 
     Attributes:
-        path: Where it was read from.
+        path: Where it was read from; a URL as it was given.
         model_class: Full name of the class that wrote it.
         hyper_parameters: Arguments of that class, plain values only.
         state_dict: Parameters and buffers, on the CPU.
@@ -50,7 +50,7 @@ class Checkpoint:
         left_out: Hyper-parameters that are no plain values, with what they are.
     """
 
-    path: Path
+    path: str | Path
     model_class: str
     hyper_parameters: dict[str, Any]
     state_dict: dict[str, Any]
@@ -65,7 +65,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         InputError: Where the file is missing, no checkpoint, or another class's.
     """
-    path = Path(path)
+    path = path if is_url(path) else Path(path)
     content = load_plain(path)
     hyper_parameters, left_out = plain_hyper_parameters(content)
     written = notes(content)

@@ -430,6 +430,63 @@ def test_a_best_checkpoint_that_was_removed_is_no_loss_of_the_export(
     assert is_of(model, tmp_path / "m.onnx")
 
 
+@again
+def test_the_best_checkpoint_may_lie_elsewhere(digits, quiet_trainer, tmp_path):
+    """As with ``dirpath="s3://…"``; the first epoch is the best by a metric that rises."""
+    folder = f"memory://{tmp_path.name}"
+    best = ModelCheckpoint(folder, monitor="val/nll", mode="max", filename="best")
+    callbacks = [best, OnnxExport(str(tmp_path / "m.onnx"))]
+    model = linear()
+    quiet_trainer(max_epochs=3, enable_checkpointing=True, callbacks=callbacks).fit(model, digits)
+    assert is_of(SoftmaxRegression.load_from_checkpoint(best.best_model_path), tmp_path / "m.onnx")
+    assert not is_of(model, tmp_path / "m.onnx")
+    converted = export_onnx(best.best_model_path, tmp_path / "converted.onnx").path
+    assert converted.read_bytes() == (tmp_path / "m.onnx").read_bytes()
+
+
+class Frozen(SoftmaxRegression):
+    """A backbone that nobody trains, and that checkpoints leave out."""
+
+    def __init__(self):
+        super().__init__(5, 10, input_shape=(64,))
+        self.body = torch.nn.Linear(64, 5).requires_grad_(False)
+        torch.nn.init.ones_(self.body.weight)
+        torch.nn.init.zeros_(self.body.bias)
+        self.strict_loading = False
+
+    def features(self, x):
+        return (self.body(x.flatten(1)) / 64).tanh()
+
+    def on_save_checkpoint(self, checkpoint):
+        for name in ("body.weight", "body.bias"):
+            del checkpoint["state_dict"][name]
+
+
+def test_checkpoints_may_leave_frozen_weights_out(digits, quiet_trainer, tmp_path):
+    callbacks = [ModelCheckpoint(tmp_path), OnnxExport(str(tmp_path / "m.onnx"))]
+    model = Frozen()
+    quiet_trainer(enable_checkpointing=True, callbacks=callbacks).fit(model, digits)
+    assert is_of(model, tmp_path / "m.onnx")
+
+
+def test_a_compiled_model_is_exported_as_the_model(tmp_path):
+    model = linear()
+    export_onnx(torch.compile(model, backend="eager"), tmp_path / "m.onnx")
+    assert is_of(model, tmp_path / "m.onnx")
+
+
+class EveryOther(SoftmaxRegression):
+    def features(self, x):
+        return x[:, ::2, ::2].flatten(1)
+
+
+def test_a_file_of_another_input_shape_is_compared_in_it(tmp_path):
+    model, path = EveryOther(16, 3), tmp_path / "m.onnx"
+    export_onnx(model, path, input_shape=(8, 8))
+    assert check_parity(model, path, input_shape=(8, 8)).passed
+    assert not check_parity(model, path, input_shape=(7, 8)).passed
+
+
 class Untrained(Callback):
     def on_train_start(self, trainer, pl_module):
         raise AssertionError("the fit began")

@@ -37,6 +37,13 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--targets", metavar="all|NAME,…", help=f"runtimes to try it on: {', '.join(NAMES)}"
     )
+    parser.add_argument(
+        "--input-shape",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="shape of one input, where the file was exported with one that its checkpoint lacks",
+    )
     add_model_options(parser)
     add_budget_options(parser)
     add_report_option(parser)
@@ -58,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
 
             model = model_of(args, args.checkpoint)
             budget = Budget(args.max_accuracy_loss, args.max_nll_increase)
-            compared = comparison(model, args.file, data_of(args, model), budget)
+            data, shape = data_of(args, model), args.input_shape
+            compared = comparison(model, args.file, data, budget, shape)
             found = compared.report(args.file, limits)
             report(found)
             passed, more = found.passed, compared.inputs.batches(compared.own)
@@ -79,7 +87,11 @@ def _check_options(args: argparse.Namespace) -> None:
         return
     if args.targets is None:
         raise FileError("verify needs something to compare with: --checkpoint, --targets, or both")
-    for option, value in (("--data", args.data), ("--model-class", args.model_class)):
+    for option, value in (
+        ("--data", args.data),
+        ("--model-class", args.model_class),
+        ("--input-shape", args.input_shape),
+    ):
         if value is not None:
             raise FileError(f"expected {option} with --checkpoint, got it without; add one")
 

@@ -54,6 +54,12 @@ def detached_copy(
     return exported.requires_grad_(False)
 
 
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module that ``torch.compile`` was given, of what it made; any other as it is."""
+    inner = getattr(module, "_orig_mod", module)
+    return inner if isinstance(inner, nn.Module) else module
+
+
 def shape_of(given: Sequence[int]) -> tuple[int, ...]:
     """The shape of one input, if it is one."""
     try:

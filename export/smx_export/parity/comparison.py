@@ -7,7 +7,7 @@ independent float64 computation. A difference counts against a tolerance derived
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from functools import cached_property
 from hashlib import sha256
@@ -59,6 +59,7 @@ def check_parity(
     path: str | Path,
     data: Data | None = None,
     *,
+    input_shape: Sequence[int] | None = None,
     max_accuracy_loss: float = DEFAULT.max_accuracy_loss,
     max_nll_increase: float = DEFAULT.max_nll_increase,
 ) -> ParityReport:
@@ -70,6 +71,8 @@ def check_parity(
         path: The ONNX file.
         data: Inputs, or (inputs, labels), to compare on besides the generated ones; labels are
             class indices. A file of profile ``compact`` needs them.
+        input_shape: Shape of one input, where the file was exported with one that differs from
+            ``model.input_shape``.
         max_accuracy_loss: What the rounded weights of profile ``compact`` may cost, as a fraction
             of those rows, whatever the file says.
         max_nll_increase: Likewise, in nats a row.
@@ -83,14 +86,18 @@ def check_parity(
             than one way.
     """
     budget = Budget(max_accuracy_loss, max_nll_increase)
-    return comparison(model, path, data, budget).report(path)
+    return comparison(model, path, data, budget, input_shape).report(path)
 
 
 def comparison(
-    model: SoftmaxRegression, path: str | Path, data: Data | None = None, budget: Budget = DEFAULT
+    model: SoftmaxRegression,
+    path: str | Path,
+    data: Data | None = None,
+    budget: Budget = DEFAULT,
+    input_shape: Sequence[int] | None = None,
 ) -> Comparison:
     """The model in the shape of the profile that a file names; see :func:`check_parity`."""
-    return Comparison(inference_copy_like(model, read_onnx(path), budget), data)
+    return Comparison(inference_copy_like(model, read_onnx(path), budget, input_shape), data)
 
 
 class Comparison:

@@ -53,8 +53,11 @@ class Rounding:
                 return bool(((low <= got) & (got <= high)).all())
         if not self.traced or expected.dtype.kind != "f":
             return False
-        apart = np.abs(expected.astype(np.float64) - got).max(initial=0)
-        largest = np.abs(expected.astype(np.float64)).max(initial=0)
+        finite = np.isfinite(expected)
+        if not _same(expected[~finite], got[~finite]):
+            return False
+        right = expected[finite].astype(np.float64)
+        apart, largest = (np.abs(of).max(initial=0) for of in (right - got[finite], right))
         if not apart <= SAFETY * UNIT_ROUNDOFF * largest:
             return False
         self.loose = True

@@ -8,7 +8,7 @@ none; and keys that are not ours.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -52,13 +52,16 @@ DEFAULT = Budget()
 
 
 def inference_copy_like(
-    model: SoftmaxRegression, proto: onnx.ModelProto, budget: Budget = DEFAULT
+    model: SoftmaxRegression,
+    proto: onnx.ModelProto,
+    budget: Budget = DEFAULT,
+    input_shape: Sequence[int] | None = None,
 ) -> InferenceCopy:
     """A live model in the shape of the profile that a file names, within the caller's budget."""
     metadata = metadata_of(proto)
     profile = replace(Profile.from_json(metadata.get(PROFILE)), **budget._asdict())
     missing = None if model.input_range is not None else _range_of(metadata)
-    return inference_copy(detached_copy(model, input_range=missing), profile)
+    return inference_copy(detached_copy(model, input_shape, missing), profile)
 
 
 def interface(inference: InferenceCopy, data: bytes, proto: onnx.ModelProto) -> Iterator[Check]:

@@ -110,6 +110,21 @@ def test_no_other_initialiser_of_a_plain_model_may_differ():
     assert not rounding(model).allows(weight, other, "Gemm", 1)
 
 
+class Masked(SoftmaxRegression):
+    def features(self, x):
+        return x.flatten(1).tanh()
+
+
+@pytest.mark.parametrize("infinite", [np.inf, -np.inf, np.nan])
+def test_what_is_infinite_in_a_mask_stays_so_and_nothing_else_becomes_it(infinite):
+    allowing, mask = rounding(Masked(12, 3)), np.array([0, infinite, 2], np.float32)
+    for other in ([0, -60, 2], [0, infinite, infinite], [infinite, infinite, 2], [0, 0, 0]):
+        assert not allowing.allows(mask, np.array(other, np.float32), "Add", 1)
+    assert not allowing.loose
+    rounded = np.array([0, infinite, np.nextafter(np.float32(2), np.float32(3))], np.float32)
+    assert allowing.allows(mask, rounded, "Add", 1)
+
+
 def test_the_report_says_what_is_within_rounding(tmp_path):
     model = cancelling(0)
     path = export_onnx(model, tmp_path / "model.onnx").path

@@ -639,7 +639,21 @@ def told_of_another_exporter(corrupt):
     return told
 
 
+@seen_in_any
+def another_version_under_the_other_name_of_the_domain(proto):
+    """onnxruntime takes this one."""
+    proto.opset_import.append(helper.make_opsetid("ai.onnx", 12))
+
+
+def axes_that_do_not_fit_their_shape(proto):
+    proto.graph.initializer.append(
+        TensorProto(name="axes", data_type=TensorProto.INT64, dims=[2], int64_data=[1, 2, 3])
+    )
+
+
 for corrupt in (
+    another_version_under_the_other_name_of_the_domain,
+    axes_that_do_not_fit_their_shape,
     a_branch_that_is_always_taken,
     a_loop_of_one_trip,
     a_sequence_of_one,

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, numpy_helper, shape_inference
+from onnx import NodeProto, shape_inference
 
 from smx_export.artifact.files import parts
-from smx_export.artifact.graphs.attributes import UnfitError
+from smx_export.artifact.graphs.attributes import UnfitError, array_of
 from smx_export.artifact.graphs.terms import opset_of
 
 ALLOWED = frozenset([
@@ -69,8 +69,11 @@ def unknown(model: onnx.ModelProto) -> str:
 
 def refused(model: onnx.ModelProto) -> str:
     """That, or what in a graph depends on the batch as a whole."""
-    found = (unknown(model), next(_along_the_batch(model), ""))
-    return next(filter(None, found), "") or next(_batch_size_as_value(model), "")
+    try:
+        found = unknown(model) or next(_along_the_batch(model), "")
+    except UnfitError as unfit:
+        return str(unfit)
+    return found or next(_batch_size_as_value(model), "")
 
 
 def _along_the_batch(model: onnx.ModelProto) -> Iterator[str]:
@@ -136,7 +139,7 @@ def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
 
 def _constants(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
     return {
-        tensor.name: numpy_helper.to_array(tensor)
+        tensor.name: array_of(tensor)
         for tensor in model.graph.initializer
         if tensor.data_type == onnx.TensorProto.INT64
     }

@@ -14,6 +14,13 @@ from smx_export.artifact.files import parts
 
 FIRST_OPSET = 13  # from here on the operators of the exporter's own graphs mean the same
 LAST_OPSET = 26  # up to here that was tried
+# Those, and what optimisers make of them. Others (AveragePool, Resize, RoiAlign) came to mean
+# something else with attributes that are new, or are left out.
+STEADY = frozenset([
+    "Add", "ArgMax", "BatchNormalization", "Cast", "Constant", "Dropout", "Exp", "Flatten", "Gemm",
+    "Identity", "Log", "LogSoftmax", "MatMul", "Mul", "ReduceMax", "ReduceMean", "ReduceMin",
+    "ReduceSum", "Softmax", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+])  # fmt: skip
 Attributes = dict[str, Any]
 
 
@@ -36,7 +43,8 @@ def array_of(tensor: TensorProto) -> NDArray[Any]:
 def attributes_of(node: NodeProto, opset: int) -> Attributes:
     """Attributes by name as values that can be compared, with those that are left out.
 
-    Those that came after :data:`FIRST_OPSET` are left out where they say what was meant before.
+    Of steady operators those that came after :data:`FIRST_OPSET` are left out where they say what
+    was meant before. Any other operator with more attributes is another one.
     """
     given = {attribute.name: attribute for attribute in node.attribute}
     if len(given) < len(node.attribute):
@@ -46,7 +54,7 @@ def attributes_of(node: NodeProto, opset: int) -> Attributes:
         raise UnfitError(f"an operator {node.op_type!r} that ONNX does not have")
     found = dict(defaults) | {name: value_of(attribute) for name, attribute in given.items()}
     early = _defaults(node.op_type, FIRST_OPSET)
-    if early is None:
+    if early is None or node.op_type not in STEADY:
         return found
     absent = (None, None)
     return {

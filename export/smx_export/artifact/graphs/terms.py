@@ -28,6 +28,7 @@ from smx_export.artifact.graphs.attributes import (
     attributes_of,
 )
 
+ALIAS = "ai.onnx"  # another name of ONNX's own domain, which is ""
 CONSTANT, GIVEN, ABSENT = "an initialiser", "an input", "nothing"
 
 
@@ -178,7 +179,8 @@ def opset_of(model: onnx.ModelProto) -> int:
         raise UnfitError(f"{foreign[0].op_type!r} of domain {foreign[0].domain!r}")
     if any(getattr(node, "overload", "") for node in parts(graph, NodeProto)):
         raise UnfitError("an overloaded function")
-    imports = Counter(entry.domain for entry in model.opset_import)
+    # Of two versions under both names onnxruntime takes the one that comes last.
+    imports = Counter(e.domain if e.domain != ALIAS else "" for e in model.opset_import)
     versions = [entry.version for entry in model.opset_import if entry.domain == ""]
     if max(imports.values()) > 1 or len(versions) != 1:
         raise UnfitError("operators of no version, or of several")

@@ -234,3 +234,40 @@ def test_special_numbers_are_compared_by_their_bits(value, written):
     assert said(one, one)[0] == ""
     assert said(two, two)[0] == ""
     assert said(one, two)[0] != ""
+
+
+def pooled(op, opset, **attributes):
+    """One operator that came to mean something else, on regions or a window of an image."""
+    regions = ["boxes", "which"] if op == "RoiAlign" else []
+    image, made = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("image", [1, 1, 5, 5]), ("made", None))
+    )
+    graph = helper.make_graph(
+        [helper.make_node(op, ["image", *regions], ["made"], **attributes)], "", [image], [made],
+        [
+            numpy_helper.from_array(np.array([[0.3, 0.6, 3, 4]], np.float32), "boxes"),
+            numpy_helper.from_array(np.array([0]), "which"),
+        ][: len(regions)],
+    )  # fmt: skip
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", opset)])
+
+
+def test_a_default_that_changed_is_another_operator():
+    """Where the regions lie: half a pixel beside, from opset 16 on."""
+    one, other = (pooled("RoiAlign", opset, output_height=2, output_width=2) for opset in (15, 16))
+    image = {"image": np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5) ** 2}
+    early, late = (
+        onnxruntime.InferenceSession(proto.SerializeToString()).run(None, image)[0]
+        for proto in (one, other)
+    )
+    assert not np.allclose(early, late)
+    assert said(one, other)[0]
+    assert not said(one, one)[0]
+
+
+def test_an_operator_with_more_attributes_is_another_one():
+    one, other = (pooled("AveragePool", opset, kernel_shape=[2, 2]) for opset in (18, 19))
+    assert said(one, other)[0]
+    relu = (pooled("Relu", opset) for opset in (13, 18))
+    assert not said(*relu)[0]
