@@ -122,8 +122,8 @@ def check_members(archive: zipfile.ZipFile, names: Container[str], what: str) ->
     whole = Path(archive.filename or "").stat().st_size
     check_inflation(size, min(whole, sum(member.compress_size for member in members)), what)
     for member in members:
-        if member.filename.endswith(NPY):
-            with archive.open(member) as file:
+        with archive.open(member) as file:  # numpy goes by the content, whatever the name
+            if member.filename.endswith(NPY) or file.peek().startswith(np.lib.format.MAGIC_PREFIX):
                 check_header(npy_header(file), member.file_size, f"{member.filename} in {what}")
     check_room(size, what)
 

@@ -440,6 +440,10 @@ YAML = {
     "a list in itself": "trainer: &a [*a]\n",
     "a mapping in itself": "trainer: &a {b: *a}\n",
     "no end of digits": "seed_everything: " + "9" * 100_000,
+    "an integer without digits": 'seed_everything: !!int ""',
+    "a number without digits": 'seed_everything: !!float ""',
+    "neither true nor false": "seed_everything: !!bool x",
+    "no time": "seed_everything: !!timestamp x",
     "no text": "\x00\x01",
     "not UTF-8": None,
 }
