@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.text import csv_text
-from smx_lightning.files import predictions_csv, written_whole
+from smx_lightning.files import file_path, predictions_csv, written_whole
 from smx_lightning.module import Prediction, SoftmaxRegression
 
 
@@ -163,7 +163,7 @@ def target_file(trainer: Trainer, path: str | None, name: str) -> Path:
     Raises:
         InputError: Where the folder cannot be made.
     """
-    target = Path(path or Path(trainer.log_dir or trainer.default_root_dir) / name)
+    target = file_path(path or Path(trainer.log_dir or trainer.default_root_dir) / name)
     if trainer.is_global_zero:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -31,15 +31,19 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     Raises:
         InputError: Where the folder is missing or cannot be written to, or ``path`` is no file's.
     """
-    path, draft = Path(path), None
+    path, draft, writing = file_path(path), None, False
     try:
         target = _target(path)
         earlier = _status(target)
         draft = Draft(target.parent, 0o666 if earlier is None else 0o600)  # private while it grows
         sweep(draft)
+        writing = True
         yield draft.path
+        writing = False
         _move(draft, _target(path), earlier)
     except OSError as error:
+        if writing and draft is not None and not _is_of(draft, error):
+            raise  # of another file, which the caller reads meanwhile
         raise InputError(
             f"expected to write {path}, got: {error.strerror or error}; choose a folder that "
             "exists, is writable and has room"
@@ -61,6 +65,24 @@ def check_writable(path: str | Path) -> None:
 
 class _Left(Exception):  # noqa: N818 (no fault)
     """Leaves a draft as it is, unwritten."""
+
+
+def _is_of(draft: Draft, error: OSError) -> bool:
+    """Whether it can have come from writing a draft; full disks are told without a name."""
+    if isinstance(error, ConnectionError):  # of a pipe
+        return False
+    return error.filename is None or os.fspath(error.filename) == os.fspath(draft.path)
+
+
+def file_path(path: str | Path) -> Path:
+    """A path as such, which would forget that it ended in a slash.
+
+    Raises:
+        InputError: Where it did, as only a folder's does.
+    """
+    if str(path).endswith(("/", os.sep)):
+        raise InputError(f"expected a file name to write to, got the folder {path}; add a name")
+    return Path(path)
 
 
 def _target(path: Path) -> Path:

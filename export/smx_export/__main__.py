@@ -1,7 +1,8 @@
 """``smx-export convert | verify | selftest | predict | web | inspect``.
 
 Exit codes: 0 done and parity holds; 1 parity failed; 2 bad usage or bad input, with one sentence on
-stderr. torch is loaded only where there is a checkpoint.
+stderr; 130, 143 and 129 where Ctrl-C, SIGTERM or a closed terminal ended it. torch is loaded only
+where there is a checkpoint.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import NoReturn
 from smx_export import __version__
 from smx_export.commands import BAD_INPUT, convert, inspect, predict, selftest, verify, web
 from smx_export.errors import NotInstalled
-from smx_lightning.errors.text import printable, tolerate_encodings
-from smx_lightning.errors.unreadable import reason
+from smx_lightning.errors.streams import tolerate_encodings, written_out
+from smx_lightning.errors.text import printable
+from smx_lightning.errors.unreadable import reason, sentence_of
+from smx_lightning.processes.ending import code_of, ended_in_order
 
 COMMANDS = (convert, verify, web, selftest, predict, inspect)
 
@@ -26,15 +29,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     tolerate_encodings()
     args = _parser().parse_args(argv)
     warnings.filterwarnings("ignore")  # of libraries, about themselves: not the user's business
+    return written_out("smx-export", _run(args), BAD_INPUT)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """The exit code of a subcommand."""
     try:
-        code: int = args.run(args)
-    except (ValueError, OSError, NotInstalled) as error:
-        print(printable(f"smx-export: {error}"), file=sys.stderr)
-        code = BAD_INPUT
+        with ended_in_order():
+            code: int = args.run(args)
+            return code
+    except (ValueError, NotInstalled) as error:
+        return _said(str(error))
+    except OSError as error:
+        return _said(sentence_of(error))
     except MemoryError as error:
-        said = f"expected input that there is memory for, got more ({reason(error)}); use less"
-        print(printable(f"smx-export: {said}"), file=sys.stderr)
-        code = BAD_INPUT
+        return _said(
+            f"expected input that there is memory for, got more ({reason(error)}); use less"
+        )
+    except KeyboardInterrupt as end:
+        return _said("ended by a signal before all was done; start it again", code_of(end))
+
+
+def _said(sentence: str, code: int = BAD_INPUT) -> int:
+    """Say why it ends; the exit code."""
+    print(printable(f"smx-export: {sentence}"), file=sys.stderr)
     return code
 
 

@@ -6,11 +6,13 @@ parser, which ends the process. So the events are looked at first, which takes n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import yaml
 
 from smx_lightning.checkpoint.plain import DEEPEST
+from smx_lightning.errors.unreadable import reason
 
 MOST_NODES = 100_000
 
@@ -46,11 +48,21 @@ def check_yaml(text: str) -> None:
             )
 
 
-def load_yaml(text: str) -> Any:
+def load_yaml(text: str, load: Callable[[str], Any] = yaml.safe_load) -> Any:
     """Plain values of a YAML text; nothing in it is made or called.
 
+    Args:
+        text: The text.
+        load: What makes values of it, if it is not deeper or larger than settings are.
+
     Raises:
-        yaml.YAMLError: As :func:`check_yaml` does.
+        yaml.YAMLError: As :func:`check_yaml` does, and where a value is not of the kind that it is
+            marked as, which PyYAML comes upon in several ways.
     """
     check_yaml(text)
-    return yaml.safe_load(text)
+    try:
+        return load(text)
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise yaml.YAMLError(
+            f"expected values of the kinds they say, got: {reason(error)}"
+        ) from error

@@ -128,6 +128,11 @@ def _unreadable(source: Source, where: str, began: int, error: Exception) -> Inp
             f"expected an open file at its beginning, got one at byte {began}, where torch can "
             "read no checkpoint; rewind it with seek(0)"
         )
+    if isinstance(error, PermissionError):
+        return InputError(
+            f"expected a checkpoint that may be read at {where}, got: {error.strerror}; change "
+            "its permissions"
+        )
     if not (isinstance(error, pickle.UnpicklingError) and _is_archive(source)):
         return InputError(
             f"expected a Lightning checkpoint at {where}, got a file that torch cannot read; "

@@ -29,8 +29,9 @@ from smx_lightning.cli.interrupted import ending_signal, sentence
 from smx_lightning.cli.outcome import Outcome, outcome
 from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
-from smx_lightning.errors.text import lines, printable, tolerate_encodings
-from smx_lightning.errors.unreadable import reason
+from smx_lightning.errors.streams import tolerate_encodings, written_out
+from smx_lightning.errors.text import lines, printable
+from smx_lightning.errors.unreadable import reason, sentence_of
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.recovery.signals import exit_code
 
@@ -161,6 +162,10 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, see ``--help``."""
     tolerate_encodings()
     _quieten()
+    return written_out(DISTRIBUTION, _run(args), BAD_INPUT)
+
+
+def _run(args: Sequence[str] | None) -> int:
     try:
         return SmxCLI(
             SoftmaxRegression,
@@ -219,10 +224,7 @@ def _sentence(cause: BaseException) -> str:
         return f"expected input that there is memory for, got more ({reason(cause)}); use less"
     if not isinstance(cause, OSError):
         return str(cause)
-    return (
-        f"expected to read and write {cause.filename or 'files'}, got: {cause.strerror or cause}; "
-        "check the path, its permissions and the room on the disk"
-    )
+    return sentence_of(cause)
 
 
 def _quieten() -> None:

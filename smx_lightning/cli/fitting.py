@@ -17,7 +17,7 @@ from jsonargparse import get_loader as loader_of
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
-from smx_lightning.checkpoint.bounded_yaml import check_yaml
+from smx_lightning.checkpoint.bounded_yaml import load_yaml
 from smx_lightning.checkpoint.describing import describe
 from smx_lightning.checkpoint.matching import has_features
 from smx_lightning.checkpoint.optimizers import OPTIMIZER, SCHEDULE, parameters_of, path_of
@@ -57,8 +57,7 @@ _load = loader_of("yaml")
 
 def bounded(text: str) -> Any:
     """What the parser makes of YAML, if it is not deeper or larger than settings are."""
-    check_yaml(text)
-    return _load(text)
+    return load_yaml(text, _load)
 
 
 class Parser(LightningArgumentParser):

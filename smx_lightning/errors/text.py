@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 from collections.abc import Iterable
 
@@ -37,14 +36,6 @@ def _shown(character: str) -> str:
 def lines(parts: Iterable[object]) -> str:
     """A line each, every one of them :func:`printable`."""
     return "\n".join(map(printable, parts))
-
-
-def tolerate_encodings() -> None:
-    """Let what the terminal's encoding lacks be printed as an escape, in place of an error."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)  # not of what stands in for a stream
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
 
 
 def csv_text(text: str) -> str:

@@ -114,12 +114,24 @@ def bomb_bare_member(path, members):
     save_zeros(path, "x", b"", SIX_GB, {"y.npy": members["y.npy"]})
 
 
+def bomb_bare_shape(path, members):
+    path.write_bytes(hostile.zipped({"x": header((10**12, 4)) + bytes(192), "y": members["y.npy"]}))
+
+
 def bomb_long_header(path, members):
     head = b"\x93NUMPY\x02\0" + (2**32 - 1).to_bytes(4, "little")
     save_zeros(path, "x.npy", head, 2**32, {"y.npy": members["y.npy"]})
 
 
-NPZ = [bomb_shape, bomb_fortran, bomb_empty_texts, bomb_zeros, bomb_bare_member, bomb_long_header]
+NPZ = [
+    bomb_bare_shape,
+    bomb_shape,
+    bomb_fortran,
+    bomb_empty_texts,
+    bomb_zeros,
+    bomb_bare_member,
+    bomb_long_header,
+]
 READERS_OF_ROWS = [
     "npz FILE",
     "rows FILE",
@@ -440,6 +452,10 @@ YAML = {
     "a list in itself": "trainer: &a [*a]\n",
     "a mapping in itself": "trainer: &a {b: *a}\n",
     "no end of digits": "seed_everything: " + "9" * 100_000,
+    "an integer without digits": 'seed_everything: !!int ""',
+    "a number without digits": 'seed_everything: !!float ""',
+    "neither true nor false": "seed_everything: !!bool x",
+    "no time": "seed_everything: !!timestamp x",
     "no text": "\x00\x01",
     "not UTF-8": None,
 }

@@ -328,3 +328,30 @@ def test_whichever_call_fails_the_file_is_the_old_or_the_new(tmp_path, monkeypat
         if len(made) < number:
             break
     assert seen >= {"open", "fsync", "replace", "fchmod"}
+
+
+ELSEWHERE = [FileNotFoundError(2, "none", "another"), BrokenPipeError(32, "")]
+
+
+@pytest.mark.parametrize("error", ELSEWHERE)
+def test_what_goes_wrong_elsewhere_is_not_said_of_the_file(tmp_path, error):
+    with pytest.raises(type(error)) as caught, written_whole(tmp_path / "out"):
+        raise error
+    assert caught.value is error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_said_of_the_file(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"expected to write .*out, got: no room"),
+        written_whole(tmp_path / "out"),
+    ):
+        raise OSError(28, "no room")
+
+
+@pytest.mark.parametrize("given", ["new/", "new//", "./new/"])
+def test_the_name_of_a_folder_is_no_file_s(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"got the folder .*; add a name"), written_whole(given):
+        pytest.fail("was reached")
+    assert list(tmp_path.iterdir()) == []

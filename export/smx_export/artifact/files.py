@@ -43,7 +43,13 @@ def read_bytes(path: str | Path) -> bytes:
             f"expected an ONNX file of at most {LARGEST:,} bytes at {path}, got {size:,}; it is "
             "no ONNX model, or one whose weights lie elsewhere"
         )
-    return path.read_bytes()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FileError(
+            f"expected an ONNX file at {path}, got: {error.strerror or error}; check its "
+            "permissions"
+        ) from error
 
 
 def is_checkpoint(path: Path) -> bool:

@@ -36,6 +36,7 @@ STORED = {"bfloat16": "<u2", "float32": "<f4", "float64": "<f8", "uint8": "u1"}
 UNDERFLOW = 87.0  # nats: exp of less is no normal float32 number
 STRESS = 1000.0  # nats between the classes of a stressed row, at least
 MOST_FACTOR = 2.0**40
+MOST_USES = 8  # of a row, on average: a file of a megabyte could stand for 100 GB of inputs
 COARSE = 1 / 16  # of a feature's spread: a row that bfloat16 moves by more is kept in float32
 
 
@@ -183,7 +184,7 @@ def _stress_factor(rows: NDArray[Any], answer: Callable[[NDArray[Any]], Expected
 def _is_sound(vectors: Vectors) -> bool:
     """Whether there are inputs and answers, all of them finite, and tolerances above 0."""
     return bool(
-        vectors.inputs
+        0 < len(vectors.inputs) <= MOST_USES * len(vectors.rows)
         and all(0 <= row < len(vectors.rows) for row, _ in vectors.inputs)
         and _fits(vectors)
         and ((vectors.tolerance > 0) & np.isfinite(vectors.tolerance)).all()

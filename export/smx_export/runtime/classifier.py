@@ -139,6 +139,11 @@ class OnnxClassifier:
     def _labels(self, answers: list[NDArray[Any]], missing: Rows | None) -> NDArray[np.int64]:
         if LABEL in self._outputs:
             labels = answers[-1]
+            if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.class_names):
+                raise ValueError(
+                    f"expected labels in 0..{len(self.class_names) - 1}, got {labels.min()} to "
+                    f"{labels.max()}; the file is not as it was exported: export it again"
+                )
         elif self.threshold is not None:
             labels = answers[0][:, 1] >= self.threshold
         else:
@@ -153,10 +158,21 @@ class OnnxClassifier:
         rows = self._rows(x)
         missing = self._policy.missing_inputs(rows, finite=wanted == [LABEL])
         answers: list[NDArray[Any]] = self.session.run(wanted, {INPUT: rows})
+        self._check_answered(len(rows), wanted, answers)
         if wanted[0] == LABEL:
             return answers, missing
         answers[0] = _probabilities(wanted[0], answers[0])
         return answers, self._policy.missing_answers(answers[0], missing)
+
+    def _check_answered(self, rows: int, wanted: list[str], answers: list[NDArray[Any]]) -> None:
+        """Complain about answers that cannot be those to so many rows: a graph may say more."""
+        for name, answer in zip(wanted, answers, strict=True):
+            shape = (rows,) if name == LABEL else (rows, len(self.class_names))
+            if answer.shape != shape:
+                raise ValueError(
+                    f"expected {name} of shape {shape}, got {answer.shape}; the file is not as it "
+                    "was exported: export it again"
+                )
 
     def _rows(self, x: ArrayLike) -> NDArray[Any]:
         array = x if isinstance(x, np.ma.MaskedArray) else np.asarray(x)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from smx_export.errors import FileError
 from smx_lightning.errors import InputError
 from smx_lightning.errors.declared import check_header, check_inflation, check_room, npy_header
-from smx_lightning.errors.unreadable import UNREADABLE, reason
+from smx_lightning.errors.unreadable import UNREADABLE, reason, sentence_of
 
 ARRAYS = ("x", "x_val", "x_test")  # of an .npz file, in this order
 ARCHIVE = b"PK"
@@ -144,6 +144,8 @@ def readable(path: str | Path) -> Iterator[None]:
         yield
     except InputError as error:
         raise FileError(str(error)) from error
+    except PermissionError as error:
+        raise FileError(sentence_of(error)) from error
     except UNREADABLE as error:
         raise FileError(
             "expected an .npy or .npz file of rows, got one that does not read "

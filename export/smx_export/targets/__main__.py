@@ -1,4 +1,4 @@
-"""One target in a process of its own: ``python -m smx_export.targets NAME FILE FOLDER [BYTES]``.
+"""One target in a process of its own: NAME FILE FOLDER SECONDS [BYTES] are its arguments.
 
 A runtime that crashes, hangs or prints takes nobody along. The folder holds ``inputs.npz``, batches
 named 0, 1, …; ``outputs.npz`` and ``answer.json`` are written there as the work goes on, so that
@@ -17,14 +17,17 @@ import numpy as np
 from smx_export.artifact.check import first_line
 from smx_export.errors import FileError
 from smx_export.targets import NotInstalled, Session, target
-from smx_export.targets.limited import limit_memory
+from smx_export.targets.limited import limit_memory, limit_time
 
 NUMBERS = "biuf"  # kinds of dtype
+SHARE = 16  # of the memory that it may take, an answer is at most one in so many
+MOST = 1 << 30  # bytes of an answer, where there is no limit to share
 TIMED = {1: 200, 1024: 20}  # runs a batch size
 
 
-def main(name: str, file: str, folder: str, memory: str | None = None) -> None:
+def main(name: str, file: str, folder: str, seconds: str, memory: str | None = None) -> None:
     """Load, run every batch in turn, and time what the first is made of."""
+    limit_time(float(seconds))
     if memory is not None:
         limit_memory(int(memory))
     answer: dict[str, Any] = {"errors": {}, "micros": {}}
@@ -48,13 +51,14 @@ def main(name: str, file: str, folder: str, memory: str | None = None) -> None:
     answer["loads"] = True
     _tell(folder, answer)
     try:
-        _run(session, Path(folder), answer)
+        _run(session, Path(folder), answer, MOST if memory is None else int(memory) // SHARE)
     finally:
         session.close()
     return None
 
 
-def _run(session: Session, folder: Path, answer: dict[str, Any]) -> None:
+def _run(session: Session, folder: Path, answer: dict[str, Any], most: int) -> None:
+    """Ask about every batch; answers of more than ``most`` bytes are not handed on."""
     batches = _batches(folder)
     outputs: dict[str, Any] = {}
     for key, x in batches.items():
@@ -63,12 +67,16 @@ def _run(session: Session, folder: Path, answer: dict[str, Any]) -> None:
             for name, output in answers.items():
                 if output.dtype.kind not in NUMBERS:  # numpy would pickle it
                     raise TypeError(f"{name} is {output.dtype}, no numbers")
+            if (size := sum(output.nbytes for output in answers.values())) > most:
+                raise ValueError(f"its answer of {size:,} bytes is larger than {most:,}")
             outputs.update({f"{key}/{name}": output for name, output in answers.items()})
         except Exception as error:  # as above
             answer["errors"][key] = first_line(error)
         np.savez(folder / "draft.npz", **outputs)
         (folder / "draft.npz").replace(folder / "outputs.npz")  # whole, whenever this is ended
         _tell(str(folder), answer)
+    if len(answer["errors"]) == len(batches):  # there is nothing to time
+        return
     first = batches["0"][:1]
     for rows, runs in TIMED.items():
         try:

@@ -2,7 +2,7 @@
 
 For files that nobody vouches for: a graph of a few bytes can go round for ever or ask for all the
 memory there is, already while it is loaded. The process is
-``python -m smx_export.targets.limited NAME FILE BYTES``. What it is asked and what it answers is a
+``smx_export.targets.limited NAME FILE SECONDS BYTES``. What it is asked and what it answers is a
 line of JSON and then raw numbers: nothing that comes out of it is ever unpickled.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from smx_export.artifact.check import first_line
 from smx_export.targets import target
 from smx_export.targets.base import Outputs, Session, Target
-from smx_export.targets.process import crashed, end_group, search_path
+from smx_export.targets.process import crashed, end_group, python, search_path
 
 try:
     import resource
@@ -34,6 +35,7 @@ except ImportError:  # on Windows, where time alone is limited
 
 PER_BYTE = 8  # of the file: runtimes hold its weights several times
 MOST_ANSWERED = 1 << 28  # bytes of one answer, which this process takes over
+GRACE = 5.0  # seconds
 NUMBERS = "biuf"  # kinds of dtype
 
 
@@ -93,9 +95,9 @@ class LimitedSession(Session):
         self._limits, self._late = limits, False
         self.renew()
         memory = limits.memory + PER_BYTE * path.stat().st_size
-        command = [sys.executable, "-m", __name__, name, str(path.resolve()), str(memory)]
+        arguments = [name, os.path.realpath(path), str(limits.seconds), str(memory)]
         self._process = subprocess.Popen(
-            command,
+            [*python(__name__), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # which may quote the file
@@ -184,8 +186,9 @@ def _whole_line(answers: IO[bytes]) -> bytes:
 # In the process itself ---------------------------------------------------------------------------
 
 
-def main(name: str, file: str, memory: str) -> None:
+def main(name: str, file: str, seconds: str, memory: str) -> None:
     """Load the file, and answer until nothing is asked any more."""
+    limit_time(float(seconds))
     limit_memory(int(memory))
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a runtime prints is no answer
@@ -195,6 +198,7 @@ def main(name: str, file: str, memory: str) -> None:
         return _tell(answers, {"error": first_line(error)})
     _tell(answers, {"outputs": []})
     while line := sys.stdin.buffer.readline():
+        limit_time(float(seconds))
         code, shape = json.loads(line)
         size = math.prod(shape) * np.dtype(code).itemsize
         x = np.frombuffer(sys.stdin.buffer.read(size), code).reshape(shape)
@@ -216,6 +220,17 @@ def _tell(answers: IO[bytes], head: dict[str, Any], outputs: Outputs | None = No
     for value in (outputs or {}).values():
         answers.write(np.ascontiguousarray(value).tobytes())
     answers.flush()
+    limit_time(None)  # until something is asked again
+
+
+def limit_time(seconds: float | None) -> None:
+    """End this process after a while, or never, where the system can.
+
+    Who started it ends it a little earlier and says why, but may be dead by then.
+    """
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, 0 if seconds is None else seconds + GRACE)
 
 
 def limit_memory(most: int) -> None:

@@ -50,7 +50,7 @@ def ask(
     with tempfile.TemporaryDirectory(prefix="smx-target-", ignore_cleanup_errors=True) as folder:
         inputs: dict[str, Any] = {str(i): x for i, x in enumerate(batches)}
         np.savez(Path(folder) / "inputs.npz", **inputs)
-        limits = [] if memory is None else [str(memory)]
+        limits = [str(patience), *([] if memory is None else [str(memory)])]
         ended = _run([name, os.path.realpath(path), folder, *limits], folder, patience)
         answer, outputs = Path(folder) / "answer.json", Path(folder) / "outputs.npz"
         arrays: dict[str, NDArray[Any]] = {}
@@ -63,7 +63,7 @@ def ask(
 
 def _run(arguments: Sequence[str], folder: str, patience: float) -> str:
     """Run one target to its end, with everything that it starts; how it ended, if badly."""
-    command = [sys.executable, "-m", "smx_export.targets", *arguments]
+    command = [*python("smx_export.targets.__main__"), *arguments]
     said = Path(folder) / "stderr"  # no pipe: a child of a crashed runtime would keep it open
     with said.open("wb") as stderr:
         process = subprocess.Popen(
@@ -88,6 +88,16 @@ def _run(arguments: Sequence[str], folder: str, patience: float) -> str:
     return ""
 
 
+def python(module: str) -> list[str]:
+    """The beginning of a command that runs a module of ours.
+
+    Python's own ``-m`` looks into the current folder first, where a stranger's model may have come
+    with a ``json.py`` beside it.
+    """
+    run = f"import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    return [sys.executable, "-c", f"import sys; sys.path = [*filter(None, sys.path)]; {run}"]
+
+
 def search_path() -> str:
     """Where another Python finds what this one does."""
     return os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
@@ -101,5 +111,8 @@ def crashed(code: int | None) -> str:
 def end_group(process: subprocess.Popen[bytes]) -> None:
     """End a process and what it has started: a crashed runtime cannot tidy up after itself."""
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:  # Windows knows no such groups
+            process.kill()
     process.wait()

@@ -74,6 +74,7 @@ def write_site(model: Path, sidecar: dict[str, Any], folder: Path) -> Site:
     contents[MANIFEST] = manifest_of(contents)  # the last one: with it the page is whole
     folder = Path(os.path.realpath(folder))
     try:
+        _check_elsewhere(folder)
         check_replaceable(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Draft(folder.parent, 0o777, directory=True)
@@ -92,6 +93,19 @@ def write_site(model: Path, sidecar: dict[str, Any], folder: Path) -> Site:
             "writable and has room"
         ) from error
     return Site(folder, {name: len(content) for name, content in contents.items()})
+
+
+def _check_elsewhere(folder: Path) -> None:
+    """Refuse the current folder: a new one takes its name, and whoever is in it stays in the old.
+
+    Raises:
+        FileError: Then.
+    """
+    if folder.exists() and folder.samefile(os.curdir):
+        raise FileError(
+            f"expected another folder than the current one, {folder}, which would be replaced "
+            "beneath you; name it from the folder above, or a new one in it"
+        )
 
 
 def _contents(model: Path, sidecar: dict[str, Any]) -> dict[str, bytes]:

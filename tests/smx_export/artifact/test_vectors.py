@@ -95,6 +95,8 @@ def test_vectors_survive_the_metadata_bit_for_bit_and_a_stranger_reads_the_same(
     assert told["dtype"] == ("bfloat16" if brief else vectors.rows.dtype)
 
 
+ALIKE = "AAAAAAAAAAAAAAAA"  # three zeros of float32, in base64
+
 DAMAGED = {
     "no object": lambda told: "[]",
     "nested too deep": lambda told: 100_000 * "[",
@@ -106,6 +108,9 @@ DAMAGED = {
     "a negative row": lambda told: told | {"inputs": [[-1, 1.0], *told["inputs"][1:]]},
     "an infinite input": lambda told: told | {"inputs": [[0, 1e39], *told["inputs"][1:]]},
     "an endless factor": lambda told: told | {"inputs": [[0, 10**400], *told["inputs"][1:]]},
+    "inputs without end": lambda told: (
+        told | {"inputs": 9 * [[0, 1.0]], "tolerance": [1.0] * 9, "log_probs": 9 * ALIKE}
+    ),
     "no inputs": lambda told: told | {"inputs": [], "tolerance": [], "log_probs": ""},
     "no answers": lambda told: told | {"log_probs": ""},
     "no tolerance": lambda told: told | {"tolerance": [0.0, *told["tolerance"][1:]]},

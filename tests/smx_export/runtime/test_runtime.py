@@ -3,10 +3,11 @@ import onnx
 import pytest
 import torch
 from backbones import Backboned
+from onnx import helper, numpy_helper
 from tools import run_alone
 from torch import nn
 
-from smx_export import FileError, check_parity, export_onnx
+from smx_export import FileError, Profile, check_parity, export_onnx
 from smx_export.artifact.files import metadata_of, sealed
 from smx_export.graph.portable import set_metadata
 from smx_export.predict import predict
@@ -165,3 +166,42 @@ def test_a_range_that_is_none_ends_verification_in_one_sentence(text, pictures, 
     with pytest.raises(FileError, match="expected an input range of two numbers") as refused:
         check_parity(SoftmaxRegression(48, 3, input_shape=(4, 4, 3)), path)
     assert len(str(refused.value)) < 200
+
+
+def with_answers(path, name, make):
+    """The file, whose output of that name goes through one more node."""
+    proto = onnx.load(path)
+    last = next(node for node in proto.graph.node if name in node.output)
+    last.output[0] = "before"
+    made = [numpy_helper.from_array(np.asarray(v), k) for k, v in make[0].items()]
+    proto.graph.node.extend(helper.make_node("Constant", [], [t.name], value=t) for t in made)
+    proto.graph.node.append(helper.make_node(*make[1], [name]))
+    changed = path.with_name("changed.onnx")
+    changed.write_bytes(sealed(proto))
+    return changed
+
+
+SEVEN = ({"seven": np.int64(7)}, ("Add", ["before", "seven"]))
+BELOW = ({"seven": np.int64(7)}, ("Sub", ["before", "seven"]))
+TWICE = ({"two": np.array([2, 1], np.int64)}, ("Tile", ["before", "two"]))
+
+
+@pytest.mark.parametrize(
+    ("output", "make", "words"),
+    [
+        ("label", SEVEN, "expected labels in 0..2, got 7 to 9"),
+        ("label", BELOW, "expected labels in 0..2, got -7 to -5"),
+        ("probs", TWICE, r"expected probs of shape \(3, 3\), got \(6, 3\)"),
+    ],
+    ids=["above", "below", "rows"],
+)
+def test_answers_that_are_none_to_the_rows_are_refused(output, make, words, tmp_path):
+    model = SoftmaxRegression(3, 3)
+    with torch.no_grad():
+        model.linear.weight.copy_(10 * torch.eye(3))
+    path = tmp_path / "labels.onnx"
+    export_onnx(model, path, profile=Profile(outputs=("probs", "label")))
+    classifier = OnnxClassifier(with_answers(path, output, make), on_range="ignore")
+    for ask in (classifier.predict, classifier.predict_names, classifier.answer):
+        with pytest.raises(ValueError, match=words):
+            ask(np.eye(3, dtype=np.float32))

@@ -1,6 +1,10 @@
 """A file's own test: whatever is changed in the file, or wrong in a runtime, shows."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from hashlib import sha256
 
 import numpy as np
@@ -17,6 +21,7 @@ from smx_export.artifact.files import seal_holds, sealed, weights_sha256
 from smx_export.profile import Profile
 from smx_export.targets import NotInstalled, Session, Target
 from smx_export.targets.onnxruntime_ import OnnxRuntime
+from smx_export.targets.process import end_group
 from smx_export.targets.selftest import selftest
 
 
@@ -274,3 +279,10 @@ def test_inspect_shows_the_vectors_and_the_seal(portable, capsys):
     assert main(["inspect", str(portable)]) == 0
     shown = f"self-test    5 vectors, sealed, weights sha256 {weights}…"
     assert shown in capsys.readouterr().out.splitlines()
+
+
+def test_where_processes_have_no_groups_one_is_ended_alone(monkeypatch):
+    monkeypatch.delattr(os, "killpg")  # as on Windows
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    end_group(process)
+    assert process.returncode == -signal.SIGKILL

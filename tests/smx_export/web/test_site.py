@@ -65,6 +65,17 @@ def test_pages_follow_each_other(tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["page"]
 
 
+@pytest.mark.parametrize("given", [".", "", "../here"])
+def test_the_current_folder_is_refused(tmp_path, monkeypatch, given):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(FileError, match="another folder than the current one"):
+        written("a", given)
+    written("a", "below")
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["below"]
+    assert version_in(tmp_path / "here" / "below") == "a"
+
+
 def test_an_empty_folder_and_a_link_are_taken_with_their_permissions(tmp_path):
     (tmp_path / "real").mkdir(mode=0o750)
     (tmp_path / "link").symlink_to("real")
