@@ -15,7 +15,7 @@ from typing import NoReturn
 from smx_export import __version__
 from smx_export.commands import BAD_INPUT, convert, inspect, predict, selftest, verify, web
 from smx_export.errors import NotInstalled
-from smx_lightning.errors.text import printable, tolerate_encodings
+from smx_lightning.errors.text import printable, shortened, tolerate_encodings
 from smx_lightning.errors.unreadable import reason
 
 COMMANDS = (convert, verify, web, selftest, predict, inspect)
@@ -29,11 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = args.run(args)
     except (ValueError, OSError, NotInstalled) as error:
-        print(printable(f"smx-export: {error}"), file=sys.stderr)
+        print(shortened(printable(f"smx-export: {error}")), file=sys.stderr)
         code = BAD_INPUT
     except MemoryError as error:
         said = f"expected input that there is memory for, got more ({reason(error)}); use less"
-        print(printable(f"smx-export: {said}"), file=sys.stderr)
+        print(shortened(printable(f"smx-export: {said}")), file=sys.stderr)
         code = BAD_INPUT
     return code
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End with the usage; arguments that it quotes may be names of files."""
-        super().error(printable(message))
+        super().error(shortened(printable(message)))
 
 
 def _parser() -> argparse.ArgumentParser:

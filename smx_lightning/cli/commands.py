@@ -29,7 +29,7 @@ from smx_lightning.cli.interrupted import ending_signal, sentence
 from smx_lightning.cli.outcome import Outcome, outcome
 from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
-from smx_lightning.errors.text import lines, printable, tolerate_encodings
+from smx_lightning.errors.text import lines, one_line, printable, tolerate_encodings
 from smx_lightning.errors.unreadable import reason
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.recovery.signals import exit_code
@@ -194,8 +194,7 @@ def main(args: Sequence[str] | None = None) -> int:
         code, cause = _blame(error)
         if code is None:
             raise
-        said = " ".join(_sentence(cause).split())
-        print(f"smx-lightning: {printable(said)}", file=sys.stderr)
+        print(f"smx-lightning: {one_line(_sentence(cause))}", file=sys.stderr)
         return code
 
 

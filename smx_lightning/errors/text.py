@@ -49,16 +49,26 @@ def one_line(said: object) -> str:
     parts = [printable(part.strip().removeprefix("- ")) for part in str(said).split("\n")]
     parts = [part for part in parts if part]
     if len(parts) > 1:
-        parts = [_cut(part, MOST_OF_A_LINE) for part in parts]
+        parts = [shortened(part, MOST_OF_A_LINE) for part in parts]
     sentence = "".join(parts[:1])
     for part in parts[1:]:
         goes_on = sentence[-1] in ":.,;" or part[0].islower()
         sentence += f"{' ' if goes_on else '; '}{part}"
-    return _cut(sentence, MOST)
+    return shortened(sentence)
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def shortened(text: str, most: int = MOST) -> str:
+    """A text without its middle, if it is longer than anybody reads: what a file says may be so.
+
+    A sentence begins with what was expected and ends with the remedy.
+
+    >>> print(shortened("expected a number, got xxxxxxxxxxxxxxxxxxxxxxxxxxx; give one", 40))
+    expected a number, got xxxxx …; give one
+    """
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end - 2]} …{text[-end:]}"
 
 
 def tolerate_encodings() -> None:

@@ -135,7 +135,7 @@ def no_sentence(err):
 
 def main(count, first=0):
     """Try so many files; say how they ended, how long that took, and which should not have."""
-    codes, seconds, faults, began = Counter(), Counter(), [], time.monotonic()
+    codes, seconds, late, faults, began = Counter(), Counter(), 0, [], time.monotonic()
     with tempfile.TemporaryDirectory() as folder, Fence() as fence:
         fuzz = Fuzz(folder, fence)
         for seed in range(first, first + count):
@@ -143,11 +143,13 @@ def main(count, first=0):
             ended, wrong = fuzz.ended(kind, seed)
             codes[kind, ended.code] += 1
             seconds[kind] += time.monotonic() - start
+            late += "s that it may" in ended.out + ended.err
             if wrong:
                 faults.append((kind, seed))
                 print(f"--- {kind} {seed}: {fuzz.file(kind, seed)}\n{wrong}", flush=True)
             if seed % 500 == 499 or seed + 1 == first + count:
-                print(f"{seed + 1 - first} files, {time.monotonic() - began:.0f} s")
+                spent = time.monotonic() - began
+                print(f"{seed + 1 - first} files, {spent:.0f} s, ended late: {late}")
                 print(table(codes, seconds), flush=True)
     print(f"{len(faults)} faults: {faults}")
 
