@@ -17,7 +17,7 @@ from smx_export import __version__
 from smx_export.commands import BAD_INPUT, convert, inspect, predict, selftest, verify, web
 from smx_export.errors import NotInstalled
 from smx_lightning.errors.streams import tolerate_encodings, written_out
-from smx_lightning.errors.text import printable
+from smx_lightning.errors.text import printable, shortened
 from smx_lightning.errors.unreadable import reason, sentence_of
 from smx_lightning.processes.ending import code_of, ended_in_order
 
@@ -52,14 +52,14 @@ def _run(args: argparse.Namespace) -> int:
 
 def _said(sentence: str, code: int = BAD_INPUT) -> int:
     """Say why it ends; the exit code."""
-    print(printable(f"smx-export: {sentence}"), file=sys.stderr)
+    print(shortened(printable(f"smx-export: {sentence}")), file=sys.stderr)
     return code
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End with the usage; arguments that it quotes may be names of files."""
-        super().error(printable(message))
+        super().error(shortened(printable(message)))
 
 
 def _parser() -> argparse.ArgumentParser:

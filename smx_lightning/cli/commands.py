@@ -30,7 +30,7 @@ from smx_lightning.cli.outcome import Outcome, outcome
 from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
 from smx_lightning.errors.streams import tolerate_encodings, written_out
-from smx_lightning.errors.text import lines, printable
+from smx_lightning.errors.text import lines, one_line, printable
 from smx_lightning.errors.unreadable import reason, sentence_of
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.recovery.signals import exit_code
@@ -199,8 +199,7 @@ def _run(args: Sequence[str] | None) -> int:
         code, cause = _blame(error)
         if code is None:
             raise
-        said = " ".join(_sentence(cause).split())
-        print(f"smx-lightning: {printable(said)}", file=sys.stderr)
+        print(f"smx-lightning: {one_line(_sentence(cause))}", file=sys.stderr)
         return code
 
 

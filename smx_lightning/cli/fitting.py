@@ -32,7 +32,7 @@ from smx_lightning.cli.choice import (
     trains_exactly,
     trains_otherwise,
 )
-from smx_lightning.errors.text import lines
+from smx_lightning.errors.text import one_line
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.optim import ExactSolver
 
@@ -77,8 +77,8 @@ class Parser(LightningArgumentParser):
         return cast("str", super().dump(shown, *args, **kwargs))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """End with the usage; what it quotes of files is made printable."""
-        super().error(lines(message.splitlines()), ex)
+        """End with the usage and one sentence, in which what is quoted of files can be seen."""
+        super().error(one_line(message), ex)
 
 
 class FitCLI(CheckpointCLI):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -53,6 +54,20 @@ def names_of(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
             f"class_names must hold {num_classes} different names, one a class, got {names}"
         )
     return names
+
+
+def sides(input_shape: Sequence[int]) -> list[int]:
+    """The lengths of an input's axes, if they are whole numbers from 1 on."""
+    try:
+        found = [operator.index(side) for side in input_shape]
+    except TypeError:
+        found = []
+    if not found or min(found) < 1:
+        raise InputError(
+            "expected input_shape to be the lengths of an input's axes, whole numbers of at least "
+            f"1, got {input_shape!r}; leave it out where inputs are rows of features"
+        )
+    return found
 
 
 def check_range(given: Sequence[float]) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from smx_lightning.errors import InputError
 
+MOST, MOST_OF_A_LINE = 2000, 500  # characters of what another library says
 JOINERS = "\u200c\u200d"  # without them words of some scripts are others, and families part
 # What makes a cell a formula, in the wide forms too; with quotes before it, it is text already.
 _FORMULA = re.compile(r"'*\s*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")
@@ -36,6 +37,37 @@ def _shown(character: str) -> str:
 def lines(parts: Iterable[object]) -> str:
     """A line each, every one of them :func:`printable`."""
     return "\n".join(map(printable, parts))
+
+
+def one_line(said: object) -> str:
+    r"""What another library says, in lines and with whole settings quoted, as one sentence.
+
+    >>> print(one_line("Not valid:\n  - Expected an int\n  - Expected None"))
+    Not valid: Expected an int; Expected None
+    """
+    parts = [printable(part.strip().removeprefix("- ")) for part in str(said).split("\n")]
+    parts = [part for part in parts if part]
+    if len(parts) > 1:
+        parts = [shortened(part, MOST_OF_A_LINE) for part in parts]
+    sentence = "".join(parts[:1])
+    for part in parts[1:]:
+        goes_on = sentence[-1] in ":.,;" or part[0].islower()
+        sentence += f"{' ' if goes_on else '; '}{part}"
+    return shortened(sentence)
+
+
+def shortened(text: str, most: int = MOST) -> str:
+    """A text without its middle, if it is longer than anybody reads: what a file says may be so.
+
+    A sentence begins with what was expected and ends with the remedy.
+
+    >>> print(shortened("expected a number, got xxxxxxxxxxxxxxxxxxxxxxxxxxx; give one", 40))
+    expected a number, got xxxxx …; give one
+    """
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end - 2]} …{text[-end:]}"
 
 
 def csv_text(text: str) -> str:

@@ -257,6 +257,7 @@ TENSORS = {
 SETTINGS = [
     {"class_names": ["a", 1]}, {"l2": []}, {"num_classes": 10**9}, {"threshold": {}},
     {"input_shape": [None]}, {"class_weight": {"a": {}}}, {"optimizers": {"optimizer": 5}},
+    {"num_classes": "x" * 5000},
 ]  # fmt: skip
 NOTES = [{"smx_lightning": 5}, {"smx_lightning": {"class": 5}}, {"hyper_parameters": [1]},
          {"hyper_parameters": None}, {"state_dict": []}, {"state_dict": {}}, {"loops": 7},
@@ -477,6 +478,29 @@ def test_a_configuration_that_would_exhaust_the_parser(command, name, shelf, fen
     text = YAML[name]
     (shelf / "bad.yaml").write_bytes(b"\xff\xfe\xfd" if text is None else text.encode())
     ends(fence, shelf, command, BAD)
+
+
+REFUSED = {  # by the parser, in many lines, with what it was given
+    "a list for a number": "trainer: {max_epochs: [1, {a: 2}]}",
+    "a mapping for a number": "model: {class_path: smx_lightning.SoftmaxRegression, "
+    "init_args: {l2: {a: {b: 1}}}}",
+    "settings of no class": "model: {init_args: {class_weight: [[1]]}, class_path: [1]}",
+    "a class for a class": "data: {class_path: smx_lightning.SoftmaxRegression, init_args: {a: 1}}",
+    "lines in a value": 'trainer: {logger: "a\\nerror: all is well\\n"}',
+    "many": f"trainer: {{callbacks: [{'{class_path: No}, ' * 2000}]}}",
+    "long": f"trainer: {{max_epochs: {'x' * 50_000}}}",
+    "a name of lines": '"a\\nb": 1',
+    "no mapping": f"[{'1, ' * 5000}]",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_the_parser_says_on_many_lines_is_one_sentence(name, shelf, fence):
+    (shelf / "bad.yaml").write_text(REFUSED[name])
+    said = ends(fence, shelf, CONFIGURED[0], BAD, "error: ").err.splitlines()
+    assert sum("error: " in line for line in said) == 1
+    assert said[-1].startswith("error: ")
+    assert len(said[-1]) < 2100
 
 
 # Links -------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import warm
+
 SECONDS, MEMORY = 2.0, 1 << 30  # what reading a file may take
 PATIENCE = 60.0  # seconds that it may take on a machine that is busy with others
 UNCAUGHT = 99
@@ -61,10 +63,10 @@ class Fence:
         self._process.wait(10)
         self._process.stdout.close()
 
-    def run(self, reader, *arguments, cwd, memory=MEMORY):
-        """One command: a name in ``READERS``, and what it is given."""
+    def run(self, reader, *arguments, cwd, memory=MEMORY, short=False):
+        """One command: a name in ``READERS``, and what it is given; ``short`` as warm.py has it."""
         job = {"reader": reader, "arguments": list(map(str, arguments)), "cwd": str(cwd)}
-        self._process.stdin.write(json.dumps({**job, "memory": memory}) + "\n")
+        self._process.stdin.write(json.dumps({**job, "memory": memory, "short": short}) + "\n")
         self._process.stdin.flush()
         return Ended(**json.loads(self._process.stdout.readline()))
 
@@ -142,20 +144,19 @@ READERS = {
 def _serve():
     import torch
 
-    import smx_lightning.cli.commands  # noqa: F401
-
     torch.set_num_threads(1)
+    cli = warm.prepare()
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
-        answers.write(json.dumps(_forked(json.loads(line))._asdict()) + "\n")
+        answers.write(json.dumps(_forked(json.loads(line), cli)._asdict()) + "\n")
         answers.flush()
 
 
-def _forked(job):
+def _forked(job, cli):
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         pid = os.fork()
         if pid == 0:
-            _run(job, out, err)
+            _run(job, cli, out, err)
         ending = os.pidfd_open(pid)
         ready = select.select([ending], [], [], PATIENCE)[0]
         os.close(ending)
@@ -172,7 +173,7 @@ def _forked(job):
         return Ended(code, *said, used.ru_utime + used.ru_stime)
 
 
-def _run(job, out, err):
+def _run(job, cli, out, err):
     code = UNCAUGHT
     try:
         os.setsid()
@@ -182,6 +183,8 @@ def _run(job, out, err):
         os.dup2(err.fileno(), 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_DATA, (job["memory"], job["memory"]))
+        if job["short"]:
+            warm.shorten(cli)
         code = READERS[job["reader"]](job["arguments"])
     except SystemExit as ended:
         code = ended.code or 0

@@ -1,10 +1,18 @@
-"""Every reader on damaged and hostile files: ``python tests/support/fuzzing.py COUNT [FIRST]``."""
+"""Every reader on damaged and hostile files: ``python tests/support/fuzzing.py COUNT [FIRST]``.
+
+Each file is read by a command in a fork with limits, see fenced.py. Most commands are shortened as
+warm.py says, which spares what no file has a say in; one in ``WHOLE`` is run as a user runs it, and
+starts the processes with limits that users start.
+"""
 
 import shlex
+import shutil
 import sys
 import tempfile
+import time
 import unicodedata
 from collections import Counter
+from itertools import dropwhile
 from pathlib import Path
 
 import hostile
@@ -37,6 +45,8 @@ COMMANDS = {  # of each kind of file; the first is what most files go through
     "idx": ["idx ."],
     "yaml": ["smx-lightning fit --config FILE --print_config", "hparams good.ckpt FILE"],
 }
+WHOLE = 50
+LONGEST = 3000  # characters of a sentence: some names in a file are of 5000
 GOOD = {"rows": "npz", "checkpoint": "ckpt", "idx": "idx"}
 SHARES = {"onnx": 5, "checkpoint": 4, "npz": 4, "rows": 2, "idx": 3, "yaml": 2}  # of 20 files
 ORDER = [kind for kind, share in SHARES.items() for _ in range(share)]
@@ -48,19 +58,21 @@ class Fuzz:
     def __init__(self, folder, fence):
         self.folder, self.fence = Path(folder), fence
         hostile.shelf(self.folder)
+        self.good = {path.name for path in self.folder.iterdir()}
 
     def file(self, kind, seed):
         """Write the file of a seed; the command that reads it."""
         draw = hostile.draw_of(kind, seed)
         commands = COMMANDS[kind]
         command = draw.choice([commands[0], draw.choice(commands)])
+        for path in self.folder.iterdir():  # what another command has left
+            if path.name not in self.good:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         if kind == "idx":
             part = draw.choice(["train", "t10k"]), draw.choice(["images-idx3", "labels-idx1"])
             stem = self.folder / "{}-{}-ubyte".format(*part)
             content, ending = hostile.idx_file(draw, self.idx[stem.name])
             for name, good in self.idx.items():
-                (self.folder / name).unlink(missing_ok=True)
-                (self.folder / f"{name}.gz").unlink(missing_ok=True)
                 (self.folder / name).write_bytes(good)
             stem.unlink()
             Path(f"{stem}{ending}").write_bytes(content)
@@ -84,7 +96,8 @@ class Fuzz:
     def ended(self, kind, seed):
         """How reading the file of a seed has ended, and what is wrong with that."""
         reader, *arguments = shlex.split(self.file(kind, seed))
-        ended = self.fence.run(reader, *arguments, cwd=self.folder)
+        short = hostile.draw_of("short", seed).randrange(WHOLE) > 0
+        ended = self.fence.run(reader, *arguments, cwd=self.folder, short=short)
         return ended, fault(reader, ended)
 
 
@@ -99,11 +112,8 @@ def fault(reader, ended):
     strange = {c for c in ended.out + ended.err if unicodedata.category(c) == "Cc"} - {"\n"}
     if strange:
         return f"printed {strange!r}"
-    lines = ended.err.splitlines()
-    if ended.code == 2 and len(lines) != 1 and not lines[0].startswith("usage: "):
-        return f"no single sentence: {ended.err!r}"
-    if ended.code == 2 and len(lines) == 1 and len(lines[0]) > 3000:
-        return f"a sentence of {len(lines[0])} characters"
+    if ended.code == 2 and (wrong := no_sentence(ended.err)):
+        return wrong
     if (
         ended.code == 1
         and "FAIL" not in ended.out + ended.err
@@ -113,22 +123,46 @@ def fault(reader, ended):
     return ""
 
 
+def no_sentence(err):
+    """Why what was said on stderr is no single sentence; after a usage, it follows ``error:``."""
+    lines = err.splitlines()
+    if err.startswith("usage: "):
+        lines = list(dropwhile(lambda line: "error: " not in line, lines))
+    if len(lines) != 1:
+        return f"no single sentence: {err!r}"
+    return "" if len(lines[0]) <= LONGEST else f"a sentence of {len(lines[0])} characters"
+
+
 def main(count, first=0):
-    """Try so many files; say how they ended, and which should not have."""
-    codes, faults = Counter(), []
+    """Try so many files; say how they ended, how long that took, and which should not have."""
+    codes, seconds, late, faults, began = Counter(), Counter(), 0, [], time.monotonic()
     with tempfile.TemporaryDirectory() as folder, Fence() as fence:
         fuzz = Fuzz(folder, fence)
         for seed in range(first, first + count):
-            kind = ORDER[seed % len(ORDER)]
+            kind, start = ORDER[seed % len(ORDER)], time.monotonic()
             ended, wrong = fuzz.ended(kind, seed)
             codes[kind, ended.code] += 1
+            seconds[kind] += time.monotonic() - start
+            late += "s that it may" in ended.out + ended.err
             if wrong:
                 faults.append((kind, seed))
                 print(f"--- {kind} {seed}: {fuzz.file(kind, seed)}\n{wrong}", flush=True)
-            if seed % 500 == 499:
-                print(seed + 1, dict(sorted(codes.items())), flush=True)
-    print(f"{count} files, {len(faults)} faults: {faults}")
-    print(dict(sorted(codes.items())))
+            if seed % 500 == 499 or seed + 1 == first + count:
+                spent = time.monotonic() - began
+                print(f"{seed + 1 - first} files, {spent:.0f} s, ended late: {late}")
+                print(table(codes, seconds), flush=True)
+    print(f"{len(faults)} faults: {faults}")
+
+
+def table(codes, seconds):
+    """A line for each kind of files."""
+    ends = {
+        of: {code: n for (kind, code), n in sorted(codes.items()) if kind == of} for of in SHARES
+    }
+    return "\n".join(
+        f"  {kind:12} {sum(of.values()):5} files, {seconds[kind]:7.1f} s, ended in {of}"
+        for kind, of in ends.items()
+    )
 
 
 if __name__ == "__main__":

@@ -258,7 +258,7 @@ def _changed_metadata(draw, proto):
     entry = draw.choice(list(proto.metadata_props))
     try:
         value = json.loads(entry.value)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = entry.value
     if isinstance(value, (dict, list)) and value:
         _put(draw, value, draw.choice(VALUES))

@@ -10,6 +10,9 @@ from smx_lightning.data import DigitsDataModule, NpzDataModule
 # fmt: off
 CASES = [
     ("num_classes 1", model(num_classes=1), InputError, "num_classes must be at least 2, got 1"),
+    *((f"input_shape {shape!r}", model(input_shape=shape), InputError,
+       "to be the lengths of an input's axes, whole numbers of at least 1, got")
+      for shape in ([None], [2.0, 2], "4", 4, [-2, -2], [0, 4], [[4]])),
     ("num_features 0", model(num_features=0), InputError, "num_features must be at least 1, got 0"),
     ("too few class names", model(class_names=["a", "b"]), InputError,
      "class_names must hold 3 different names, one a class, got ['a', 'b']"),
