@@ -27,3 +27,11 @@ def test_every_file_ends_in_a_sentence(seeds, fuzz):
         codes.add((kind, ended.code))
     assert {kind for kind, _ in codes} == set(COMMANDS)
     assert {0, 2} <= {code for _, code in codes}
+
+
+@pytest.mark.parametrize("seeds", [range(40, 60, 4), whole(range(60, 120))], ids=["few", "many"])
+def test_what_a_command_is_spared_changes_nothing(seeds, fuzz):
+    for seed in seeds:
+        kind = ORDER[seed % len(ORDER)]
+        spared, usual = (fuzz.ended(kind, seed, short)[0] for short in (True, False))
+        assert spared[:3] == usual[:3], f"{kind} {seed}"

@@ -93,10 +93,11 @@ class Fuzz:
             for name, content in (("images-idx3", images + bytes(48)), ("labels-idx1", labels))
         }
 
-    def ended(self, kind, seed):
+    def ended(self, kind, seed, short=None):
         """How reading the file of a seed has ended, and what is wrong with that."""
         reader, *arguments = shlex.split(self.file(kind, seed))
-        short = hostile.draw_of("short", seed).randrange(WHOLE) > 0
+        if short is None:
+            short = hostile.draw_of("short", seed).randrange(WHOLE) > 0
         ended = self.fence.run(reader, *arguments, cwd=self.folder, short=short)
         return ended, fault(reader, ended)
 
