@@ -16,7 +16,17 @@ from smx_export.artifact.files import sealed
 from smx_export.targets.limited import GRACE
 from smx_lightning import SoftmaxRegression
 
-RUN = "import sys; sys.path.remove(''); from smx_export.__main__ import main; sys.exit(main())"
+# Signals as a terminal leaves them: nohup and shells' background jobs have some ignored.
+RUN = """
+import sys
+sys.path.remove("")
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+from smx_export.__main__ import main
+sys.exit(main())
+"""
 SHADOWING = ("json", "numpy", "onnx", "onnxruntime", "smx_export", "runpy", "signal")
 
 
