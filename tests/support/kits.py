@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 from browsers import package, shared_browser, tool
 from tools import ROOT, needed
-
-from smx_export.web.site import serve
 
 DEPLOY = ROOT / "examples" / "deploy"
 CC = ("gcc", "-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
@@ -88,6 +90,22 @@ def opencv(folder, x):
         larger = pixels.repeat(5, axis=0).repeat(5, axis=1)  # as no camera is this coarse
         cv2.imwrite(str(folder / name), larger)
     return Said.of(run(sys.executable, "classify.py", "model.onnx", *names, folder=folder))
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@contextmanager
+def serve(folder):
+    """What ``python -m http.server --bind 127.0.0.1`` serves."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder)) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
 
 
 def browser(folder, x):
