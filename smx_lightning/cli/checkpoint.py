@@ -26,6 +26,7 @@ from smx_lightning.errors import InputError
 from smx_lightning.module import SoftmaxRegression
 
 FROM_DATA = ("num_features", "num_classes", "class_names", "input_shape", "input_range")
+SPOKEN_FOR = ("class_path", "init_args", "dict_kwargs")  # to the parser these are no arguments
 FOUND_BY_TRAINER = ("best", "last", "hpc", "registry")  # in place of a path
 
 
@@ -133,7 +134,7 @@ class CheckpointCLI(LightningCLI):
         for name in names:
             value = model.hparams.get(name)
             if name in (OPTIMIZER, SCHEDULE):
-                if value is None or _only_numbers(value):
+                if value is None or (isinstance(value, dict) and _only_numbers(value)):
                     shown[name] = None if value is None else dict_to_namespace(value)
             elif name in shown and wants_plain(annotations.get(name, Any)):
                 shown[name] = value
@@ -159,5 +160,12 @@ def _only_numbers(description: dict[str, Any]) -> bool:
             return all(number(entry) for entry in value)
         return value is None or isinstance(value, (bool, int, float))
 
-    known = description["class_path"] in KNOWN and PARTIAL not in description
-    return known and all(number(value) for value in description["init_args"].values())
+    kind, arguments = (description.get(key) for key in ("class_path", "init_args"))
+    if not (isinstance(kind, str) and isinstance(arguments, dict)):
+        return False
+    known = kind in KNOWN and PARTIAL not in description
+    named = all(
+        isinstance(name, str) and name.isidentifier() and name not in SPOKEN_FOR
+        for name in arguments
+    )
+    return known and named and all(number(value) for value in arguments.values())

@@ -43,6 +43,7 @@ EPILOG = (
     "parity holds, but the exact solver stopped short of the optimum, for which there may be none; "
     "130 and 143 ended by Ctrl-C and SIGTERM. All but 0 come with one sentence on stderr."
 )
+UNFIT_WEIGHTS = "Error(s) in loading state_dict"  # as torch says that a checkpoint has others
 BAD_INPUT_ERRORS = (InputError, MisconfigurationException, OSError)
 BEST_EPOCH = "val/nll"
 EXPORTER = "smx_export"  # named, not imported: training knows nothing of ONNX
@@ -215,7 +216,8 @@ def _blame(error: BaseException) -> tuple[int | None, BaseException]:
             return BAD_INPUT, error
         root = error.__cause__ or error.__context__
     # Lightning's and torch's own complaints about an argument: no accelerator, no learning rate.
-    return BAD_INPUT if isinstance(error, (ValueError, MemoryError)) else None, error
+    unfit = isinstance(error, RuntimeError) and str(error).startswith(UNFIT_WEIGHTS)
+    return BAD_INPUT if unfit or isinstance(error, (ValueError, MemoryError)) else None, error
 
 
 def _sentence(cause: BaseException) -> str:

@@ -17,7 +17,7 @@ from smx_export.contract import (
 )
 from smx_export.graph.image_input import image_metadata
 from smx_export.profile import Profile
-from smx_lightning import DISTRIBUTION, SoftmaxRegression, __version__
+from smx_lightning import DISTRIBUTION, InputError, SoftmaxRegression, __version__
 
 PACKAGES = ("torch", "lightning", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -38,11 +38,17 @@ def model_metadata(
         PROVENANCE: provenance,
         THRESHOLD: model.threshold,
     }
-    texts = {
-        key: json.dumps(value, sort_keys=True, ensure_ascii=False)
-        for key, value in values.items()
-        if value is not None
-    }
+    try:
+        texts = {
+            key: json.dumps(value, sort_keys=True, ensure_ascii=False)
+            for key, value in values.items()
+            if value is not None
+        }
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"expected a checkpoint whose notes on training JSON can hold, got others ({error}); "
+            "they were changed since it was saved, take an unchanged one"
+        ) from error
     texts[PROFILE] = profile.to_json()
     return texts | (image_metadata(model.input_shape) if profile.image else {})
 

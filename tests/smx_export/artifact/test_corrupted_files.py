@@ -40,7 +40,7 @@ ENDS = {  # by what a corruption was found: enough of each, or the sweep sweeps 
     RESEALED: ("FileError", "failed weights", "failed onnxruntime", "passed, same computation"),
     VERIFY: ("FileError", "failed graph", "failed outputs", "passed, same computation"),
 }
-PATIENCE = 120  # seconds for all; a tenth will do
+PATIENCE = 600  # seconds for all; a fifth will do
 
 
 def model_of(k=4, d=6, **kwargs):
