@@ -91,12 +91,6 @@ def parse(data: bytes, path: str | Path) -> onnx.ModelProto:
         raise FileError(
             f"expected a valid ONNX model at {path}, got: {reason}; export it again"
         ) from error
-    for value in (*model.graph.input, *model.graph.output):
-        if value.type.tensor_type.elem_type not in onnx.TensorProto.DataType.values():
-            raise FileError(
-                f"expected inputs and outputs of a known type at {path}, got type "
-                f"{value.type.tensor_type.elem_type} of {value.name!r}; export it again"
-            )
     if not all(map(_readable, _messages(model))):
         raise FileError(
             f"expected an ONNX model at {path} with names and metadata in UTF-8, got bytes that "

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from onnx import helper
+from onnx import TensorProto, helper
 
 from smx_export.artifact.exported import read_intact
 from smx_export.artifact.files import read_bytes
@@ -30,6 +30,11 @@ def sidecar(path: str | Path) -> dict[str, Any]:
     exported = read_intact(path)
     (given,) = exported.proto.graph.input
     tensor = given.type.tensor_type
+    if tensor.elem_type not in TensorProto.DataType.values():
+        raise FileError(
+            f"expected an input of a type that ONNX has in {path}, got type {tensor.elem_type}; "
+            "export it again"
+        )
     x, expected = exported.vectors.x, exported.vectors
     found = {
         "name": os.fsencode(Path(path).stem).decode("utf-8", "replace"),  # disks allow any bytes
