@@ -13,7 +13,7 @@ from smx_export.graph.inference_copy import is_linear
 from smx_export.parity.inputs import ParityInputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SEEDS = 64  # some 640 were tried once
+SEEDS = 64  # 1000 were tried once: one was refused, rightly, as float16 holds no 6e5
 
 
 @pytest.fixture
