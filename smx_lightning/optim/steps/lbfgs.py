@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+LEAST = 4  # pairs that there is room for at first
+
 
 class Pairs:
     """The last steps s and the changes of the gradient y along them.
@@ -37,17 +39,26 @@ class Pairs:
         norms = torch.linalg.vector_norm(step) * torch.linalg.vector_norm(change)
         if not torch.dot(step, change) > self._epsilon * norms:
             return
-        if self._steps.numel() == 0:
-            self._steps = step.new_zeros(self.memory, len(step))
-            self._changes = torch.zeros_like(self._steps)
-            self._products = step.new_zeros(self.memory, self.memory)
         full = len(self._order) == self.memory
+        if not full and len(self._order) == len(self._steps):
+            self._grow(len(step), step)
         row = self._order.pop(0) if full else len(self._order)
         self._order.append(row)
         self._steps[row], self._changes[row] = step, change
         used = len(self._order)
         self._products[:used, row] = self._steps[:used] @ change
         self._products[row, :used] = self._steps[row] @ self._changes[:used].T
+
+    def _grow(self, width: int, like: Tensor) -> None:
+        """Make room for twice as many, at most for all: most runs need few, and they are large."""
+        before = len(self._steps)
+        rows = min(self.memory, max(2 * before, LEAST))
+        steps, changes = like.new_empty(rows, width), like.new_empty(rows, width)
+        products = like.new_zeros(rows, rows)
+        if before:
+            steps[:before], changes[:before] = self._steps, self._changes
+            products[:before, :before] = self._products
+        self._steps, self._changes, self._products = steps, changes, products
 
     def clear(self) -> None:
         """Forget them all."""
@@ -92,17 +103,19 @@ class Pairs:
         return {
             "steps": self._steps[:used].clone(),
             "changes": self._changes[:used].clone(),
-            "products": self._products.clone(),
+            "products": self._products[:used, :used].clone(),
             "order": list(self._order),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state`."""
-        self._order, self._products = list(state["order"]), state["products"]
-        self._steps, self._changes = (
-            torch.nn.functional.pad(state[name], (0, 0, 0, self.memory - len(self._order)))
-            for name in ("steps", "changes")
-        )
+        """Inverse of :meth:`state`; of more pairs than are remembered here, the last ones."""
+        self._order = list(state["order"])
+        kept = torch.arange(len(self._order))
+        if len(self._order) > self.memory:
+            kept = torch.tensor(self._order[-self.memory :])
+            self._order = list(range(self.memory))
+        self._steps, self._changes = state["steps"][kept], state["changes"][kept]
+        self._products = state["products"][kept[:, None], kept]
 
 
 def _solved(triangle: Tensor, right: Tensor, *, upper: bool) -> Tensor:

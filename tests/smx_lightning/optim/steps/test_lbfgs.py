@@ -53,9 +53,10 @@ class Steps:
 
 
 @pytest.mark.parametrize("rescale", [False, True])
+@pytest.mark.parametrize("memory", [1, 4, 7, 1000])
 @pytest.mark.parametrize("count", [0, 1, 2, 4, 5, 11, 13])
-def test_the_direction_is_that_of_two_loops(count: int, rescale: bool) -> None:
-    steps = Steps(memory=4, seed=count)
+def test_the_direction_is_that_of_two_loops(count: int, memory: int, rescale: bool) -> None:
+    steps = Steps(memory=memory, seed=count)
     steps.take(count)
     gradient = steps.normal(*SHAPE)
     metric = torch.diag(steps.diagonal)
@@ -63,7 +64,7 @@ def test_the_direction_is_that_of_two_loops(count: int, rescale: bool) -> None:
         s, y = steps.kept[-1]
         metric *= (s @ y) / (y @ metric @ y)
     expected = two_loops(gradient.flatten(), steps.kept, metric)
-    assert len(steps.pairs) == min(count, 4)
+    assert len(steps.pairs) == min(count, memory)
     torch.testing.assert_close(
         steps.direction(gradient, rescale=rescale).flatten(), expected, rtol=1e-10, atol=1e-12
     )
@@ -80,12 +81,13 @@ def test_as_many_pairs_as_unknowns_along_conjugate_steps_are_the_inverse() -> No
     torch.testing.assert_close(steps.direction(gradient).flatten(), newton, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("memory", [4, 20])
 @pytest.mark.parametrize("count", [0, 3, 4, 6])
-def test_it_goes_on_to_the_bit_from_what_a_checkpoint_keeps(count: int) -> None:
-    steps, resumed = Steps(memory=4, seed=1), Steps(memory=4, seed=1)
+def test_it_goes_on_to_the_bit_from_what_a_checkpoint_keeps(count: int, memory: int) -> None:
+    steps, resumed = Steps(memory=memory, seed=1), Steps(memory=memory, seed=1)
     steps.take(count)
     resumed.take(count)
-    resumed.pairs = Pairs(4, 1e-12)
+    resumed.pairs = Pairs(memory, 1e-12)
     resumed.pairs.restore(steps.pairs.state())
     for _ in range(6):
         gradient = steps.normal(*SHAPE)
@@ -93,6 +95,44 @@ def test_it_goes_on_to_the_bit_from_what_a_checkpoint_keeps(count: int) -> None:
         assert torch.equal(steps.direction(gradient), resumed.direction(gradient))
         steps.take(1)
         resumed.take(1)
+
+
+@pytest.mark.parametrize("before", [4, 9])
+@pytest.mark.parametrize("count", [2, 6, 9, 12])
+def test_who_remembers_fewer_goes_on_with_the_last_ones(count: int, before: int) -> None:
+    steps = Steps(memory=before, seed=3)
+    steps.take(count)
+    state = steps.pairs.state()
+    steps.pairs = Pairs(3, 1e-12)
+    steps.pairs.restore(state)
+    steps.kept = steps.kept[-3:]
+    for _ in range(3):
+        gradient = steps.normal(*SHAPE)
+        expected = two_loops(gradient.flatten(), steps.kept, torch.diag(steps.diagonal))
+        torch.testing.assert_close(
+            steps.direction(gradient).flatten(), expected, rtol=1e-10, atol=1e-12
+        )
+        steps.take(1)
+
+
+def test_a_checkpoint_stays_as_it_was_kept() -> None:
+    steps = Steps(memory=4, seed=4)
+    steps.take(3)
+    state = steps.pairs.state()
+    kept = {name: value.clone() for name, value in state.items() if name != "order"}
+    for _ in range(2):
+        steps.pairs.restore(state)
+        steps.take(5)
+        assert state["order"] == [0, 1, 2]
+        assert all(torch.equal(state[name], value) for name, value in kept.items())
+
+
+def test_room_is_taken_as_pairs_come() -> None:
+    steps = Steps(memory=10**9, seed=5)
+    steps.take(9)
+    kept = sum(value.numel() for name, value in vars(steps.pairs).items() if torch.is_tensor(value))
+    assert len(steps.pairs) == 9
+    assert kept <= 2 * 2 * 9 * SHAPE[0] * SHAPE[1] + (2 * 9) ** 2
 
 
 def test_what_is_forgotten_does_not_come_back() -> None:
