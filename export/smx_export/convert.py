@@ -27,6 +27,7 @@ from smx_export.parity.report import ParityReport
 from smx_export.profile import PORTABLE, Profile
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint
+from smx_lightning.errors.unreadable import reason
 from smx_lightning.files import written_whole
 
 if TYPE_CHECKING:
@@ -184,8 +185,7 @@ def model_of(
     except InputError:
         raise
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
-        reason = " ".join(str(error).split())
         raise InputError(
-            f"expected a checkpoint that fits {expected}, got: {reason}; was the class changed "
-            "since it was saved?"
+            f"expected a checkpoint that fits {expected}, got: {reason(error)}; was the class "
+            "changed since it was saved?"
         ) from error

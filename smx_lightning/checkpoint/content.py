@@ -25,6 +25,7 @@ from smx_lightning.checkpoint.integrity import (
     with_hashes,
 )
 from smx_lightning.errors import InputError
+from smx_lightning.errors.unreadable import reason
 
 Source = str | Path | IO[bytes]
 
@@ -66,9 +67,9 @@ def _opened(url: str) -> IO[bytes]:
     try:
         return cast("IO[bytes]", get_filesystem(url).open(url, "rb"))
     except (OSError, ValueError, ImportError) as error:
-        reason = " ".join(str(error).split())
         raise InputError(
-            f"expected a checkpoint at {url}, found none that can be opened ({reason}); check it"
+            f"expected a checkpoint at {url}, found none that can be opened ({reason(error)}); "
+            "check it"
         ) from error
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from smx_lightning.checkpoint.plain import NotPlainError, plain, plain_ones
 from smx_lightning.errors import InputError
-from smx_lightning.errors.declared import check_inflation, check_room
+from smx_lightning.errors.sizes import check_inflation, check_room
 
 HASHES = "smx_lightning_sha256"  # in checkpoints, JSON: of each of the "weights", and of "settings"
 WEIGHTS, SETTINGS = "weights", "settings"

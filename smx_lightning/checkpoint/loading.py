@@ -275,10 +275,9 @@ def _hparams_of(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         content = load_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
         raise InputError(
             f"expected plain YAML in hparams_file, got {path}, which cannot be read as such: "
-            f"{reason}; give the arguments by name"
+            f"{reason(error)}; give the arguments by name"
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"expected names and values in {path}, got none; give them by name")

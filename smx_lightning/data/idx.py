@@ -22,7 +22,7 @@ from smx_lightning.data.base import InMemoryDataModule, Loaded
 from smx_lightning.data.labels import classes_of, labels
 from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
-from smx_lightning.errors.declared import check_inflation, check_room
+from smx_lightning.errors.sizes import check_inflation, check_room
 from smx_lightning.errors.unreadable import reason
 
 UNSIGNED_BYTE = 0x08

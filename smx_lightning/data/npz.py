@@ -15,7 +15,7 @@ from smx_lightning.data.base import InMemoryDataModule, Loaded, check_inputs
 from smx_lightning.data.labels import classes_of, labels
 from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
-from smx_lightning.errors.declared import check_members
+from smx_lightning.errors.sizes import check_members
 from smx_lightning.errors.unreadable import UNREADABLE, reason
 from smx_lightning.preprocessing.digits import wide_columns
 
@@ -100,7 +100,7 @@ def read_npz(path: str | Path, *, labelled: bool = True) -> dict[str, NDArray[np
     Raises:
         InputError: Where the file is missing, no .npz, damaged, holds pickled objects, or lacks one
             of a pair; and, before anything is inflated, where its arrays are not as large as they
-            say, or larger than data are (:mod:`smx_lightning.errors.declared`).
+            say, or larger than data are (:mod:`smx_lightning.errors.sizes`).
     """
     path = Path(path)
     if not path.is_file():

@@ -29,6 +29,7 @@ from smx_lightning.checkpoint.progress import restore_digits, resume, settle
 from smx_lightning.checkpoint.writing import WholeFileIO
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least, non_negative
+from smx_lightning.errors.unreadable import reason
 from smx_lightning.processes.distributed import Votes, decided, sharing
 from smx_lightning.recovery.fingerprint import fingerprint, settings, weights
 from smx_lightning.recovery.finite import NotFiniteError, is_finite, not_finite
@@ -264,11 +265,10 @@ class Recovery(ModelCheckpoint):
         try:
             self._restore(trainer, pl_module, checkpoint)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
             raise InputError(
                 "expected a run's seed and counts in the checkpoint, as Recovery saves them, got: "
-                f"{type(error).__name__} {reason}; it was changed since it was saved: take an "
-                "unchanged one, or train anew from load_from_checkpoint(…)"
+                f"{type(error).__name__} {reason(error)}; it was changed since it was saved: take "
+                "an unchanged one, or train anew from load_from_checkpoint(…)"
             ) from error
 
     def _restore(

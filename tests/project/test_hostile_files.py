@@ -30,7 +30,7 @@ from smx_export.targets.limited import Limits
 from smx_export.targets.selftest import selftest
 from smx_lightning import InputError
 from smx_lightning.data.npz import read_npz
-from smx_lightning.errors import declared
+from smx_lightning.errors import sizes
 
 BAD, FAILED = 2, 1
 
@@ -173,7 +173,7 @@ def test_data_that_compress_well_are_read_and_stored_ones_of_any_size(tmp_path, 
     np.savez_compressed(tmp_path / "d.npz", x=x, y=y)
     assert x.nbytes > 500 * (tmp_path / "d.npz").stat().st_size
     assert read_npz(tmp_path / "d.npz")["x"].shape == x.shape
-    monkeypatch.setattr(declared, "FREE", 1 << 20)
+    monkeypatch.setattr(sizes, "FREE", 1 << 20)
     with pytest.raises(InputError, match="at most 200 times"):
         read_npz(tmp_path / "d.npz")
     np.savez(tmp_path / "d.npz", x=x, y=y)
@@ -182,14 +182,14 @@ def test_data_that_compress_well_are_read_and_stored_ones_of_any_size(tmp_path, 
 
 def test_what_no_memory_holds_is_refused_before_it_is_read(tmp_path, monkeypatch):
     np.savez(tmp_path / "d.npz", x=np.ones((1000, 10)), y=np.arange(1000) % 3)
-    monkeypatch.setattr(declared, "free_memory", lambda: 80_000)
+    monkeypatch.setattr(sizes, "free_memory", lambda: 80_000)
     with pytest.raises(InputError, match="fits in the free memory, 80,000 bytes, got 88,"):
         read_npz(tmp_path / "d.npz")
 
 
 def test_the_free_memory_is_no_more_than_the_machine_has():
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert 0 < declared.free_memory() <= there
+    assert 0 < sizes.free_memory() <= there
 
 
 IDX_HEAD = struct.pack(">BBBB3I", 0, 0, 8, 3, 40, 3, 3)

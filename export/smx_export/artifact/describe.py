@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from smx_export.artifact.files import metadata_of, parse, read_bytes, seal_holds, signature
+from smx_export.artifact.content import read_bytes
+from smx_export.artifact.files import metadata_of, parse, seal_holds, signature
 from smx_export.artifact.vectors import Vectors
 from smx_export.contract import (
     CLASS_NAMES,

@@ -16,40 +16,16 @@ from onnx import numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from smx_export.artifact.check import first_line
+from smx_export.artifact.content import read_bytes
 from smx_export.contract import SHA256
 from smx_export.errors import FileError
 
 _Kind = TypeVar("_Kind", bound=Message)
-LARGEST = 2**31 - 1  # bytes: no protocol buffer may be larger
 UNSEALED = "0" * 64
 # A metadata entry as protocol buffers write it: key (field 1), then 64 characters (field 2).
 _SEAL = re.compile(
     b"\n" + bytes([len(SHA256)]) + SHA256.encode() + b"\x12\x40([0-9a-f]{64})", re.DOTALL
 )
-
-
-def read_bytes(path: str | Path) -> bytes:
-    """The content of a file that may be an ONNX model.
-
-    Raises:
-        FileError: Where it is missing, or larger than any such file can be.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileError(f"expected an ONNX file at {path}, found none; check the path")
-    size = path.stat().st_size
-    if size > LARGEST:
-        raise FileError(
-            f"expected an ONNX file of at most {LARGEST:,} bytes at {path}, got {size:,}; it is "
-            "no ONNX model, or one whose weights lie elsewhere"
-        )
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise FileError(
-            f"expected an ONNX file at {path}, got: {error.strerror or error}; check its "
-            "permissions"
-        ) from error
 
 
 def is_checkpoint(path: Path) -> bool:

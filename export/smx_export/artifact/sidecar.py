@@ -10,8 +10,8 @@ from typing import Any
 
 from onnx import TensorProto, helper
 
+from smx_export.artifact.content import read_bytes
 from smx_export.artifact.exported import read_intact
-from smx_export.artifact.files import read_bytes
 from smx_export.artifact.vectors import base64_of
 from smx_export.contract import CLASS_NAMES, INPUT_RANGE, INPUT_SHAPE, THRESHOLD
 from smx_export.errors import FileError

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from smx_export.artifact.content import read_bytes
 from smx_export.contract import INPUT, LABEL, LINEAR, LOG_PROBS, PROBS, SCORES
 from smx_export.runtime.input_checks import lost_digits, other_axes, unmasked
 from smx_export.runtime.input_range import InputRange, declared_range, declared_shape, remedy
 from smx_export.runtime.policy import MISSING, OnNan, OnRange, Policy, Rows, check_options
-from smx_export.runtime.session import declared_classes, open_file, open_session, read_model
+from smx_export.runtime.session import declared_classes, open_file, open_session
 
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(double)": np.float64}  # of inputs that are not float32
 
@@ -67,7 +68,7 @@ class OnnxClassifier:
         check_options(on_nan, on_range)
         path = Path(path)
         # Kept for pickling: by its path a worker might find another file, or none.
-        self._content, self._providers = read_model(path), tuple(providers)
+        self._content, self._providers = read_bytes(path), tuple(providers)
         self.session = self._opened(path)
         outputs = [node.name for node in self.session.get_outputs()]
         metadata = self.session.get_modelmeta().custom_metadata_map

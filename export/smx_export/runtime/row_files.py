@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from smx_export.errors import FileError
 from smx_lightning.errors import InputError
-from smx_lightning.errors.declared import check_header, check_inflation, check_room, npy_header
+from smx_lightning.errors.sizes import check_header, check_inflation, check_room, npy_header
 from smx_lightning.errors.unreadable import UNREADABLE, reason, sentence_of
 
 ARRAYS = ("x", "x_val", "x_test")  # of an .npz file, in this order

@@ -30,28 +30,11 @@ def open_session(
     return onnxruntime.InferenceSession(model, options, providers=list(providers))
 
 
-def read_model(path: Path) -> bytes:
-    """The content of a file that may be missing.
-
-    Raises:
-        FileError: Then.
-    """
-    if not path.is_file():
-        raise FileError(f"expected an ONNX file at {path}, found none; check the path")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise FileError(
-            f"expected an ONNX file at {path}, got: {error.strerror or error}; check its "
-            "permissions"
-        ) from error
-
-
 def open_file(content: bytes, path: Path, providers: Sequence[str]) -> onnxruntime.InferenceSession:
     """A session of a file that may be damaged, or no ONNX.
 
     Args:
-        content: What :func:`read_model` read.
+        content: What :func:`smx_export.artifact.content.read_bytes` read.
         path: The file, for the messages.
         providers: As onnxruntime names them.
 

@@ -17,9 +17,8 @@ import numpy as np
 from smx_export.artifact.check import first_line
 from smx_export.errors import FileError
 from smx_export.targets import NotInstalled, Session, target
-from smx_export.targets.limited import limit_memory, limit_time
+from smx_export.targets.limited import limit_memory, limit_time, numbers
 
-NUMBERS = "biuf"  # kinds of dtype
 SHARE = 16  # of the memory that it may take, an answer is at most one in so many
 MOST = 1 << 30  # bytes of an answer, where there is no limit to share
 TIMED = {1: 200, 1024: 20}  # runs a batch size
@@ -63,10 +62,7 @@ def _run(session: Session, folder: Path, answer: dict[str, Any], most: int) -> N
     outputs: dict[str, Any] = {}
     for key, x in batches.items():
         try:
-            answers = session.run(x)
-            for name, output in answers.items():
-                if output.dtype.kind not in NUMBERS:  # numpy would pickle it
-                    raise TypeError(f"{name} is {output.dtype}, no numbers")
+            answers = numbers(session.run(x))  # of anything else numpy would make a pickle
             if (size := sum(output.nbytes for output in answers.values())) > most:
                 raise ValueError(f"its answer of {size:,} bytes is larger than {most:,}")
             outputs.update({f"{key}/{name}": output for name, output in answers.items()})

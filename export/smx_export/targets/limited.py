@@ -203,16 +203,26 @@ def main(name: str, file: str, seconds: str, memory: str) -> None:
         size = math.prod(shape) * np.dtype(code).itemsize
         x = np.frombuffer(sys.stdin.buffer.read(size), code).reshape(shape)
         try:
-            outputs = {key: np.asarray(value) for key, value in session.run(x).items()}
-            strange = [key for key, value in outputs.items() if value.dtype.kind not in NUMBERS]
-            if strange:
-                raise TypeError(f"{strange[0]} is {outputs[strange[0]].dtype}, no numbers")
+            outputs = numbers(session.run(x))
         except Exception as error:  # as above
             _tell(answers, {"error": first_line(error)})
             continue
         told = [(key, value.dtype.str, value.shape) for key, value in outputs.items()]
         _tell(answers, {"outputs": told}, outputs)
     return None
+
+
+def numbers(answered: Outputs) -> Outputs:
+    """The arrays that a runtime answered, if they are of numbers.
+
+    Raises:
+        TypeError: Where one is not.
+    """
+    outputs = {name: np.asarray(value) for name, value in answered.items()}
+    for name, value in outputs.items():
+        if value.dtype.kind not in NUMBERS:
+            raise TypeError(f"{name} is {value.dtype}, no numbers")
+    return outputs
 
 
 def _tell(answers: IO[bytes], head: dict[str, Any], outputs: Outputs | None = None) -> None:

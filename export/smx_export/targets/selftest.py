@@ -15,9 +15,10 @@ from pathlib import Path
 
 from smx_export.artifact.check import Check, first_line, strings_for_nan
 from smx_export.artifact.comparison import compare
+from smx_export.artifact.content import read_bytes
 from smx_export.artifact.declared import declared
 from smx_export.artifact.exported import ExportedFile, read_exported
-from smx_export.artifact.files import read_bytes, seal_holds, weights_sha256
+from smx_export.artifact.files import seal_holds, weights_sha256
 from smx_export.artifact.operators import deterministic
 from smx_export.contract import PROFILE, SCORES
 from smx_export.profile import Profile

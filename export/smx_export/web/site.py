@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smx_export.artifact.content import read_bytes
 from smx_export.contract import LOG_PROBS
 from smx_export.errors import FileError
 from smx_export.targets.npm import node_module
@@ -110,9 +111,7 @@ def _check_elsewhere(folder: Path) -> None:
 
 def _contents(model: Path, sidecar: dict[str, Any]) -> dict[str, bytes]:
     """The content of every file of the site by name."""
-    if not model.is_file():
-        raise FileError(f"expected an ONNX file at {model}, found none; check the path")
-    content = model.read_bytes()
+    content = read_bytes(model)
     if hashlib.sha256(content).hexdigest() != sidecar["sha256"]:
         raise FileError(
             f"expected the sidecar of {model}, got one with another SHA-256; make it again from "

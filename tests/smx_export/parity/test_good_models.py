@@ -27,11 +27,15 @@ def ask(monkeypatch):
     return chosen
 
 
+def exported(seed, folder):
+    model, profile, data = good_model(seed)
+    return model, export_onnx(model, folder / "model.onnx", profile=profile, data=data).report
+
+
 @pytest.mark.parametrize("seed", sampled(range(SEEDS), every=16))
 def test_a_good_model_is_exported_in_any_profile(seed, tmp_path, ask):
     ask(proven=False)
-    model, profile, data = good_model(seed)
-    report = export_onnx(model, tmp_path / "model.onnx", profile=profile, data=data).report
+    _, report = exported(seed, tmp_path)
     assert report.passed
     assert report.rows > 500
 
@@ -39,8 +43,7 @@ def test_a_good_model_is_exported_in_any_profile(seed, tmp_path, ask):
 @pytest.mark.parametrize("seed", sampled(range(SEEDS), every=6))
 def test_of_a_proven_graph_little_is_asked(seed, tmp_path, ask):
     ask(proven=True)
-    model, profile, data = good_model(seed)
-    report = export_onnx(model, tmp_path / "model.onnx", profile=profile, data=data).report
+    model, report = exported(seed, tmp_path)
     assert report.passed
     assert report.rows < 200 or not is_linear(model)
 

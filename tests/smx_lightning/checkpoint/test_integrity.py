@@ -23,7 +23,7 @@ from smx_lightning.checkpoint.content import load_plain
 from smx_lightning.checkpoint.describing import settings_of
 from smx_lightning.checkpoint.integrity import HASHES, with_hashes
 from smx_lightning.checkpoint.writing import WholeFileIO
-from smx_lightning.errors import declared
+from smx_lightning.errors import sizes
 
 NAMES = ["cat", "dog", "emu"]
 X = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32))
@@ -380,7 +380,7 @@ def test_no_kind_of_tensor_is_wrongly_refused(tmp_path):
 
 
 def test_an_archive_that_would_fill_the_memory_is_not_inflated(own, tmp_path, monkeypatch):
-    monkeypatch.setattr(declared, "FREE", 2**26)
+    monkeypatch.setattr(sizes, "FREE", 2**26)
     with zipfile.ZipFile(tmp_path / "bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as bomb:
         for name in ("data.pkl", "data/0"):
             with bomb.open(f"archive/{name}", "w") as file:

@@ -51,18 +51,20 @@ def moved_where(proto, *condition, by=0.1, shape=None):
         axes = constant(proto, shape, np.int64)
         rebuild(proto, lead_at, [("Reshape", ["factor", axes], ["factor_1"], {})])
     factor = "factor" if shape is None else "factor_1"
+    scores_made(
+        proto,
+        ("Mul", [constant(proto, first), factor], ["moved"], {}),
+        ("Add", ["scores_0", "moved"], ["scores"], {}),
+    )
+
+
+def scores_made(proto, *nodes):
+    """The nodes make the scores, out of those that were there, ``scores_0``."""
     after(proto, "scores", ("Identity", [], {}))
     producer = node(proto, "scores")
     at = list(proto.graph.node).index(producer)
     proto.graph.node.remove(producer)
-    rebuild(
-        proto,
-        at,
-        [
-            ("Mul", [constant(proto, first), factor], ["moved"], {}),
-            ("Add", ["scores_0", "moved"], ["scores"], {}),
-        ],
-    )
+    rebuild(proto, at, list(nodes))
 
 
 def rows_in_front(proto):
@@ -359,18 +361,11 @@ def scores_sorted_and_sorted_back(proto):
 @seen_in_any
 def a_part_of_the_batch_that_is_nothing(proto):
     """CumSum over the rows, times zero."""
-    after(proto, "scores", ("Identity", [], {}))
-    producer = node(proto, "scores")
-    at = list(proto.graph.node).index(producer)
-    proto.graph.node.remove(producer)
-    rebuild(
+    scores_made(
         proto,
-        at,
-        [
-            ("CumSum", ["scores_0", constant(proto, 0, np.int64)], ["sums"], {}),
-            ("Mul", ["sums", constant(proto, 1e-12)], ["little"], {}),
-            ("Add", ["scores_0", "little"], ["scores"], {}),
-        ],
+        ("CumSum", ["scores_0", constant(proto, 0, np.int64)], ["sums"], {}),
+        ("Mul", ["sums", constant(proto, 1e-12)], ["little"], {}),
+        ("Add", ["scores_0", "little"], ["scores"], {}),
     )
 
 
@@ -495,18 +490,11 @@ def a_sequence_of_one(proto):
 
 @seen_in_any
 def a_random_number_in_a_billion(proto):
-    after(proto, "scores", ("Identity", [], {}))
-    producer = node(proto, "scores")
-    at = list(proto.graph.node).index(producer)
-    proto.graph.node.remove(producer)
-    rebuild(
+    scores_made(
         proto,
-        at,
-        [
-            ("RandomNormalLike", ["scores_0"], ["drawn"], {}),
-            ("Mul", ["drawn", constant(proto, 1e-9)], ["little"], {}),
-            ("Add", ["scores_0", "little"], ["scores"], {}),
-        ],
+        ("RandomNormalLike", ["scores_0"], ["drawn"], {}),
+        ("Mul", ["drawn", constant(proto, 1e-9)], ["little"], {}),
+        ("Add", ["scores_0", "little"], ["scores"], {}),
     )
 
 
