@@ -471,8 +471,10 @@ def test_checkpoints_may_leave_frozen_weights_out(digits, quiet_trainer, tmp_pat
 
 def test_a_compiled_model_is_exported_as_the_model(tmp_path):
     model = linear()
-    export_onnx(torch.compile(model, backend="eager"), tmp_path / "m.onnx")
+    compiled = torch.compile(model, backend="eager")
+    export_onnx(compiled, tmp_path / "m.onnx")
     assert is_of(model, tmp_path / "m.onnx")
+    assert check_parity(compiled, tmp_path / "m.onnx").passed
 
 
 class EveryOther(SoftmaxRegression):

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 
 from smx_export.artifact.check import Check, first_line
 from smx_export.artifact.comparison import SUM, Outputs, log_probs_of, max_or_nan
+from smx_export.artifact.content import read_bytes
 from smx_export.artifact.exported import read_exported
-from smx_export.artifact.files import parse, read_bytes, read_onnx
+from smx_export.artifact.files import parse, read_onnx
 from smx_export.artifact.operators import deterministic, draws
 from smx_export.contract import ALL_OUTPUTS, INPUT, LABEL, LOG_PROBS, PROBS, SELFTEST
 from smx_export.graph.arrays import Data
+from smx_export.graph.detached import uncompiled
 from smx_export.graph.inference_copy import InferenceCopy, is_linear
 from smx_export.graph.turns import in_turn
 from smx_export.graph.written import written_graph
@@ -97,6 +99,7 @@ def comparison(
     input_shape: Sequence[int] | None = None,
 ) -> Comparison:
     """The model in the shape of the profile that a file names; see :func:`check_parity`."""
+    model = cast("SoftmaxRegression", uncompiled(model))
     return Comparison(inference_copy_like(model, read_onnx(path), budget, input_shape), data)
 
 
