@@ -29,6 +29,13 @@ def test_every_file_ends_in_a_sentence(seeds, fuzz):
     assert {0, 2} <= {code for _, code in codes}
 
 
+@pytest.mark.parametrize("short", [True, False])
+def test_good_files_pass(short, fuzz):
+    for reader in ("smx-export selftest good.onnx", "smx-export inspect good.onnx", "npz good.npz"):
+        ended = fuzz.fence.run(*reader.split(), cwd=fuzz.folder, short=short)
+        assert ended.code == 0, (reader, ended)
+
+
 @pytest.mark.parametrize("seeds", [range(40, 60, 4), whole(range(60, 120))], ids=["few", "many"])
 def test_what_a_command_is_spared_changes_nothing(seeds, fuzz):
     for seed in seeds:

@@ -11,6 +11,7 @@ way is how an interpreter starts; commands that are not shortened try that.
 
 import gc
 import importlib
+import inspect
 import io
 import os
 import subprocess
@@ -19,6 +20,8 @@ import threading
 from contextlib import redirect_stdout, suppress
 from types import SimpleNamespace
 from unittest.mock import patch
+
+from smx_export.targets import limited
 
 IMPORTED = [  # what commands import once they run
     "encodings.ascii",
@@ -35,6 +38,7 @@ IMPORTED = [  # what commands import once they run
     "smx_lightning.data.labels",
 ]
 CRASHED = 1  # an interpreter's code after an exception
+GIVEN = len(inspect.signature(limited.main).parameters)
 
 
 class _Made(BaseException):
@@ -66,8 +70,6 @@ def prepare():
 
 def shorten(cli):
     """Let a command in this process, a fork, take the parser, and fork in place of starting."""
-    from smx_export.targets import limited
-
     kind = type(cli)
     kind.__new__ = staticmethod(lambda *_, **__: cli)
     kind.setup_parser = lambda *_: None
@@ -78,14 +80,14 @@ class ForkedRuntime:
     """The process that a ``LimitedSession`` starts, as a fork of this one.
 
     Args:
-        command: What it would be started with: its last three parts are those of ``limited.main``.
+        command: What it would be started with; it ends with what ``limited.main`` is given.
     """
 
     def __init__(self, command, **_):
         questions, answers = os.pipe(), os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            _answer(command[-3:], questions[0], answers[1])
+            _answer(command[-GIVEN:], questions[0], answers[1])
         with suppress(PermissionError, ProcessLookupError):  # whoever is first
             os.setpgid(self.pid, self.pid)
         os.close(questions[0])
@@ -102,14 +104,13 @@ class ForkedRuntime:
 
 
 def _answer(arguments, questions, answers):
-    from smx_export.targets import limited
-
     code = CRASHED
     try:
         os.setpgid(0, 0)
         os.dup2(questions, 0)
         os.dup2(answers, 1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        gc.freeze()  # what closes when it is collected may not close a number taken anew
         os.closerange(3, 1024)
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
         limited.main(*arguments)
