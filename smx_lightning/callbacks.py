@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.text import csv_text
-from smx_lightning.files import file_path, predictions_csv, written_whole
 from smx_lightning.module import Prediction, SoftmaxRegression
+from smx_lightning.processes.files import file_path, predictions_csv, written_whole
 
 
 class ConfusionCsv(Callback):

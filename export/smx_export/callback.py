@@ -18,7 +18,7 @@ from smx_lightning import InputError
 from smx_lightning.callbacks import softmax_regression, target_file
 from smx_lightning.checkpoint.content import is_url
 from smx_lightning.checkpoint.reading import read_checkpoint
-from smx_lightning.files import check_writable
+from smx_lightning.processes.files import check_writable
 from smx_lightning.processes.sharding import is_sharded
 from smx_lightning.training.first_epoch import fetched
 

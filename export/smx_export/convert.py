@@ -28,7 +28,7 @@ from smx_export.profile import PORTABLE, Profile
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint
 from smx_lightning.errors.unreadable import reason
-from smx_lightning.files import written_whole
+from smx_lightning.processes.files import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

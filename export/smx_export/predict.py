@@ -20,7 +20,7 @@ from smx_export.runtime.row_files import StoredArray, blocks_of, stored_arrays
 from smx_export.targets.apart import SessionApart, open_apart
 from smx_export.targets.limited import LIMITS, Limits
 from smx_export.targets.selftest import selftest
-from smx_lightning.files import predictions_csv
+from smx_lightning.processes.files import predictions_csv
 
 BLOCK_NUMBERS = 1 << 20  # inputs or probabilities at a time: some 50 MB in all
 PATIENCE = 2.0  # seconds between two lines about the progress

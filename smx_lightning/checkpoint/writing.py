@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from smx_lightning.checkpoint.integrity import with_hashes
-from smx_lightning.files import written_whole
+from smx_lightning.processes.files import written_whole
 
 NAME = re.compile(r"(last|finished)-[0-9a-f]{8}\.ckpt")  # of Recovery's files
 

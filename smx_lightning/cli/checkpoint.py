@@ -135,9 +135,18 @@ class CheckpointCLI(LightningCLI):
             value = model.hparams.get(name)
             if name in (OPTIMIZER, SCHEDULE):
                 if value is None or (isinstance(value, dict) and _only_numbers(value)):
-                    shown[name] = None if value is None else dict_to_namespace(value)
+                    self._show_made(name, None if value is None else dict_to_namespace(value))
             elif name in shown and wants_plain(annotations.get(name, Any)):
                 shown[name] = value
+
+    def _show_made(self, name: str, description: Namespace | None) -> None:
+        """Show an optimiser or a schedule, where the parser would have taken it so."""
+        shown = self.config[self.config.subcommand].model.init_args
+        before, shown[name] = shown.get(name), description
+        try:
+            self.parser.validate(self.config)
+        except (TypeError, ValueError, KeyError):  # arguments that the class has not, or of others
+            shown[name] = before
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """As Lightning's, but that no environment variable makes it unpickle a checkpoint."""

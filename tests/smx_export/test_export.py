@@ -16,7 +16,7 @@ from smx_export import OnnxExport, ParityError, check_parity, export_onnx
 from smx_export.artifact.describe import describe
 from smx_export.graph import written
 from smx_lightning import InputError, SoftmaxRegression
-from smx_lightning.files import written_whole
+from smx_lightning.processes.files import written_whole
 
 
 def names(folder):

@@ -15,7 +15,7 @@ from smx_export.artifact.exported import read_intact
 from smx_export.artifact.vectors import base64_of
 from smx_export.contract import CLASS_NAMES, INPUT_RANGE, INPUT_SHAPE, THRESHOLD
 from smx_export.errors import FileError
-from smx_lightning.files import written_whole
+from smx_lightning.processes.files import written_whole
 
 
 def sidecar(path: str | Path) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     check_apart(args.output, args.data, args.json, beside)
     check_apart(args.checkpoint, args.json, beside)
     if beside is not None:
-        from smx_lightning.files import check_writable
+        from smx_lightning.processes.files import check_writable
 
         check_writable(beside)
     with report_to(args.json) as report:  # first of all: a report that cannot be kept ends it

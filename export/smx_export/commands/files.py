@@ -89,7 +89,7 @@ def report_to(path: str | None) -> Iterator[Report]:
     if path is None:
         yield print
         return
-    from smx_lightning.files import written_whole
+    from smx_lightning.processes.files import written_whole
 
     kept: dict[str, Any] = {}
     with written_whole(path) as draft:

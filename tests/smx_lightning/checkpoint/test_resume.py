@@ -132,6 +132,20 @@ def test_resuming_takes_the_checkpoint_s_settings_and_shows_them(ckpt):
 
 
 @pytest.mark.parametrize(
+    "changed", [{"num_classes": 0}, {"nesterov": 1.5}, {"lr": [1, 2]}, {"momentum": [1]}]
+)
+def test_an_optimiser_that_the_parser_would_refuse_is_not_shown(changed, ckpt):
+    content = torch.load(ckpt, weights_only=True)
+    content["hyper_parameters"]["optimizer"]["init_args"] |= changed
+    torch.save(content, "changed.ckpt")
+    assert main(["test", *RUN, "--ckpt_path=changed.ckpt"]) == 0
+    (config,) = Path("lightning_logs").glob("version_1/config.yaml")
+    shown = yaml.safe_load(config.read_text())["model"]["init_args"]
+    assert shown["optimizer"] != content["hyper_parameters"]["optimizer"]
+    assert shown["threshold"] == 0.3
+
+
+@pytest.mark.parametrize(
     ("given", "both"),
     sampled(
         [

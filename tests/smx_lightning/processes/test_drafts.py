@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from smx_lightning.files import written_whole
 from smx_lightning.processes import drafts
 from smx_lightning.processes.drafts import Draft
+from smx_lightning.processes.files import written_whole
 
 WRITER = """
 import sys, time
-from smx_lightning.files import written_whole
+from smx_lightning.processes.files import written_whole
 with written_whole(sys.argv[1]) as draft:
     draft.write_text("half")
     print(draft, flush=True)
@@ -161,7 +161,7 @@ def test_threads_never_meet(tmp_path, paths):
 
 def test_processes_never_meet(tmp_path):
     script = (
-        "import sys\nfrom smx_lightning.files import written_whole\n"
+        "import sys\nfrom smx_lightning.processes.files import written_whole\n"
         "for turn in range(100):\n"
         "    with written_whole(sys.argv[1]) as draft:\n"
         "        draft.write_text(sys.argv[2] * 5000)\n"

@@ -11,11 +11,11 @@ import sys
 import pytest
 
 from smx_lightning import InputError
-from smx_lightning.files import check_writable, written_whole
+from smx_lightning.processes.files import check_writable, written_whole
 
 WRITE = """
 import sys
-from smx_lightning.files import written_whole
+from smx_lightning.processes.files import written_whole
 with written_whole(sys.argv[1]) as draft:
     draft.write_text("new")
 """

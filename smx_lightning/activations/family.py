@@ -1,0 +1,164 @@
+"""The maps that a softmax regression may end in, each with its loss.
+
+Conventions
+-----------
+A member is p(s) = argmax over the simplex of ⟨p, s⟩ - Ω(p); its scores s may be shifted by a number
+without changing p. With Ω*(s) = ⟨p, s⟩ - Ω(p) its Fenchel-Young loss is
+
+    L(s; q) = Ω*(s) + Ω(q) - ⟨s, q⟩,    ∂L/∂s = p - q,
+
+convex, at least 0, and 0 where p = q (Blondel, Martins & Niculae, "Learning with Fenchel-Young
+losses", JMLR 21, 2020). For Tsallis' α-entropy -Ω(p) = (1 - Σ p^α) / (α (α - 1)), Shannon's as
+α → 1, p is α-entmax (Peters, Niculae & Martins, ACL 2019): α = 1 softmax, 2 sparsemax. With
+u = p^(2-α) where p > 0, and 0 elsewhere, its Jacobian is
+
+    ∂p/∂s = diag(u) - u uᵀ / Σu = U (diag(w) - w wᵀ),    U = Σu,  w = u / U,
+
+U times that of softmax at the probabilities w.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from smx_lightning.errors import InputError
+
+BISECTIONS = 80
+
+
+class Jacobian(NamedTuple):
+    """``scale`` times softmax's Jacobian at the probabilities ``weights``.
+
+    ``weights`` has the shape of the scores; ``scale`` has 1 in place of the classes.
+    """
+
+    weights: Tensor
+    scale: Tensor
+
+
+class Activation(ABC):
+    """A member of the family. Instances are immutable, and equal where they are the same map."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> str | dict[str, float]:
+        """As :func:`activation_of` takes it, and as hyper-parameters and files have it."""
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return str(self.spec)
+
+    @property
+    @abstractmethod
+    def sparse(self) -> bool:
+        """Whether probabilities may be exactly 0, and a loss, too, without infinite scores."""
+
+    @abstractmethod
+    def probs(self, scores: Tensor, dim: int = -1) -> Tensor:
+        """p(s) along ``dim``."""
+
+    def log_probs(self, scores: Tensor, dim: int = -1) -> Tensor:
+        """The logarithm of p(s); minus infinity where p is 0."""
+        return self.probs(scores, dim).log()
+
+    @abstractmethod
+    def entropy(self, q: Tensor, dim: int = -1) -> Tensor:
+        """-Ω(q), without ``dim``: 0 of a one-hot q, largest of equal ones."""
+
+    @abstractmethod
+    def jacobian(self, probs: Tensor, dim: int = -1) -> Jacobian:
+        """∂p/∂s where p is ``probs``."""
+
+    @abstractmethod
+    def difference(self, threshold: float) -> float:
+        """Of two classes: s₁ - s₀ where p₁ = γ, the threshold in (0, 1)."""
+
+
+@dataclass(frozen=True)
+class Entmax(Activation):
+    """α-entmax; α = 1 is softmax, 1.5 entmax15, 2 sparsemax.
+
+    Attributes:
+        alpha: α, at least 1.
+    """
+
+    alpha: float
+
+    @property
+    def spec(self) -> str | dict[str, float]:
+        """See :class:`Activation`."""
+        named = {alpha: name for name, alpha in NAMED.items()}
+        return named.get(self.alpha, {"alpha": self.alpha})
+
+    @property
+    def sparse(self) -> bool:
+        """See :class:`Activation`."""
+        return self.alpha > 1
+
+    def probs(self, scores: Tensor, dim: int = -1) -> Tensor:
+        """See :class:`Activation`."""
+        if self.alpha == 1:
+            return scores.softmax(dim)
+        # Σ relu(z - τ)^(1 / (α - 1)) = 1 of z = (α - 1) s; the sum is at least 1 at max z - 1.
+        z = (self.alpha - 1) * (scores - scores.amax(dim, keepdim=True))
+        low = torch.full_like(z.amax(dim, keepdim=True), -1.0)
+        high = torch.zeros_like(low)
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            above = self._powers(z - middle).sum(dim, keepdim=True) >= 1
+            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+        p = self._powers(z - low)
+        return p / p.sum(dim, keepdim=True)
+
+    def _powers(self, x: Tensor) -> Tensor:
+        return x.clamp(min=0).pow(1 / (self.alpha - 1))
+
+    def entropy(self, q: Tensor, dim: int = -1) -> Tensor:
+        """See :class:`Activation`."""
+        if self.alpha == 1:
+            return torch.special.entr(q).sum(dim)
+        missing: Tensor = 1 - q.pow(self.alpha).sum(dim)
+        return missing / (self.alpha * (self.alpha - 1))
+
+    def jacobian(self, probs: Tensor, dim: int = -1) -> Jacobian:
+        """See :class:`Activation`."""
+        u = torch.where(probs > 0, probs ** (2 - self.alpha), 0.0)
+        scale = u.sum(dim, keepdim=True)
+        return Jacobian(u / scale, scale)
+
+    def difference(self, threshold: float) -> float:
+        """See :class:`Activation`."""
+        if self.alpha == 1:
+            return math.log(threshold) - math.log1p(-threshold)
+        power = self.alpha - 1
+        return float((threshold**power - (1 - threshold) ** power) / power)
+
+
+NAMED = {"softmax": 1.0, "entmax15": 1.5, "sparsemax": 2.0}
+SOFTMAX = Entmax(1.0)
+
+
+def activation_of(spec: str | Mapping[str, Any] | Activation) -> Activation:
+    """The member of a name, ``softmax``, ``entmax15`` or ``sparsemax``, or of ``{"alpha": 1.3}``.
+
+    Raises:
+        InputError: For anything else.
+    """
+    if isinstance(spec, Activation):
+        return spec
+    if isinstance(spec, str) and spec in NAMED:
+        return Entmax(NAMED[spec])
+    if isinstance(spec, Mapping) and set(spec) == {"alpha"} and float(spec["alpha"]) >= 1:
+        return Entmax(float(spec["alpha"]))
+    raise InputError(
+        f"expected an activation out of {', '.join(NAMED)}, or {{'alpha': a number of at least "
+        f"1}}, got {spec!r}"
+    )
