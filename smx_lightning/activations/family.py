@@ -124,7 +124,8 @@ class Entmax(Activation):
     def entropy(self, q: Tensor, dim: int = -1) -> Tensor:
         """See :class:`Activation`."""
         if self.alpha == 1:
-            return torch.special.entr(q).sum(dim)
+            shannon: Tensor = torch.special.entr(q).sum(dim)
+            return shannon
         missing: Tensor = 1 - q.pow(self.alpha).sum(dim)
         return missing / (self.alpha * (self.alpha - 1))
 
