@@ -24,6 +24,7 @@ from smx_lightning.checkpoint.integrity import (
     is_archive,
     with_hashes,
 )
+from smx_lightning.checkpoint.progress import without_counts
 from smx_lightning.errors import InputError
 from smx_lightning.errors.unreadable import reason
 
@@ -151,6 +152,9 @@ def _strange(content: Mapping[str, Any]) -> str | None:
     for name, kind in PARTS.items():
         if name in content and not isinstance(content[name], kind):
             return f"{name} of type {type(content[name]).__name__}"
+    uncounted = without_counts(content.get("loops"))
+    if uncounted is not None:
+        return f"no counts of batches as {uncounted}"
     for state in content.get("optimizer_states", []):
         groups = state.get("param_groups", []) if isinstance(state, dict) else None
         named = isinstance(groups, list) and all(isinstance(group, dict) for group in groups)

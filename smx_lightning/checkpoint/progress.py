@@ -10,6 +10,48 @@ import torch
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
+LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
+COUNTS = "progress"  # ends the names of what a loop has counted
+OF_BATCHES = "batch_progress"
+EPOCH, OPTIMIZER = f"epoch_loop.{OF_BATCHES}", "optim_progress"
+
+
+def without_counts(loops: dict[str, Any] | None) -> str | None:
+    """The first of the Trainer's loops that has not counted as Lightning's do, if there is one.
+
+    Args:
+        loops: ``checkpoint["loops"]``; ``None`` where only weights were saved.
+    """
+    if loops is None:
+        return None
+    for name in LOOPS:
+        loop = loops.get(name)
+        if not isinstance(loop, dict) or (name == LOOPS[0] and EPOCH not in loop):
+            return name
+        predicts = name == LOOPS[-1]  # without a last batch
+        if not all(_counted(*part, last=not predicts) for part in loop.items()):
+            return name
+    return None
+
+
+def _counted(name: Any, state: Any, *, last: bool) -> bool:
+    """Whether a part of a loop's state is what its tracker counts, or another state."""
+    if not isinstance(state, dict):
+        return False
+    if not str(name).endswith(COUNTS):
+        return type(state.get("_batches_that_stepped", 0)) is int
+    if str(name).endswith(OPTIMIZER):
+        of = state.get("optimizer")
+        parts = [of.get(part) for part in ("step", "zero_grad")] if isinstance(of, dict) else [None]
+        return all(_counted(COUNTS, part, last=last) for part in parts)
+    if last and str(name).endswith(OF_BATCHES) and "is_last_batch" not in state:
+        return False
+    return all(
+        isinstance(state.get(part), dict)
+        and all(type(count) is int and count >= 0 for count in state[part].values())
+        for part in ("total", "current")
+    )
+
 
 def settle(fit_loop: dict[str, Any], *, rewind: bool = False) -> None:
     """Let the state say that the batches completed so far are, and that none is under way.
@@ -18,7 +60,7 @@ def settle(fit_loop: dict[str, Any], *, rewind: bool = False) -> None:
         fit_loop: ``checkpoint["loops"]["fit_loop"]``, changed in place.
         rewind: Take those of the present epoch back too, unless it had no more to come.
     """
-    progress = fit_loop["epoch_loop.batch_progress"]
+    progress = fit_loop[EPOCH]
     current, total = progress["current"], progress["total"]
     if rewind and progress["is_last_batch"]:
         return
