@@ -120,9 +120,17 @@ class Descent:
             line = self.step.line()
         rounded = self.trial.to(self.dtype)
         self._weight, self._bias = rounded[:, :-1], rounded[:, -1:]
+        # Where most begin, and half of the first pass: the scores are the bias, whatever the rows.
+        self._flat = self.best is None and not self._weight.any()
         self._sums = EpochSums(self._shape, self.point.device, self._member, line)
         self.ladder.begin(self.best, batches)
         return self.frame.outside(self.trial)
+
+    def gather(self, x: Tensor, y: Tensor, weights: Tensor | None) -> None:
+        """Keep a batch, which :meth:`add` is given as it is or in parts, while rows are few."""
+        if self._gathered is not None:
+            x = self.frame.rows(x)
+            self._gathered.add(x, y, None if weights is None else weights.to(x.dtype))
 
     def add(self, x: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
         """Add a batch at the present point; its scores there (batch, classes), log p of softmax.
@@ -138,9 +146,11 @@ class Descent:
         x = self.frame.rows(x)
         if weights is not None:  # wider ones would widen all that they multiply
             weights = weights.to(x.dtype)
-        if self._gathered is not None:
-            self._gathered.add(x, y, weights)
-        at = self._member.at(torch.addmm(self._bias, self._weight, x.T))
+        if self._flat:
+            scores = self._bias.expand(-1, len(x))
+        else:
+            scores = torch.addmm(self._bias, self._weight, x.T)
+        at = self._member.at(scores)
         self.ladder.add(x, at.weights, weights, at.scale)
         self._sums.add(x, at, y, weights)
         return at.scores.T

@@ -28,6 +28,8 @@ from smx_lightning.errors import InputError
 from smx_lightning.optim.members import At, Softmax
 from smx_lightning.processes.distributed import in_group
 
+AT_ONCE = 2**16  # entries of scores at several lengths: an operation takes longer to begin
+
 
 class Evaluation(NamedTuple):
     """The objective at one point.
@@ -83,7 +85,7 @@ class EpochSums:
         # Views of one vector, which the processes add up as it is.
         sizes = [4, shape[0], shape[0], 0 if line is None else len(line.lengths), math.prod(shape)]
         self._all = torch.zeros(sum(sizes), dtype=torch.float64, device=device)
-        parts = torch.split(self._all, sizes)
+        parts = self._all.split_with_sizes(sizes)
         # _scalars: loss, total weight, rows in doubt, rows
         self._scalars, self._masses, self._targets, self._slopes, gradient = parts
         self._gradient = gradient.view(shape)
@@ -98,13 +100,13 @@ class EpochSums:
             y: (batch,) labels or (batch, classes) distributions.
             weights: (batch,) or ``None``.
         """
-        c = at.scores.new_ones(len(x)) if weights is None else weights
+        c = at.scores.new_ones(x.shape[0]) if weights is None else weights
         if self._line is not None:
             self._slopes += self._slopes_of(x, at.scores, y, c, self._line)
         masses = self._member.masses(at, c)
         if y.ndim == 1:
             losses, doubtful = self._member.losses(at, y)
-            residual = at.probs.scatter_add_(0, y[None], c.new_full((1, len(y)), -1.0))
+            residual = at.probs.scatter_add_(0, y[None], c.new_full((1, y.shape[0]), -1.0))
             self._targets.scatter_add_(0, y, c.double())
         else:
             q = y.T.to(at.scores.dtype)
@@ -113,7 +115,7 @@ class EpochSums:
             self._targets += (q @ c).double()
         if weights is not None:
             residual *= c
-        rows = losses.new_tensor(float(len(x)))
+        rows = losses.new_tensor(float(x.shape[0]))
         wide = c.double()
         self._scalars += torch.stack([losses @ wide, wide.sum(), doubtful.double(), rows])
         self._masses += masses.double()
@@ -125,12 +127,14 @@ class EpochSums:
         direction = line.direction.to(x.dtype)
         dz = torch.addmm(direction[:, -1:], direction[:, :-1], x.T)
         wanted = dz.gather(0, y[None])[0] if y.ndim == 1 else (dz * y.T).sum(0)
-        there = torch.empty_like(dz)
+        lengths = line.lengths.to(x.dtype)
+        at_once = min(max(AT_ONCE // max(dz.numel(), 1), 1), len(lengths))
+        room = dz.new_empty(at_once, *dz.shape)
         slopes = [
-            self._member.means(scores, dz, length, there).sub_(wanted) @ c
-            for length in line.lengths.tolist()
+            self._member.means(scores, dz, some, room[: len(some)]).sub_(wanted) @ c
+            for some in torch.split(lengths, at_once)
         ]
-        return torch.stack(slopes).double()
+        return torch.cat(slopes).double()
 
     def evaluation(self, weight: Tensor, l2: float) -> Evaluation:
         """Of all processes together, at ``weight`` (classes, features) float64."""

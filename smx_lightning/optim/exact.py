@@ -145,7 +145,9 @@ class ExactSolver(torch.optim.Optimizer):
             row_weight: (batch,) or ``None``.
         """
         assert self._descent is not None
-        return self._descent.add(x, *weighted(y, row_weight, class_weight))
+        y, weights = weighted(y, row_weight, class_weight)
+        self._descent.gather(x, y, weights)
+        return self._descent.add(x, y, weights)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]

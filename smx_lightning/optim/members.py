@@ -85,19 +85,19 @@ class Softmax:
         losses = -torch.where(y > 0, y * at.scores, 0).sum(0, dtype=torch.float64)
         return losses, _in_doubt(at.probs, y)
 
-    def means(self, scores: Tensor, towards: Tensor, length: float, room: Tensor) -> Tensor:
-        """⟨p, dz⟩ at the scores s + t dz, (rows,).
+    def means(self, scores: Tensor, towards: Tensor, lengths: Tensor, room: Tensor) -> Tensor:
+        """⟨p, dz⟩ at the scores s + t dz of several t, (lengths, rows).
 
         Args:
             scores: s, (classes, rows).
             towards: dz, of the same shape.
-            length: t.
-            room: Of the same shape, overwritten.
+            lengths: t, (lengths,).
+            room: (lengths, classes, rows), overwritten.
         """
-        torch.add(scores, towards, alpha=length, out=room)
-        room.sub_(room.amax(0)).exp_()  # less than half of softmax's time on a CPU
-        total = room.sum(0)
-        return room.mul_(towards).sum(0).div_(total)
+        torch.addcmul(scores, lengths[:, None, None], towards, out=room)
+        room.sub_(room.amax(1, keepdim=True)).exp_()  # less than half of softmax's time on a CPU
+        total = room.sum(1)
+        return room.mul_(towards).sum(1).div_(total)
 
 
 class Sparse(Softmax):
@@ -138,10 +138,10 @@ class Sparse(Softmax):
             doubtful = _in_doubt(at.probs, y)
         return conjugate.double() - own.double(), doubtful
 
-    def means(self, scores: Tensor, towards: Tensor, length: float, room: Tensor) -> Tensor:
+    def means(self, scores: Tensor, towards: Tensor, lengths: Tensor, room: Tensor) -> Tensor:
         """See :class:`Softmax`."""
-        torch.add(scores, towards, alpha=length, out=room)
-        return (self.activation.probs(room, dim=0) * towards).sum(0)
+        torch.addcmul(scores, lengths[:, None, None], towards, out=room)
+        return (self.activation.probs(room, dim=1) * towards).sum(1)
 
 
 def member(activation: Activation) -> Softmax:

@@ -112,8 +112,8 @@ def _dtype(dtype: torch.dtype) -> torch.dtype:
 def _solution(descent: Descent) -> Solution:
     point, best = descent.parameters, descent.best
     return Solution(
-        weight=point[:, :-1].to(descent.dtype),
-        bias=point[:, -1].to(descent.dtype),
+        weight=point[:, :-1].to(descent.dtype, copy=True),  # no inference tensors
+        bias=point[:, -1].to(descent.dtype, copy=True),
         status=descent.status,
         message=message(descent.status, best),
         objective=descent.objective,

@@ -109,16 +109,16 @@ class Ladder:
             weights: c, (rows,) or ``None``.
             scale: U, (rows,); ``None`` for 1. It is part of the curvature, not of the features.
         """
-        if len(x) == 0 or (self._known is not None and self._due == Due()):
+        if x.shape[0] == 0 or (self._known is not None and self._due == Due()):
             return
         squares = None
         if self._known is None:
-            c = x.new_ones(len(x)) if weights is None else weights
+            c = x.new_ones(x.shape[0]) if weights is None else weights
             squares = x.square()
             self._sums += torch.cat([c.sum()[None], c @ x, c @ squares]).double()
             self._moments = None
         if self._due.model is not None and self._collecting is None:
-            self._collecting = self._new(self._due.model, len(x))
+            self._collecting = self._new(self._due.model, x.shape[0])
         collecting = self._collecting_rows or self._collecting
         if collecting is not None:
             chooses = collecting.chooses
