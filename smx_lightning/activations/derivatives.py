@@ -2,21 +2,64 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from smx_lightning.activations.threshold import entmax_probs
+from smx_lightning.errors import InputError
 
+SINGLE = 4  # bytes a number of float32
 SERIES = 0.5  # |y| up to which ψ is summed up, as its closed form cancels there
 TERMS = 18
 
 
-def entmax_rows(scores: Tensor, alpha: float | Tensor, dim: int) -> Tensor:
-    """α-entmax of float32 or float64 scores; see :func:`.threshold.entmax_probs`."""
-    p: Tensor = _Entmax.apply(scores, alpha, dim % scores.ndim)
-    return p
+def entmax(scores: Tensor, alpha: float | Tensor = 1.5, dim: int = -1) -> Tensor:
+    """α-entmax: softmax at α = 1, sparse probabilities above (Peters, Niculae & Martins, 2019).
+
+    float16 and bfloat16 are computed in float32. An entry of minus infinity gets 0; probabilities
+    along ``dim`` are NaN where a score is NaN or plus infinity, or all are minus infinity, as of
+    softmax.
+
+    Args:
+        scores: Floating-point numbers of any shape.
+        alpha: At least 1. A tensor may be learnt: it has a shape that broadcasts with the scores',
+            with 1 along ``dim``; its values are not looked at, and below 1 there are none.
+        dim: Where the classes are.
+
+    Returns:
+        Probabilities, in the shape and the dtype of the scores.
+
+    Raises:
+        InputError: Of scores that are no floating-point numbers, or have no class, or where α is a
+            number below 1.
+    """
+    check_scores(scores, dim)
+    if not isinstance(alpha, Tensor) and not 1 <= alpha < math.inf:
+        raise InputError(f"expected alpha to be a finite number of at least 1, got {alpha}")
+    wide = scores.float() if scores.dtype.itemsize < SINGLE else scores
+    if isinstance(alpha, Tensor):
+        alpha = alpha.to(wide.dtype)
+    elif alpha == 1:
+        return scores.softmax(dim)
+    p: Tensor = _apply(wide, alpha, dim % scores.ndim)
+    return p.to(scores.dtype)
+
+
+def check_scores(scores: Tensor, dim: int) -> None:
+    """Complain about scores without floating-point numbers, or without a class along ``dim``."""
+    if not scores.dtype.is_floating_point:
+        raise InputError(
+            f"expected scores as floating-point numbers, got {scores.dtype}: convert them by float()"
+        )
+    if scores.ndim == 0 or not -scores.ndim <= dim < scores.ndim or scores.shape[dim] == 0:
+        raise InputError(
+            f"expected scores with at least one class along dimension {dim}, got the shape "
+            f"{tuple(scores.shape)}"
+        )
 
 
 class _Entmax(torch.autograd.Function):
@@ -63,7 +106,10 @@ class _Entmax(torch.autograd.Function):
             alpha = alpha.movedim(alphas, 0)
             alpha = alpha.reshape(len(alpha), *[1] * (axes - alpha.ndim + 1), *alpha.shape[1:])
             scores = scores.expand(info.batch_size, *scores.shape[1:])
-        return _Entmax.apply(scores, alpha, dim + 1), 0
+        return _apply(scores, alpha, dim + 1), 0
+
+
+_apply: Callable[..., Tensor] = _Entmax.apply  # type: ignore[no-untyped-call, unused-ignore]
 
 
 def jacobian_product(p: Tensor, direction: Tensor, alpha: float | Tensor, dim: int) -> Tensor:

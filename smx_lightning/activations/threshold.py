@@ -5,9 +5,9 @@ inverse of ln_ε(p) = (p^ε - 1) / ε, and θ is where S(θ) = Σ p is 1. As max
 where S is at least 1, and -ln_ε(1/K), where all p are at most 1/K.
 
 For ε from 0 to 1, f(θ) = ln_ε(S(θ)) is convex and decreasing (S^ε is the 1/ε-norm of
-relu(1 + ε(t - θ)), and at ε → 0 f is the log-sum-exp of t - θ), so that Newton's method from θ = 0
-comes from below and never passes the solution. :func:`newton_steps` says when it has arrived. Beyond
-ε = 1 f is not convex, and the interval is halved.
+relu(1 + ε(t - θ)), and at ε → 0 f is the log-sum-exp of t - θ), so that Newton's method from
+θ = 0 comes from below and never passes the solution. :func:`newton_steps` says when it has arrived.
+Beyond ε = 1 f is not convex, and the interval is halved.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from torch import Tensor
 
 BLOCK = 2**17  # entries that are worked on at a time, so that they stay in a processor's cache
 MOST_CLASSES = 2**24  # where their number is not known before the graph runs
-PER_MILLE = 1000
 
 
 def entmax_probs(scores: Tensor, alpha: float | Tensor, dim: int) -> Tensor:
@@ -51,18 +50,18 @@ def entmax_probs(scores: Tensor, alpha: float | Tensor, dim: int) -> Tensor:
 def newton_steps(classes: int, power: float, eps: float) -> int:
     """Steps after which S(θ) - 1 is at most ``eps``, whatever the scores.
 
-    A step of Newton's method goes to where the tangent is 0. By convexity the next tangent, taken
-    back to where the last one was taken, lies below f there:
-    f' + g'·f/g ≤ f, that is f'/f + g'/g ≤ 1 with f' and g' the next value and next slope (its
-    modulus). x + y ≤ 1 means x^λ y^(1-λ) ≤ 2^(-H(λ)) for every λ in (0, 1), with H(λ) the entropy of
-    a coin in bits. So n steps divide f^λ g^(1-λ) by 2^(n·H(λ)) at least. It begins at no more than
-    f = ln_ε(K), g = K^ε, and g never is below 1 (norms: ‖x‖_q ≥ ‖x‖_r ≥ K^(1/r - 1/q)·‖x‖_q for
-    q ≤ r). So f is below ``eps`` after
+    A step of Newton's method goes to where the tangent is 0. The next tangent, taken back to where
+    the last step began, lies below f there, as f is convex: f' + g'·f/g ≤ f, with f' and g' the
+    next value and the next slope's modulus, and so f'/f + g'/g ≤ 1. Then
+    (f'/f)^λ (g'/g)^(1-λ) ≤ 2^(-H(λ)) for every λ in (0, 1), with H(λ) the entropy of a coin in bits:
+    n steps divide f^λ g^(1-λ) by at least 2^(n H(λ)). At the start f ≤ ln_ε(K) and g ≤ K^ε, and g
+    is never below 1 (norms: ‖x‖_q ≥ ‖x‖_r ≥ K^(1/r - 1/q) ‖x‖_q where q ≤ r). With a and b the
+    binary logarithms of ln_ε(K) / ``eps`` and of K^ε, f is at most ``eps`` after
 
-        n = min over λ of (λ log2(ln_ε(K) / eps) + (1 - λ) ε log2 K) / H(λ);
+        n = (λ a + (1 - λ) b) / H(λ) steps;
 
-    λ = 1/2 gives half of log2 of f·g at the start through f·g at the end. For sparsemax, K steps
-    do, too: each that is not the last takes a class out of the support.
+    λ = 1/2 says that each divides f·g by 4. Near the least of them is λ = b / (a + b). For
+    sparsemax K steps do, too: each but the last takes a class out of the support.
 
     Args:
         classes: K, at least 1.
@@ -71,15 +70,12 @@ def newton_steps(classes: int, power: float, eps: float) -> int:
     """
     if classes < 2:
         return 1
-    value = math.log2(math.expm1(power * math.log(classes)) / (power * eps))
-    slope = power * math.log2(classes)
-    shares = (mille / PER_MILLE for mille in range(1, PER_MILLE))
-    needed = math.ceil(min((a * value + (1 - a) * slope) / _bits(a) for a in shares))
+    a = math.log2(math.expm1(power * math.log(classes)) / (power * eps))
+    b = power * math.log2(classes)
+    share = b / (a + b)
+    bits = -share * math.log2(share) - (1 - share) * math.log2(1 - share)
+    needed = math.ceil((share * a + (1 - share) * b) / bits)
     return min(needed, classes) if power == 1 else needed
-
-
-def _bits(share: float) -> float:
-    return -share * math.log2(share) - (1 - share) * math.log2(1 - share)
 
 
 def _known(classes: int) -> int:
@@ -94,7 +90,8 @@ def _blocks(shifted: Tensor, dim: int) -> tuple[Tensor, ...]:
     rest = [axis for axis in range(shifted.ndim) if axis != dim % shifted.ndim]
     longest = max(rest, key=lambda axis: shifted.shape[axis])
     rows = max(1, BLOCK * shifted.shape[longest] // shifted.numel())
-    return shifted.split(rows, longest)
+    blocks: tuple[Tensor, ...] = torch.split(shifted, rows, longest)
+    return blocks
 
 
 def _sparsemax_(z: Tensor, _power: float, steps: int, dim: int) -> None:
@@ -135,7 +132,7 @@ def _entmax_(z: Tensor, power: float, steps: int, dim: int) -> None:
 
 
 def _log_exp(v: Tensor, power: float | Tensor) -> Tensor:
-    """log exp_ε(v), in place; right also where ε is next to nothing."""
+    """Logarithm of exp_ε(v), in place; right also where ε is next to nothing."""
     return v.mul_(power).clamp_(min=-1).log1p_().div_(power)
 
 
