@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +54,8 @@ def check_scores(scores: Tensor, dim: int) -> None:
     """Complain about scores without floating-point numbers, or without a class along ``dim``."""
     if not scores.dtype.is_floating_point:
         raise InputError(
-            f"expected scores as floating-point numbers, got {scores.dtype}: convert them by float()"
+            f"expected scores of a floating-point dtype, got {scores.dtype}: convert them by "
+            "float()"
         )
     if scores.ndim == 0 or not -scores.ndim <= dim < scores.ndim or scores.shape[dim] == 0:
         raise InputError(
@@ -109,6 +111,8 @@ class _Entmax(torch.autograd.Function):
         return _apply(scores, alpha, dim + 1), 0
 
 
+# torch asks for it at every call, and to find it out takes longer than a row's threshold.
+_Entmax.forward.__signature__ = inspect.signature(_Entmax.forward)  # type: ignore[attr-defined]
 _apply: Callable[..., Tensor] = _Entmax.apply  # type: ignore[no-untyped-call, unused-ignore]
 
 
