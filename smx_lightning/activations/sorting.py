@@ -25,10 +25,10 @@ def sorted_entmax15(z: Tensor, dim: int) -> Tensor:
     """The τ of Σ relu(z - τ)² = 1 (Peters, Niculae & Martins 2019), z at most 0."""
     largest = z.sort(dim, descending=True).values
     counts = _counts(z, dim)
-    mean = largest.cumsum(dim).div_(counts)
-    # Var z = E z² - (E z)²: both are at most 1 of a support, as its z lie in (-1, 0].
-    variance = largest.square().cumsum(dim).div_(counts).sub_(mean.square())
-    tau = mean - (counts.reciprocal() - variance).relu_().sqrt_()
+    sums, squares = largest.cumsum(dim), largest.square().cumsum(dim)
+    # k τ² - 2 τ Σz + Σz² - 1 = 0, its lower root
+    root = torch.addcmul(sums.square(), counts, squares.sub_(1), value=-1).relu_().sqrt_()
+    tau = sums.sub_(root).div_(counts)
     return torch.where(tau <= largest, tau, -1.0).amax(dim, keepdim=True)
 
 
