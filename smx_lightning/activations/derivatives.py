@@ -41,13 +41,18 @@ def entmax(scores: Tensor, alpha: float | Tensor = 1.5, dim: int = -1) -> Tensor
     check_scores(scores, dim)
     if not isinstance(alpha, Tensor) and not 1 <= alpha < math.inf:
         raise InputError(f"expected alpha to be a finite number of at least 1, got {alpha}")
-    wide = scores.float() if scores.dtype.itemsize < SINGLE else scores
+    wide = widened(scores)
     if isinstance(alpha, Tensor):
         alpha = alpha.to(wide.dtype)
     elif alpha == 1:
         return scores.softmax(dim)
     p: Tensor = _apply(wide, alpha, dim % scores.ndim)
     return p.to(scores.dtype)
+
+
+def widened(scores: Tensor) -> Tensor:
+    """In float32 where they have fewer digits."""
+    return scores.float() if scores.dtype.itemsize < SINGLE else scores
 
 
 def check_scores(scores: Tensor, dim: int) -> None:
@@ -76,11 +81,14 @@ class _Entmax(torch.autograd.Function):
         _, alpha, ctx.dim = inputs
         learnt = isinstance(alpha, Tensor)
         ctx.alpha = None if learnt else alpha
+        ctx.set_materialize_grads(False)  # a loss gives none to p
         ctx.save_for_backward(output, *([alpha] if learnt else []))
         ctx.save_for_forward(output, *([alpha] if learnt else []))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        if gradients[0] is None:
+            return None, None, None
         p, *learnt = ctx.saved_tensors
         alpha = learnt[0] if learnt else ctx.alpha
         by_scores = jacobian_product(p, gradients[0], alpha, ctx.dim)
@@ -125,7 +133,7 @@ def jacobian_product(p: Tensor, direction: Tensor, alpha: float | Tensor, dim: i
 
 
 def _weights(p: Tensor, alpha: float | Tensor) -> Tensor:
-    """u = p^(2-α), and 0 where p is 0, with no infinite slope there."""
+    """Of p the u = p^(2-α), and 0 where p is 0, with no infinite slope there."""
     if not isinstance(alpha, Tensor) and alpha == 2:
         return p.sign()
     if not isinstance(alpha, Tensor) and alpha == 1.5:
