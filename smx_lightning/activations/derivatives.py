@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,8 +45,7 @@ def entmax(scores: Tensor, alpha: float | Tensor = 1.5, dim: int = -1) -> Tensor
         alpha = alpha.to(wide.dtype)
     elif alpha == 1:
         return scores.softmax(dim)
-    p: Tensor = _apply(wide, alpha, dim % scores.ndim)
-    return p.to(scores.dtype)
+    return _apply(wide, alpha, dim % scores.ndim).to(scores.dtype)
 
 
 def widened(scores: Tensor) -> Tensor:
@@ -98,15 +96,6 @@ class _Entmax(torch.autograd.Function):
         return by_scores, by_alpha, None
 
     @staticmethod
-    def jvp(ctx: Any, scores: Tensor | None, alpha: Tensor | None, _dim: None) -> Tensor:
-        p, *learnt = ctx.saved_tensors
-        given = learnt[0] if learnt else ctx.alpha
-        direction = torch.zeros_like(p) if scores is None else scores
-        if alpha is not None:
-            direction = direction - alpha * _growth(p, given)
-        return jacobian_product(p, direction, given, ctx.dim)
-
-    @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
         scores, alpha, dim = inputs
         rows, alphas, _ = in_dims
@@ -119,9 +108,27 @@ class _Entmax(torch.autograd.Function):
         return _apply(scores, alpha, dim + 1), 0
 
 
+class _WithTangents(_Entmax):
+    """With forward-mode derivatives, which torch.compile does not take."""
+
+    @staticmethod
+    def jvp(ctx: Any, scores: Tensor | None, alpha: Tensor | None, _dim: None) -> Tensor:
+        p, *learnt = ctx.saved_tensors
+        given = learnt[0] if learnt else ctx.alpha
+        direction = torch.zeros_like(p) if scores is None else scores
+        if alpha is not None:
+            direction = direction - alpha * _growth(p, given)
+        return jacobian_product(p, direction, given, ctx.dim)
+
+
 # torch asks for it at every call, and to find it out takes longer than a row's threshold.
 _Entmax.forward.__signature__ = inspect.signature(_Entmax.forward)  # type: ignore[attr-defined]
-_apply: Callable[..., Tensor] = _Entmax.apply  # type: ignore[no-untyped-call, unused-ignore]
+
+
+def _apply(scores: Tensor, alpha: float | Tensor, dim: int) -> Tensor:
+    function = _Entmax if torch.compiler.is_compiling() else _WithTangents
+    p: Tensor = function.apply(scores, alpha, dim)  # type: ignore[no-untyped-call]
+    return p
 
 
 def jacobian_product(p: Tensor, direction: Tensor, alpha: float | Tensor, dim: int) -> Tensor:

@@ -58,7 +58,8 @@ def fenchel_young_loss(
     else:
         q, kept = _one_hot(rows, target, ignore_index)
         rows = torch.where(kept.unsqueeze(-1), rows, 0.0)
-    losses: Tensor = _FenchelYoung.apply(rows, member.probs(rows), q, member)  # type: ignore[no-untyped-call]
+    function = _FenchelYoung if torch.compiler.is_compiling() else _WithTangents
+    losses = function.apply(rows, member.probs(rows), q, member)  # type: ignore[no-untyped-call]
     return _reduced(losses, _row_weights(q, kept, weight, sample_weight), reduction)
 
 
@@ -125,10 +126,15 @@ class _FenchelYoung(torch.autograd.Function):
         p, q = ctx.saved_tensors
         return gradients[0].unsqueeze(-1) * (p - q), None, None, None
 
+
+class _WithTangents(_FenchelYoung):
+    """With forward-mode derivatives, which torch.compile does not take."""
+
     @staticmethod
     def jvp(ctx: Any, scores: Tensor, *_: Any) -> Tensor:
         p, q = ctx.saved_tensors
-        return ((p - q) * scores).sum(-1)
+        slope: Tensor = ((p - q) * scores).sum(-1)
+        return slope
 
 
 def _inner(p: Tensor, scores: Tensor) -> Tensor:
