@@ -234,7 +234,7 @@ class Another(Activation):
         return threshold
 
 
-@pytest.mark.parametrize("activation", [{"alpha": 2.5}, Another()])
+@pytest.mark.parametrize("activation", [{"alpha": 2.5}, {"normmax": 2.0}, Another()])
 def test_what_has_no_such_curvature_is_refused_before_the_first_pass(activation):
     def batches():
         raise AssertionError("a pass began")
