@@ -8,8 +8,9 @@ over all rows of a pass, whatever the batches: Σ c · Σ_k -q_k log p_k / Σ c 
 the scores end in softmax; in general see :mod:`smx_lightning.activations.family`. While it passes,
 loss, gradient and curvature are summed; at its end the sums of all processes meet, and L-BFGS
 (Nocedal & Wright, "Numerical Optimization", 2006, alg. 7.4), preconditioned with one of
-:mod:`.models`, says where the next pass evaluates. The line search costs passes too: a step that raised the objective is shortened, and the
-next pass tries again. Nothing is learned from a point that was worse but how far to go towards it.
+:mod:`.models`, says where the next pass evaluates. The line search costs passes too: a step that
+raised the objective is shortened, and the next pass tries again. Nothing is learned from a point
+that was worse but how far to go towards it.
 Why this converges is in docs/solver.md.
 """
 
