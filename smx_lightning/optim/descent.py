@@ -94,7 +94,7 @@ class Descent:
         )
         self._begun = False  # whether a pass has ended
         self._known = math.inf  # the objective where the second pass begins
-        self._progress = Progress()
+        self._progress = Progress(self._member.patience)
         self._fits = False  # whether the last step's model fitted
         self._repeating = False  # whether the pass under way evaluates the best point again
         self._l2 = 0.0
