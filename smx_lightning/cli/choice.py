@@ -17,6 +17,7 @@ from smx_lightning.activations import Activation, Entmax
 from smx_lightning.checkpoint.optimizers import OPTIMIZER, in_words, parameters_of, path_of
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.optim import ExactSolver
+from smx_lightning.optim.members import LARGEST_ALPHA
 
 USUAL = inspect.signature(SoftmaxRegression.__init__).parameters[OPTIMIZER].default
 # What says how a model trains. The exact solver goes past these, or cannot go with another one.
@@ -48,8 +49,8 @@ MINI_BATCHES = "for mini-batches give --model.optimizer torch.optim.Adam"
 
 
 def solves(activation: Activation) -> bool:
-    """Whether the exact solver is taken for an activation without being asked for."""
-    return isinstance(activation, Entmax) and activation.alpha <= 2
+    """Whether the exact solver can be taken for an activation."""
+    return isinstance(activation, Entmax) and activation.alpha <= LARGEST_ALPHA
 
 
 def trains_otherwise(kind: type[SoftmaxRegression]) -> str | None:
@@ -79,7 +80,10 @@ def is_not_plain(model: SoftmaxRegression, passed: Any) -> str | None:
     if (otherwise := trains_otherwise(type(model))) is not None:
         return otherwise
     if not solves(model._smx_activation):
-        return f"as activation {model._smx_activation.spec} is none of α from 1 to 2; {EXACT}"
+        return (
+            f"as activation {model._smx_activation.spec} is no α-entmax of α from 1 to "
+            f"{LARGEST_ALPHA}, which the exact solver expects"
+        )
     if not model.automatic_optimization:
         return f"as {name} is optimised by hand"
     if (model._optimizer, model._lr_scheduler, model.lr) != (passed, None, None):
