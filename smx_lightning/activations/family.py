@@ -111,7 +111,8 @@ class Entmax(Activation):
         if self.alpha == 1:
             return scores.log_softmax(dim)
         p = self.probs(scores, dim)
-        return torch.where(p > 0, torch.where(p > 0, p, 1.0).log(), -math.inf)
+        zero = p == 0  # and NaN is none
+        return torch.where(zero, -math.inf, torch.where(zero, 1.0, p).log())
 
     def entropy(self, q: Tensor, dim: int = -1) -> Tensor:
         """See :class:`Activation`."""
