@@ -13,6 +13,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
+from smx_lightning.activations import SOFTMAX, Activation
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least, non_negative
 from smx_lightning.optim.descent import Descent
@@ -77,6 +78,7 @@ class ExactSolver(torch.optim.Optimizer):
         self.trial: Tensor | None = None
         self.rejected = False
         self.metrics: dict[str, Tensor] = {}
+        self._activation: Activation = SOFTMAX
         self._descent: Descent | None = None  # from the first epoch on: the weights may change
         self._loaded: dict[str, Any] | None = None  # a checkpoint's state, until the next epoch
 
@@ -111,13 +113,15 @@ class ExactSolver(torch.optim.Optimizer):
     # An epoch --------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def begin_epoch(self, *, l2: float, batches: float) -> None:
+    def begin_epoch(self, *, l2: float, batches: float, activation: Activation = SOFTMAX) -> None:
         """Choose the next point to evaluate at, :attr:`trial`, and get ready to sum.
 
         Args:
             l2: Weight of the penalty.
             batches: Of the coming epoch, over all processes; ``inf`` where that is unknown.
+            activation: What the scores end in; the same in every epoch.
         """
+        self._activation = activation
         self.rejected = True  # unless it ends, and is accepted
         if self._loaded is not None:  # once more: Lightning loads weights before it widens them
             self._descent = self._restored(self._loaded)
@@ -137,6 +141,8 @@ class ExactSolver(torch.optim.Optimizer):
         row_weight: Tensor | None = None,
     ) -> Tensor:
         """Add a batch, evaluated at :attr:`trial`; its log-probabilities there (batch, classes).
+
+        Of members other than softmax its scores.
 
         Args:
             x: (batch, features) rows as the linear layer saw them.
@@ -193,6 +199,7 @@ class ExactSolver(torch.optim.Optimizer):
             start,
             dtype=self.weight.dtype,
             tol=self.tol,
+            activation=self._activation,
             memory=self.memory,
             overhead=EPOCH_WORK,
         )
