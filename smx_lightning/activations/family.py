@@ -198,14 +198,13 @@ def activation_of(spec: str | Mapping[str, Any] | Activation) -> Activation:
         return spec
     if isinstance(spec, str) and spec in NAMED:
         return Entmax(NAMED[spec])
-    if (
-        isinstance(spec, Mapping)
-        and set(spec) == {"alpha"}
-        and 1 <= float(spec["alpha"]) < math.inf
-    ):
-        return Entmax(float(spec["alpha"]))
-    if isinstance(spec, Mapping) and set(spec) == {"normmax"} and 1 < spec["normmax"] < math.inf:
-        return Normmax(float(spec["normmax"]))
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        ((name, alpha),) = spec.items()
+        number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
+        if name == "alpha" and number and 1 <= alpha < math.inf:
+            return Entmax(float(alpha))
+        if name == "normmax" and number and 1 < alpha < math.inf:
+            return Normmax(float(alpha))
     raise InputError(
         f"expected an activation out of {', '.join(NAMED)}, {{'alpha': a number of at least 1}} or "
         f"{{'normmax': a number above 1}}, got {spec!r}"
