@@ -23,7 +23,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -67,8 +66,9 @@ class Activation(ABC):
         """p(s) along ``dim``."""
 
     def log_probs(self, scores: Tensor, dim: int = -1) -> Tensor:
-        """The logarithm of p(s); minus infinity where p is 0."""
-        return self.probs(scores, dim).log()
+        """The logarithm of p(s); minus infinity, with no gradient, where p is 0."""
+        p = self.probs(scores, dim)
+        return torch.where(p > 0, torch.where(p > 0, p, 1.0).log(), p.detach().log())
 
     @abstractmethod
     def entropy(self, q: Tensor, dim: int = -1) -> Tensor:
@@ -109,12 +109,8 @@ class Entmax(Activation):
         return entmax(scores, self.alpha, dim)
 
     def log_probs(self, scores: Tensor, dim: int = -1) -> Tensor:
-        """See :class:`Activation`; the gradient counts where p > 0."""
-        if self.alpha == 1:
-            return scores.log_softmax(dim)
-        p = self.probs(scores, dim)
-        zero = p == 0  # and NaN is none
-        return torch.where(zero, -math.inf, torch.where(zero, 1.0, p).log())
+        """See :class:`Activation`."""
+        return scores.log_softmax(dim) if self.alpha == 1 else super().log_probs(scores, dim)
 
     def entropy(self, q: Tensor, dim: int = -1) -> Tensor:
         """See :class:`Activation`."""
@@ -203,13 +199,13 @@ def activation_of(spec: str | Mapping[str, Any] | Activation) -> Activation:
     if isinstance(spec, str) and spec in NAMED:
         return Entmax(NAMED[spec])
     if isinstance(spec, Mapping) and len(spec) == 1:
-        ((name, value),) = spec.items()
-        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else 0.0
-        if name == "alpha" and 1 <= number < math.inf:
-            return Entmax(number)
-        if name == "normmax" and 1 < number < math.inf:
-            return Normmax(number)
+        ((name, alpha),) = spec.items()
+        number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
+        if name == "alpha" and number and 1 <= alpha < math.inf:
+            return Entmax(float(alpha))
+        if name == "normmax" and number and 1 < alpha < math.inf:
+            return Normmax(float(alpha))
     raise InputError(
         f"expected an activation out of {', '.join(NAMED)}, {{'alpha': a number of at least 1}} or "
-        f"{{'normmax': a number above 1}}, got {spec!r}; give one of these"
+        f"{{'normmax': a number above 1}}, got {spec!r}"
     )
