@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from smx_lightning.activations import SOFTMAX
 from smx_lightning.data.sharing import rows_of_batch
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_labels
@@ -65,7 +66,7 @@ class Objective:
             if not self.sharded:
                 scores = whole(scores)
             model._smx_metrics.add(tallies, whole(scores.detach()), y)
-            if self.sharded:  # which would not complain
+            if self.sharded or model._smx_activation != SOFTMAX:  # whose loss would not complain
                 check_labels(y, model.num_classes, "train batches")
             try:
                 loss = self._mean_loss(model, scores, y, batch_idx)

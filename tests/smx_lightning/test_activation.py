@@ -220,6 +220,27 @@ def test_a_training_that_diverges_is_told():
         )
 
 
+@pytest.mark.parametrize("name", ["softmax", "sparsemax"])
+@pytest.mark.parametrize(
+    "y", [torch.eye(K)[Y], torch.tensor(Y).float(), torch.tensor(Y) + 1, torch.tensor(Y) - 101]
+)
+def test_what_is_no_label_is_refused_at_once(name, y):
+    model = SoftmaxRegression(D, K, activation=name)
+    with pytest.raises(InputError, match=r"^labels must .* in the train batches; "):
+        model.objective(ROWS.tensors[0].float(), y)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "32-true"])
+def test_every_precision_trains_every_member(precision):
+    data = TensorDataset(ROWS.tensors[0].float(), ROWS.tensors[1])
+    for spec in (*SPECS.values(), {"normmax": 2.0}):
+        model = SoftmaxRegression(D, K, activation=spec, optimizer=ADAM)
+        trainer = fit(model, data, max_epochs=20, precision=precision)
+        assert trainer.callback_metrics["train/accuracy_micro"] > 0.6
+        chance = float(model.activation.entropy(torch.full((K,), 1 / K)))
+        assert float(trainer.callback_metrics["train/loss"]) < 0.9 * chance
+
+
 class Host(LightningModule):
     """Two heads, of different members, on one body."""
 
