@@ -66,8 +66,9 @@ class Activation(ABC):
         """p(s) along ``dim``."""
 
     def log_probs(self, scores: Tensor, dim: int = -1) -> Tensor:
-        """The logarithm of p(s); minus infinity where p is 0."""
-        return self.probs(scores, dim).log()
+        """The logarithm of p(s); minus infinity, with no gradient, where p is 0."""
+        p = self.probs(scores, dim)
+        return torch.where(p > 0, torch.where(p > 0, p, 1.0).log(), p.detach().log())
 
     @abstractmethod
     def entropy(self, q: Tensor, dim: int = -1) -> Tensor:
@@ -108,11 +109,8 @@ class Entmax(Activation):
         return entmax(scores, self.alpha, dim)
 
     def log_probs(self, scores: Tensor, dim: int = -1) -> Tensor:
-        """See :class:`Activation`; the gradient counts where p > 0."""
-        if self.alpha == 1:
-            return scores.log_softmax(dim)
-        p = self.probs(scores, dim)
-        return torch.where(p > 0, torch.where(p > 0, p, 1.0).log(), -math.inf)
+        """See :class:`Activation`."""
+        return scores.log_softmax(dim) if self.alpha == 1 else super().log_probs(scores, dim)
 
     def entropy(self, q: Tensor, dim: int = -1) -> Tensor:
         """See :class:`Activation`."""
@@ -200,14 +198,13 @@ def activation_of(spec: str | Mapping[str, Any] | Activation) -> Activation:
         return spec
     if isinstance(spec, str) and spec in NAMED:
         return Entmax(NAMED[spec])
-    if (
-        isinstance(spec, Mapping)
-        and set(spec) == {"alpha"}
-        and 1 <= float(spec["alpha"]) < math.inf
-    ):
-        return Entmax(float(spec["alpha"]))
-    if isinstance(spec, Mapping) and set(spec) == {"normmax"} and 1 < spec["normmax"] < math.inf:
-        return Normmax(float(spec["normmax"]))
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        ((name, alpha),) = spec.items()
+        number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
+        if name == "alpha" and number and 1 <= alpha < math.inf:
+            return Entmax(float(alpha))
+        if name == "normmax" and number and 1 < alpha < math.inf:
+            return Normmax(float(alpha))
     raise InputError(
         f"expected an activation out of {', '.join(NAMED)}, {{'alpha': a number of at least 1}} or "
         f"{{'normmax': a number above 1}}, got {spec!r}"

@@ -169,6 +169,10 @@ def _row_weights(
     q: Tensor, kept: Tensor | None, weight: Tensor | None, sample_weight: Tensor | None
 ) -> Tensor:
     """The product of both weights, 0 where a row is ignored."""
+    if weight is not None and weight.shape != q.shape[-1:]:
+        raise InputError(
+            f"expected a weight for each of {q.shape[-1]} classes, got {tuple(weight.shape)}"
+        )
     weights = torch.ones_like(q[..., 0]) if weight is None else q @ weight.to(q.dtype)
     if kept is not None:
         weights = weights * kept

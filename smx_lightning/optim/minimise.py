@@ -61,9 +61,8 @@ def minimise(
 ) -> Solution:
     """Minimise  Σ c · Σ_k -q_k log p_k / Σ c + ½ · l2 · ‖W‖²  over W and b.
 
-    Of other members than softmax a row's loss is Ω*(s) - ⟨s, q⟩ of its scores s = W x + b: of a
-    label the Fenchel-Young loss (:mod:`smx_lightning.activations.family`), of a distribution that
-    without its Ω(q), which no weight changes.
+    Of other members a row's loss is Ω*(s) - ⟨s, q⟩ of its scores s = W x + b: of a label the
+    Fenchel-Young loss (:mod:`smx_lightning.activations.family`).
 
     Args:
         batches: Iterated once a pass: the same rows each time, as (x, y) or (x, y, weight); x
@@ -73,13 +72,11 @@ def minimise(
         l2: Weight of the penalty; the bias is free.
         tol: Stop when the largest absolute entry of the gradient is at most this.
         memory: Curvature pairs that L-BFGS remembers.
-        class_weight: (classes,), times each row's own weight. Of a distribution, q_k counts times
-            the weight of class k.
+        class_weight: (classes,), times each row's own weight, or a distribution's q_k.
         start: Weight and bias to start from; ``None``: zero.
         dtype: float32 or float64, of parameters and products.
         max_evaluations: Passes over the batches, at most.
-        activation: What the scores end in: ``"softmax"``, ``"sparsemax"``, ``"entmax15"``, or
-            ``{"alpha": α}`` with α from 1 to 2.
+        activation: ``"softmax"``, ``"sparsemax"``, ``"entmax15"``, or ``{"alpha": 1 to 2}``.
 
     Raises:
         InputError: For rows that come and go, and for other arguments than these.
@@ -94,8 +91,7 @@ def minimise(
         activation=activation_of(activation),
     )
     count = float(len(batches)) if isinstance(batches, Sequence) else float("inf")
-    l2 = non_negative("l2", l2)
-    most = at_least("max_evaluations", max_evaluations, 1)
+    l2, most = non_negative("l2", l2), at_least("max_evaluations", max_evaluations, 1)
     while descent.status is Status.RUNNING and descent.evaluations < most:
         first = descent.evaluations == 0
         one_pass(descent, problem.weighted(batches, first=first), l2=l2, count=count)
