@@ -61,7 +61,7 @@ def minimise(
 ) -> Solution:
     """Minimise  Σ c · Σ_k -q_k log p_k / Σ c + ½ · l2 · ‖W‖²  over W and b.
 
-    Of other activations a row's loss is Ω*(s) - ⟨s, q⟩, see :mod:`smx_lightning.activations.family`.
+    Of other activations Σ_k … is Ω*(s) - ⟨s, q⟩ (:mod:`smx_lightning.activations.family`).
 
     Args:
         batches: Iterated once a pass: the same rows each time, as (x, y) or (x, y, weight); x

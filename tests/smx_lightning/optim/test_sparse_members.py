@@ -12,7 +12,7 @@ import torch
 from optima import Problem, drawn
 from optima import optimum as softmax_optimum
 from sampled import sampled
-from solutions import CLOSE, DIGITS, point_of, solved
+from solutions import CLOSE, point_of, solved
 from solving import few_rows, noisy_scores
 from sparse_optima import ALPHAS, by_lbfgs, gap, margins, value
 
@@ -23,6 +23,7 @@ from smx_lightning.optim import ExactSolver, Status, minimise
 FEW = 6  # seeds of ``make test``, each with every α
 LEAST_L2 = 1e-6
 TOO_HARD = 34  # 20 rows of 20 classes in 2 features of scale 10³: 10⁻⁹ of the objective is left
+HELD = 1e-12  # of an objective whose rows' losses are of order 1 at zero: they are rounded
 SEEDS = [seed for seed in range(60) if seed != TOO_HARD]
 
 
@@ -57,8 +58,8 @@ def test_the_objective_is_the_least(seed, alpha):
     problem = drawn_problem(seed)
     found = entmax_solved(problem, alpha)
     distance, objective = gap(point_of(found), problem, alpha)
-    assert found.status in (Status.CONVERGED, Status.PRECISION) or objective < DIGITS, found
-    assert distance <= CLOSE["float64"] + DIGITS / objective, (found.status, distance, objective)
+    assert found.status in (Status.CONVERGED, Status.PRECISION) or objective < HELD, found
+    assert distance <= CLOSE["float64"] + HELD / objective, (found.status, distance, objective)
     assert found.objective == pytest.approx(objective, rel=1e-9, abs=1e-13)
 
 
