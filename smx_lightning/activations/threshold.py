@@ -114,7 +114,9 @@ def _sparsemax_(z: Tensor, _power: float, steps: int, dim: int) -> None:
         torch.sub(z, tau, out=x).relu_()
         total = x.sum(dim, keepdim=True)
         tau.addcdiv_(total.sub_(1), x.sign_().sum(dim, keepdim=True))
-    z.sub_(tau).relu_()
+    x = z.sub_(tau).relu()  # the last step is one of z - τ, which has more digits than τ
+    surplus = x.sum(dim, keepdim=True).sub_(1)
+    z.sub_(surplus.div_(x.sign_().sum(dim, keepdim=True))).relu_()
     z.div_(z.sum(dim, keepdim=True))
 
 
@@ -131,7 +133,10 @@ def _entmax15_(z: Tensor, _power: float, steps: int, dim: int) -> None:
         slope = x.sum(dim, keepdim=True)
         total = x.square_().sum(dim, keepdim=True)
         tau.addcdiv_(total - total.sqrt(), slope)
-    z.sub_(tau).relu_().square_()
+    x = z.sub_(tau).relu()
+    slope = x.sum(dim, keepdim=True)
+    total = x.square_().sum(dim, keepdim=True)
+    z.sub_((total - total.sqrt()).div_(slope)).relu_().square_()
     z.div_(z.sum(dim, keepdim=True))
 
 
@@ -144,8 +149,12 @@ def _entmax_(z: Tensor, power: float, steps: int, dim: int) -> None:
         log_total = logs.exp_().sum(dim, keepdim=True).log_()
         rise = (log_total * power).expm1_().div_(power).mul_((log_total * (1 - power)).exp_())
         theta.addcdiv_(rise, slope)
-    z.copy_(_log_exp(z - theta, power).exp_())
-    z.div_(z.sum(dim, keepdim=True))
+    logs = _log_exp(z.sub_(theta), power)
+    slopes = (logs * (1 - power)).exp_()
+    p = logs.exp_()
+    surplus = p.sum(dim, keepdim=True).sub_(1).div_(slopes.sum(dim, keepdim=True))
+    p.sub_(slopes.mul_(surplus)).relu_()
+    p.div_(p.sum(dim, keepdim=True))
 
 
 def _log_exp(v: Tensor, power: float | Tensor) -> Tensor:
