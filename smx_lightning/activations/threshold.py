@@ -20,8 +20,9 @@ from torch import Tensor
 from smx_lightning.activations.sorting import sorted_entmax15, sorted_sparsemax
 
 BLOCK = 2**17  # entries that are worked on at a time, so that they stay in a processor's cache
+LINE = 16  # neighbouring numbers that a cache fetches together
 SORTED = 2**12  # entries up to which the threshold starts from sorted ones
-FEW = 64  # classes up to which the closed form for entmax15 loses no digit that counts
+FEW = 16  # classes up to which the digits of a threshold are enough
 MOST_CLASSES = 2**24  # where their number is not known before the graph runs
 
 
@@ -98,7 +99,8 @@ def _blocks(shifted: Tensor, dim: int) -> tuple[Tensor, ...]:
         return (shifted,)
     rest = [axis for axis in range(shifted.ndim) if axis != dim % shifted.ndim]
     longest = max(rest, key=lambda axis: shifted.shape[axis])
-    rows = max(1, BLOCK * shifted.shape[longest] // shifted.numel())
+    least = LINE if longest == shifted.ndim - 1 else 1
+    rows = max(least, BLOCK * shifted.shape[longest] // shifted.numel())
     blocks: tuple[Tensor, ...] = torch.split(shifted, rows, longest)
     return blocks
 
@@ -114,9 +116,12 @@ def _sparsemax_(z: Tensor, _power: float, steps: int, dim: int) -> None:
         torch.sub(z, tau, out=x).relu_()
         total = x.sum(dim, keepdim=True)
         tau.addcdiv_(total.sub_(1), x.sign_().sum(dim, keepdim=True))
-    x = z.sub_(tau).relu()  # the last step is one of z - τ, which has more digits than τ
-    surplus = x.sum(dim, keepdim=True).sub_(1)
-    z.sub_(surplus.div_(x.sign_().sum(dim, keepdim=True))).relu_()
+    z.sub_(tau)
+    if _known(z.shape[dim]) > FEW:  # a last step of z - τ, which has more digits than τ
+        x = z.relu()
+        surplus = x.sum(dim, keepdim=True).sub_(1)
+        z.sub_(surplus.div_(x.sign_().sum(dim, keepdim=True)))
+    z.relu_()
     z.div_(z.sum(dim, keepdim=True))
 
 
@@ -133,10 +138,13 @@ def _entmax15_(z: Tensor, _power: float, steps: int, dim: int) -> None:
         slope = x.sum(dim, keepdim=True)
         total = x.square_().sum(dim, keepdim=True)
         tau.addcdiv_(total - total.sqrt(), slope)
-    x = z.sub_(tau).relu()
-    slope = x.sum(dim, keepdim=True)
-    total = x.square_().sum(dim, keepdim=True)
-    z.sub_((total - total.sqrt()).div_(slope)).relu_().square_()
+    z.sub_(tau)
+    if _known(z.shape[dim]) > FEW:
+        x = z.relu()
+        slope = x.sum(dim, keepdim=True)
+        total = x.square_().sum(dim, keepdim=True)
+        z.sub_((total - total.sqrt()).div_(slope))
+    z.relu_().square_()
     z.div_(z.sum(dim, keepdim=True))
 
 
