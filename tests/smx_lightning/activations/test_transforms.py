@@ -109,7 +109,7 @@ def test_exported_with_classes_left_open():
 def test_onnx_without_sort_or_loop(tmp_path):
     member = Entmax(2.0)
     program = torch.onnx.export(
-        Probs(member),
+        Probs(member).eval(),
         (scores(4, 5),),
         dynamo=True,
         dynamic_shapes=({0: torch.export.Dim("batch")},),
