@@ -27,7 +27,8 @@ def entmax(scores: Tensor, alpha: float | Tensor = 1.5, dim: int = -1) -> Tensor
     Args:
         scores: Floating-point numbers of any shape.
         alpha: At least 1. A tensor may be learnt: it has a shape that broadcasts with the scores',
-            with 1 along ``dim``; its values are not looked at, and below 1 there are none.
+            with 1 along ``dim``; its values are not looked at, and one below 1
+            counts as 1 in p.
         dim: Where the classes are.
 
     Returns:

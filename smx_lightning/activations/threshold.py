@@ -20,8 +20,9 @@ from torch import Tensor
 from smx_lightning.activations.sorting import sorted_entmax15, sorted_sparsemax
 
 BLOCK = 2**17  # entries that are worked on at a time, so that they stay in a processor's cache
+LINE = 16  # neighbouring numbers that a cache fetches together
 SORTED = 2**12  # entries up to which the threshold starts from sorted ones
-FEW = 64  # classes up to which the closed form for entmax15 loses no digit that counts
+FEW = 16  # classes up to which the digits of a threshold are enough
 MOST_CLASSES = 2**24  # where their number is not known before the graph runs
 
 
@@ -98,7 +99,8 @@ def _blocks(shifted: Tensor, dim: int) -> tuple[Tensor, ...]:
         return (shifted,)
     rest = [axis for axis in range(shifted.ndim) if axis != dim % shifted.ndim]
     longest = max(rest, key=lambda axis: shifted.shape[axis])
-    rows = max(1, BLOCK * shifted.shape[longest] // shifted.numel())
+    least = LINE if longest == shifted.ndim - 1 else 1
+    rows = max(least, BLOCK * shifted.shape[longest] // shifted.numel())
     blocks: tuple[Tensor, ...] = torch.split(shifted, rows, longest)
     return blocks
 
@@ -114,7 +116,12 @@ def _sparsemax_(z: Tensor, _power: float, steps: int, dim: int) -> None:
         torch.sub(z, tau, out=x).relu_()
         total = x.sum(dim, keepdim=True)
         tau.addcdiv_(total.sub_(1), x.sign_().sum(dim, keepdim=True))
-    z.sub_(tau).relu_()
+    z.sub_(tau)
+    if _known(z.shape[dim]) > FEW:  # a last step of z - τ, which has more digits than τ
+        x = z.relu()
+        surplus = x.sum(dim, keepdim=True).sub_(1)
+        z.sub_(surplus.div_(x.sign_().sum(dim, keepdim=True)))
+    z.relu_()
     z.div_(z.sum(dim, keepdim=True))
 
 
@@ -131,7 +138,13 @@ def _entmax15_(z: Tensor, _power: float, steps: int, dim: int) -> None:
         slope = x.sum(dim, keepdim=True)
         total = x.square_().sum(dim, keepdim=True)
         tau.addcdiv_(total - total.sqrt(), slope)
-    z.sub_(tau).relu_().square_()
+    z.sub_(tau)
+    if _known(z.shape[dim]) > FEW:
+        x = z.relu()
+        slope = x.sum(dim, keepdim=True)
+        total = x.square_().sum(dim, keepdim=True)
+        z.sub_((total - total.sqrt()).div_(slope))
+    z.relu_().square_()
     z.div_(z.sum(dim, keepdim=True))
 
 
@@ -144,8 +157,12 @@ def _entmax_(z: Tensor, power: float, steps: int, dim: int) -> None:
         log_total = logs.exp_().sum(dim, keepdim=True).log_()
         rise = (log_total * power).expm1_().div_(power).mul_((log_total * (1 - power)).exp_())
         theta.addcdiv_(rise, slope)
-    z.copy_(_log_exp(z - theta, power).exp_())
-    z.div_(z.sum(dim, keepdim=True))
+    logs = _log_exp(z.sub_(theta), power)
+    slopes = (logs * (1 - power)).exp_()
+    p = logs.exp_()
+    surplus = p.sum(dim, keepdim=True).sub_(1).div_(slopes.sum(dim, keepdim=True))
+    p.sub_(slopes.mul_(surplus)).relu_()
+    p.div_(p.sum(dim, keepdim=True))
 
 
 def _log_exp(v: Tensor, power: float | Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from torch.autograd.functional import jacobian
 from smx_lightning.activations import Entmax, Normmax, activation_of, entmax
 from smx_lightning.activations.threshold import SORTED
 
+# torch's own, when forward-mode derivatives are first asked for
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 MEMBERS = (*map(Entmax, (1.0, 1.001, 1.3, 1.5, 1.9, 2.0, 2.5)), Normmax(2.0), Normmax(1.3))
 
 

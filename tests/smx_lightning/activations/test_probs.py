@@ -48,6 +48,7 @@ def some_scores(classes, count=6):
     rng = np.random.default_rng(0)
     kinds = [scale * rng.normal(size=(count, classes)) for scale in (1e-3, 0.3, 3.0, 1e4)]
     powers = np.exp2(-np.minimum(np.arange(classes), 40.0))
+    kinds += [np.where(np.arange(classes), -ahead, 0.0)[None] for ahead in (0.5, 0.9, 0.999, 1.5)]
     kinds += [np.zeros((1, classes)), powers[None], -powers[None], np.round(kinds[2])]
     kinds += [-np.cumsum(powers)[None] * scale for scale in (0.5, 1.0, 3.0)]
     return np.concatenate(kinds)
@@ -66,7 +67,12 @@ def test_it_is_the_slow_one(alpha, classes):
         entmax(together, torch.tensor(alpha, dtype=torch.float64)),
     ):
         assert np.abs(found.numpy() - expected).max() < 1e-12
-    for rounded in (together.float(), together[7:8].float(), together.half(), together.bfloat16()):
+    for rounded in (
+        together.float(),
+        together[28:29].float(),
+        together.half(),
+        together.bfloat16(),
+    ):
         judged = rows(slow_entmax, rounded.double().numpy(), alpha)
         p = entmax(rounded, alpha)
         assert p.dtype == rounded.dtype
