@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smx_export.artifact.chosen import ROWS, answered, choose
 from smx_export.artifact.comparison import Expected
-from smx_export.artifact.vectors import ROWS, Vectors, choose
+from smx_export.artifact.vectors import Vectors
 from smx_export.contract import LABEL, SCORES
 from smx_export.graph.inference_copy import InferenceCopy, is_linear
 from smx_export.parity.accuracy import decided
@@ -131,20 +132,15 @@ class ParityInputs:
         vectors = choose(inference.fed(self.ordinary(ROWS)), answer, self._statistics()[1])
         if SCORES in inference.profile.outputs:
             return vectors
-        return replace(vectors, log_norm=None)
+        return replace(vectors, log_norm=None, scores=None, score_tolerance=None)
 
     def answered(self, vectors: Vectors) -> Vectors:
         """The same inputs with the model's answers."""
         with np.errstate(invalid="ignore", over="ignore"):
             expected = self.reference.expected(self.inference.given(vectors.x))
-        scores = expected.scores if SCORES in self.inference.profile.outputs else None
-        return Vectors(
-            vectors.rows,
-            vectors.inputs,
-            np.asarray(expected.log_probs, np.float32),
-            expected.tolerance.max(1),
-            None if scores is None else (scores - expected.log_probs).mean(1),
-        )
+        if SCORES not in self.inference.profile.outputs:
+            expected = expected._replace(scores=None, score_tolerance=None)
+        return answered(vectors.rows, vectors.inputs, expected)
 
     def batches(self, own: UserRows | None) -> list[tuple[NDArray[Any], Expected]]:
         """Random rows and the first of yours, as the file takes them, with their answers."""
@@ -228,11 +224,17 @@ def differences(found: Vectors, inputs: ParityInputs) -> str:
         return "other inputs than the model's"
     if found.inputs != own.inputs or moved.any():
         own = inputs.answered(found)
-    if (found.log_norm is None) != (own.log_norm is None):
+    if found.sparse != own.sparse:
+        return "answers of another activation"
+    if found.tells_scores != own.tells_scores:
         return "scores without norms to hold them against, or norms without scores"
-    far = np.abs(found.log_probs.astype(np.float64) - own.log_probs).max(1)
+    units = own.expected.in_units
+    far = np.abs(units(found.log_probs.astype(np.float64)) - units(own.log_probs)).max(1)
     if found.log_norm is not None and own.log_norm is not None:
         far = np.maximum(far, np.abs(found.log_norm - own.log_norm))
+    if found.scores is not None and own.scores is not None and own.score_tolerance is not None:
+        off = np.abs(found.scores.astype(np.float64) - own.scores).max(1)
+        far = np.maximum(far, off / own.score_tolerance * own.tolerance)
     judged = np.isfinite(own.tolerance)  # the others tell nothing here, and did where it was made
     error, factor = (value[judged] / own.tolerance[judged] for value in (far, found.tolerance))
     if not (error <= 1).all() or not judged.any():
