@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from smx_lightning import metrics
-from smx_lightning.activations.family import Activation, activation_of
-from smx_lightning.activations.layer import log_probabilities
 from smx_lightning.checkpoint.describing import Record, describe, training_summary
 from smx_lightning.checkpoint.loading import load_model
 from smx_lightning.errors import checks
@@ -92,7 +90,6 @@ class SoftmaxRegression(LightningModule):
         class_weight: ClassWeight = None,
         preprocessing: Method = "none",
         threshold: float | None = None,
-        activation: str | dict[str, float] | Activation = "softmax",
         optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=0.01),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -106,16 +103,13 @@ class SoftmaxRegression(LightningModule):
         l2 = checks.non_negative("l2", l2)
         checks.check_threshold(threshold, num_classes)
         checks.check_makers(optimizer, lr_scheduler)
-        member = activation_of(activation)
-        activation = member.spec
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])  # described below
         self.num_features, self.num_classes = num_features, num_classes
         self.class_names, self.input_shape = tuple(class_names), tuple(input_shape)
         self.input_range = None if input_range is None else checks.check_range(input_range)
         self.l2, self.class_weight, self._threshold = l2, class_weight, threshold
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
-        self.smx = nn.Sequential(nn.Linear(num_features, num_classes), log_probabilities(member))
-        self._smx_activation = self.activation = member
+        self.smx = nn.Sequential(nn.Linear(num_features, num_classes), nn.LogSoftmax(dim=1))
         self.preprocessing = Preprocessing(num_features, preprocessing)
         self.register_buffer("class_counts", torch.zeros(num_classes, dtype=torch.int64))
         # Alike on all processes: DDP need not broadcast them at every step, a fifth of a small one.
