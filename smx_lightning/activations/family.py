@@ -28,9 +28,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from smx_lightning.activations.derivatives import entmax
 from smx_lightning.errors import InputError
-
-BISECTIONS = 80
 
 
 class Jacobian(NamedTuple):
@@ -105,21 +104,14 @@ class Entmax(Activation):
 
     def probs(self, scores: Tensor, dim: int = -1) -> Tensor:
         """See :class:`Activation`."""
-        if self.alpha == 1:
-            return scores.softmax(dim)
-        # Σ relu(z - τ)^(1 / (α - 1)) = 1 of z = (α - 1) s; the sum is at least 1 at max z - 1.
-        z = (self.alpha - 1) * (scores - scores.amax(dim, keepdim=True))
-        low = torch.full_like(z.amax(dim, keepdim=True), -1.0)
-        high = torch.zeros_like(low)
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            above = self._powers(z - middle).sum(dim, keepdim=True) >= 1
-            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-        p = self._powers(z - low)
-        return p / p.sum(dim, keepdim=True)
+        return entmax(scores, self.alpha, dim)
 
-    def _powers(self, x: Tensor) -> Tensor:
-        return x.clamp(min=0).pow(1 / (self.alpha - 1))
+    def log_probs(self, scores: Tensor, dim: int = -1) -> Tensor:
+        """See :class:`Activation`; the gradient counts where p > 0."""
+        if self.alpha == 1:
+            return scores.log_softmax(dim)
+        p = self.probs(scores, dim)
+        return torch.where(p > 0, torch.where(p > 0, p, 1.0).log(), -math.inf)
 
     def entropy(self, q: Tensor, dim: int = -1) -> Tensor:
         """See :class:`Activation`."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from smx_lightning.activations import Activation
 from smx_lightning.checkpoint.injected import describe_injected
 from smx_lightning.checkpoint.optimizers import (
     OPTIMIZER,
@@ -69,6 +70,7 @@ def settings_of(model: SoftmaxRegression) -> dict[str, Any]:
         "class_weight": class_weights(weights, model.class_names),
         "threshold": None if model.threshold is None else float(model.threshold),
         "preprocessing": str(model.preprocessing.method),
+        "activation": model._smx_activation.spec,
         "optimizers": model._smx_record.run,
     }
 
@@ -77,7 +79,8 @@ def describe(model: SoftmaxRegression) -> None:
     """Put the injected optimiser and schedule, as descriptions, into the hyper-parameters.
 
     Also a subclass's arguments, where Lightning stopped looking for them: at a decorated
-    ``__init__``, as type checkers make them. Called in ``__init__``.
+    ``__init__``, as type checkers make them. Activations become plain values. Called in
+    ``__init__``.
     """
     optimizer, schedule = describe_injected(model._optimizer, model._lr_scheduler, model.smx)
     called = _arguments(model)
@@ -85,7 +88,8 @@ def describe(model: SoftmaxRegression) -> None:
     if called:  # the outermost: what a class gives its parents, it gives them again
         model._smx_record.objects = _objects(type(model), called[-1])
         model._smx_record.called = frozenset(called[-1])
-    note(model, {**plain_ones(found)[0], OPTIMIZER: optimizer, SCHEDULE: schedule})
+    specs = {n: v.spec for n, v in model.hparams.items() if isinstance(v, Activation)}
+    note(model, {**plain_ones(found)[0], **specs, OPTIMIZER: optimizer, SCHEDULE: schedule})
 
 
 def _arguments(model: SoftmaxRegression) -> list[dict[str, Any]]:

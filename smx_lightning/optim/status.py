@@ -70,12 +70,15 @@ class Rounding:
         return ROUNDING * (self._logit + self._bias) * self._typical
 
 
-def verdict(best: Evaluation, again: Evaluation, rounding: Rounding) -> Status:
-    """Why nothing helps, of two evaluations of one point: other data, rounding, or neither."""
+def verdict(best: Evaluation, again: Evaluation, rounding: Rounding, *, unseen: bool) -> Status:
+    """Why nothing helps, of two evaluations of one point: other data, rounding, or neither.
+
+    ``unseen`` says that classes without rows leave no minimum.
+    """
     bound = rounding.gradient()
     if ((again.gradient - best.gradient).abs() > bound).any():
         return Status.CHANGING
-    if without_rows(best):
+    if unseen:
         return Status.UNSEEN_CLASS
     return Status.PRECISION if (best.gradient.abs() <= bound).all() else Status.STALLED
 

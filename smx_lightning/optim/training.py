@@ -38,7 +38,7 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
 
     Args:
         model: Attached to a trainer.
-        own_loss: Whether its loss is another than the class-weighted negative log-likelihood.
+        own_loss: Whether its loss is another than the class-weighted one of its activation.
 
     Raises:
         InputError: For what would make the optimum another one than was asked for.
@@ -50,8 +50,8 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
     model.automatic_optimization = False
     if own_loss:
         raise InputError(
-            f"{NOT_WITH} a loss of its own: the solver minimises the class-weighted negative "
-            f"log-likelihood; drop the override, {OR_ADAM}"
+            f"{NOT_WITH} a loss of its own: the solver minimises the class-weighted loss of "
+            f"{model._smx_activation.name}; drop the override, {OR_ADAM}"
         )
     for what, found in (*_other_steps(trainer), *_other_rows(trainer), *_other_digits(model)):
         if found:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 from torchmetrics import Metric
 
+from smx_lightning.activations import SOFTMAX
 from smx_lightning.checkpoint.describing import DATA, RUN, Record
 from smx_lightning.data.described import alone, array_in_words, described, hash_of, name_of
 from smx_lightning.preprocessing.standardization import Preprocessing
@@ -59,6 +60,8 @@ def settings(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
     # range of inputs, which a model learns from its data as it is fitted, decides no weight.
     apart = (*RUN, DATA, "input_range")
     hparams = {n: v for n, v in dict(model.hparams).items() if n[0] != "_" and n not in apart}
+    if hparams.get("activation") == SOFTMAX.spec:  # which runs did not say while all had it
+        del hparams["activation"]
     given: dict[str, Any] = {name: repr(getattr(trainer, name, None)) for name in TRAINER}
     given["seed_everything"] = os.environ.get("PL_GLOBAL_SEED")
     return {"model": name_of(type(model)), "hparams": plain(hparams), "trainer": given}
