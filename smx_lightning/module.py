@@ -25,8 +25,8 @@ from typing_extensions import Self
 
 from smx_lightning import metrics
 from smx_lightning.activations import Activation, activation_of
+from smx_lightning.activations.labels import label_loss
 from smx_lightning.activations.layer import log_probabilities
-from smx_lightning.activations.losses import label_loss
 from smx_lightning.checkpoint.describing import Record, describe, training_summary
 from smx_lightning.checkpoint.loading import load_model
 from smx_lightning.errors import checks

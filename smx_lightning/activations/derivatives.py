@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +54,8 @@ def check_scores(scores: Tensor, dim: int) -> None:
     """Complain about scores without floating-point numbers, or without a class along ``dim``."""
     if not scores.dtype.is_floating_point:
         raise InputError(
-            f"expected scores as floating-point numbers, got {scores.dtype}: convert them by float()"
+            f"expected scores of a floating-point dtype, got {scores.dtype}: convert them by "
+            "float()"
         )
     if scores.ndim == 0 or not -scores.ndim <= dim < scores.ndim or scores.shape[dim] == 0:
         raise InputError(
@@ -109,24 +111,27 @@ class _Entmax(torch.autograd.Function):
         return _apply(scores, alpha, dim + 1), 0
 
 
+# torch asks for it at every call, and to find it out takes longer than a row's threshold.
+_Entmax.forward.__signature__ = inspect.signature(_Entmax.forward)  # type: ignore[attr-defined]
 _apply: Callable[..., Tensor] = _Entmax.apply  # type: ignore[no-untyped-call, unused-ignore]
 
 
 def jacobian_product(p: Tensor, direction: Tensor, alpha: float | Tensor, dim: int) -> Tensor:
     """J d = u∘d - u ⟨u, d⟩ / Σu, itself differentiable; 0 off the support, whatever d is there."""
-    if isinstance(alpha, Tensor):
-        u = torch.where(p > 0, torch.where(p > 0, p, 1.0).pow(2 - alpha), p)
-    elif alpha == 1:
-        u = p
-    elif alpha == 2:
-        u = p.sign()
-    else:
-        inside = torch.where(p > 0, p, 1.0)
-        power = inside.sqrt() if alpha == 1.5 else inside.pow(2 - alpha)
-        u = torch.where(p > 0, power, p)
+    u = _weights(p, alpha)
     weighted = u * direction
     mean = weighted.sum(dim, keepdim=True) / u.sum(dim, keepdim=True)
     return torch.addcmul(weighted, u, mean, value=-1)
+
+
+def _weights(p: Tensor, alpha: float | Tensor) -> Tensor:
+    """u = p^(2-α), and 0 where p is 0, with no infinite slope there."""
+    if not isinstance(alpha, Tensor) and alpha == 2:
+        return p.sign()
+    if not isinstance(alpha, Tensor) and alpha == 1.5:
+        return p.clamp(min=torch.finfo(p.dtype).tiny).sqrt() * p.sign()
+    inside = p > 0
+    return torch.where(inside, torch.where(inside, p, 1.0).pow(2 - alpha), p)
 
 
 def _growth(p: Tensor, alpha: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -111,7 +112,8 @@ class Entmax(Activation):
         if self.alpha == 1:
             return scores.log_softmax(dim)
         p = self.probs(scores, dim)
-        return torch.where(p > 0, torch.where(p > 0, p, 1.0).log(), -math.inf)
+        zero = p == 0  # and NaN is none
+        return torch.where(zero, -math.inf, torch.where(zero, 1.0, p).log())
 
     def entropy(self, q: Tensor, dim: int = -1) -> Tensor:
         """See :class:`Activation`."""
@@ -149,9 +151,11 @@ def activation_of(spec: str | Mapping[str, Any] | Activation) -> Activation:
         return spec
     if isinstance(spec, str) and spec in NAMED:
         return Entmax(NAMED[spec])
-    if isinstance(spec, Mapping) and set(spec) == {"alpha"} and float(spec["alpha"]) >= 1:
-        return Entmax(float(spec["alpha"]))
+    if isinstance(spec, Mapping) and set(spec) == {"alpha"}:
+        alpha = spec["alpha"]
+        if isinstance(alpha, Real) and not isinstance(alpha, bool) and 1 <= alpha < math.inf:
+            return Entmax(float(alpha))
     raise InputError(
         f"expected an activation out of {', '.join(NAMED)}, or {{'alpha': a number of at least "
-        f"1}}, got {spec!r}"
+        f"1}}, got {spec!r}; give one of these"
     )

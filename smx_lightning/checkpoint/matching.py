@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.utilities import rank_zero_info
 
 from smx_lightning.activations import SOFTMAX
-from smx_lightning.checkpoint.describing import DATA, LIVE, RUN, settings_of
+from smx_lightning.checkpoint.describing import ACTIVATION, DATA, LIVE, RUN, settings_of
 from smx_lightning.checkpoint.optimizers import (
     said,
 )
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 BASE = "smx_lightning.module.SoftmaxRegression"
-ACTIVATION = "activation"
 
 
 def check_fits(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> None:

@@ -10,8 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from smx_lightning.activations import Activation
-
 DEEPEST = 32
 MOST_VALUES = 1_000_000  # a file of a few bytes can hold lists of lists that are far larger
 CLASS_PATH = "class_path"  # jsonargparse's, and Lightning's, name for "make one of these"
@@ -26,8 +24,7 @@ class NotPlainError(TypeError):
 def plain(value: Any) -> Any:
     """The value as None, bool, int, float and str, and lists, tuples and dicts of these.
 
-    What equals a plain value becomes it: numpy's numbers, paths, activations, subclasses of the
-    types above.
+    What equals a plain value becomes it: numpy's numbers, paths, subclasses of the types above.
 
     Raises:
         NotPlainError: For anything else, and for what is deeper or larger than settings are.
@@ -45,8 +42,6 @@ def plain(value: Any) -> Any:
             return copy(value.item(), depth + 1)
         if isinstance(value, os.PathLike):
             return os.fspath(value)
-        if isinstance(value, Activation):
-            return copy(value.spec, depth + 1)
         for kind in SCALARS:
             if isinstance(value, kind):
                 return str.__str__(value) if kind is str else kind(value)

@@ -16,8 +16,8 @@ from typing import Any
 from jsonargparse import ArgumentError, Namespace, dict_to_namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from smx_lightning.checkpoint.describing import ACTIVATION
 from smx_lightning.checkpoint.loading import adopt, arguments_for, check_sizes, constructed
-from smx_lightning.checkpoint.matching import ACTIVATION
 from smx_lightning.checkpoint.optimizers import KNOWN, OPTIMIZER, PARTIAL, SCHEDULE
 from smx_lightning.checkpoint.plain import annotations_of, wants_plain
 from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint

@@ -19,8 +19,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from smx_lightning.activations import SOFTMAX, Activation, activation_of
 from smx_lightning.checkpoint.bounded_yaml import load_yaml
-from smx_lightning.checkpoint.describing import describe
-from smx_lightning.checkpoint.matching import ACTIVATION, has_features
+from smx_lightning.checkpoint.describing import ACTIVATION, describe
+from smx_lightning.checkpoint.matching import has_features
 from smx_lightning.checkpoint.optimizers import OPTIMIZER, SCHEDULE, parameters_of, path_of
 from smx_lightning.cli.checkpoint import FOUND_BY_TRAINER, CheckpointCLI
 from smx_lightning.cli.choice import (

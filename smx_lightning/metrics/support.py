@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from smx_lightning.activations import Activation
-from smx_lightning.activations.losses import label_losses
+from smx_lightning.activations.labels import label_losses
 from smx_lightning.metrics.beside import OfScores
 from smx_lightning.metrics.scores import MeanScore
 

@@ -275,7 +275,10 @@ class Descent:
         direction = self.pairs.direction(
             self.best.gradient, self.ladder.solve, rescale=self.ladder.quasi_newton
         )
-        asks = not self._fits or self.evaluations < UNCERTAIN
+        cut = self.step is not None and self.step.length < 1
+        # Of a curvature that jumps the model of a short step says little of a whole one.
+        jumps = cut and self._member.attains
+        asks = not self._fits or jumps or self.evaluations < UNCERTAIN
         self.step = first(direction, self.best.gradient, asks=asks)
         if not self.step.slope < 0:  # rounding has the upper hand
             self._begin_anew()

@@ -1,4 +1,4 @@
-"""The Fenchel-Young losses of the members of the family."""
+"""The Fenchel-Young loss of labels."""
 
 from __future__ import annotations
 
