@@ -32,6 +32,7 @@ from smx_export.contract import LOG_PROBS, PROBS, SCORES
 
 AXES_ARE_INPUTS = 18  # of reductions, from this opset on
 AXIS = "classes_axis"
+HUGE = 2.0**100  # whose square is more than float32 holds
 MOST_PAIRED = 32  # classes: of more, pairs take longer than steps
 
 
@@ -191,8 +192,11 @@ def _power(tail: _Tail, left: str, alpha: float) -> str:
 
 
 def _robust_log(tail: _Tail) -> None:
-    """The sum log (p + q) - q / sign p, where q is 1 where p is 0, or 0: no log 0 is asked."""
-    sign = tail.op("Sign", PROBS)
-    ruled_out = tail.op("Sub", tail.constant(1.0), sign)
-    finite = tail.op("Log", tail.op("Add", PROBS, ruled_out))
-    tail.op("Sub", finite, tail.op("Div", ruled_out, sign), to=LOG_PROBS)
+    """The difference log (p + q) - q · ∞, where q is 1 where p is 0, else 0.
+
+    ncnn's logarithm of 0 is NaN, and so is its 1 / 0; what overflows in a product is infinite.
+    """
+    zero = tail.op("Sub", tail.constant(1.0), tail.op("Sign", PROBS))
+    huge = tail.constant(HUGE)
+    infinite = tail.op("Mul", tail.op("Mul", zero, huge), huge)
+    tail.op("Sub", tail.op("Log", tail.op("Add", PROBS, zero)), infinite, to=LOG_PROBS)

@@ -121,9 +121,9 @@ def layout_of(inference: InferenceCopy) -> Layout:
 
 def _check_activation(model: SoftmaxRegression) -> None:
     """Complain about an activation that no graph is known for."""
-    if model.activation == SOFTMAX:
+    if model._smx_activation == SOFTMAX:
         return
-    spec = model.activation.spec
+    spec = model._smx_activation.spec
     try:
         alpha = alpha_of(spec)
     except FileError:
@@ -163,7 +163,7 @@ def has_own_head(model: SoftmaxRegression) -> bool:
         and isinstance(linear, nn.Linear)
         and linear.bias is not None
         and len(rest) == 1
-        and _is_activation(rest[0], model.activation)
+        and _is_activation(rest[0], model._smx_activation)
     )
 
 
@@ -175,7 +175,7 @@ def _is_activation(layer: nn.Module, activation: Activation) -> bool:
 
 def alpha_of_model(model: SoftmaxRegression) -> float:
     """α of the activation that a model ends in, as :func:`inference_copy` let it pass."""
-    return alpha_of(model.activation.spec)
+    return alpha_of(model._smx_activation.spec)
 
 
 def unit_of(model: SoftmaxRegression) -> str:
@@ -183,7 +183,7 @@ def unit_of(model: SoftmaxRegression) -> str:
 
     Probabilities where they may be 0.
     """
-    return "nats" if model.activation == SOFTMAX else "probability"
+    return "nats" if model._smx_activation == SOFTMAX else "probability"
 
 
 def _on_pixels(model: SoftmaxRegression) -> SoftmaxRegression:

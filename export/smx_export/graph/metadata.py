@@ -39,7 +39,7 @@ def model_metadata(
         INPUT_RANGE: model.input_range,
         PROVENANCE: provenance,
         THRESHOLD: model.threshold,
-        ACTIVATION: None if model.activation == SOFTMAX else model.activation.spec,
+        ACTIVATION: None if model._smx_activation == SOFTMAX else model._smx_activation.spec,
     }
     try:
         texts = {

@@ -87,7 +87,7 @@ def interface(inference: InferenceCopy, data: bytes, proto: onnx.ModelProto) -> 
     names = json.dumps(list(model.class_names), ensure_ascii=False)
     yield _same("class names", names, metadata.get(CLASS_NAMES, "none"))
     yield _same("threshold", json.dumps(model.threshold), metadata.get(THRESHOLD, "null"))
-    spec = None if model.activation == SOFTMAX else model.activation.spec
+    spec = None if model._smx_activation == SOFTMAX else model._smx_activation.spec
     yield _same("activation", json.dumps(spec), metadata.get(ACTIVATION, "null"))
     known = json.dumps(model.input_range)
     otherwise = "none" if is_ours(metadata) and model.input_range is not None else known

@@ -55,7 +55,7 @@ class Reference(ABC):
 
 def reference_of(model: SoftmaxRegression) -> Reference:
     """The sharpest reference there is for a model."""
-    if model.activation != SOFTMAX:
+    if model._smx_activation != SOFTMAX:
         return EntmaxReference(model)
     return LinearReference(model) if is_linear(model) else MeasuredReference(model)
 
@@ -228,7 +228,7 @@ class EntmaxReference(Reference):
         self.alpha = alpha_of_model(model)
         twin = copy.deepcopy(model)
         twin.smx = nn.Sequential(twin.linear, nn.LogSoftmax(dim=1))
-        twin.activation = SOFTMAX
+        twin._smx_activation = SOFTMAX
         self.twin: LinearReference | MeasuredReference = (
             LinearReference(twin) if is_linear(twin) else MeasuredReference(twin)
         )
