@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smx_export.artifact.activation import SOFTMAX
 from smx_export.artifact.chosen import ROWS, answered, choose
 from smx_export.artifact.comparison import Expected
 from smx_export.artifact.vectors import Vectors
 from smx_export.contract import LABEL, SCORES
-from smx_export.graph.inference_copy import InferenceCopy, is_linear
+from smx_export.graph.inference_copy import InferenceCopy, alpha_of_model, is_linear
 from smx_export.parity.accuracy import decided
 from smx_export.parity.probes import RANDOM, Probe
 from smx_export.parity.probes.batches import FEW_SIZES, SIZES, batches
 from smx_export.parity.probes.images import images, pixels_alone
 from smx_export.parity.probes.kinds import kinds
-from smx_export.parity.probes.margins import champions, near_the_border
+from smx_export.parity.probes.margins import CROSSINGS, SUPPORT, champions, near_the_border
 from smx_export.parity.probes.missing import alone, scattered
 from smx_export.parity.probes.one_hots import MOST_ONE_HOTS, of_all_sizes, one_hots
 from smx_export.parity.probes.ordinary import RANDOM_ROWS, extremes, ordinary
@@ -36,6 +37,7 @@ ROOM = 1e30  # of logits and inputs: far from where float32 ends, also where man
 MOST_ROWS = 4096  # of your data that other runtimes are tried on
 MOST_CLASSES = 64  # that have a row of their own near the border
 # A backbone's rows are expensive, and its weights not seen one by one.
+SHRUNK = (1.0, 0.25, 0.06)  # rows nearer to the mean leave more classes possible
 FEW, FEW_ONE_HOTS, FEW_CROSSINGS, FEW_BISECTIONS = 8, 16, 8, 20
 # Where graph and weights are known to be the model's, only the runtime's arithmetic is judged.
 PROVEN_ROWS, PROVEN_SIZES = 64, (1, 33)
@@ -85,6 +87,7 @@ class ParityInputs:
         if LABEL in self.inference.profile.outputs:
             winners = champions(space, *self._towards(), self._decide)
             yield from near_the_border(space, np.concatenate([winners, random]), self._decide)
+        yield from self._where_support_changes(space, random, CROSSINGS)
 
     def _of_a_backbone(self) -> Iterator[Probe]:
         """Fewer of them; what max-pooling makes of a NaN differs between correct runtimes."""
@@ -105,6 +108,7 @@ class ParityInputs:
             yield from near_the_border(
                 space, some, self._decide, crossings=FEW_CROSSINGS, bisections=FEW_BISECTIONS
             )
+        yield from self._where_support_changes(space, random[: RANDOM_ROWS // 4], FEW_CROSSINGS)
 
     def _of_arithmetic(self) -> Iterator[Probe]:
         """What rounds, overflows or is missing, in a few batches."""
@@ -119,6 +123,7 @@ class ParityInputs:
             yield from extremes(space, random[:FEW], self._huge())
             yield from one_hots(space, self._origin(), most=FEW_ONE_HOTS)
             yield from scattered(space, random, FEW)
+        yield from self._where_support_changes(space, random, FEW_CROSSINGS)
 
     @cached_property
     def vectors(self) -> Vectors:
@@ -199,6 +204,31 @@ class ParityInputs:
                 for part in Probe("", x).blocks(self.inference.width)
             ]
         return np.concatenate(answers)
+
+    def _where_support_changes(
+        self, space: Space, random: NDArray[np.floating], crossings: int
+    ) -> Iterator[Probe]:
+        """Of a sparse activation, rows where a class is just ruled out, or just not."""
+        if alpha_of_model(self.inference.model) == SOFTMAX:
+            return
+        away = random.reshape(len(random), -1).astype(np.float64) - space.centre
+        starts = [space.shaped(space.centre + factor * away) for factor in SHRUNK]
+        yield from near_the_border(
+            space,
+            np.concatenate(starts),
+            self._support,
+            name=SUPPORT,
+            crossings=crossings,
+            bisections=FEW_BISECTIONS,
+        )
+
+    def _support(self, x: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Of inputs (n, …), a number for each set of classes that are not ruled out."""
+        numbers = np.random.default_rng(0).integers(0, 2**40, self.inference.model.num_classes)
+        with np.errstate(invalid="ignore", over="ignore"):
+            parts = Probe("", x).blocks(self.inference.width)
+            possible = [self.reference.expected(part.x).log_probs > -np.inf for part in parts]
+        return np.asarray(np.concatenate(possible) @ numbers, np.int64)
 
     def _statistics(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Where the inputs lie: mean and deviation of the features, or 0 and 1."""
