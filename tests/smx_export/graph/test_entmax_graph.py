@@ -130,19 +130,21 @@ def test_so_many_steps_are_enough_whatever_the_scores(seed, alpha, classes):
 
 
 def test_fewer_steps_would_not_be_enough():
-    """Of sparsemax's worst: each step drops one class, so K - 1 are needed of few classes."""
+    """Of some rows of few classes each of sparsemax's steps rules out a single one."""
+    rng = np.random.default_rng(0)
     for classes in (3, 4, 5):
-        z = np.zeros(classes)
-        total = 0.0
-        for k in range(classes - 1, 0, -1):  # the class that has just left, as low as it can be
-            z[classes - k] = (total - 1) / (classes - k) + 1e-6
-            total += z[classes - k]
-        tau, taken = -1.0, 0
-        while (np.maximum(z - tau, 0)).sum() > 1 + 1e-12:
+        behind = rng.uniform(0, 1, (20000, classes)) ** rng.choice([1, 0.3, 0.1], (20000, 1))
+        z = -np.sort(behind * (np.arange(classes) > 0), axis=1)
+        tau, taken = np.full((len(z), 1), -1.0), np.zeros(len(z))
+        for _ in range(classes + 1):
             left = np.maximum(z - tau, 0)
-            tau += (left.sum() - 1) / (left > 0).sum()
-            taken += 1
-        assert taken <= classes - 1
+            wrong = left.sum(1) > 1 + 1e-9
+            taken += wrong
+            tau += (left.sum(1, keepdims=True) - 1) / (left > 0).sum(1, keepdims=True)
+        assert taken.max() == steps(classes, 2.0) == classes - 1
+
+
+def test_the_number_of_steps():
     assert [steps(k, 2.0) for k in (2, 3, 10)] == [1, 2, 9]
     assert [steps(k, 2.0) for k in (100, 1000)] == [16, 20]
     assert [steps(k, 1.5) for k in (10, 100)] == [9, 12]
