@@ -194,9 +194,10 @@ def _power(tail: _Tail, left: str, alpha: float) -> str:
 def _robust_log(tail: _Tail) -> None:
     """The difference log (p + q) - q · ∞, where q is 1 where p is 0, else 0.
 
-    ncnn's logarithm of 0 is NaN, and so is its 1 / 0; what overflows in a product is infinite.
+    ncnn's logarithm of 0 is NaN, and so is its 1 / 0; a square that overflows is infinite, where
+    OpenVINO and tract would make one constant, infinity, of two factors, and 0 times that is NaN.
     """
     zero = tail.op("Sub", tail.constant(1.0), tail.op("Sign", PROBS))
-    huge = tail.constant(HUGE)
-    infinite = tail.op("Mul", tail.op("Mul", zero, huge), huge)
+    huge = tail.op("Mul", zero, tail.constant(HUGE))
+    infinite = tail.op("Mul", huge, huge)
     tail.op("Sub", tail.op("Log", tail.op("Add", PROBS, zero)), infinite, to=LOG_PROBS)
