@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from smx_lightning import metrics
-from smx_lightning.activations import Activation, activation_of
-from smx_lightning.activations.labels import label_loss
+from smx_lightning.activations import SOFTMAX, Activation, activation_of, fenchel_young_loss
 from smx_lightning.activations.layer import log_probabilities
 from smx_lightning.checkpoint.describing import Record, describe, training_summary
 from smx_lightning.checkpoint.loading import load_model
@@ -148,14 +147,14 @@ class SoftmaxRegression(LightningModule):
     ) -> Float[Tensor, ""]:
         """The data term of the objective: the (class-weighted) mean negative log-likelihood.
 
-        Of members other than softmax, whose probabilities may be 0, the mean Fenchel-Young loss.
-        Override it for label smoothing, focal loss and so on; the penalty is added elsewhere.
-
-        Args:
-            scores: Log-probabilities of softmax; of other members W x + b.
-            y: Class indices.
+        Of members other than softmax, the mean Fenchel-Young loss. Override it for label smoothing,
+        focal loss and so on; the penalty is added elsewhere. The scores of softmax are its
+        log-probabilities, and those of other members W x + b.
         """
-        return label_loss(self._smx_activation, scores, y, self.class_weights_for(scores))
+        weight = self.class_weights_for(scores)
+        if self._smx_activation == SOFTMAX:
+            return nn.functional.nll_loss(scores, y, weight)
+        return fenchel_young_loss(scores, y, self._smx_activation, weight=weight)
 
     def configure_metrics(self, stage: str) -> metrics.Given:
         """The metrics of a stage: ``train``, ``val`` or ``test``; updated with (log_probs, y).

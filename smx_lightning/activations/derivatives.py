@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,13 +40,17 @@ def entmax(scores: Tensor, alpha: float | Tensor = 1.5, dim: int = -1) -> Tensor
     check_scores(scores, dim)
     if not isinstance(alpha, Tensor) and not 1 <= alpha < math.inf:
         raise InputError(f"expected alpha to be a finite number of at least 1, got {alpha}")
-    wide = scores.float() if scores.dtype.itemsize < SINGLE else scores
+    wide = widened(scores)
     if isinstance(alpha, Tensor):
         alpha = alpha.to(wide.dtype)
     elif alpha == 1:
         return scores.softmax(dim)
-    p: Tensor = _apply(wide, alpha, dim % scores.ndim)
-    return p.to(scores.dtype)
+    return _apply(wide, alpha, dim % scores.ndim).to(scores.dtype)
+
+
+def widened(scores: Tensor) -> Tensor:
+    """In float32 where they have fewer digits."""
+    return scores.float() if scores.dtype.itemsize < SINGLE else scores
 
 
 def check_scores(scores: Tensor, dim: int) -> None:
@@ -76,11 +79,14 @@ class _Entmax(torch.autograd.Function):
         _, alpha, ctx.dim = inputs
         learnt = isinstance(alpha, Tensor)
         ctx.alpha = None if learnt else alpha
+        ctx.set_materialize_grads(False)  # a loss gives none to p
         ctx.save_for_backward(output, *([alpha] if learnt else []))
         ctx.save_for_forward(output, *([alpha] if learnt else []))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        if gradients[0] is None:
+            return None, None, None
         p, *learnt = ctx.saved_tensors
         alpha = learnt[0] if learnt else ctx.alpha
         by_scores = jacobian_product(p, gradients[0], alpha, ctx.dim)
@@ -88,15 +94,6 @@ class _Entmax(torch.autograd.Function):
             return by_scores, None, None
         by_alpha = -(by_scores * _growth(p, alpha)).sum_to_size(alpha.shape)
         return by_scores, by_alpha, None
-
-    @staticmethod
-    def jvp(ctx: Any, scores: Tensor | None, alpha: Tensor | None, _dim: None) -> Tensor:
-        p, *learnt = ctx.saved_tensors
-        given = learnt[0] if learnt else ctx.alpha
-        direction = torch.zeros_like(p) if scores is None else scores
-        if alpha is not None:
-            direction = direction - alpha * _growth(p, given)
-        return jacobian_product(p, direction, given, ctx.dim)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
@@ -111,9 +108,27 @@ class _Entmax(torch.autograd.Function):
         return _apply(scores, alpha, dim + 1), 0
 
 
+class _WithTangents(_Entmax):
+    """With forward-mode derivatives, which torch.compile does not take."""
+
+    @staticmethod
+    def jvp(ctx: Any, scores: Tensor | None, alpha: Tensor | None, _dim: None) -> Tensor:
+        p, *learnt = ctx.saved_tensors
+        given = learnt[0] if learnt else ctx.alpha
+        direction = torch.zeros_like(p) if scores is None else scores
+        if alpha is not None:
+            direction = direction - alpha * _growth(p, given)
+        return jacobian_product(p, direction, given, ctx.dim)
+
+
 # torch asks for it at every call, and to find it out takes longer than a row's threshold.
 _Entmax.forward.__signature__ = inspect.signature(_Entmax.forward)  # type: ignore[attr-defined]
-_apply: Callable[..., Tensor] = _Entmax.apply  # type: ignore[no-untyped-call, unused-ignore]
+
+
+def _apply(scores: Tensor, alpha: float | Tensor, dim: int) -> Tensor:
+    function = _Entmax if torch.compiler.is_compiling() else _WithTangents
+    p: Tensor = function.apply(scores, alpha, dim)  # type: ignore[no-untyped-call]
+    return p
 
 
 def jacobian_product(p: Tensor, direction: Tensor, alpha: float | Tensor, dim: int) -> Tensor:
@@ -125,7 +140,7 @@ def jacobian_product(p: Tensor, direction: Tensor, alpha: float | Tensor, dim: i
 
 
 def _weights(p: Tensor, alpha: float | Tensor) -> Tensor:
-    """u = p^(2-α), and 0 where p is 0, with no infinite slope there."""
+    """Of p the u = p^(2-α), and 0 where p is 0, with no infinite slope there."""
     if not isinstance(alpha, Tensor) and alpha == 2:
         return p.sign()
     if not isinstance(alpha, Tensor) and alpha == 1.5:

@@ -84,7 +84,7 @@ def newton_steps(classes: int, power: float, eps: float) -> int:
 
 def _is_small(z: Tensor) -> bool:
     """Whether sorting takes less time than to start the operators of all steps."""
-    return z.numel() <= SORTED and not torch.compiler.is_compiling()
+    return not torch.compiler.is_compiling() and z.numel() <= SORTED
 
 
 def _known(classes: int) -> int:

@@ -157,7 +157,8 @@ class SmxCLI(FitCLI):
             if export is not None:
                 rows["ONNX file"] = os.path.relpath(export.path)
                 rows["verdict"] = export.report.verdict
-        print(lines(f"{label:20} {value}" for label, value in rows.items()))
+        width = max([20, *map(len, rows)])
+        print(lines(f"{label:{width}} {value}" for label, value in rows.items()))
 
 
 def main(args: Sequence[str] | None = None) -> int:

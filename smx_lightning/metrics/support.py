@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from smx_lightning.activations import Activation
-from smx_lightning.activations.labels import label_losses
+from smx_lightning.activations import Activation, fenchel_young_loss
 from smx_lightning.metrics.beside import OfScores
 from smx_lightning.metrics.scores import MeanScore
 
@@ -44,8 +43,7 @@ class FenchelYoungLoss(MeanScore, OfScores):
     ) -> Float[Tensor, " batch"]:
         """``Ω*(s[i]) - s[i, y[i]]``; preds are scores."""
         scores = self.scores_beside(preds)
-        probs = self.activation.probs(scores, 1) if scores is preds else preds.exp()
-        return label_losses(self.activation, scores, target, probs)
+        return fenchel_young_loss(scores, target, self.activation, reduction="none")
 
 
 class SupportSize(MeanScore):

@@ -4,11 +4,11 @@ Minimises
 
     f(W, b) = Σ c · (Ω*(z) - ⟨z, q⟩) / Σ c + ½ · l2 · ‖W‖²,    z = W x + b
 
-over all rows of a pass, whatever the batches: of softmax Σ c · Σ_k -q_k log p_k / Σ c and the
-penalty, of sparsemax and what lies between the loss of :mod:`smx_lightning.activations.family`. While it passes, loss, gradient and curvature are
-summed; at its end the sums of all processes meet, and L-BFGS (Nocedal & Wright, "Numerical
-Optimization", 2006, alg. 7.4), preconditioned with one of :mod:`.models`, says where the next pass
-evaluates. The line search costs passes too: a step that raised the objective is shortened, and the
+over all rows of a pass, whatever the batches: Σ c · Σ_k -q_k log p_k / Σ c and the penalty where
+the scores end in softmax; in general see :mod:`smx_lightning.activations.family`. While it passes,
+loss, gradient and curvature are summed; at its end the sums of all processes meet, and L-BFGS
+(Nocedal & Wright, "Numerical Optimization", 2006, alg. 7.4), preconditioned with one of
+:mod:`.models`, says where the next pass evaluates. The line search costs passes too: a step that raised the objective is shortened, and the
 next pass tries again. Nothing is learned from a point that was worse but how far to go towards it.
 Why this converges is in docs/solver.md.
 """
@@ -220,7 +220,8 @@ class Descent:
 
     def _rounding(self) -> Rounding:
         shifted = self.frame.shifted(self.point)
-        return Rounding(self.point, self.ladder.moments.typical, self.dtype, shifted)
+        typical, own = self.ladder.moments.typical, self._member.rounding
+        return Rounding(self.point, typical, self.dtype, shifted, own)
 
     def _accepted(self, new: Evaluation) -> bool:
         assert self.best is not None
@@ -325,7 +326,7 @@ class Descent:
         kept = {name: getattr(self, f"_{name}") for name in KEPT} | self.ladder.state()
         kept |= {"point": self.point, "evaluations": self.evaluations, "status": self.status.name}
         kept["best"] = None if self.best is None else self.best._asdict()
-        kept["origin"] = self.frame.origin
+        kept["origin"], kept["activation"] = self.frame.origin, self.activation.spec
         kept["step"] = None if self.step is None else self.step._asdict()
         kept["pairs"], kept["progress"] = self.pairs.state(), self._progress.state()
         # Once it has stopped it needs no curvature, which is nearly all of the state.

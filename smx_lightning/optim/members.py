@@ -46,10 +46,12 @@ class Softmax:
     Attributes:
         activation: The member.
         attains: Whether the objective has a minimum on every data, without a penalty too.
+        rounding: What computing p and losses does to a score of about 0, in units of ε.
     """
 
     activation: Activation = SOFTMAX
     attains = False
+    rounding = 1.0
 
     def at_zero(self, num_classes: int) -> float:
         """A row's loss where all scores are equal, whatever its target."""
@@ -106,6 +108,8 @@ class Sparse(Softmax):
     def __init__(self, activation: Activation) -> None:
         self.activation = activation
         self.attains = activation.sparse
+        if isinstance(activation, Entmax):  # what is compared is (α - 1) s, with a threshold
+            self.rounding = max(1.0, 1 / (activation.alpha - 1))
 
     def at_zero(self, num_classes: int) -> float:
         """See :class:`Softmax`."""
@@ -136,7 +140,7 @@ class Sparse(Softmax):
         else:
             own = torch.where(y > 0, y * at.scores, 0).sum(0)
             doubtful = _in_doubt(at.probs, y)
-        return conjugate.double() - own.double(), doubtful
+        return (conjugate.double() - own.double()).clamp(min=0), doubtful  # but for rounding
 
     def means(self, scores: Tensor, towards: Tensor, length: float, room: Tensor) -> Tensor:
         """See :class:`Softmax`."""
@@ -154,16 +158,16 @@ def member(activation: Activation) -> Softmax:
         return Softmax()
     if isinstance(activation, Entmax) and not activation.alpha <= LARGEST_ALPHA:
         raise InputError(
-            f"the exact solver expects α from 1 to {LARGEST_ALPHA}, got {activation.alpha:g}, whose "
-            f"curvature has no bound: take α ≤ {LARGEST_ALPHA}, or another optimiser, such as "
-            "torch.optim.Adam"
+            f"the exact solver expects α from 1 to {LARGEST_ALPHA}, got {activation.alpha:g}, "
+            f"whose curvature has no bound; take α ≤ {LARGEST_ALPHA}, or another optimiser, such "
+            "as torch.optim.Adam"
         )
     try:
         activation.jacobian(_equal(2))
     except (NotImplementedError, InputError) as error:
         raise InputError(
             "the exact solver expects softmax, sparsemax or an α-entmax with α from 1 to "
-            f"{LARGEST_ALPHA}, got {activation.name}, whose Jacobian is another: take one of "
+            f"{LARGEST_ALPHA}, got {activation.name}, whose Jacobian is another; take one of "
             "these, or another optimiser, such as torch.optim.Adam"
         ) from error
     return Sparse(activation)

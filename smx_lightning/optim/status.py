@@ -52,12 +52,20 @@ class Rounding:
         typical: (features + 1,) root mean squares of the features, 1 for the bias.
         dtype: Of parameters and products.
         shifted: By how much the parameters' bias, which is rounded, differs from the point's.
+        own: What takes the place of 1 where p and its loss are less exact than softmax's.
     """
 
-    def __init__(self, point: Tensor, typical: Tensor, dtype: torch.dtype, shifted: float) -> None:
+    def __init__(
+        self,
+        point: Tensor,
+        typical: Tensor,
+        dtype: torch.dtype,
+        shifted: float,
+        own: float = 1.0,
+    ) -> None:
         self._typical = typical
         self._epsilon = torch.finfo(dtype).eps
-        self._logit = self._epsilon * (1 + float((point.abs() @ typical).max()))
+        self._logit = self._epsilon * (own + float((point.abs() @ typical).max()))
         self._bias = self._epsilon * shifted
 
     def objective(self, evaluation: Evaluation) -> float:

@@ -89,6 +89,13 @@ def gap(point, problem, alpha):
     return (objective - bound(p, problem, alpha)) / objective, objective
 
 
+def margins(point, problem, alpha):
+    """How far each score, times α - 1, lies above the threshold of its row's support, (n, K)."""
+    z = np.hstack([problem.x, np.ones((len(problem.x), 1))]) @ point.T
+    z -= z.max(1, keepdims=True)
+    return (alpha - 1) * z + entmax(z, alpha).max(1, keepdims=True) ** (alpha - 1)
+
+
 def by_lbfgs(problem, alpha, start=None):
     """scipy's L-BFGS-B, from zero: the point and its objective."""
     shape = (problem.q.shape[1], problem.x.shape[1] + 1)

@@ -95,7 +95,7 @@ def test_another_one_is_refused_where_a_training_is_resumed_and_said_elsewhere(t
     )
     remedy = SoftmaxRegression.load_from_checkpoint(path, activation="entmax15")
     quiet_trainer().fit(remedy, LOADER)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
         quiet_trainer().test(other, LOADER, ckpt_path=path, verbose=False)
     assert "activation='entmax15' and not 'sparsemax'" in caplog.text
     z = other.scores(X).detach().double().numpy()

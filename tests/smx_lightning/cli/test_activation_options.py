@@ -1,6 +1,7 @@
 """``--model.activation`` on the command line, in configuration files and of checkpoints."""
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,8 @@ def saved_config(version=0):
 
 
 def summary(capsys):
-    lines = (line for line in capsys.readouterr().out.splitlines() if len(line) > 21)
-    return {line[:20].strip(): line[21:] for line in lines}
+    found = re.findall(r"^(.+?)(?: {2,}| (?=[\d.]+$))(.*)$", capsys.readouterr().out, re.M)
+    return dict(found)
 
 
 @pytest.mark.parametrize(
