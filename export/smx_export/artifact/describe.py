@@ -55,7 +55,7 @@ class Description:
         return asdict(self)
 
     def __str__(self) -> str:
-        names = self.class_names
+        names, spec = self.class_names, self.activation
         shown = "none"
         if names is not None:
             more = f", … ({len(names)} in all)" if len(names) > SHOWN_NAMES else ""
@@ -71,7 +71,7 @@ class Description:
             "input shape": self.input_shape,
             "input range": self.input_range,
             "threshold": self.threshold,
-            "activation": _activation(self.activation),
+            "activation": _words(spec) if isinstance(spec, dict) else spec,
             "profile": self.profile and _words(self.profile),
             "self-test": self.self_test,
         }
@@ -130,11 +130,6 @@ def _self_test(text: str | None, seal: bool | None) -> str:
     except FileError:
         return f"damaged vectors, {sealed}"
     return f"{len(vectors.inputs)} vectors, {sealed}, weights sha256 {weights[:16]}…"
-
-
-def _activation(spec: str | dict[str, float] | None) -> str | None:
-    """In words; nothing of a softmax."""
-    return _words({"entmax of": spec}) if isinstance(spec, dict) else spec
 
 
 def _depth(value: Any) -> int:

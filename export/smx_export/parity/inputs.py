@@ -26,13 +26,11 @@ from smx_export.parity.probes.missing import alone, scattered
 from smx_export.parity.probes.one_hots import MOST_ONE_HOTS, of_all_sizes, one_hots
 from smx_export.parity.probes.ordinary import RANDOM_ROWS, extremes, ordinary
 from smx_export.parity.probes.probe import Space
-from smx_export.parity.reference import SAFETY, Reference
+from smx_export.parity.reference import Reference
 from smx_export.parity.user_data import UserRows
 
 STEEP = 1e4  # nats between classes on the huge rows: far beyond where exp leaves float32, at 104
 MOST_HUGE = 1e20  # multiplied by the features' own size, still float32
-STEP = 2.0**-7  # between two numbers of bfloat16, relative
-LOOSEST = 2.0  # how far tolerances may be from those of this version, of a file of an earlier one
 ROOM = 1e30  # of logits and inputs: far from where float32 ends, also where many are added
 MOST_ROWS = 4096  # of your data that other runtimes are tried on
 MOST_CLASSES = 64  # that have a row of their own near the border
@@ -236,40 +234,3 @@ class ParityInputs:
             return np.float32(0), np.float32(1)
         statistics = self.inference.unrounded.preprocessing
         return statistics.centre.numpy(), statistics.scale.numpy()
-
-
-def differences(found: Vectors, inputs: ParityInputs) -> str:
-    """What a file's vectors differ in from those that its model gives, in words; empty if nothing.
-
-    Another machine may round the rows by a step, and the answers within their tolerance. What a
-    backbone's rounding is measured to be differs there by more, and with it which rows are kept.
-    """
-    own, exact = inputs.vectors, is_linear(inputs.inference.model)
-    if found.rows.dtype != own.rows.dtype or found.rows.shape != own.rows.shape:
-        return "inputs of another kind than the model's"
-    if found.log_probs.shape[1] != own.log_probs.shape[1]:
-        return "answers of another number of classes"
-    moved = np.abs(found.rows.astype(np.float64) - own.rows.astype(np.float64))
-    if (exact and found.inputs != own.inputs) or (moved > STEP * np.abs(own.rows)).any():
-        return "other inputs than the model's"
-    if found.inputs != own.inputs or moved.any():
-        own = inputs.answered(found)
-    if found.sparse != own.sparse:
-        return "answers of another activation"
-    if found.tells_scores != own.tells_scores:
-        return "scores without norms to hold them against, or norms without scores"
-    units = own.expected.in_units
-    far = np.abs(units(found.log_probs.astype(np.float64)) - units(own.log_probs)).max(1)
-    if found.log_norm is not None and own.log_norm is not None:
-        far = np.maximum(far, np.abs(found.log_norm - own.log_norm))
-    if found.scores is not None and own.scores is not None and own.score_tolerance is not None:
-        off = np.abs(found.scores.astype(np.float64) - own.scores).max(1)
-        far = np.maximum(far, off / own.score_tolerance * own.tolerance)
-    judged = np.isfinite(own.tolerance)  # the others tell nothing here, and did where it was made
-    error, factor = (value[judged] / own.tolerance[judged] for value in (far, found.tolerance))
-    if not (error <= 1).all() or not judged.any():
-        return f"answers {error.max(initial=0):.3g} times their tolerance from the model's"
-    most = LOOSEST if exact else SAFETY
-    if not ((1 / most <= factor) & (factor <= most)).all():
-        return f"tolerances of {factor.max():.3g} times those that rounding explains"
-    return ""
