@@ -95,7 +95,7 @@ def inference_copy(model: SoftmaxRegression, profile: Profile) -> InferenceCopy:
     Raises:
         InputError: Where the model cannot be in that shape.
     """
-    _check_activation(model)
+    check_activation(model)
     if profile.robust or SCORES in profile.outputs:
         _need(has_own_head(model), "a linear layer and log-softmax of its own", profile)
     if profile.image:
@@ -119,8 +119,12 @@ def layout_of(inference: InferenceCopy) -> Layout:
     )
 
 
-def _check_activation(model: SoftmaxRegression) -> None:
-    """Complain about an activation that no graph is known for."""
+def check_activation(model: SoftmaxRegression) -> None:
+    """Complain about an activation that no graph is known for.
+
+    Raises:
+        InputError: Then.
+    """
     if model._smx_activation == SOFTMAX:
         return
     spec = model._smx_activation.spec

@@ -14,6 +14,7 @@ from sampled import examples, whole
 from smx_export import Profile, export_onnx
 from smx_export.artifact.tolerance import entmax_tolerance
 from smx_export.contract import ALL_OUTPUTS
+from smx_export.convert import refuse_untrained
 from smx_export.graph.entmax import MOST_PAIRED, append_entmax, steps
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.activations import activation_of
@@ -200,6 +201,8 @@ def test_an_alpha_that_no_graph_is_known_for_is_refused_in_one_sentence(spec, tm
         export_onnx(model, tmp_path / "model.onnx")
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "model.onnx").exists()
+    with pytest.raises(InputError, match="expected an activation that a file can end in"):
+        refuse_untrained(model, Profile())  # at the start of a fit that ends in an export
     export_onnx(linear(4, 3, activation={"alpha": 1.01}), tmp_path / "remedy.onnx")
 
 
