@@ -112,12 +112,13 @@ def _sparsemax_(z: Tensor, _power: float, steps: int, dim: int) -> None:
     else:
         tau = torch.full_like(z.narrow(dim, 0, 1), -1.0)
     x = torch.empty_like(z) if steps else z
-    for _ in range(steps):
+    last = _known(z.shape[dim]) > FEW
+    for _ in range(steps - last):
         torch.sub(z, tau, out=x).relu_()
         total = x.sum(dim, keepdim=True)
         tau.addcdiv_(total.sub_(1), x.sign_().sum(dim, keepdim=True))
     z.sub_(tau)
-    if _known(z.shape[dim]) > FEW:  # a last step of z - τ, which has more digits than τ
+    if last:  # a last step of z - τ, which has more digits than τ
         x = z.relu()
         surplus = x.sum(dim, keepdim=True).sub_(1)
         z.sub_(surplus.div_(x.sign_().sum(dim, keepdim=True)))
@@ -133,13 +134,14 @@ def _entmax15_(z: Tensor, _power: float, steps: int, dim: int) -> None:
     else:
         tau = torch.full_like(z.narrow(dim, 0, 1), -1.0)
     x = torch.empty_like(z) if steps else z
-    for _ in range(steps):
+    last = _known(z.shape[dim]) > FEW
+    for _ in range(steps - last):
         torch.sub(z, tau, out=x).relu_()
         slope = x.sum(dim, keepdim=True)
         total = x.square_().sum(dim, keepdim=True)
         tau.addcdiv_(total - total.sqrt(), slope)
     z.sub_(tau)
-    if _known(z.shape[dim]) > FEW:
+    if last:
         x = z.relu()
         slope = x.sum(dim, keepdim=True)
         total = x.square_().sum(dim, keepdim=True)
