@@ -7,6 +7,7 @@ each picture is a part of it, seen along (1, 1, 1). Needs matplotlib.
 import argparse
 import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -16,7 +17,7 @@ from smx_lightning.activations import activation_of
 
 mpl.use("agg")
 
-MEMBERS = {
+MEMBERS: dict[str, Any] = {
     "softmax": "softmax",
     "1.25-entmax": {"alpha": 1.25},
     "entmax15": "entmax15",
@@ -31,14 +32,14 @@ ONLY = ("#ffffff", "#bdbdbd", "#636363")  # supports of one, two and three class
 LEVELS = [1e-3, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
 
 
-def plane():
+def plane() -> tuple[torch.Tensor, torch.Tensor]:
     """Coordinates (points,), and the scores (points, points, 3) float64 of the plane."""
     at = torch.linspace(-REACH, REACH, POINTS, dtype=torch.float64)
     right, up = torch.meshgrid(at, at, indexing="xy")
     return at, right[..., None] * RIGHT + up[..., None] * UP
 
 
-def maps(path):
+def maps(path: Path) -> None:
     """Three pictures of each member: p, how many classes have some of it, and the loss of one."""
     at, scores = plane()
     extent = (-REACH, REACH, -REACH, REACH)
@@ -71,7 +72,7 @@ def maps(path):
     plt.close(figure)
 
 
-def two_classes(path):
+def two_classes(path: Path) -> None:
     """Of two classes: p₁ and the loss of class 1, by the difference of the scores."""
     ahead = torch.linspace(-4, 4, 801, dtype=torch.float64)
     scores = torch.stack([torch.zeros_like(ahead), ahead], 1)
@@ -89,7 +90,7 @@ def two_classes(path):
     plt.close(figure)
 
 
-def main():
+def main() -> None:
     """Write the pictures; print their names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the pictures go")
