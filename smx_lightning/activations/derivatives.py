@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,20 +40,25 @@ def entmax(scores: Tensor, alpha: float | Tensor = 1.5, dim: int = -1) -> Tensor
     check_scores(scores, dim)
     if not isinstance(alpha, Tensor) and not 1 <= alpha < math.inf:
         raise InputError(f"expected alpha to be a finite number of at least 1, got {alpha}")
-    wide = scores.float() if scores.dtype.itemsize < SINGLE else scores
+    wide = widened(scores)
     if isinstance(alpha, Tensor):
         alpha = alpha.to(wide.dtype)
     elif alpha == 1:
         return scores.softmax(dim)
-    p: Tensor = _apply(wide, alpha, dim % scores.ndim)
-    return p.to(scores.dtype)
+    return _apply(wide, alpha, dim % scores.ndim).to(scores.dtype)
+
+
+def widened(scores: Tensor) -> Tensor:
+    """In float32 where they have fewer digits."""
+    return scores.float() if scores.dtype.itemsize < SINGLE else scores
 
 
 def check_scores(scores: Tensor, dim: int) -> None:
     """Complain about scores without floating-point numbers, or without a class along ``dim``."""
     if not scores.dtype.is_floating_point:
         raise InputError(
-            f"expected scores as floating-point numbers, got {scores.dtype}: convert them by float()"
+            f"expected scores of a floating-point dtype, got {scores.dtype}: convert them by "
+            "float()"
         )
     if scores.ndim == 0 or not -scores.ndim <= dim < scores.ndim or scores.shape[dim] == 0:
         raise InputError(
@@ -74,11 +79,14 @@ class _Entmax(torch.autograd.Function):
         _, alpha, ctx.dim = inputs
         learnt = isinstance(alpha, Tensor)
         ctx.alpha = None if learnt else alpha
+        ctx.set_materialize_grads(False)  # a loss gives none to p
         ctx.save_for_backward(output, *([alpha] if learnt else []))
         ctx.save_for_forward(output, *([alpha] if learnt else []))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        if gradients[0] is None:
+            return None, None, None
         p, *learnt = ctx.saved_tensors
         alpha = learnt[0] if learnt else ctx.alpha
         by_scores = jacobian_product(p, gradients[0], alpha, ctx.dim)
@@ -86,15 +94,6 @@ class _Entmax(torch.autograd.Function):
             return by_scores, None, None
         by_alpha = -(by_scores * _growth(p, alpha)).sum_to_size(alpha.shape)
         return by_scores, by_alpha, None
-
-    @staticmethod
-    def jvp(ctx: Any, scores: Tensor | None, alpha: Tensor | None, _dim: None) -> Tensor:
-        p, *learnt = ctx.saved_tensors
-        given = learnt[0] if learnt else ctx.alpha
-        direction = torch.zeros_like(p) if scores is None else scores
-        if alpha is not None:
-            direction = direction - alpha * _growth(p, given)
-        return jacobian_product(p, direction, given, ctx.dim)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
@@ -109,24 +108,45 @@ class _Entmax(torch.autograd.Function):
         return _apply(scores, alpha, dim + 1), 0
 
 
-_apply: Callable[..., Tensor] = _Entmax.apply  # type: ignore[no-untyped-call, unused-ignore]
+class _WithTangents(_Entmax):
+    """With forward-mode derivatives, which torch.compile does not take."""
+
+    @staticmethod
+    def jvp(ctx: Any, scores: Tensor | None, alpha: Tensor | None, _dim: None) -> Tensor:
+        p, *learnt = ctx.saved_tensors
+        given = learnt[0] if learnt else ctx.alpha
+        direction = torch.zeros_like(p) if scores is None else scores
+        if alpha is not None:
+            direction = direction - alpha * _growth(p, given)
+        return jacobian_product(p, direction, given, ctx.dim)
+
+
+# torch asks for it at every call, and to find it out takes longer than a row's threshold.
+_Entmax.forward.__signature__ = inspect.signature(_Entmax.forward)  # type: ignore[attr-defined]
+
+
+def _apply(scores: Tensor, alpha: float | Tensor, dim: int) -> Tensor:
+    function = _Entmax if torch.compiler.is_compiling() else _WithTangents
+    p: Tensor = function.apply(scores, alpha, dim)  # type: ignore[no-untyped-call]
+    return p
 
 
 def jacobian_product(p: Tensor, direction: Tensor, alpha: float | Tensor, dim: int) -> Tensor:
     """J d = u∘d - u ⟨u, d⟩ / Σu, itself differentiable; 0 off the support, whatever d is there."""
-    if isinstance(alpha, Tensor):
-        u = torch.where(p > 0, torch.where(p > 0, p, 1.0).pow(2 - alpha), p)
-    elif alpha == 1:
-        u = p
-    elif alpha == 2:
-        u = p.sign()
-    else:
-        inside = torch.where(p > 0, p, 1.0)
-        power = inside.sqrt() if alpha == 1.5 else inside.pow(2 - alpha)
-        u = torch.where(p > 0, power, p)
+    u = _weights(p, alpha)
     weighted = u * direction
     mean = weighted.sum(dim, keepdim=True) / u.sum(dim, keepdim=True)
     return torch.addcmul(weighted, u, mean, value=-1)
+
+
+def _weights(p: Tensor, alpha: float | Tensor) -> Tensor:
+    """Of p the u = p^(2-α), and 0 where p is 0, with no infinite slope there."""
+    if not isinstance(alpha, Tensor) and alpha == 2:
+        return p.sign()
+    if not isinstance(alpha, Tensor) and alpha == 1.5:
+        return p.clamp(min=torch.finfo(p.dtype).tiny).sqrt() * p.sign()
+    inside = p > 0
+    return torch.where(inside, torch.where(inside, p, 1.0).pow(2 - alpha), p)
 
 
 def _growth(p: Tensor, alpha: Tensor) -> Tensor:

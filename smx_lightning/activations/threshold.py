@@ -17,7 +17,11 @@ import math
 import torch
 from torch import Tensor
 
+from smx_lightning.activations.sorting import sorted_entmax15, sorted_sparsemax
+
 BLOCK = 2**17  # entries that are worked on at a time, so that they stay in a processor's cache
+SORTED = 2**12  # entries up to which the threshold starts from sorted ones
+FEW = 64  # classes up to which the closed form for entmax15 loses no digit that counts
 MOST_CLASSES = 2**24  # where their number is not known before the graph runs
 
 
@@ -53,10 +57,10 @@ def newton_steps(classes: int, power: float, eps: float) -> int:
     A step of Newton's method goes to where the tangent is 0. The next tangent, taken back to where
     the last step began, lies below f there, as f is convex: f' + g'·f/g ≤ f, with f' and g' the
     next value and the next slope's modulus, and so f'/f + g'/g ≤ 1. Then
-    (f'/f)^λ (g'/g)^(1-λ) ≤ 2^(-H(λ)) for every λ in (0, 1), with H(λ) the entropy of a coin in bits:
-    n steps divide f^λ g^(1-λ) by at least 2^(n H(λ)). At the start f ≤ ln_ε(K) and g ≤ K^ε, and g
-    is never below 1 (norms: ‖x‖_q ≥ ‖x‖_r ≥ K^(1/r - 1/q) ‖x‖_q where q ≤ r). With a and b the
-    binary logarithms of ln_ε(K) / ``eps`` and of K^ε, f is at most ``eps`` after
+    (f'/f)^λ (g'/g)^(1-λ) ≤ 2^(-H(λ)) for every λ in (0, 1), with H(λ) the entropy of a coin in
+    bits: n steps divide f^λ g^(1-λ) by at least 2^(n H(λ)). At the start f ≤ ln_ε(K) and g ≤ K^ε,
+    and g is never below 1 (norms: ‖x‖_q ≥ ‖x‖_r ≥ K^(1/r - 1/q) ‖x‖_q where q ≤ r). With a and b
+    the binary logarithms of ln_ε(K) / ``eps`` and of K^ε, f is at most ``eps`` after
 
         n = (λ a + (1 - λ) b) / H(λ) steps;
 
@@ -78,6 +82,11 @@ def newton_steps(classes: int, power: float, eps: float) -> int:
     return min(needed, classes) if power == 1 else needed
 
 
+def _is_small(z: Tensor) -> bool:
+    """Whether sorting takes less time than to start the operators of all steps."""
+    return not torch.compiler.is_compiling() and z.numel() <= SORTED
+
+
 def _known(classes: int) -> int:
     """Number of classes, or the most there may be where a graph leaves it open."""
     return MOST_CLASSES if isinstance(classes, torch.SymInt) else classes
@@ -96,7 +105,11 @@ def _blocks(shifted: Tensor, dim: int) -> tuple[Tensor, ...]:
 
 def _sparsemax_(z: Tensor, _power: float, steps: int, dim: int) -> None:
     """Puts p in the place of z = t: p = relu(z - τ), τ = θ - 1, where τ rises by (S - 1) / N."""
-    tau, x = torch.full_like(z.narrow(dim, 0, 1), -1.0), torch.empty_like(z)
+    if _is_small(z):
+        tau, steps = sorted_sparsemax(z, dim), 0
+    else:
+        tau = torch.full_like(z.narrow(dim, 0, 1), -1.0)
+    x = torch.empty_like(z) if steps else z
     for _ in range(steps):
         torch.sub(z, tau, out=x).relu_()
         total = x.sum(dim, keepdim=True)
@@ -108,7 +121,11 @@ def _sparsemax_(z: Tensor, _power: float, steps: int, dim: int) -> None:
 def _entmax15_(z: Tensor, _power: float, steps: int, dim: int) -> None:
     """Puts p in the place of z = t: p = relu(z / 2 - τ)², τ = θ / 2 - 1, by (S - √S) / Σ √p."""
     z.div_(2)
-    tau, x = torch.full_like(z.narrow(dim, 0, 1), -1.0), torch.empty_like(z)
+    if _is_small(z):
+        tau, steps = sorted_entmax15(z, dim), int(z.shape[dim] > FEW)
+    else:
+        tau = torch.full_like(z.narrow(dim, 0, 1), -1.0)
+    x = torch.empty_like(z) if steps else z
     for _ in range(steps):
         torch.sub(z, tau, out=x).relu_()
         slope = x.sum(dim, keepdim=True)

@@ -1,13 +1,15 @@
-"""Softmax regression's optimum without a Trainer: a plain loop over batches."""
+"""The regression's optimum without a Trainer: a plain loop over batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from smx_lightning.activations.family import SOFTMAX, Activation, activation_of
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least, non_negative
 from smx_lightning.optim.descent import Descent
@@ -55,8 +57,13 @@ def minimise(
     start: tuple[Tensor, Tensor] | None = None,
     dtype: torch.dtype = torch.float32,
     max_evaluations: int = 1000,
+    activation: str | Mapping[str, Any] | Activation = SOFTMAX,
 ) -> Solution:
     """Minimise  Σ c · Σ_k -q_k log p_k / Σ c + ½ · l2 · ‖W‖²  over W and b.
+
+    Of other members than softmax a row's loss is Ω*(s) - ⟨s, q⟩ of its scores s = W x + b: of a
+    label the Fenchel-Young loss (:mod:`smx_lightning.activations.family`), of a distribution that
+    without its Ω(q), which no weight changes.
 
     Args:
         batches: Iterated once a pass: the same rows each time, as (x, y) or (x, y, weight); x
@@ -71,6 +78,8 @@ def minimise(
         start: Weight and bias to start from; ``None``: zero.
         dtype: float32 or float64, of parameters and products.
         max_evaluations: Passes over the batches, at most.
+        activation: What the scores end in: ``"softmax"``, ``"sparsemax"``, ``"entmax15"``, or
+            ``{"alpha": α}`` with α from 1 to 2.
 
     Raises:
         InputError: For rows that come and go, and for other arguments than these.
@@ -82,6 +91,7 @@ def minimise(
         tol=non_negative("tol", tol),
         memory=at_least("memory", memory, 1),
         overhead=OVERHEAD,
+        activation=activation_of(activation),
     )
     count = float(len(batches)) if isinstance(batches, Sequence) else float("inf")
     l2 = non_negative("l2", l2)
