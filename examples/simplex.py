@@ -41,7 +41,8 @@ def plane() -> tuple[torch.Tensor, torch.Tensor]:
 
 def maps(path: Path) -> None:
     """Three pictures of each member: p, how many classes have some of it, and the loss of one."""
-    at, scores = plane()
+    coordinates, scores = plane()
+    at = coordinates.numpy()
     extent = (-REACH, REACH, -REACH, REACH)
     figure, axes = plt.subplots(
         3, len(MEMBERS), figsize=(11, 8.4), sharex=True, sharey=True, layout="constrained"
@@ -49,15 +50,15 @@ def maps(path: Path) -> None:
     for column, (name, spec) in zip(axes.T, MEMBERS.items(), strict=True):
         activation = activation_of(spec)
         probs = activation.probs(scores)
-        support = (probs > 0).sum(-1)
-        loss = activation.entropy(probs) + (probs * scores).sum(-1) - scores[..., 0]
+        support = (probs > 0).sum(-1).numpy()
+        loss = (activation.entropy(probs) + (probs * scores).sum(-1) - scores[..., 0]).numpy()
         column[0].set_title(name)
-        column[0].imshow(probs @ COLOURS.double(), origin="lower", extent=extent)
+        column[0].imshow((probs @ COLOURS.double()).numpy(), origin="lower", extent=extent)
         column[1].imshow(
             support, origin="lower", extent=extent, cmap=mpl.colors.ListedColormap(ONLY), vmin=1,
             vmax=3,
         )  # fmt: skip
-        column[1].contour(at, at, probs[..., 0], [0.25, 0.5, 0.75], colors="#d95f02")
+        column[1].contour(at, at, probs[..., 0].numpy(), [0.25, 0.5, 0.75], colors="#d95f02")
         filled = column[2].contourf(at, at, loss, [0, *LEVELS], cmap="YlGnBu", extend="max")
         column[2].contour(at, at, loss, LEVELS[:1], colors="black", linewidths=0.8)
     for row, label in zip(
@@ -81,8 +82,8 @@ def two_classes(path: Path) -> None:
         activation = activation_of(spec)
         probs = activation.probs(scores)
         loss = activation.entropy(probs) + (probs * scores).sum(-1) - scores[:, 1]
-        axes[0].plot(ahead, probs[:, 1], label=name)
-        axes[1].plot(ahead, loss, label=name)
+        axes[0].plot(ahead.numpy(), probs[:, 1].numpy(), label=name)
+        axes[1].plot(ahead.numpy(), loss.numpy(), label=name)
     axes[0].set(xlabel="s₁ - s₀", title="p₁")
     axes[1].set(xlabel="s₁ - s₀", title="loss of class 1")
     axes[0].legend()
