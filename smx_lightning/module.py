@@ -6,6 +6,8 @@ For a batch of n inputs with d features and K classes
 
     log_probs = log_softmax(W x + b)         x (n, d), W (K, d), b (K,), log_probs (n, K)
     objective = mean negative log-likelihood + ½ · l2 · ‖W‖²
+
+or another map and its loss, of :mod:`smx_lightning.activations`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from smx_lightning import metrics
+from smx_lightning.activations import SOFTMAX, Activation, activation_of, fenchel_young_loss
+from smx_lightning.activations.layer import log_probabilities
 from smx_lightning.checkpoint.describing import Record, describe, training_summary
 from smx_lightning.checkpoint.loading import load_model
 from smx_lightning.errors import checks
@@ -29,13 +33,11 @@ from smx_lightning.errors.class_weight import ClassWeight, class_weights
 from smx_lightning.metrics import Prediction as Prediction
 from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.configuring import configured
-from smx_lightning.optim.training import add_batch
 from smx_lightning.preprocessing.standardization import Method, Preprocessing
-from smx_lightning.processes.sharding import parallel_loss, whole
-from smx_lightning.training import hooks
+from smx_lightning.training import hooks, steps
 from smx_lightning.training.hooks import Bookkeeping, hook
 from smx_lightning.training.objective import Objective, class_weights_of, l2_penalty
-from smx_lightning.training.overrides import join_overrides
+from smx_lightning.training.overrides import join_overrides, know_activation, set_attribute
 from smx_lightning.training.precision import applied_wide, with_autocast_off
 from smx_lightning.training.statistics import Batch, DataStatistics
 
@@ -57,6 +59,8 @@ class SoftmaxRegression(LightningModule):
         class_weight: ``None``, ``"balanced"`` (n / (K · count)), one a class, or a dict by name.
         preprocessing: ``none``, ``standardize`` or ``scale``, fitted in a pass of the first epoch.
         threshold: γ of a binary problem: class 1 is predicted where its probability is at least γ.
+        activation: From scores to probabilities: ``softmax``, ``entmax15``, ``sparsemax``, or
+            ``{"alpha": 1.3}``; see :func:`smx_lightning.activations.activation_of`.
         optimizer: Called with the parameters, as in LightningCLI; once before on the meta device,
             to describe it in the hyper-parameters. :class:`~smx_lightning.optim.ExactSolver` makes
             an epoch one evaluation of the whole objective, and stops the trainer at the optimum.
@@ -65,6 +69,7 @@ class SoftmaxRegression(LightningModule):
     Attributes:
         lr: Replaces the optimiser's learning rate once it is set, as ``Tuner.lr_find`` sets it.
         solver: The exact solver of the last training, with its status; ``None`` with others.
+        activation: The :class:`~smx_lightning.activations.Activation` that was asked for.
         confusion_matrix: (classes, classes) of the last test, a row a label; up to 1000 classes.
 
     Raises:
@@ -77,6 +82,8 @@ class SoftmaxRegression(LightningModule):
 
     _smx_hooks: ClassVar[Bookkeeping]  # it serves all models and trainers
     class_counts: Tensor
+    activation: Activation
+    _smx_activation: Activation
 
     def __init__(
         self,
@@ -90,6 +97,7 @@ class SoftmaxRegression(LightningModule):
         class_weight: ClassWeight = None,
         preprocessing: Method = "none",
         threshold: float | None = None,
+        activation: str | dict[str, float] | Activation = "softmax",
         optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=0.01),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -103,13 +111,15 @@ class SoftmaxRegression(LightningModule):
         l2 = checks.non_negative("l2", l2)
         checks.check_threshold(threshold, num_classes)
         checks.check_makers(optimizer, lr_scheduler)
+        activation = (member := activation_of(activation)).spec
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])  # described below
         self.num_features, self.num_classes = num_features, num_classes
         self.class_names, self.input_shape = tuple(class_names), tuple(input_shape)
         self.input_range = None if input_range is None else checks.check_range(input_range)
         self.l2, self.class_weight, self._threshold = l2, class_weight, threshold
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
-        self.smx = nn.Sequential(nn.Linear(num_features, num_classes), nn.LogSoftmax(dim=1))
+        self.smx = nn.Sequential(nn.Linear(num_features, num_classes), log_probabilities(member))
+        know_activation(self, member)
         self.preprocessing = Preprocessing(num_features, preprocessing)
         self.register_buffer("class_counts", torch.zeros(num_classes, dtype=torch.int64))
         # Alike on all processes: DDP need not broadcast them at every step, a fifth of a small one.
@@ -117,12 +127,11 @@ class SoftmaxRegression(LightningModule):
         self.lr: float | None = None
         self.solver: ExactSolver | None = None
         self.confusion_matrix: Tensor | None = None
-        self._smx_objective, self._smx_statistics, self._smx_record = (
-            Objective(),
-            DataStatistics(),
-            Record(),
+        self._smx_objective, self._smx_record = Objective(), Record()
+        self._smx_statistics = DataStatistics()
+        self._smx_metrics = metrics.EpochMetrics(
+            self.configure_metrics, num_classes, threshold, member
         )
-        self._smx_metrics = metrics.EpochMetrics(self.configure_metrics, num_classes, threshold)
         self.tallies = self._smx_metrics.tallies
         describe(self)
 
@@ -134,13 +143,18 @@ class SoftmaxRegression(LightningModule):
         return checks.unrolled(x)
 
     def loss(
-        self, log_probs: Float[Tensor, "batch classes"], y: Int[Tensor, " batch"]
+        self, scores: Float[Tensor, "batch classes"], y: Int[Tensor, " batch"]
     ) -> Float[Tensor, ""]:
         """The data term of the objective: the (class-weighted) mean negative log-likelihood.
 
-        Override it for label smoothing, focal loss and so on; the penalty is added elsewhere.
+        Of members other than softmax, the mean Fenchel-Young loss. Override it for label smoothing,
+        focal loss and so on; the penalty is added elsewhere. The scores of softmax are its
+        log-probabilities, and those of other members W x + b.
         """
-        return nn.functional.nll_loss(log_probs, y, self.class_weights_for(log_probs))
+        weight = self.class_weights_for(scores)
+        if self._smx_activation == SOFTMAX:
+            return nn.functional.nll_loss(scores, y, weight)
+        return fenchel_young_loss(scores, y, self._smx_activation, weight=weight)
 
     def configure_metrics(self, stage: str) -> metrics.Given:
         """The metrics of a stage: ``train``, ``val`` or ``test``; updated with (log_probs, y).
@@ -148,23 +162,33 @@ class SoftmaxRegression(LightningModule):
         A MetricCollection, a dict by name, or one metric; logged as ``stage/`` and their names.
         It is asked within ``__init__``: what it needs must be set before ``super().__init__()``.
         """
-        return metrics.usual_metrics(stage, self.num_classes, threshold=self.threshold)
+        return metrics.usual_metrics(
+            stage, self.num_classes, threshold=self.threshold, activation=self._smx_activation
+        )
 
     def configure_optimizers(self) -> Any:
         """The injected optimiser over the parameters that are trained, and its schedule."""
         return configured(self, self._optimizer, self._lr_scheduler)
 
     def forward(self, x: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
-        """Log-probabilities (batch, classes) of inputs of any shape, in float32 or wider."""
+        """Log-probabilities (batch, classes), -∞ of those that are 0, in float32 or wider."""
         return with_autocast_off(self.head, self.checked_features(x))
+
+    def scores(self, x: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
+        """W x + b (batch, classes), of standardised features, in float32 or wider."""
+
+        def head(x: Tensor) -> Tensor:
+            return applied_wide(self.linear, self.linear.weight.dtype, self.preprocessing(x))
+
+        return with_autocast_off(head, self.checked_features(x))
 
     def checked_features(self, x: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "batch features"]:
         """What :meth:`features` answers, if it has ``num_features`` entries a row."""
         return checks.check_features(self.features(x), self.num_features)
 
     def head(self, x: Shaped[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
-        """Feature vectors → log-probabilities: standardisation, linear layer, log-softmax."""
-        return applied_wide(self.smx, self.preprocessing(x))
+        """Feature vectors → log-probabilities: standardisation, and :attr:`smx`."""
+        return applied_wide(self.smx, self.linear.weight.dtype, self.preprocessing(x))
 
     def decide(self, log_probs: Float[Tensor, "batch classes"]) -> Int[Tensor, " batch"]:
         """The predicted class of each row, at the threshold γ where there is one."""
@@ -221,7 +245,7 @@ class SoftmaxRegression(LightningModule):
 
     if not TYPE_CHECKING:  # whose checkers see those of LightningModule
         trainer = property(hooks.trainer_of, hooks.attach)
-        __setattr__ = hooks.set_attribute
+        __setattr__ = set_attribute
     configure_model = hooks.configure_model
     setup = hook(Bookkeeping.setup)
     on_fit_start = hook(Bookkeeping.on_fit_start)
@@ -235,6 +259,8 @@ class SoftmaxRegression(LightningModule):
     on_test_start = hook(Bookkeeping.on_test_start)
     on_test_epoch_end = hook(Bookkeeping.on_test_epoch_end)
     on_predict_start = hook(Bookkeeping.on_predict_start)
+    training_step, validation_step = steps.training_step, steps.validation_step
+    test_step, predict_step, backward = steps.test_step, steps.predict_step, steps.backward
     on_save_checkpoint = hooks.on_save_checkpoint
     on_load_checkpoint = hooks.on_load_checkpoint
 
@@ -242,33 +268,6 @@ class SoftmaxRegression(LightningModule):
         """Let hooks do their work although a subclass overrides them without ``super()``."""
         super().__init_subclass__(**kwargs)
         join_overrides(cls)
-
-    @hooks.signed_as()
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
-        """The objective on one batch ``(x, y)``; y (batch,) integer labels."""
-        x, y = batch
-        if self.solver is None:
-            return self._smx_objective.of_batch(self, x, y, ("train",), batch_idx)
-        add_batch(self, self.solver, x, y)
-        return None
-
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """As of every LightningModule, on sharded classes where there are such."""
-        with parallel_loss(self._smx_objective.sharded):
-            super().backward(loss, *args, **kwargs)
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Add one batch to the ``val/`` metrics."""
-        self._smx_metrics.score(self, batch, ("val",))
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Add one batch to the ``test/`` metrics and the confusion matrix."""
-        self._smx_metrics.score(self, batch, ("test", metrics.CONFUSION))
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Prediction:
-        """Labels and probabilities of a batch ``x`` or ``(x, y)``; label -1 where these are NaN."""
-        log_probs = whole(self(batch[0] if isinstance(batch, (tuple, list)) else batch))
-        return metrics.predicted(log_probs, self.decide(log_probs))
 
     @classmethod
     @hooks.signed_as(load_model)

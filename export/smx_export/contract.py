@@ -15,6 +15,7 @@ CLASS_NAMES = "class_names"
 INPUT_SHAPE = "input_shape"
 INPUT_RANGE = "input_range"
 THRESHOLD = "threshold"
+ACTIVATION = "activation"  # of what is no softmax
 PROVENANCE = "provenance"
 PROFILE = "profile"
 SELFTEST = "selftest"

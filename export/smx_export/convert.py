@@ -15,7 +15,7 @@ from smx_export.errors import ParityError
 from smx_export.graph.arrays import Data
 from smx_export.graph.composition import composed
 from smx_export.graph.detached import detached_copy, uncompiled
-from smx_export.graph.inference_copy import inference_copy, is_linear
+from smx_export.graph.inference_copy import check_activation, inference_copy, is_linear
 from smx_export.graph.metadata import model_metadata
 from smx_export.graph.portable import set_metadata
 from smx_export.graph.turns import in_turn
@@ -151,6 +151,7 @@ def refuse_untrained(live: SoftmaxRegression, profile: Profile) -> None:
         InputError: Where :mod:`smx_export.parity.determinism` or the profile refuses it whatever
             its weights.
     """
+    check_activation(live)
     if is_linear(live):
         return
     try:

@@ -28,9 +28,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from smx_lightning.activations.derivatives import entmax
+from smx_lightning.activations.functions import normmax
 from smx_lightning.errors import InputError
-
-BISECTIONS = 80
 
 
 class Jacobian(NamedTuple):
@@ -66,8 +66,9 @@ class Activation(ABC):
         """p(s) along ``dim``."""
 
     def log_probs(self, scores: Tensor, dim: int = -1) -> Tensor:
-        """The logarithm of p(s); minus infinity where p is 0."""
-        return self.probs(scores, dim).log()
+        """The logarithm of p(s); minus infinity, with no gradient, where p is 0."""
+        p = self.probs(scores, dim)
+        return torch.where(p > 0, torch.where(p > 0, p, 1.0).log(), p.detach().log())
 
     @abstractmethod
     def entropy(self, q: Tensor, dim: int = -1) -> Tensor:
@@ -105,29 +106,22 @@ class Entmax(Activation):
 
     def probs(self, scores: Tensor, dim: int = -1) -> Tensor:
         """See :class:`Activation`."""
-        if self.alpha == 1:
-            return scores.softmax(dim)
-        # Σ relu(z - τ)^(1 / (α - 1)) = 1 of z = (α - 1) s; the sum is at least 1 at max z - 1.
-        z = (self.alpha - 1) * (scores - scores.amax(dim, keepdim=True))
-        low = torch.full_like(z.amax(dim, keepdim=True), -1.0)
-        high = torch.zeros_like(low)
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            above = self._powers(z - middle).sum(dim, keepdim=True) >= 1
-            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-        p = self._powers(z - low)
-        return p / p.sum(dim, keepdim=True)
+        return entmax(scores, self.alpha, dim)
 
-    def _powers(self, x: Tensor) -> Tensor:
-        return x.clamp(min=0).pow(1 / (self.alpha - 1))
+    def log_probs(self, scores: Tensor, dim: int = -1) -> Tensor:
+        """See :class:`Activation`."""
+        return scores.log_softmax(dim) if self.alpha == 1 else super().log_probs(scores, dim)
 
     def entropy(self, q: Tensor, dim: int = -1) -> Tensor:
         """See :class:`Activation`."""
         if self.alpha == 1:
             shannon: Tensor = torch.special.entr(q).sum(dim)
             return shannon
-        missing: Tensor = 1 - q.pow(self.alpha).sum(dim)
-        return missing / (self.alpha * (self.alpha - 1))
+        # Σ q (1 - q^(α-1)), which loses no digits as α → 1.
+        power = self.alpha - 1
+        logs = torch.where(q > 0, q, 1.0).log()
+        missing: Tensor = -(q * torch.expm1(power * logs)).sum(dim)
+        return missing / (self.alpha * power)
 
     def jacobian(self, probs: Tensor, dim: int = -1) -> Jacobian:
         """See :class:`Activation`."""
@@ -143,12 +137,59 @@ class Entmax(Activation):
         return float((threshold**power - (1 - threshold) ** power) / power)
 
 
+@dataclass(frozen=True)
+class Normmax(Activation):
+    """:func:`.normmax`: Ω(p) = ‖p‖_α - 1.
+
+    Attributes:
+        alpha: α, above 1.
+    """
+
+    alpha: float
+
+    @property
+    def spec(self) -> str | dict[str, float]:
+        """See :class:`Activation`."""
+        return {"normmax": self.alpha}
+
+    @property
+    def sparse(self) -> bool:
+        """See :class:`Activation`."""
+        return True
+
+    def probs(self, scores: Tensor, dim: int = -1) -> Tensor:
+        """See :class:`Activation`."""
+        return normmax(scores, self.alpha, dim)
+
+    def entropy(self, q: Tensor, dim: int = -1) -> Tensor:
+        """See :class:`Activation`."""
+        norm: Tensor = torch.linalg.vector_norm(q, self.alpha, dim)
+        return 1 - norm
+
+    def jacobian(self, probs: Tensor, dim: int = -1) -> Jacobian:
+        """Refused: it is not softmax's at other probabilities."""
+        raise InputError(
+            "expected an activation whose Jacobian has the form of softmax's, got normmax; take "
+            "'softmax', 'entmax15', 'sparsemax' or another α-entmax, or an optimiser of gradients"
+        )
+
+    def difference(self, threshold: float) -> float:
+        """See :class:`Activation`."""
+        rest, power = 1 - threshold, self.alpha - 1
+        norm = (threshold**self.alpha + rest**self.alpha) ** (1 / self.alpha)
+        return float((threshold / norm) ** power - (rest / norm) ** power)
+
+
 NAMED = {"softmax": 1.0, "entmax15": 1.5, "sparsemax": 2.0}
 SOFTMAX = Entmax(1.0)
 
 
 def activation_of(spec: str | Mapping[str, Any] | Activation) -> Activation:
-    """The member of a name, ``softmax``, ``entmax15`` or ``sparsemax``, or of ``{"alpha": 1.3}``.
+    """The member of a name or of numbers.
+
+    Args:
+        spec: ``softmax``, ``entmax15`` or ``sparsemax``, ``{"alpha": 1.3}`` of an α-entmax or
+            ``{"normmax": 2.0}``; a member is given back.
 
     Raises:
         InputError: For anything else.
@@ -157,9 +198,14 @@ def activation_of(spec: str | Mapping[str, Any] | Activation) -> Activation:
         return spec
     if isinstance(spec, str) and spec in NAMED:
         return Entmax(NAMED[spec])
-    if isinstance(spec, Mapping) and set(spec) == {"alpha"} and float(spec["alpha"]) >= 1:
-        return Entmax(float(spec["alpha"]))
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        ((name, alpha),) = spec.items()
+        number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
+        if name == "alpha" and number and 1 <= alpha < math.inf:
+            return Entmax(float(alpha))
+        if name == "normmax" and number and 1 < alpha < math.inf:
+            return Normmax(float(alpha))
     raise InputError(
-        f"expected an activation out of {', '.join(NAMED)}, or {{'alpha': a number of at least "
-        f"1}}, got {spec!r}"
+        f"expected an activation out of {', '.join(NAMED)}, {{'alpha': a number of at least 1}} or "
+        f"{{'normmax': a number above 1}}, got {spec!r}"
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from smx_lightning.activations import activation_of
 from smx_lightning.checkpoint.injected import describe_injected
 from smx_lightning.checkpoint.optimizers import (
     OPTIMIZER,
@@ -25,6 +26,7 @@ from smx_lightning.checkpoint.reading import (
     LEFT_OUT,
 )
 from smx_lightning.data.described import array_in_words
+from smx_lightning.errors import InputError
 from smx_lightning.errors.class_weight import class_weights
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from smx_lightning.module import SoftmaxRegression
 
-DATA = "data_module"
+DATA, ACTIVATION = "data_module", "activation"
 MISSING = inspect.Parameter.empty
 LIVE = ("l2", "class_weight", "threshold")  # what a user may set on a model that exists
 RUN = (OPTIMIZER, SCHEDULE)
@@ -69,6 +71,7 @@ def settings_of(model: SoftmaxRegression) -> dict[str, Any]:
         "class_weight": class_weights(weights, model.class_names),
         "threshold": None if model.threshold is None else float(model.threshold),
         "preprocessing": str(model.preprocessing.method),
+        "activation": model._smx_activation.spec,
         "optimizers": model._smx_record.run,
     }
 
@@ -77,7 +80,8 @@ def describe(model: SoftmaxRegression) -> None:
     """Put the injected optimiser and schedule, as descriptions, into the hyper-parameters.
 
     Also a subclass's arguments, where Lightning stopped looking for them: at a decorated
-    ``__init__``, as type checkers make them. Called in ``__init__``.
+    ``__init__``, as type checkers make them. The activation becomes a plain value. Called in
+    ``__init__``.
     """
     optimizer, schedule = describe_injected(model._optimizer, model._lr_scheduler, model.smx)
     called = _arguments(model)
@@ -85,6 +89,7 @@ def describe(model: SoftmaxRegression) -> None:
     if called:  # the outermost: what a class gives its parents, it gives them again
         model._smx_record.objects = _objects(type(model), called[-1])
         model._smx_record.called = frozenset(called[-1])
+        found |= {n: v for n, v in called[-1].items() if n == ACTIVATION}
     note(model, {**plain_ones(found)[0], OPTIMIZER: optimizer, SCHEDULE: schedule})
 
 
@@ -98,9 +103,20 @@ def _arguments(model: SoftmaxRegression) -> list[dict[str, Any]]:
         if code.co_name == "__init__" and names and frame.f_locals.get(names[0]) is model:
             _, _, extra, values = inspect.getargvalues(frame)
             given = {name: values[name] for name in names[1:] if name in values}
-            found.append({**given, **(values.get(extra, {}) if extra else {})})
+            given = {**given, **(values.get(extra, {}) if extra else {})}
+            if ACTIVATION in given and _is_member(model, given[ACTIVATION]):
+                given[ACTIVATION] = model._smx_activation.spec
+            found.append(given)
         frame = frame.f_back
     return found
+
+
+def _is_member(model: SoftmaxRegression, value: Any) -> bool:
+    """Whether an argument names the model's activation; one of a subclass may mean another."""
+    try:
+        return activation_of(value) == model._smx_activation
+    except InputError:
+        return False
 
 
 def note(model: SoftmaxRegression, values: dict[str, Any]) -> None:

@@ -1,9 +1,9 @@
 """Whether a model and a checkpoint belong together.
 
 Which settings decide what: the preprocessing belongs to the weights, so another one is refused
-wherever weights are loaded. Penalty, class weights, a subclass's own arguments, optimiser and
-schedule decide the course of a training, so others are refused where one is resumed. The threshold
-decides only what is made of the probabilities: the model's own counts.
+wherever weights are loaded. Penalty, class weights, activation, a subclass's own arguments,
+optimiser and schedule decide the course of a training, so others are refused where one is resumed.
+The threshold decides only what is made of the probabilities: the model's own counts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from smx_lightning.checkpoint.describing import DATA, LIVE, RUN, settings_of
+from smx_lightning.activations import SOFTMAX
+from smx_lightning.checkpoint.describing import ACTIVATION, DATA, LIVE, RUN, settings_of
 from smx_lightning.checkpoint.optimizers import (
     said,
 )
@@ -80,7 +81,8 @@ def _compare_arguments(
     own = [name for name in here if name in arguments or name in objects]
     saved = {**saved, **{name: said(arguments.get(name, objects.get(name))) for name in own}}
     present = {**present, **{name: said(here[name]) for name in own}}
-    differing = [n for n in (*LIVE, *own) if n in saved and saved[n] != present[n]]
+    compared = dict.fromkeys((*LIVE, ACTIVATION, *own))
+    differing = [n for n in compared if n in saved and saved[n] != present[n]]
     for name in differing if model.trainer.state.fn == "fit" else []:
         if name == "threshold" or (name in own and _are_paths(saved[name], present[name])):
             continue
@@ -99,6 +101,8 @@ def _own(model: SoftmaxRegression) -> dict[str, Any]:
     """The arguments that a subclass has of its own, as a checkpoint tells them."""
     inherited = {*inspect.signature(model._smx_hooks.kind.__init__).parameters, *RUN, DATA}
     known = {**model._smx_record.objects, **plain_ones(dict(model.hparams))[0]}
+    if known.get(ACTIVATION) != model._smx_activation.spec:  # of hidden layers, say
+        inherited.discard(ACTIVATION)
     return {n: v for n, v in known.items() if n in model._smx_record.called - inherited}
 
 
@@ -111,16 +115,20 @@ def _are_paths(saved: Any, present: Any) -> bool:
 
 
 def saved_settings(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's settings; of one that version 0.1 wrote, what its arguments tell."""
+    """A checkpoint's settings; of one that version 0.1 wrote, what its arguments tell.
+
+    Until there were others the activation was softmax.
+    """
     written = notes(checkpoint)
     settings = written.get("settings")
     if isinstance(settings, dict):
-        return settings
+        return {ACTIVATION: SOFTMAX.spec, **settings}
     arguments, _ = plain_hyper_parameters(checkpoint)
     if written.get("class") != BASE:  # a subclass may mean something else by a name
-        return {"class_names": arguments.get("class_names")}
+        return {ACTIVATION: SOFTMAX.spec, "class_names": arguments.get("class_names")}
     names = ("class_names", "preprocessing", "l2", "threshold", "class_weight")
-    return {name: arguments[name] for name in names if name in arguments}
+    known = {name: arguments[name] for name in names if name in arguments}
+    return {ACTIVATION: SOFTMAX.spec, **known}
 
 
 def anew(model: SoftmaxRegression) -> str:

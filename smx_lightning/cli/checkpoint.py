@@ -16,6 +16,7 @@ from typing import Any
 from jsonargparse import ArgumentError, Namespace, dict_to_namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from smx_lightning.checkpoint.describing import ACTIVATION
 from smx_lightning.checkpoint.loading import adopt, arguments_for, check_sizes, constructed
 from smx_lightning.checkpoint.optimizers import KNOWN, OPTIMIZER, PARTIAL, SCHEDULE
 from smx_lightning.checkpoint.plain import annotations_of, wants_plain
@@ -136,6 +137,8 @@ class CheckpointCLI(LightningCLI):
             if name in (OPTIMIZER, SCHEDULE):
                 if value is None or (isinstance(value, dict) and _only_numbers(value)):
                     self._show_made(name, None if value is None else dict_to_namespace(value))
+            elif name == ACTIVATION and name in shown and value == model._smx_activation.spec:
+                shown[name] = value  # a member of the family, and no class path
             elif name in shown and wants_plain(annotations.get(name, Any)):
                 shown[name] = value
 

@@ -1,8 +1,8 @@
 """Which optimiser ``fit`` takes where the user names none: the exact solver, for a plain model.
 
-Plain is a model that trains its linear layer alone, on the class-weighted negative log-likelihood
-and the penalty, with features that are the same in every epoch. Of a class half of that can be
-told; what it trains only its instance knows.
+Plain is a model that trains its linear layer alone, on the class-weighted loss of an α-entmax, α
+from 1 (softmax) to 2 (sparsemax), and the penalty, with features that are the same in every epoch.
+Of a class half of that can be told; what it trains only its instance knows.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Any
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from smx_lightning.activations import Activation, Entmax
 from smx_lightning.checkpoint.optimizers import OPTIMIZER, in_words, parameters_of, path_of
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.optim import ExactSolver
+from smx_lightning.optim.members import LARGEST_ALPHA
 
 USUAL = inspect.signature(SoftmaxRegression.__init__).parameters[OPTIMIZER].default
 # What says how a model trains. The exact solver goes past these, or cannot go with another one.
@@ -28,6 +30,7 @@ TRAINING = (
     "training_step",
     "forward",
     "head",
+    "scores",
     "linear",
     "backward",
     "on_before_backward",
@@ -43,6 +46,11 @@ TRAINING = (
 PREPARING = ("configure_model", "setup", "on_fit_start")  # may add what is trained
 EXACT = "for the exact optimum give --model.optimizer ExactSolver"
 MINI_BATCHES = "for mini-batches give --model.optimizer torch.optim.Adam"
+
+
+def solves(activation: Activation) -> bool:
+    """Whether the exact solver can be taken for an activation."""
+    return isinstance(activation, Entmax) and activation.alpha <= LARGEST_ALPHA
 
 
 def trains_otherwise(kind: type[SoftmaxRegression]) -> str | None:
@@ -71,6 +79,11 @@ def is_not_plain(model: SoftmaxRegression, passed: Any) -> str | None:
     name = type(model).__name__
     if (otherwise := trains_otherwise(type(model))) is not None:
         return otherwise
+    if not solves(model._smx_activation):
+        return (
+            f"as activation {model._smx_activation.spec} is no α-entmax of α from 1 to "
+            f"{LARGEST_ALPHA}, which the exact solver expects"
+        )
     if not model.automatic_optimization:
         return f"as {name} is optimised by hand"
     if (model._optimizer, model._lr_scheduler, model.lr) != (passed, None, None):

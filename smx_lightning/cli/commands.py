@@ -22,8 +22,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from smx_lightning import DISTRIBUTION, __version__
+from smx_lightning.activations import SOFTMAX
 from smx_lightning.callbacks import ConfusionCsv, PredictionsCsv
-from smx_lightning.cli.fitting import DATA, MODEL, MODEL_DEFAULTS, FitCLI, Parser
+from smx_lightning.cli.fitting import DATA, MODEL, MODEL_DEFAULTS, FitCLI, Parser, least_loss
 from smx_lightning.cli.folders import SaveConfig, claim_folders
 from smx_lightning.cli.interrupted import ending_signal, sentence
 from smx_lightning.cli.outcome import Outcome, outcome
@@ -32,6 +33,7 @@ from smx_lightning.errors import InputError
 from smx_lightning.errors.streams import tolerate_encodings, written_out
 from smx_lightning.errors.text import lines, one_line, printable
 from smx_lightning.errors.unreadable import reason, sentence_of
+from smx_lightning.metrics import loss_name
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.recovery.signals import exit_code
 
@@ -45,7 +47,6 @@ EPILOG = (
 )
 UNFIT_WEIGHTS = "Error(s) in loading state_dict"  # as torch says that a checkpoint has others
 BAD_INPUT_ERRORS = (InputError, MisconfigurationException, OSError)
-BEST_EPOCH = "val/nll"
 EXPORTER = "smx_export"  # named, not imported: training knows nothing of ONNX
 
 
@@ -69,7 +70,7 @@ class SmxCLI(FitCLI):
             {
                 "model": {"class_path": MODEL, "init_args": MODEL_DEFAULTS},
                 "data": {"class_path": DATA},
-                "checkpoint.monitor": BEST_EPOCH,
+                **least_loss(loss_name(SOFTMAX)),
                 "checkpoint.filename": "best",
                 "checkpoint.save_last": True,
             }
@@ -156,7 +157,8 @@ class SmxCLI(FitCLI):
             if export is not None:
                 rows["ONNX file"] = os.path.relpath(export.path)
                 rows["verdict"] = export.report.verdict
-        print(lines(f"{label:20} {value}" for label, value in rows.items()))
+        width = max([20, *map(len, rows)])
+        print(lines(f"{label:{width}} {value}" for label, value in rows.items()))
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -17,8 +17,9 @@ from jsonargparse import get_loader as loader_of
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
+from smx_lightning.activations import SOFTMAX, Activation, activation_of
 from smx_lightning.checkpoint.bounded_yaml import load_yaml
-from smx_lightning.checkpoint.describing import describe
+from smx_lightning.checkpoint.describing import ACTIVATION, describe
 from smx_lightning.checkpoint.matching import has_features
 from smx_lightning.checkpoint.optimizers import OPTIMIZER, SCHEDULE, parameters_of, path_of
 from smx_lightning.cli.checkpoint import FOUND_BY_TRAINER, CheckpointCLI
@@ -29,10 +30,13 @@ from smx_lightning.cli.choice import (
     is_exact,
     is_not_plain,
     optimizer_of,
+    solves,
     trains_exactly,
     trains_otherwise,
 )
+from smx_lightning.errors import InputError
 from smx_lightning.errors.text import one_line
+from smx_lightning.metrics import loss_name
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.optim import ExactSolver
 
@@ -95,7 +99,10 @@ class FitCLI(CheckpointCLI):
             return
         parser, named = cast("Parser", self._subcommand_parsers["fit"]), self._named()
         resumed = self.typed.get("fit.ckpt_path") not in (None, *FOUND_BY_TRAINER)
-        exact = is_exact(named) if named else kind is SoftmaxRegression and not resumed
+        activation = self._activation(kind)
+        parser.set_defaults(least_loss(loss_name(activation)))
+        plain = kind is SoftmaxRegression and not resumed and solves(activation)
+        exact = is_exact(named) if named else plain
         if exact:
             parser.set_defaults(suited())
             if kind.features is SoftmaxRegression.features and self._may_enlarge():
@@ -133,6 +140,16 @@ class FitCLI(CheckpointCLI):
         given = (self.typed.get(f"fit.model.init_args.{what}") for what in (OPTIMIZER, SCHEDULE))
         return next((named.as_dict() for named in given if isinstance(named, Namespace)), None)
 
+    def _activation(self, kind: type[SoftmaxRegression]) -> Activation:
+        """The activation that the user names, or else the class; softmax where that is unknown."""
+        declared = parameters_of(kind, leave_out=()).get(ACTIVATION)
+        usual = SOFTMAX.spec if declared is None else declared.default
+        given = self.typed.get(f"fit.model.init_args.{ACTIVATION}", usual)
+        try:
+            return activation_of(given.as_dict() if isinstance(given, Namespace) else given)
+        except InputError:  # the model's constructor will say so
+            return SOFTMAX
+
     def _is_given(self, key: str) -> bool:
         return f"{self.typed.subcommand}.{key}" in self.typed
 
@@ -151,6 +168,7 @@ class FitCLI(CheckpointCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Settle the optimiser, and what suits it, before the Trainer is made."""
+        self._suit(least_loss(self.model._smx_metrics.loss))
         if self.subcommand == "fit":
             cast("Parser", self._subcommand_parsers["fit"]).unsettled = ()
             why = self._settle()
@@ -196,6 +214,11 @@ class FitCLI(CheckpointCLI):
             widest = max(self.datamodule.num_features, self.datamodule.num_classes)
             chosen[BATCH_SIZE] = min(LARGE, max(USUAL_BATCH, ENTRIES // widest))
             self.datamodule.batch_size = chosen[BATCH_SIZE]
+
+
+def least_loss(name: str) -> dict[str, Any]:
+    """The best epoch is the one of the least held-out loss, whose name among metrics this is."""
+    return {"checkpoint.monitor": f"val/{name}"}
 
 
 def suited() -> dict[str, Any]:

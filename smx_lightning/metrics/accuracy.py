@@ -13,6 +13,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from smx_lightning.metrics.beside import OfScores
+
 
 class Prediction(NamedTuple):
     """What ``predict_step`` answers: label (batch,) int64, probs (batch, classes)."""
@@ -45,7 +47,7 @@ def decide(log_probs: Tensor, threshold: float | None = None) -> Tensor:
     return (log_probs[:, 1].exp() >= threshold).long()
 
 
-class Deciding(Metric):
+class Deciding(OfScores):
     """A metric of predicted labels, decided here; torchmetrics' own looks at the first few."""
 
     threshold: float | None = None
@@ -53,7 +55,8 @@ class Deciding(Metric):
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add a batch: preds (batch, classes) log-probabilities, target (batch,) labels."""
         several = getattr(self, "top_k", 1) > 1
-        decided = preds if several else decide(preds, self.threshold)
+        # Classes of probability 0 have no order but that of their scores.
+        decided = self.scores_beside(preds) if several else decide(preds, self.threshold)
         super().update(decided, target)  # type: ignore[safe-super]  # torchmetrics' own
 
 

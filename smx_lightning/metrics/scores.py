@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 
-class _MeanScore(Metric):
+class MeanScore(Metric):
     """Mean of a score a row: sums and counts, so batches and processes of any size add up."""
 
     is_differentiable = False
-    higher_is_better = False
+    higher_is_better: bool | None = False
     full_state_update = False
 
     total: Tensor
@@ -44,7 +44,7 @@ class _MeanScore(Metric):
         raise NotImplementedError
 
 
-class NegativeLogLikelihood(_MeanScore):
+class NegativeLogLikelihood(MeanScore):
     """Mean of ``-log p[i, y[i]]``, in nats.
 
     >>> metric = NegativeLogLikelihood()
@@ -60,7 +60,7 @@ class NegativeLogLikelihood(_MeanScore):
         return -preds.gather(1, target[:, None])[:, 0]
 
 
-class BrierScore(_MeanScore):
+class BrierScore(MeanScore):
     """Mean of ``Σ_k (p[i, k] - [k = y[i]])²``: 0 is perfect, 2 is certain and wrong.
 
     Brier, "Verification of forecasts expressed in terms of probability", 1950.

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torchmetrics import Metric, MetricCollection
 
+from smx_lightning.activations import SOFTMAX, Activation
 from smx_lightning.errors import InputError
 from smx_lightning.metrics.accuracy import Accuracy, ConfusionMatrix, Deciding, MacroAccuracy
 from smx_lightning.metrics.calibration import CalibrationError
 from smx_lightning.metrics.scores import BrierScore, NegativeLogLikelihood
+from smx_lightning.metrics.support import FenchelYoungLoss, LabelInSupport, SupportSize, ZeroShare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -57,36 +59,65 @@ def stage_metrics(given: Given, stage: str) -> MetricCollection:
     return given.clone(prefix=prefix + (given.prefix or ""))
 
 
-def usual_metrics(stage: str, num_classes: int, *, threshold: float | None = None) -> Given:
+def usual_metrics(
+    stage: str,
+    num_classes: int,
+    *,
+    threshold: float | None = None,
+    activation: Activation = SOFTMAX,
+) -> Given:
     """Those of a stage where nobody configures others, see the two functions below."""
     if stage == "train":
-        return training_metrics(num_classes, threshold=threshold)
-    return evaluation_metrics(num_classes, prefix=f"{stage}/", threshold=threshold)
+        return training_metrics(num_classes, threshold=threshold, activation=activation)
+    return evaluation_metrics(
+        num_classes, prefix=f"{stage}/", threshold=threshold, activation=activation
+    )
 
 
-def training_metrics(num_classes: int, *, threshold: float | None = None) -> MetricCollection:
-    """What is cheap enough to follow during training: micro accuracy and NLL."""
+def loss_name(activation: Activation) -> str:
+    """Which of the usual metrics is what training minimises."""
+    return "nll" if activation == SOFTMAX else "loss"
+
+
+def training_metrics(
+    num_classes: int, *, threshold: float | None = None, activation: Activation = SOFTMAX
+) -> MetricCollection:
+    """What is cheap enough to follow during training: micro accuracy, and NLL or the loss."""
     metrics: dict[str, Metric | MetricCollection] = {
         "accuracy_micro": _accuracy(num_classes, threshold),
-        "nll": NegativeLogLikelihood(),
+        loss_name(activation): _loss(activation),
     }
     return _collection(metrics, "train/")
 
 
+def _loss(activation: Activation) -> Metric:
+    return NegativeLogLikelihood() if activation == SOFTMAX else FenchelYoungLoss(activation)
+
+
 def evaluation_metrics(
-    num_classes: int, *, prefix: str, threshold: float | None = None
+    num_classes: int,
+    *,
+    prefix: str,
+    threshold: float | None = None,
+    activation: Activation = SOFTMAX,
 ) -> MetricCollection:
     """Every scalar that describes a classifier, under names that say what they are.
 
     ``accuracy_micro`` counts rows alike, ``accuracy_macro`` counts the classes that occur in the
     labels alike (as scikit-learn's ``balanced_accuracy_score``), ``nll`` is the mean negative
     log-likelihood in nats, ``brier`` the Brier score, ``ece`` the expected calibration error over
-    15 bins. ``top_5_accuracy`` exists from six classes on.
+    15 bins. ``top_5_accuracy`` exists from six classes on, and ranks by scores.
+
+    Of members other than softmax ``nll`` is infinite where one label's probability is 0, and there
+    are: ``loss``, the mean Fenchel-Young loss, ``support_size``, how many classes of a row have a
+    probability above 0, ``zeros``, the share of probabilities that are exactly 0, and
+    ``label_in_support``, the share of rows whose label's probability is above 0.
 
     Args:
         num_classes: K.
         prefix: Put before every name, for example ``val/``.
         threshold: γ of a binary problem; it moves the accuracies, not the scores.
+        activation: The model's.
     """
     metrics: dict[str, Metric | MetricCollection] = {
         "accuracy_micro": _accuracy(num_classes, threshold),
@@ -95,6 +126,13 @@ def evaluation_metrics(
         "brier": BrierScore(),
         "ece": CalibrationError(),
     }
+    if activation != SOFTMAX:
+        metrics |= {
+            "loss": FenchelYoungLoss(activation),
+            "support_size": SupportSize(),
+            "zeros": ZeroShare(),
+            "label_in_support": LabelInSupport(),
+        }
     if num_classes > TOP_K:
         metrics[f"top_{TOP_K}_accuracy"] = _accuracy(num_classes, None, top_k=TOP_K)
     return _collection(metrics, prefix)

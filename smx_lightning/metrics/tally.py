@@ -11,13 +11,15 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from smx_lightning.activations import SOFTMAX, Activation
 from smx_lightning.errors.checks import check_labels
+from smx_lightning.metrics.beside import beside
 
-ENTRIES = 2**20  # of log-probabilities kept until then: 4 MB
+ENTRIES = 2**20  # of scores kept until then: 4 MB
 
 
 class Tally:
-    """Collects log-probabilities and labels, and updates the stage's metrics with many at once.
+    """Collects scores and labels, and updates the stage's metrics with many at once.
 
     An update of torchmetrics costs 100 µs whatever its rows, a quarter of a mini-batch step of a
     small model; checking labels costs 15.
@@ -26,25 +28,33 @@ class Tally:
         metrics: The collection to update with (log_probs, y).
         num_classes: K, for the complaint about labels.
         where: Which rows they are, for the same.
+        activation: What makes probabilities of the scores. Those of softmax are log-probabilities.
 
     Attributes:
         paused: Whether batches are not counted at present.
     """
 
-    def __init__(self, metrics: MetricCollection, num_classes: int, where: str) -> None:
+    def __init__(
+        self,
+        metrics: MetricCollection,
+        num_classes: int,
+        where: str,
+        activation: Activation = SOFTMAX,
+    ) -> None:
         self.metrics, self.num_classes, self.where = metrics, num_classes, where
+        self.activation = activation
         self._batches: list[tuple[Tensor, Tensor]] = []
         self._entries = 0
         self._empty = True
         self.paused = False
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a graph for every length otherwise
-    def add(self, log_probs: Tensor, y: Tensor) -> None:
-        """Count a batch: log_probs (batch, classes), y (batch,)."""
+    def add(self, scores: Tensor, y: Tensor) -> None:
+        """Count a batch: scores (batch, classes), y (batch,)."""
         if self.paused:
             return
-        self._batches.append((log_probs.detach(), y))
-        self._entries += log_probs.numel()
+        self._batches.append((scores.detach(), y))
+        self._entries += scores.numel()
         if self._entries >= ENTRIES:
             self.flush()
 
@@ -61,11 +71,19 @@ class Tally:
         """
         batches, self._batches, self._entries = self._batches, [], 0
         if batches:
-            log_probs, y = (_joined(parts) for parts in zip(*batches, strict=True))
+            scores, y = (_joined(parts) for parts in zip(*batches, strict=True))
             check_labels(y, self.num_classes, self.where)
             if len(y):
-                self.metrics.update(log_probs, y)
+                self._update(scores, y)
                 self._empty = False
+
+    def _update(self, scores: Tensor, y: Tensor) -> None:
+        if self.activation == SOFTMAX:
+            self.metrics.update(scores, y)
+            return
+        log_probs = self.activation.log_probs(scores, 1)
+        with beside(self.metrics, log_probs, scores):
+            self.metrics.update(log_probs, y)
 
     def state(self) -> dict[str, Any]:
         """What has been counted since the last :meth:`compute`, as plain values on the CPU."""
@@ -90,9 +108,9 @@ class Tally:
                         setattr(metric, key, value)
                     metric._update_count = 1
             if state["pending"]:
-                log_probs, y = move_data_to_device(state["pending"], self._device)
-                self._batches.append((log_probs, y))
-                self._entries += log_probs.numel()
+                scores, y = move_data_to_device(state["pending"], self._device)
+                self._batches.append((scores, y))
+                self._entries += scores.numel()
 
     @property
     def _device(self) -> torch.device:

@@ -2,13 +2,15 @@
 
 Minimises
 
-    f(W, b) = Σ c · Σ_k -q_k log p_k / Σ c + ½ · l2 · ‖W‖²
+    f(W, b) = Σ c · (Ω*(z) - ⟨z, q⟩) / Σ c + ½ · l2 · ‖W‖²,    z = W x + b
 
-over all rows of a pass, whatever the batches. While it passes, loss, gradient and curvature are
-summed; at its end the sums of all processes meet, and L-BFGS (Nocedal & Wright, "Numerical
-Optimization", 2006, alg. 7.4), preconditioned with one of :mod:`.models`, says where the next pass
-evaluates. The line search costs passes too: a step that raised the objective is shortened, and the
-next pass tries again. Nothing is learned from a point that was worse but how far to go towards it.
+over all rows of a pass, whatever the batches: Σ c · Σ_k -q_k log p_k / Σ c and the penalty where
+the scores end in softmax; in general see :mod:`smx_lightning.activations.family`. While it passes,
+loss, gradient and curvature are summed; at its end the sums of all processes meet, and L-BFGS
+(Nocedal & Wright, "Numerical Optimization", 2006, alg. 7.4), preconditioned with one of
+:mod:`.models`, says where the next pass evaluates. The line search costs passes too: a step that
+raised the objective is shortened, and the next pass tries again. Nothing is learned from a point
+that was worse but how far to go towards it.
 Why this converges is in docs/solver.md.
 """
 
@@ -20,10 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smx_lightning.activations.family import SOFTMAX, Activation
 from smx_lightning.errors import InputError
 from smx_lightning.optim.evaluation import EpochSums, Evaluation
 from smx_lightning.optim.frame import Frame
 from smx_lightning.optim.loop import OVERHEAD, one_pass
+from smx_lightning.optim.members import member
 from smx_lightning.optim.models.ladder import Ladder
 from smx_lightning.optim.span import Gathered, Span
 from smx_lightning.optim.status import Rounding, Status, relative_gap, verdict, without_rows
@@ -48,6 +52,7 @@ class Descent:
         overhead: What a pass costs besides its products, in multiplications and additions.
         at_once: Whether the first pass may collect the features' spectrum: worth its price unless
             the features are uncorrelated, or the start is near the optimum.
+        activation: What the scores end in.
 
     Attributes:
         status: A :class:`Status`.
@@ -68,8 +73,10 @@ class Descent:
         memory: int,
         overhead: float,
         at_once: bool = True,
+        activation: Activation = SOFTMAX,
     ) -> None:
         self.dtype, self._tol = dtype, tol
+        self._member = member(activation)
         self.status, self.evaluations = Status.RUNNING, 0
         self.frame = Frame()
         # What all classes share changes no prediction, and no direction leads there.
@@ -83,17 +90,18 @@ class Descent:
             tol=tol,
             overhead=overhead,
             at_once=at_once,
+            scale=self._member.scale_at_zero(start.shape[0]),
         )
         self._begun = False  # whether a pass has ended
         self._known = math.inf  # the objective where the second pass begins
-        self._progress = Progress()
+        self._progress = Progress(self._member.patience)
         self._fits = False  # whether the last step's model fitted
         self._repeating = False  # whether the pass under way evaluates the best point again
         self._l2 = 0.0
         self._noise = 0.0  # what rounding does to the objective at the best point
         self._shape = (start.shape[0], start.shape[1])
         self._gathered: Gathered | None = None  # rows of the first passes, if they are few
-        self._sums = EpochSums(self._shape, start.device)
+        self._sums = EpochSums(self._shape, start.device, self._member)
 
     # A pass ----------------------------------------------------------------------------------
 
@@ -113,15 +121,23 @@ class Descent:
             line = self.step.line()
         rounded = self.trial.to(self.dtype)
         self._weight, self._bias = rounded[:, :-1], rounded[:, -1:]
-        self._sums = EpochSums(self._shape, self.point.device, line)
+        # Where most begin, and half of the first pass: the scores are the bias, whatever the rows.
+        self._flat = self.best is None and not self._weight.any()
+        self._sums = EpochSums(self._shape, self.point.device, self._member, line)
         self.ladder.begin(self.best, batches)
         return self.frame.outside(self.trial)
 
+    def gather(self, x: Tensor, y: Tensor, weights: Tensor | None) -> None:
+        """Keep a batch, which :meth:`add` is given as it is or in parts, while rows are few."""
+        if self._gathered is not None:
+            x = self.frame.rows(x)
+            self._gathered.add(x, y, None if weights is None else weights.to(x.dtype))
+
     def add(self, x: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
-        """Add a batch at the present point; its log-probabilities there (batch, classes).
+        """Add a batch at the present point; its scores there (batch, classes), log p of softmax.
 
         Those are rows last in memory, as all that has a row for each class: a softmax over few
-        classes is ten times faster that way.
+        classes is ten times faster that way. They are shifted by a number a row.
 
         Args:
             x: (batch, features) of the parameters' dtype.
@@ -131,15 +147,14 @@ class Descent:
         x = self.frame.rows(x)
         if weights is not None:  # wider ones would widen all that they multiply
             weights = weights.to(x.dtype)
-        if self._gathered is not None:
-            self._gathered.add(x, y, weights)
-        log_probs = torch.addmm(self._bias, self._weight, x.T).log_softmax(0)
-        probs = log_probs.exp()
-        # A product with numbers below the smallest normal one takes a hundred times as long.
-        torch.threshold_(probs, math.sqrt(torch.finfo(probs.dtype).tiny), 0.0)
-        self.ladder.add(x, probs, weights)
-        self._sums.add(x, log_probs, probs, y, weights)
-        return log_probs.T
+        if self._flat:
+            scores = self._bias.expand(-1, len(x))
+        else:
+            scores = torch.addmm(self._bias, self._weight, x.T)
+        at = self._member.at(scores)
+        self.ladder.add(x, at.weights, weights, at.scale)
+        self._sums.add(x, at, y, weights)
+        return at.scores.T
 
     def end(self) -> Evaluation:
         """Meet the other processes, judge the point, and choose the next one; what was found."""
@@ -162,12 +177,18 @@ class Descent:
         if self._repeating:
             assert self.best is not None
             self._repeating = False
-            self.status = verdict(self.best, new, self._rounding())
+            unseen = self._unseen(self.best)
+            self.status = verdict(self.best, new, self._rounding(), unseen=unseen)
         elif self.best is not None and not self._accepted(new):
             self._shorten(new)
         else:
             self._accept(new)
         return new
+
+    @property
+    def activation(self) -> Activation:
+        """What the scores end in."""
+        return self._member.activation
 
     @property
     def objective(self) -> float:
@@ -198,10 +219,10 @@ class Descent:
 
     def _begins_elsewhere(self, new: Evaluation) -> bool:
         """Whether the first pass only told where to begin, and from where to see the rows."""
-        at_zero = math.log(self._shape[0])
+        at_zero = self._member.at_zero(self._shape[0])
         worse = not new.objective <= (1 + 1e-6) * at_zero
         self._known = at_zero if worse else new.objective
-        if worse:  # than zero weights: a saturated softmax has no curvature
+        if worse:  # than zero weights: saturated probabilities have no curvature
             self.point = torch.zeros_like(self.point)  # also where it is not finite
         self.frame = Frame.of(self.ladder.moments, self.dtype)
         if self.frame.origin is not None:
@@ -210,7 +231,8 @@ class Descent:
 
     def _rounding(self) -> Rounding:
         shifted = self.frame.shifted(self.point)
-        return Rounding(self.point, self.ladder.moments.typical, self.dtype, shifted)
+        typical, own = self.ladder.moments.typical, self._member.rounding
+        return Rounding(self.point, typical, self.dtype, shifted, own)
 
     def _accepted(self, new: Evaluation) -> bool:
         assert self.best is not None
@@ -244,8 +266,8 @@ class Descent:
         elif before is not None:
             self.pairs.add(self.point - from_there, new.gradient - before.gradient)
         if self.frame.gradient(new).largest <= self._tol:
-            self.status = Status.UNSEEN_CLASS if without_rows(new) else Status.CONVERGED
-        elif self._l2 == 0 and new.separated:
+            self.status = Status.UNSEEN_CLASS if self._unseen(new) else Status.CONVERGED
+        elif self._l2 == 0 and new.separated and not self._member.attains:
             self.status = Status.SEPARABLE
         elif self._progress.none:
             self._give_up()
@@ -255,13 +277,20 @@ class Descent:
             span = None if gathered is None else gathered.spanned(new.rows, moments)
             self._aim() if span is None else self._aim_in(span)
 
+    def _unseen(self, evaluation: Evaluation) -> bool:
+        """Whether classes without rows leave no minimum."""
+        return not self._member.attains and bool(without_rows(evaluation))
+
     def _aim(self) -> None:
         """L-BFGS's direction around the model; the line search begins at its full length."""
         assert self.best is not None
         direction = self.pairs.direction(
             self.best.gradient, self.ladder.solve, rescale=self.ladder.quasi_newton
         )
-        asks = not self._fits or self.evaluations < UNCERTAIN
+        cut = self.step is not None and self.step.length < 1
+        # Of a curvature that jumps the model of a short step says little of a whole one.
+        jumps = cut and self._member.attains
+        asks = not self._fits or jumps or self.evaluations < UNCERTAIN
         self.step = first(direction, self.best.gradient, asks=asks)
         if not self.step.slope < 0:  # rounding has the upper hand
             self._begin_anew()
@@ -276,6 +305,7 @@ class Descent:
             memory=self.pairs.memory,
             overhead=OVERHEAD,
             at_once=False,
+            activation=self.activation,
         )
         while inner.status is Status.RUNNING and inner.evaluations < MOST_IN_SPAN:
             one_pass(inner, [span.batch], l2=self._l2, count=1)
@@ -307,7 +337,7 @@ class Descent:
         kept = {name: getattr(self, f"_{name}") for name in KEPT} | self.ladder.state()
         kept |= {"point": self.point, "evaluations": self.evaluations, "status": self.status.name}
         kept["best"] = None if self.best is None else self.best._asdict()
-        kept["origin"] = self.frame.origin
+        kept["origin"], kept["activation"] = self.frame.origin, self.activation.spec
         kept["step"] = None if self.step is None else self.step._asdict()
         kept["pairs"], kept["progress"] = self.pairs.state(), self._progress.state()
         # Once it has stopped it needs no curvature, which is nearly all of the state.

@@ -4,15 +4,15 @@ Conventions
 -----------
 A row x (with a 1 appended for the bias) has the target distribution q over the K classes, the
 one-hot vector of its label where it has one, and the weight c. At (W, b), together one (K, D)
-point, its logits are z and its probabilities p = softmax(z).
+point, its scores are z and its probabilities p(z), softmax's or another member's (:mod:`.members`).
 
-    f(W, b) = Σ c · Σ_k -q_k log p_k / Σ c + ½ · l2 · ‖W‖²
+    f(W, b) = Σ c · (Ω*(z) - ⟨z, q⟩) / Σ c + ½ · l2 · ‖W‖²,    Σ_k -q_k log p_k of softmax
     ∂f/∂z   = c · (p - q) / Σ c                           each row's share
     φ(t)    = f(point + t · direction)                    along a line
-    φ'(t)   = Σ c · (softmax(z + t · dz) - q) · dz / Σ c + l2 · ⟨W + t · dW, dW⟩
+    φ'(t)   = Σ c · (p(z + t · dz) - q) · dz / Σ c + l2 · ⟨W + t · dW, dW⟩
 
-dz being the logits of the direction: the slopes at many lengths t need no other product with x
-than one. Logits may be shifted by a number a row, so log p serves as z.
+dz being the scores of the direction: the slopes at many lengths t need no other product with x
+than one. Scores may be shifted by a number a row, so softmax's log p serves as z.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ import torch.distributed
 from torch import Tensor
 
 from smx_lightning.errors import InputError
+from smx_lightning.optim.members import At, Softmax
 from smx_lightning.processes.distributed import in_group
 
-LOG_HALF = math.log(0.5)
+AT_ONCE = 2**16  # entries of scores at several lengths: an operation takes longer to begin
 
 
 class Evaluation(NamedTuple):
     """The objective at one point.
 
     ``gradient`` is (classes, features + 1) float64, the bias last. ``total_weight`` is Σ c and
-    ``spread`` Σ c (1 - Σ p²). ``separated`` says that every row is of one class, and has more than
-    half of the probability there. ``masses`` (classes,) is Σ c p (1 - p) / Σ c, ``targets``
-    (classes,) Σ c q / Σ c, and ``slopes`` (lengths,) φ' at each length that was asked for.
+    ``spread`` Σ c U (1 - Σ w²). ``separated`` says that every row is of one class, and has more
+    than half of the probability there. ``masses`` (classes,) is Σ c U w (1 - w) / Σ c, ``targets``
+    (classes,) Σ c q / Σ c, and ``slopes`` (lengths,) φ' at each length that was asked for. Of
+    softmax w is p and U is 1.
     """
 
     objective: float
@@ -68,74 +70,71 @@ class EpochSums:
     Args:
         shape: (classes, features + 1).
         device: Where the batches are.
+        member: What the scores end in.
         line: Where slopes are wanted too, from the present point; ``None``: nowhere.
     """
 
     def __init__(
-        self, shape: tuple[int, int], device: torch.device, line: Line | None = None
+        self,
+        shape: tuple[int, int],
+        device: torch.device,
+        member: Softmax,
+        line: Line | None = None,
     ) -> None:
-        self._line = line
+        self._member, self._line = member, line
         # Views of one vector, which the processes add up as it is.
         sizes = [4, shape[0], shape[0], 0 if line is None else len(line.lengths), math.prod(shape)]
         self._all = torch.zeros(sum(sizes), dtype=torch.float64, device=device)
-        parts = torch.split(self._all, sizes)
+        parts = self._all.split_with_sizes(sizes)
         # _scalars: loss, total weight, rows in doubt, rows
         self._scalars, self._masses, self._targets, self._slopes, gradient = parts
         self._gradient = gradient.view(shape)
         self._weight, self._bias = self._gradient[:, :-1], self._gradient[:, -1]
 
-    def add(
-        self, x: Tensor, log_probs: Tensor, probs: Tensor, y: Tensor, weights: Tensor | None
-    ) -> None:
-        """Add a batch; ``probs`` is overwritten.
-
-        Rows are last: a softmax over few classes is ten times faster that way.
+    def add(self, x: Tensor, at: At, y: Tensor, weights: Tensor | None) -> None:
+        """Add a batch; its probabilities are overwritten.
 
         Args:
             x: (batch, features).
-            log_probs: (classes, batch).
-            probs: (classes, batch).
+            at: These rows at the present point.
             y: (batch,) labels or (batch, classes) distributions.
             weights: (batch,) or ``None``.
         """
-        c = log_probs.new_ones(len(x)) if weights is None else weights
+        c = at.scores.new_ones(x.shape[0]) if weights is None else weights
         if self._line is not None:
-            self._slopes += self._slopes_of(x, log_probs, y, c, self._line)
-        masses = probs @ c - probs.square() @ c
+            self._slopes += self._slopes_of(x, at.scores, y, c, self._line)
+        masses = self._member.masses(at, c)
         if y.ndim == 1:
-            own = log_probs.gather(0, y[None])[0]
-            losses, doubtful = -own.double(), (own <= LOG_HALF).sum()
-            residual = probs.scatter_add_(0, y[None], own.new_full((1, len(y)), -1.0))
+            losses, doubtful = self._member.losses(at, y)
+            residual = at.probs.scatter_add_(0, y[None], c.new_full((1, y.shape[0]), -1.0))
             self._targets.scatter_add_(0, y, c.double())
         else:
-            q = y.T.to(log_probs.dtype)
-            # A class that is not wanted costs nothing, however improbable.
-            losses = -torch.where(q > 0, q * log_probs, 0).sum(0, dtype=torch.float64)
-            doubtful = ((q * probs).amax(0) <= 0.5).logical_or(q.amax(0) < 1).sum()
-            residual = probs.sub_(q)
+            q = y.T.to(at.scores.dtype)
+            losses, doubtful = self._member.losses(at, q)
+            residual = at.probs.sub_(q)
             self._targets += (q @ c).double()
         if weights is not None:
             residual *= c
-        rows = losses.new_tensor(float(len(x)))
+        rows = losses.new_tensor(float(x.shape[0]))
         wide = c.double()
         self._scalars += torch.stack([losses @ wide, wide.sum(), doubtful.double(), rows])
         self._masses += masses.double()
         self._weight += residual @ x
         self._bias += residual.sum(1)
 
-    @staticmethod
-    def _slopes_of(x: Tensor, log_probs: Tensor, y: Tensor, c: Tensor, line: Line) -> Tensor:
-        """Σ c · (softmax(z + t dz) - q) · dz at each length t."""
+    def _slopes_of(self, x: Tensor, scores: Tensor, y: Tensor, c: Tensor, line: Line) -> Tensor:
+        """Σ c · (p(z + t dz) - q) · dz at each length t."""
         direction = line.direction.to(x.dtype)
         dz = torch.addmm(direction[:, -1:], direction[:, :-1], x.T)
         wanted = dz.gather(0, y[None])[0] if y.ndim == 1 else (dz * y.T).sum(0)
-        slopes, there = [], torch.empty_like(dz)
-        for length in line.lengths.tolist():
-            torch.add(log_probs, dz, alpha=length, out=there)
-            there.sub_(there.amax(0)).exp_()  # less than half of softmax's time on a CPU
-            total = there.sum(0)
-            slopes.append(there.mul_(dz).sum(0).div_(total).sub_(wanted) @ c)
-        return torch.stack(slopes).double()
+        lengths = line.lengths.to(x.dtype)
+        at_once = min(max(AT_ONCE // max(dz.numel(), 1), 1), len(lengths))
+        room = dz.new_empty(at_once, *dz.shape)
+        slopes = [
+            self._member.means(scores, dz, some, room[: len(some)]).sub_(wanted) @ c
+            for some in torch.split(lengths, at_once)
+        ]
+        return torch.cat(slopes).double()
 
     def evaluation(self, weight: Tensor, l2: float) -> Evaluation:
         """Of all processes together, at ``weight`` (classes, features) float64."""

@@ -13,6 +13,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
+from smx_lightning.activations.family import SOFTMAX, Activation, activation_of
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least, non_negative
 from smx_lightning.optim.descent import Descent
@@ -26,7 +27,7 @@ EPOCH_WORK = 1e8  # an epoch of the Trainer takes some 5 ms besides its products
 
 
 class ExactSolver(torch.optim.Optimizer):
-    """Minimises softmax regression's objective to its unique optimum, one epoch a step.
+    """Minimises the regression's objective to its optimum, one epoch a step.
 
     Inject it like any other optimiser: ``SoftmaxRegression(..., optimizer=ExactSolver)``, or
     ``--model.optimizer smx_lightning.optim.ExactSolver``. The Trainer then stops by itself, before
@@ -111,18 +112,25 @@ class ExactSolver(torch.optim.Optimizer):
     # An epoch --------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def begin_epoch(self, *, l2: float, batches: float) -> None:
+    def begin_epoch(self, *, l2: float, batches: float, activation: Activation = SOFTMAX) -> None:
         """Choose the next point to evaluate at, :attr:`trial`, and get ready to sum.
 
         Args:
             l2: Weight of the penalty.
             batches: Of the coming epoch, over all processes; ``inf`` where that is unknown.
+            activation: What the scores end in, of every epoch the same.
+
+        Raises:
+            InputError: For another activation than before, and for one whose curvature is none
+                that the solver knows.
         """
         self.rejected = True  # unless it ends, and is accepted
         if self._loaded is not None:  # once more: Lightning loads weights before it widens them
             self._descent = self._restored(self._loaded)
         elif self._descent is None:
-            self._descent = self._new(torch.cat([self.weight, self.bias[:, None]], 1).double())
+            start = torch.cat([self.weight, self.bias[:, None]], 1).double()
+            self._descent = self._new(start, activation)
+        _check_same(activation, self._descent.activation)
         self._loaded = None
         if self._descent.best is not None:  # wherever somebody has moved them in the meantime
             self._move_to(self._descent.parameters)
@@ -136,7 +144,9 @@ class ExactSolver(torch.optim.Optimizer):
         class_weight: Tensor | None = None,
         row_weight: Tensor | None = None,
     ) -> Tensor:
-        """Add a batch, evaluated at :attr:`trial`; its log-probabilities there (batch, classes).
+        """Add a batch, evaluated at :attr:`trial`; its scores there (batch, classes).
+
+        They are shifted by a number a row: of softmax they are log-probabilities.
 
         Args:
             x: (batch, features) rows as the linear layer saw them.
@@ -145,7 +155,9 @@ class ExactSolver(torch.optim.Optimizer):
             row_weight: (batch,) or ``None``.
         """
         assert self._descent is not None
-        return self._descent.add(x, *weighted(y, row_weight, class_weight))
+        y, weights = weighted(y, row_weight, class_weight)
+        self._descent.gather(x, y, weights)
+        return self._descent.add(x, y, weights)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -188,20 +200,30 @@ class ExactSolver(torch.optim.Optimizer):
 
     # Details ---------------------------------------------------------------------------------
 
-    def _new(self, start: Tensor) -> Descent:
+    def _new(self, start: Tensor, activation: Activation) -> Descent:
         return Descent(
             start,
             dtype=self.weight.dtype,
             tol=self.tol,
             memory=self.memory,
             overhead=EPOCH_WORK,
+            activation=activation,
         )
 
     def _restored(self, kept: dict[str, Any]) -> Descent:
-        descent = self._new(kept["point"])
+        descent = self._new(kept["point"], activation_of(kept.get("activation", SOFTMAX)))
         descent.restore(kept)
         return descent
 
     def _move_to(self, point: Tensor) -> None:
         self.weight.copy_(point[:, :-1])
         self.bias.copy_(point[:, -1])
+
+
+def _check_same(activation: Activation, before: Activation) -> None:
+    if activation != before:
+        raise InputError(
+            f"the exact solver expects to go on with the activation it began with, "
+            f"{before.spec!r}, got {activation.spec!r}; resume with that activation, or start the "
+            "solver from the weights without ckpt_path"
+        )

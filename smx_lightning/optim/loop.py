@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from smx_lightning.optim.evaluation import Evaluation
@@ -24,12 +25,18 @@ def one_pass(
     count: float,
 ) -> Evaluation:
     """Every batch once, (x, y, weights) as :meth:`Descent.add` takes them, at the next point."""
-    descent.begin(l2=l2, batches=count)
+    # Operations on few rows take a fifth less time in inference mode. Batches are made outside of
+    # it: what is made there knows no gradients, and whoever makes them may keep them.
+    with torch.inference_mode():
+        descent.begin(l2=l2, batches=count)
     for x, y, weights in batches:
-        rows = x.to(descent.dtype)
-        # In parts that stay in a cache from the product with W to the product with the residuals.
-        size = max(CACHED_ENTRIES // max(x.shape[1], 1), 1)
-        for at in range(0, len(x), size):
-            part = slice(at, at + size)
-            descent.add(rows[part], y[part], None if weights is None else weights[part])
-    return descent.end()
+        with torch.inference_mode():
+            rows = x.to(descent.dtype)
+            descent.gather(rows, y, weights)
+            # In parts that stay in a cache from the product with W to that with the residuals.
+            size = max(CACHED_ENTRIES // max(x.shape[1], 1), 1)
+            for at in range(0, x.shape[0], size):
+                part = slice(at, at + size)
+                descent.add(rows[part], y[part], None if weights is None else weights[part])
+    with torch.inference_mode():
+        return descent.end()

@@ -1,13 +1,15 @@
-"""Softmax regression's optimum without a Trainer: a plain loop over batches."""
+"""The regression's optimum without a Trainer: a plain loop over batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from smx_lightning.activations.family import SOFTMAX, Activation, activation_of
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least, non_negative
 from smx_lightning.optim.descent import Descent
@@ -55,8 +57,11 @@ def minimise(
     start: tuple[Tensor, Tensor] | None = None,
     dtype: torch.dtype = torch.float32,
     max_evaluations: int = 1000,
+    activation: str | Mapping[str, Any] | Activation = SOFTMAX,
 ) -> Solution:
     """Minimise  Σ c · Σ_k -q_k log p_k / Σ c + ½ · l2 · ‖W‖²  over W and b.
+
+    Of other activations Σ_k … is Ω*(s) - ⟨s, q⟩ (:mod:`smx_lightning.activations.family`).
 
     Args:
         batches: Iterated once a pass: the same rows each time, as (x, y) or (x, y, weight); x
@@ -66,11 +71,11 @@ def minimise(
         l2: Weight of the penalty; the bias is free.
         tol: Stop when the largest absolute entry of the gradient is at most this.
         memory: Curvature pairs that L-BFGS remembers.
-        class_weight: (classes,), times each row's own weight. Of a distribution, q_k counts times
-            the weight of class k.
+        class_weight: (classes,), times each row's own weight, or a distribution's q_k.
         start: Weight and bias to start from; ``None``: zero.
         dtype: float32 or float64, of parameters and products.
         max_evaluations: Passes over the batches, at most.
+        activation: ``"softmax"``, ``"sparsemax"``, ``"entmax15"``, or ``{"alpha": 1 to 2}``.
 
     Raises:
         InputError: For rows that come and go, and for other arguments than these.
@@ -82,10 +87,10 @@ def minimise(
         tol=non_negative("tol", tol),
         memory=at_least("memory", memory, 1),
         overhead=OVERHEAD,
+        activation=activation_of(activation),
     )
     count = float(len(batches)) if isinstance(batches, Sequence) else float("inf")
-    l2 = non_negative("l2", l2)
-    most = at_least("max_evaluations", max_evaluations, 1)
+    l2, most = non_negative("l2", l2), at_least("max_evaluations", max_evaluations, 1)
     while descent.status is Status.RUNNING and descent.evaluations < most:
         first = descent.evaluations == 0
         one_pass(descent, problem.weighted(batches, first=first), l2=l2, count=count)
@@ -102,8 +107,8 @@ def _dtype(dtype: torch.dtype) -> torch.dtype:
 def _solution(descent: Descent) -> Solution:
     point, best = descent.parameters, descent.best
     return Solution(
-        weight=point[:, :-1].to(descent.dtype),
-        bias=point[:, -1].to(descent.dtype),
+        weight=point[:, :-1].to(descent.dtype, copy=True),  # no inference tensors
+        bias=point[:, -1].to(descent.dtype, copy=True),
         status=descent.status,
         message=message(descent.status, best),
         objective=descent.objective,

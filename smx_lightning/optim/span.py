@@ -101,9 +101,11 @@ class Span(NamedTuple):
     def of(cls, x: Tensor, targets: Tensor, weights: Tensor, mean: Tensor) -> Span | None:
         """``None`` where all rows are the same."""
         mean, far = mean.to(x.dtype), bool(mean.any())
-        products = x.new_zeros(len(x), len(x), dtype=torch.float64)
-        for part, middle in zip(torch.split(x, BLOCK, 1), torch.split(mean, BLOCK), strict=True):
-            products += gram((part - middle if far else part).T)
+        blocks = zip(torch.split(x, BLOCK, 1), torch.split(mean, BLOCK), strict=True)
+        grams = (gram((part - middle if far else part).T) for part, middle in blocks)
+        products = next(grams).double()
+        for product in grams:
+            products += product
         values, vectors = torch.linalg.eigh(products.to(x.dtype))
         kept = values > len(x) * torch.finfo(x.dtype).eps * values[-1]
         if not kept.any():
@@ -118,10 +120,12 @@ class Span(NamedTuple):
 
     def narrow(self, point: Tensor) -> Tensor:
         """Of (K, d + 1) the (K, r + 1) with the same logits; float64."""
-        weight, mean = point[:, :-1].to(self.x.dtype), self.mean.double()
+        weight, bias = point[:, :-1].to(self.x.dtype), point[:, -1:]
+        if not weight.any():  # where most begin
+            return torch.cat([bias.new_zeros(len(bias), self.coefficients.shape[1]), bias], 1)
         logits = torch.addmm(-(weight @ self.mean)[:, None], weight, self.x.T)
-        bias = point[:, -1] + point[:, :-1] @ mean
-        return torch.cat([(logits @ self.coefficients).double(), bias[:, None]], 1)
+        bias = bias + (point[:, :-1] @ self.mean.double())[:, None]
+        return torch.cat([(logits @ self.coefficients).double(), bias], 1)
 
     def widen(self, point: Tensor) -> Tensor:
         """Of (K, r + 1) the (K, d + 1) with the same logits; float64."""

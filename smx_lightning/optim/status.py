@@ -52,12 +52,20 @@ class Rounding:
         typical: (features + 1,) root mean squares of the features, 1 for the bias.
         dtype: Of parameters and products.
         shifted: By how much the parameters' bias, which is rounded, differs from the point's.
+        own: What takes the place of 1 where p and its loss are less exact than softmax's.
     """
 
-    def __init__(self, point: Tensor, typical: Tensor, dtype: torch.dtype, shifted: float) -> None:
+    def __init__(
+        self,
+        point: Tensor,
+        typical: Tensor,
+        dtype: torch.dtype,
+        shifted: float,
+        own: float = 1.0,
+    ) -> None:
         self._typical = typical
         self._epsilon = torch.finfo(dtype).eps
-        self._logit = self._epsilon * (1 + float((point.abs() @ typical).max()))
+        self._logit = self._epsilon * (own + float((point.abs() @ typical).max()))
         self._bias = self._epsilon * shifted
 
     def objective(self, evaluation: Evaluation) -> float:
@@ -70,12 +78,15 @@ class Rounding:
         return ROUNDING * (self._logit + self._bias) * self._typical
 
 
-def verdict(best: Evaluation, again: Evaluation, rounding: Rounding) -> Status:
-    """Why nothing helps, of two evaluations of one point: other data, rounding, or neither."""
+def verdict(best: Evaluation, again: Evaluation, rounding: Rounding, *, unseen: bool) -> Status:
+    """Why nothing helps, of two evaluations of one point: other data, rounding, or neither.
+
+    ``unseen`` says that classes without rows leave no minimum.
+    """
     bound = rounding.gradient()
     if ((again.gradient - best.gradient).abs() > bound).any():
         return Status.CHANGING
-    if without_rows(best):
+    if unseen:
         return Status.UNSEEN_CLASS
     return Status.PRECISION if (best.gradient.abs() <= bound).all() else Status.STALLED
 

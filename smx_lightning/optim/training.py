@@ -38,7 +38,7 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
 
     Args:
         model: Attached to a trainer.
-        own_loss: Whether its loss is another than the class-weighted negative log-likelihood.
+        own_loss: Whether its loss is another than the class-weighted one of its activation.
 
     Raises:
         InputError: For what would make the optimum another one than was asked for.
@@ -50,8 +50,8 @@ def exact_solver(model: SoftmaxRegression, *, own_loss: bool) -> ExactSolver | N
     model.automatic_optimization = False
     if own_loss:
         raise InputError(
-            f"{NOT_WITH} a loss of its own: the solver minimises the class-weighted negative "
-            f"log-likelihood; drop the override, {OR_ADAM}"
+            f"{NOT_WITH} a loss of its own: the solver minimises the class-weighted loss of "
+            f"{model._smx_activation.name}; drop the override, {OR_ADAM}"
         )
     for what, found in (*_other_steps(trainer), *_other_rows(trainer), *_other_digits(model)):
         if found:
@@ -126,7 +126,11 @@ def is_exact_solver_s(optimizer_state: dict[str, Any]) -> bool:
 def begin_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
     """Let the solver choose the point that this epoch evaluates."""
     trainer = model.trainer
-    solver.begin_epoch(l2=model.l2, batches=trainer.num_training_batches * trainer.world_size)
+    solver.begin_epoch(
+        l2=model.l2,
+        batches=trainer.num_training_batches * trainer.world_size,
+        activation=model._smx_activation,
+    )
     model._smx_objective.evaluations = solver.evaluations
 
 
@@ -150,7 +154,7 @@ def add_batch(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tenso
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # the solver's sums are no graph
 @torch.no_grad()
 def evaluate(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor) -> Tensor:
-    """Add a batch to the solver's sums; its log-probabilities (batch, classes) at the trial point.
+    """Add a batch to the solver's sums; what it answers (batch, classes) at the trial point.
 
     On a CPU in parts that stay in its cache from the product with W to the product with the
     residuals: each entry of x is read from memory once.
@@ -158,12 +162,12 @@ def evaluate(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor
     x = model.checked_features(x)
     check_dense(x)
     size = max(CACHED_ENTRIES // x.shape[1], 1) if x.device.type == "cpu" else max(len(x), 1)
-    log_probs = []
+    scores = []
     with torch.autocast(x.device.type, enabled=False):
         for rows, labels in zip(torch.split(x, size), torch.split(y, size), strict=True):
             rows = model.preprocessing(rows).to(model.linear.weight.dtype)
-            log_probs.append(solver.add(rows, labels, model.class_weights_for(rows)))
-    return log_probs[0] if len(log_probs) == 1 else torch.cat(log_probs)
+            scores.append(solver.add(rows, labels, model.class_weights_for(rows)))
+    return scores[0] if len(scores) == 1 else torch.cat(scores)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -36,12 +36,17 @@ def shard(model: SoftmaxRegression) -> None:
     Metrics are merged over the data-parallel processes only: the others have seen the same rows.
 
     Raises:
-        InputError: Where other parameters are trained, a process would get no class, or checkpoints
-            would become directories.
+        InputError: For an activation other than softmax, where other parameters are trained, a
+            process would get no class, or checkpoints would become directories.
     """
     mesh = model.device_mesh
     if mesh is None or is_sharded(model.smx):
         return
+    if not isinstance(model.smx[1], nn.LogSoftmax):
+        raise InputError(
+            f"expected activation='softmax' where classes are sharded, got {model.smx[1]}, which "
+            "needs all scores of a row in one place; take strategy='ddp'"
+        )
     own = {id(parameter) for parameter in model.smx.parameters()}
     others = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in own]
     if others:

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 from torchmetrics import Metric
 
-from smx_lightning.checkpoint.describing import DATA, RUN, Record
+from smx_lightning.activations import SOFTMAX
+from smx_lightning.checkpoint.describing import ACTIVATION, DATA, RUN, Record
 from smx_lightning.data.described import alone, array_in_words, described, hash_of, name_of
 from smx_lightning.preprocessing.standardization import Preprocessing
 
@@ -35,6 +36,7 @@ TRAINER = (
     "limit_train_batches",
     "overfit_batches",
 )
+UNSAID = {ACTIVATION: SOFTMAX.spec}  # which no run said while all had it
 NAMED, SHOWN = 3, 60  # differences in a sentence, characters of a value
 
 
@@ -59,6 +61,7 @@ def settings(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
     # range of inputs, which a model learns from its data as it is fitted, decides no weight.
     apart = (*RUN, DATA, "input_range")
     hparams = {n: v for n, v in dict(model.hparams).items() if n[0] != "_" and n not in apart}
+    hparams = {n: v for n, v in hparams.items() if UNSAID.get(n) != v}
     given: dict[str, Any] = {name: repr(getattr(trainer, name, None)) for name in TRAINER}
     given["seed_everything"] = os.environ.get("PL_GLOBAL_SEED")
     return {"model": name_of(type(model)), "hparams": plain(hparams), "trainer": given}
@@ -107,7 +110,8 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], part: str = "
     both = [dict(_flat({k: v for k, v in one.items() if part in ("", k)})) for one in (there, here)]
     names = list(dict.fromkeys([*both[1], *both[0]]))
     found = [
-        f"{name} {_shown(both[0].get(name))} there, {_shown(both[1].get(name))} here"
+        f"{name} {_shown(both[0].get(name, UNSAID.get(name)))} there, "
+        f"{_shown(both[1].get(name, UNSAID.get(name)))} here"
         for name in names
         if _canonical(both[0].get(name)) != _canonical(both[1].get(name))
     ]

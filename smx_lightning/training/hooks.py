@@ -170,11 +170,11 @@ class Bookkeeping(Callback):
             values = metrics.log("train", pl_module, prefix)
             if solver is not None:
                 solver.metrics = values
-            nll = values.get("train/nll")
+            loss = values.get(f"train/{metrics.loss}")
             # The exact solver looks at the features, and leaves a start like that for zero weights.
-            if nll is not None and not torch.isfinite(nll) and solver is None:
+            if loss is not None and not torch.isfinite(loss) and solver is None:
                 raise InputError(
-                    f"the training loss became {float(nll)} in epoch {trainer.current_epoch}: "
+                    f"the training loss became {float(loss)} in epoch {trainer.current_epoch}: "
                     "expected finite features and a step that converges; look for NaN or infinite "
                     "values in the data, standardise it, or lower the learning rate"
                 )
@@ -274,14 +274,6 @@ def configure_model(model: SoftmaxRegression) -> None:
     if model.device_mesh is not None:
         shard(model)
         model._smx_objective.sharded = type(model).loss is model._smx_hooks.kind.loss
-
-
-def set_attribute(model: SoftmaxRegression, name: str, value: Any) -> None:
-    """As of every module, with a short cut for a string that Lightning sets 46 times a step."""
-    if name == "_current_fx_name":
-        object.__setattr__(model, name, value)
-    else:
-        super(model._smx_hooks.kind, model).__setattr__(name, value)
 
 
 def signed_as(other: Callable[..., Any] | None = None) -> Callable[[Method], Method]:

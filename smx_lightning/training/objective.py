@@ -1,7 +1,7 @@
 """The objective of a batch: data term, class weights and penalty, on one process or on several.
 
 The bias is never penalised, so scikit-learn's ``C`` corresponds to ``l2 = 1 / (C · n)``. With class
-weights the mean is the weighted one, ``Σ w[y] · nll / Σ w[y]``, as in scikit-learn and torch.
+weights the mean is the weighted one, ``Σ w[y] · loss / Σ w[y]``, as in scikit-learn and torch.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from smx_lightning.activations import SOFTMAX
 from smx_lightning.data.sharing import rows_of_batch
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_labels
+from smx_lightning.metrics.epochs import scored
 from smx_lightning.optim.evaluation import summed
 from smx_lightning.processes.sharding import data_group, parallel_loss, whole
 
@@ -60,21 +62,21 @@ class Objective:
             InputError: For labels out of range.
         """
         with parallel_loss(self.sharded):
-            log_probs = model(x)
+            scores = scored(model, x)
             if not self.sharded:
-                log_probs = whole(log_probs)
-            model._smx_metrics.add(tallies, whole(log_probs.detach()), y)
-            if self.sharded:  # which would not complain
+                scores = whole(scores)
+            model._smx_metrics.add(tallies, whole(scores.detach()), y)
+            if self.sharded or model._smx_activation != SOFTMAX:  # whose loss would not complain
                 check_labels(y, model.num_classes, "train batches")
             try:
-                loss = self._mean_loss(model, log_probs, y, batch_idx)
+                loss = self._mean_loss(model, scores, y, batch_idx)
             except (IndexError, RuntimeError):  # labels at fault are worth a clearer complaint
                 check_labels(y, model.num_classes, "train batches")
                 raise
         return loss + model.penalty() if model.l2 else loss
 
     def _mean_loss(
-        self, model: SoftmaxRegression, log_probs: Tensor, y: Tensor, batch_idx: int | None
+        self, model: SoftmaxRegression, scores: Tensor, y: Tensor, batch_idx: int | None
     ) -> Tensor:
         """The loss, so scaled that the processes' average is the mean over the whole batch.
 
@@ -82,8 +84,8 @@ class Objective:
         the batch's weight that these rows have.
         """
         if self.shares == 1:
-            return whole(model.loss(log_probs, y))
-        weights = model.class_weights_for(log_probs)
+            return whole(model.loss(scores, y))
+        weights = model.class_weights_for(scores)
         own: Tensor | float = len(y) if weights is None else weights[y].sum()
         total: Tensor | float | None = None
         if weights is None and batch_idx is not None:
@@ -92,8 +94,8 @@ class Objective:
             share = torch.as_tensor(own, dtype=torch.float64, device=y.device).clone()
             total = summed(share, data_group(model))
         if len(y) == 0:
-            return whole(log_probs.sum())  # zero, with the gradients that the others wait for
-        return whole(model.loss(log_probs, y)) * (own * self.shares / total)
+            return whole(scores.sum())  # zero, with the gradients that the others wait for
+        return whole(model.loss(scores, y)) * (own * self.shares / total)
 
 
 def l2_penalty(weight: Tensor, l2: float) -> Tensor:

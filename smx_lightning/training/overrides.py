@@ -1,4 +1,4 @@
-"""Hooks of the model that do their work although a subclass overrides them without ``super()``."""
+"""What a subclass overrides: hooks without ``super()``, and one of two methods that go together."""
 
 from __future__ import annotations
 
@@ -6,10 +6,67 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from smx_lightning.activations import SOFTMAX, Activation, activation_of
+from smx_lightning.errors import InputError
+
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
+
+
+def know_activation(model: SoftmaxRegression, activation: Activation) -> None:
+    """Give a model its activation, for others as ``activation`` where that name is still free.
+
+    Raises:
+        InputError: Where a subclass overrides one of ``forward`` and ``scores`` alone: of softmax
+            the loss is of what the former answers, of others of what the latter does.
+    """
+    model._smx_activation = activation
+    if not hasattr(model, "activation"):  # a subclass may have one of hidden layers
+        model.activation = activation
+    if activation != SOFTMAX:
+        _check_scores(model)
+
+
+def _check_activation(model: SoftmaxRegression, value: Any) -> None:
+    """Complain about another member that a model is to become after it was made.
+
+    Raises:
+        InputError: For one; anything else is an attribute of a subclass's own.
+    """
+    try:
+        other = activation_of(value)
+    except InputError:
+        return
+    if other != vars(model).get("_smx_activation", other):
+        raise InputError(
+            f"expected a model to keep activation={model._smx_activation.spec!r}, as its layers, "
+            f"loss and metrics are made for it, got {other.spec!r}; make another model, or "
+            f"load_from_checkpoint(…, activation={other.spec!r})"
+        )
+
+
+def _check_scores(model: SoftmaxRegression) -> None:
+    kind, ours = type(model), model._smx_hooks.kind
+    own = {n for n in ("forward", "head", "scores") if getattr(kind, n) is not getattr(ours, n)}
+    if own and ("scores" not in own or len(own) == 1):
+        there, missing = sorted(own)[0], "forward" if "scores" in own else "scores"
+        raise InputError(
+            f"expected {kind.__name__}, which has its own {there}, to have its own {missing}(x) "
+            f"too, as the loss of activation={model._smx_activation.spec!r} is one of scores, got "
+            f"none; add it, or override features(x) in place of {there}"
+        )
+
+
+def set_attribute(model: SoftmaxRegression, name: str, value: Any) -> None:
+    """As of every module, with a short cut for a string that Lightning sets 46 times a step."""
+    if name == "_current_fx_name":
+        object.__setattr__(model, name, value)
+    else:
+        if name == "activation":
+            _check_activation(model, value)
+        super(model._smx_hooks.kind, model).__setattr__(name, value)
 
 
 def joined(when: Literal["before", "behind"]) -> Callable[[Hook], Hook]:

@@ -20,10 +20,15 @@ def with_autocast_off(head: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return head(x)
 
 
-def applied_wide(smx: nn.Sequential, x: Tensor) -> Tensor:
-    """Log-probabilities (batch, classes) of standardised features; 16-bit weights are widened."""
-    dtype = cast("nn.Linear", smx[0]).weight.dtype
+def applied_wide(layer: nn.Module, dtype: torch.dtype, x: Tensor) -> Tensor:
+    """What a layer answers for standardised features; 16-bit weights are widened.
+
+    Args:
+        layer: The linear layer, or one that begins with it.
+        dtype: Of its weights.
+        x: (batch, features).
+    """
     if dtype.itemsize < 4:  # bf16-true, 16-true
-        wide = {name: p.to(x.dtype) for name, p in smx.named_parameters()}
-        return cast("Tensor", torch.func.functional_call(smx, wide, x))
-    return cast("Tensor", smx(x.to(dtype)))
+        wide = {name: p.to(x.dtype) for name, p in layer.named_parameters()}
+        return cast("Tensor", torch.func.functional_call(layer, wide, x))
+    return cast("Tensor", layer(x.to(dtype)))

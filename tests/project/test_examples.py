@@ -28,6 +28,16 @@ def test_script_runs(name, said, cli_folder, capsys):
     assert said in capsys.readouterr().out
 
 
+def test_the_pictures_of_the_family_are_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["simplex.py", str(tmp_path / "pictures")])
+    runpy.run_path(str(EXAMPLES / "simplex.py"), run_name="__main__")
+    drawn = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert {path.name for path in drawn} == {
+        path.name for path in (ROOT / "docs/pictures").iterdir()
+    }
+    assert all(path.stat().st_size > 10_000 for path in drawn)
+
+
 @pytest.mark.whole
 def test_fashion_mnist_reaches_its_accuracy(cli_folder, capsys):
     if not FASHION_MNIST.is_dir():

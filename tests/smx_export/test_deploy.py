@@ -256,3 +256,53 @@ def test_a_kit_keeps_the_digits_of_a_file_of_float64_or_says_so(kit, tmp_path):
             "float32 rows, which have lost digits"
             in KITS[kit](tmp_path / kit, x.astype("f4")).refusal
         )
+
+
+# Other activations -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sparse(trained):
+    """The digits' weights with another activation: of most rows it rules classes out."""
+
+    def make(activation):
+        model = SoftmaxRegression(
+            64, 10, activation=activation, input_shape=(8, 8), preprocessing="standardize"
+        )
+        model.load_state_dict(trained.state_dict())
+        with torch.no_grad():
+            model.linear.weight.mul_(0.3)
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kit", "activation"),
+    [(kit, "entmax15") if kit in ("python", "node", "opencv") else whole((kit, "entmax15"))
+     for kit in KITS]
+    + [("python", "sparsemax"), ("python", {"alpha": 1.3}), whole(("c", "sparsemax")),
+       whole(("node", {"alpha": 1.3}))],
+)  # fmt: skip
+def test_a_kit_answers_as_python_does_where_classes_are_ruled_out(
+    kit, activation, x, sparse, copied
+):
+    folder = copied(kit, sparse(activation))
+    assert_same(KITS[kit](folder, x), folder, x)
+    probs = OnnxClassifier(folder / "model.onnx").predict_proba(x)
+    assert (probs == 0).any()
+    assert ((probs > 0).sum(1) > 1).any()
+
+
+@pytest.mark.parametrize("kit", ["python", "node", whole("c"), whole("opencv"), whole("browser")])
+def test_one_changed_weight_of_such_a_file_is_refused(kit, x, sparse, copied):
+    folder = copied(kit, sparse("sparsemax"))
+    proto = onnx.load(folder / "model.onnx")
+    (weight,) = (tensor for tensor in proto.graph.initializer if tensor.name == "weight")
+    values = numpy_helper.to_array(weight).copy()
+    values[:, 20] += np.linspace(-0.5, 0.5, 10, dtype=np.float32)
+    weight.CopyFrom(numpy_helper.from_array(values, "weight"))
+    onnx.save(proto, folder / "model.onnx")
+    said = KITS[kit](folder, x[:1])
+    assert said.answers == []
+    assert "self-test" in said.refusal

@@ -163,6 +163,7 @@ NAMES = (
     "_objective",
     "_evaluations",
     "_shares",
+    "activation",
 )
 
 

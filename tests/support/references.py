@@ -75,3 +75,15 @@ def hessian(x, probs, weights, l2):
     for k in range(classes):
         total[k, range(d), k, range(d)] += l2
     return total
+
+
+def entmax(scores, alpha, halvings=90):
+    """Probabilities (n, K) of α-entmax, α > 1: its threshold by halving an interval."""
+    z = (alpha - 1) * np.asarray(scores, dtype=np.float64)
+    z = z - z.max(1, keepdims=True)
+    low, high = np.full((len(z), 1), -1.0), np.zeros((len(z), 1))
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        enough = (np.maximum(z - middle, 0) ** (1 / (alpha - 1))).sum(1, keepdims=True) >= 1
+        low, high = np.where(enough, middle, low), np.where(enough, high, middle)
+    return np.maximum(z - low, 0) ** (1 / (alpha - 1))

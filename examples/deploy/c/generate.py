@@ -42,19 +42,22 @@ Path("model.c").write_text(Compiler(options).compile(proto), encoding="utf-8")
 test, names = about["selftest"], about["class_names"]
 vectors, classes = len(test["tolerance"]), len(names)
 inputs = np.frombuffer(b64decode(test["inputs"]), "<f4").reshape(vectors, -1)
-log_probs = np.frombuffer(b64decode(test["log_probs"]), "<f4").reshape(vectors, -1)
+sparse = "probs" in test  # in place of log_probs, as some are 0
+answers = np.frombuffer(b64decode(test["probs" if sparse else "log_probs"]), "<f4")
+answers = answers.reshape(vectors, -1)
 low, high = about["input_range"] or (-3e38, 3e38)  # in training
 far = (high - low) * (0.5 if len(about["input_shape"]) > 1 else 4)
 least, most = max(low - far, -3e38), min(high + far, 3e38)
 dims = "".join(f"[{side}]" for side in about["input"]["shape"])
 Path("model.h").write_text(
     f"""/* Of {path.name}, by generate.py. */
-enum {{ FEATURES = {inputs.shape[1]}, CLASSES = {classes}, VECTORS = {vectors} }};
+enum {{ FEATURES = {inputs.shape[1]}, CLASSES = {classes} }};
+enum {{ VECTORS = {vectors}, SPARSE = {int(sparse)} }};
 static const float threshold = {literal(float(about["threshold"] or 0))}; /* of class 1; 0: none */
 static const float least = {literal(float(least))}, most = {literal(float(most))}; /* of x */
 static const char *const class_names[CLASSES] = {literal(names)};
 static const float test_inputs[VECTORS][FEATURES] = {literal(inputs.tolist())};
-static const float test_log_probs[VECTORS][CLASSES] = {literal(log_probs.tolist())};
+static const float test_answers[VECTORS][CLASSES] = {literal(answers.tolist())};
 static const float test_tolerance[VECTORS] = {literal(test["tolerance"])};
 void model(const float input[1]{dims}, float log_probs[1][CLASSES], float probs[1][CLASSES]);
 """,

@@ -14,43 +14,63 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.artifact.tolerance import Array, gamma
+from smx_export.artifact.activation import SOFTMAX, difference, probabilities
+from smx_export.artifact.tolerance import NEAR_ZERO, Array, gamma
 from smx_export.contract import LABEL, LOG_PROBS, PROBS, SCORES
 
 Outputs = Mapping[str, NDArray[Any]]
 
-# Smaller probabilities may be flushed to zero, or be exp(-87) where a runtime's exp ends there.
-NEAR_ZERO = 2 * float(np.finfo(np.float32).tiny)
 SUM = "sum"  # of a row's probabilities
 
 
 class Expected(NamedTuple):
-    """Of n rows and K classes, all float64 (n, K), in nats.
+    """Of n rows and K classes, all float64 (n, K).
+
+    The answers of a softmax are compared in nats, those of a sparse activation as probabilities.
 
     Attributes:
         log_probs: The answer.
         tolerance: How far a correct float32 file may be from it; infinite in rows on which float32
             keeps too few digits to tell a right file from a wrong one. They are not compared.
         live_tolerance: How far the live model in float32 may be from it.
-        scores: The logits, where the model has any; a file's are held against ``tolerance`` too.
+        scores: The logits, where the model has any.
+        score_tolerance: How far a file's may be from them; of a softmax ``tolerance``.
+        sparse: Whether probabilities may be 0.
     """
 
     log_probs: Array
     tolerance: Array
     live_tolerance: Array
     scores: Array | None = None
+    score_tolerance: Array | None = None
+    sparse: bool = False
 
     @property
     def comparable(self) -> NDArray[np.bool_]:
         """Of each row, whether its answers are numbers and its tolerance tells right from wrong."""
-        return np.asarray(np.isfinite(self.log_probs).all(1) & ~np.isinf(self.tolerance).any(1))
+        return self.answered & ~np.isinf(self.tolerance).any(1)
+
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """Of each row, whether its answers are numbers."""
+        return np.asarray(np.isfinite(self.in_units(self.log_probs)).all(1))
+
+    def in_units(self, log_probs: NDArray[np.floating]) -> Array:
+        """Log-probabilities as they are compared: in nats, or as probabilities."""
+        return np.asarray(np.exp(log_probs, dtype=np.float64) if self.sparse else log_probs)
+
+    @property
+    def far(self) -> Array:
+        """Of each row, how far its classes lie apart, in nats; of sparse ones, of their scores."""
+        if self.sparse and self.scores is not None:
+            return np.asarray(np.ptp(self.scores, axis=1))
+        return np.asarray(-self.log_probs.min(1))
 
     def rows(self, which: slice | NDArray[np.bool_ | np.intp]) -> Expected:
         """The answers to some of the rows."""
-        scores = None if self.scores is None else self.scores[which]
-        return Expected(
-            self.log_probs[which], self.tolerance[which], self.live_tolerance[which], scores
-        )
+        scores, near = (None if of is None else of[which] for of in self[3:5])
+        first, file, live = (of[which] for of in self[:3])
+        return Expected(first, file, live, scores, near, self.sparse)
 
 
 class Changed(NamedTuple):
@@ -120,46 +140,61 @@ def compare(expected: Expected, outputs: Outputs, *, threshold: float | None = N
         rows = np.flatnonzero(expected.comparable)
         if faults or not len(rows):
             return Compared(tuple(faults), {}, ())
-        truth, tolerance = truth[rows], expected.tolerance[rows]
-        ratios: dict[str, float] = {}
+        part, ratios = expected.rows(rows), dict[str, float]()
         for name, output in outputs.items():
-            values = output[rows].astype(np.float64)
-            if name == LOG_PROBS:
-                ratios[name] = worst(values - truth, tolerance)
-            elif name == SCORES and expected.scores is not None:
-                ratios[name] = worst(values - expected.scores[rows], tolerance)
-            elif name == PROBS:
-                # p = exp(log p): t nats off is a factor of exp(t), and p is never above 1.
-                allowed = np.exp(np.minimum(truth + tolerance, 0)) * -np.expm1(-tolerance)
-                ratios[name] = worst(values - np.exp(truth), allowed + NEAR_ZERO)
-                ratios[SUM] = worst(values.sum(1) - 1, gamma(2.0 * truth.shape[1] + 16))
+            ratios |= _ratios(name, output[rows].astype(np.float64), part)
         changed = {
             change.row: change
             for name, output in outputs.items()
-            for change in _changed(name, output[rows], rows, truth, tolerance, threshold)
+            for change in _changed(name, output[rows], rows, part, threshold)
         }
     return Compared((), ratios, tuple(changed.values()))
 
 
-def log_probs_of(outputs: Outputs) -> Array | None:
-    """Log-probabilities out of whichever output tells them; ``None`` of a label alone."""
+def _ratios(name: str, values: Array, expected: Expected) -> dict[str, float]:
+    """The largest error over tolerance of an output's rows, and of the sum of probabilities."""
+    truth, tolerance = expected.log_probs, expected.tolerance
+    if name == SCORES and expected.scores is not None:
+        allowed = expected.score_tolerance
+        right = expected.scores
+        return {name: worst(values - right, tolerance if allowed is None else allowed)}
+    if name == LOG_PROBS:
+        apart = expected.in_units(values) - expected.in_units(truth)
+        return {name: worst(apart, tolerance)}
+    if name != PROBS:
+        return {}
+    sums = values.sum(1) - 1
+    if expected.sparse:
+        of_sums = np.maximum(tolerance.sum(1), gamma(2.0 * truth.shape[1]))
+        return {name: worst(values - np.exp(truth), tolerance), SUM: worst(sums, of_sums)}
+    # p = exp(log p): t nats off is a factor of exp(t), and p is never above 1.
+    allowed = np.exp(np.minimum(truth + tolerance, 0)) * -np.expm1(-tolerance)
+    error = worst(values - np.exp(truth), allowed + NEAR_ZERO)
+    return {name: error, SUM: worst(sums, gamma(2.0 * truth.shape[1] + 16))}
+
+
+def log_probs_of(outputs: Outputs, alpha: float = SOFTMAX) -> Array | None:
+    """Log-probabilities out of whichever output tells them; ``None`` of a label alone.
+
+    Args:
+        outputs: Of a file.
+        alpha: α of its activation.
+    """
     with np.errstate(divide="ignore"):
         if LOG_PROBS in outputs:
             return outputs[LOG_PROBS].astype(np.float64)
         if PROBS in outputs:
             return np.asarray(np.log(outputs[PROBS].astype(np.float64)))
-        return log_softmax(outputs[SCORES].astype(np.float64)) if SCORES in outputs else None
+        if SCORES not in outputs:
+            return None
+        scores = outputs[SCORES].astype(np.float64)
+        return log_softmax(scores) if alpha == SOFTMAX else np.log(probabilities(scores, alpha))
 
 
 def log_softmax(logits: Array) -> Array:
     """Row-wise ``z - log Σ exp z``, shifted by the maximum so that nothing overflows."""
     shifted = logits - logits.max(1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
-
-
-def handicap(threshold: float) -> float:
-    """log(γ / (1 - γ)): class 1 is chosen where its log-probability is ahead by at least this."""
-    return math.log(threshold) - math.log1p(-threshold)
 
 
 def worst(error: Array, tolerance: Array) -> float:
@@ -190,9 +225,11 @@ def _value_faults(expected: Expected, outputs: Outputs) -> list[str]:
         if name == LABEL or right is None:
             continue
         # A class ruled out, log p = -inf, has a finite probability: 0.
-        numbers = ~np.isnan(right) if name == PROBS else np.isfinite(right)
+        as_probs = name == PROBS or (name == LOG_PROBS and expected.sparse)
+        numbers = ~np.isnan(right) if as_probs else np.isfinite(right)
+        got = expected.in_units(output) if name == LOG_PROBS else output
         same = np.array_equal(np.isnan(output), np.isnan(right))
-        if not (same and np.array_equal(np.isfinite(output), numbers)):
+        if not (same and np.array_equal(np.isfinite(got), numbers)):
             faults.append(f"{name} is not finite where the answer is")
     return faults
 
@@ -201,17 +238,18 @@ def _changed(
     name: str,
     output: NDArray[Any],
     rows: NDArray[np.intp],
-    truth: Array,
-    tolerance: Array,
+    expected: Expected,
     threshold: float | None,
 ) -> list[Changed]:
     """Rows whose choice differs; a label outside the classes differs by an infinite margin."""
-    ahead = truth.copy()
+    tolerance = expected.tolerance
+    ahead = expected.in_units(expected.log_probs).copy()
     if name == LABEL and threshold is not None:
-        ahead[:, 0] += handicap(threshold)
+        # Of probabilities of two classes, p₁ ≥ γ is p₁ - p₀ ≥ 2γ - 1.
+        ahead[:, 0] += 2 * threshold - 1 if expected.sparse else difference(threshold)
     right = ahead.argmax(1)
     chosen = output.astype(np.int64) if name == LABEL else output.argmax(1)
-    classes = truth.shape[1]
+    classes = ahead.shape[1]
     changed = []
     for i in np.flatnonzero(chosen != right):
         k, j = int(right[i]), int(chosen[i])

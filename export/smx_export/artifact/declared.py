@@ -15,14 +15,18 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from smx_export.artifact.activation import SOFTMAX, alpha_of
 from smx_export.artifact.check import Check
 from smx_export.artifact.files import metadata_of
 from smx_export.artifact.vectors import Vectors
 from smx_export.contract import (
+    ACTIVATION,
     CLASS_NAMES,
     INPUT_RANGE,
     INPUT_SHAPE,
     LABEL,
+    LOG_PROBS,
+    PROBS,
     PROFILE,
     PROVENANCE,
     SCORES,
@@ -48,12 +52,16 @@ class Interface:
         shape: Of one input.
         outputs: Their names.
         classes: Their number, ``None`` where only a label is offered and no answers are stored.
+        sparse: Whether it is declared to end in another activation than softmax.
+        softmax: Whether an output is that of a softmax.
     """
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     outputs: tuple[str, ...]
     classes: int | None
+    sparse: bool
+    softmax: bool
 
 
 def is_ours(metadata: dict[str, str]) -> bool:
@@ -86,6 +94,11 @@ def interface_of(proto: onnx.ModelProto, metadata: dict[str, str]) -> Interface:
         shape=tuple(dim.dim_value for dim in given.shape.dim[1:]),
         outputs=tuple(output.name for output in proto.graph.output),
         classes=_classes(proto, metadata),
+        sparse=ACTIVATION in metadata,
+        softmax=any(
+            node.op_type in ("Softmax", "LogSoftmax") and {*node.output} & {LOG_PROBS, PROBS}
+            for node in proto.graph.node
+        ),
     )
 
 
@@ -139,6 +152,10 @@ def _is_threshold(value: Any, graph: Interface) -> bool:
     return type(value) is float and 0 < value < 1 and graph.classes in (2, None)
 
 
+def _is_activation(value: Any, graph: Interface) -> bool:
+    return alpha_of(value) != SOFTMAX and not graph.softmax
+
+
 def _is_provenance(value: Any, graph: Interface) -> bool:
     return (
         isinstance(value["model_class"], str)
@@ -166,7 +183,8 @@ def _is_self_test(value: Any, graph: Interface) -> bool:
         vectors.rows.dtype == graph.dtype
         and vectors.rows.shape[1:] == graph.shape
         and vectors.log_probs.shape[1] == (graph.classes or vectors.log_probs.shape[1])
-        and (vectors.log_norm is not None) == (SCORES in graph.outputs)
+        and vectors.tells_scores == (SCORES in graph.outputs)
+        and vectors.sparse == graph.sparse
     )
 
 
@@ -182,6 +200,7 @@ EXPECTED = {  # of every key but the seal, which is looked at by itself
     INPUT_SHAPE: Expected(_is_shape, "shape of one input"),
     INPUT_RANGE: Expected(_is_range, "pair of two finite numbers, the smaller first"),
     THRESHOLD: Expected(_is_threshold, "probability of the second of two classes"),
+    ACTIVATION: Expected(_is_activation, "activation that such a graph ends in"),
     PROVENANCE: Expected(_is_provenance, "record of packages, model_class and training"),
     PROFILE: Expected(_is_profile, "profile of a file with this input and these outputs"),
     SELFTEST: Expected(_is_self_test, "self-test of a file with this input and these outputs"),

@@ -12,6 +12,7 @@ from smx_export.artifact.content import read_bytes
 from smx_export.artifact.files import metadata_of, parse, seal_holds, signature
 from smx_export.artifact.vectors import Vectors
 from smx_export.contract import (
+    ACTIVATION,
     CLASS_NAMES,
     INPUT_RANGE,
     INPUT_SHAPE,
@@ -44,6 +45,7 @@ class Description:
     input_shape: list[int] | None
     input_range: list[float] | None
     threshold: float | None
+    activation: str | dict[str, float] | None
     profile: dict[str, Any] | None
     self_test: str
     provenance: dict[str, Any] | None
@@ -53,7 +55,7 @@ class Description:
         return asdict(self)
 
     def __str__(self) -> str:
-        names = self.class_names
+        names, spec = self.class_names, self.activation
         shown = "none"
         if names is not None:
             more = f", … ({len(names)} in all)" if len(names) > SHOWN_NAMES else ""
@@ -69,6 +71,7 @@ class Description:
             "input shape": self.input_shape,
             "input range": self.input_range,
             "threshold": self.threshold,
+            "activation": _words(spec) if isinstance(spec, dict) else spec,
             "profile": self.profile and _words(self.profile),
             "self-test": self.self_test,
         }
@@ -110,6 +113,7 @@ def describe(path: str | Path) -> Description:
         input_shape=value(INPUT_SHAPE, list),
         input_range=value(INPUT_RANGE, list),
         threshold=value(THRESHOLD, float),
+        activation=value(ACTIVATION, str) or value(ACTIVATION, dict),
         profile=value(PROFILE, dict),
         self_test=_self_test(metadata.get(SELFTEST), seal_holds(data)),
         provenance=value(PROVENANCE, dict),

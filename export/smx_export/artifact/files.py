@@ -127,8 +127,8 @@ def weights_sha256(model: onnx.ModelProto) -> str:
     """SHA-256 over the initializers, in the order of their names: name, dtype, shape, content.
 
     It is that of the weights, whatever the graph around them: a relabelled file keeps it, and so
-    does another profile (save ``compact``, and a label's threshold). Initializers of int64 are no
-    weights but axes and shapes.
+    does another profile (save ``compact``, a label's threshold, and what ``robust`` adds to a
+    sparse activation). Initializers of int64 are no weights but axes and shapes.
     """
     digest = sha256()
     for tensor in sorted(model.graph.initializer, key=lambda tensor: tensor.name):

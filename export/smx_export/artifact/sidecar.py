@@ -8,12 +8,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from onnx import TensorProto, helper
 
 from smx_export.artifact.content import read_bytes
 from smx_export.artifact.exported import read_intact
 from smx_export.artifact.vectors import base64_of
-from smx_export.contract import CLASS_NAMES, INPUT_RANGE, INPUT_SHAPE, THRESHOLD
+from smx_export.contract import ACTIVATION, CLASS_NAMES, INPUT_RANGE, INPUT_SHAPE, THRESHOLD
 from smx_export.errors import FileError
 from smx_lightning.processes.files import written_whole
 
@@ -21,7 +22,8 @@ from smx_lightning.processes.files import written_whole
 def sidecar(path: str | Path) -> dict[str, Any]:
     """Class names, input, outputs, and the self-test with its inputs written out.
 
-    Numbers of the self-test are base64 of little-endian ``dtype`` (inputs) and float32 (log_probs).
+    Numbers of the self-test are base64 of little-endian ``dtype`` (inputs) and float32 (log_probs;
+    in place of them probs where the activation is no softmax).
 
     Raises:
         FileError: Where the file was not exported by smx_export, or was changed since.
@@ -36,11 +38,15 @@ def sidecar(path: str | Path) -> dict[str, Any]:
             "export it again"
         )
     x, expected = exported.vectors.x, exported.vectors
+    answers, spec = {"log_probs": base64_of(expected.log_probs)}, exported.value(ACTIVATION)
+    if expected.sparse:
+        answers = {"probs": base64_of(np.exp(expected.log_probs))}
     found = {
         "name": os.fsencode(Path(path).stem).decode("utf-8", "replace"),  # disks allow any bytes
         "sha256": sha256(data).hexdigest(),
         "weights_sha256": exported.weights_sha256,
         **{key: exported.value(key) for key in (CLASS_NAMES, INPUT_SHAPE, INPUT_RANGE, THRESHOLD)},
+        **({} if spec is None else {ACTIVATION: spec}),
         "input": {
             "name": given.name,
             "dtype": helper.tensor_dtype_to_np_dtype(tensor.elem_type).name,
@@ -51,7 +57,7 @@ def sidecar(path: str | Path) -> dict[str, Any]:
             "dtype": x.dtype.name,
             "shape": list(x.shape),
             "inputs": base64_of(x),
-            "log_probs": base64_of(expected.log_probs),
+            **answers,
             "tolerance": expected.tolerance.tolist(),
         },
     }

@@ -19,13 +19,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from smx_export.artifact.activation import alpha_of
 from smx_export.contract import SCORES
+from smx_export.errors import FileError
 from smx_export.graph.layout import Layout
 from smx_export.graph.quantization import Rounded, rounded
 from smx_export.profile import Profile, Width
 from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.activations import SOFTMAX, Activation
+from smx_lightning.activations.layer import LogProbabilities
 
 BYTE = 255.0  # the whitest pixel
+# α: below, float32 loses half of its digits in z^(1 / (α - 1)); above, steps may leave the root.
+SMALLEST, LARGEST = 1 + 2.0**-8, 2.0
 DEFAULT_RANGE = (0.0, BYTE)  # of inputs whose range is not known: raw pixels
 
 
@@ -89,6 +95,7 @@ def inference_copy(model: SoftmaxRegression, profile: Profile) -> InferenceCopy:
     Raises:
         InputError: Where the model cannot be in that shape.
     """
+    check_activation(model)
     if profile.robust or SCORES in profile.outputs:
         _need(has_own_head(model), "a linear layer and log-softmax of its own", profile)
     if profile.image:
@@ -108,7 +115,33 @@ def layout_of(inference: InferenceCopy) -> Layout:
         image=model.input_shape if profile.image else None,
         wide=inference.wide,
         threshold=model.threshold,
+        alpha=alpha_of_model(model),
     )
+
+
+def check_activation(model: SoftmaxRegression) -> None:
+    """Complain about an activation that no graph is known for.
+
+    Raises:
+        InputError: Then.
+    """
+    if model._smx_activation == SOFTMAX:
+        return
+    spec = model._smx_activation.spec
+    try:
+        alpha = alpha_of(spec)
+    except FileError:
+        alpha = math.nan
+    if not SMALLEST <= alpha <= LARGEST:
+        raise InputError(
+            f"expected an activation that a file can end in, softmax or α-entmax of an α from "
+            f"{SMALLEST:g} to {LARGEST:g}, got {spec!r}; make a model with one of these"
+        )
+    if not has_own_head(model):
+        raise InputError(
+            f"expected a model of activation {spec!r} with a linear layer and that activation at "
+            "its end, got a subclass that redefines head or forward; override features instead"
+        )
 
 
 def _need(held: bool, what: str, profile: Profile) -> None:
@@ -126,7 +159,7 @@ def is_linear(model: SoftmaxRegression) -> bool:
 
 
 def has_own_head(model: SoftmaxRegression) -> bool:
-    """Whether what follows ``features`` is standardisation, ``nn.Linear`` and ``LogSoftmax``."""
+    """Whether what follows ``features`` is standardisation, ``nn.Linear`` and the activation."""
     linear, *rest = model.smx
     return (
         type(model).forward is SoftmaxRegression.forward
@@ -134,9 +167,27 @@ def has_own_head(model: SoftmaxRegression) -> bool:
         and isinstance(linear, nn.Linear)
         and linear.bias is not None
         and len(rest) == 1
-        and isinstance(rest[0], nn.LogSoftmax)
-        and rest[0].dim == 1
+        and _is_activation(rest[0], model._smx_activation)
     )
+
+
+def _is_activation(layer: nn.Module, activation: Activation) -> bool:
+    if activation == SOFTMAX:
+        return isinstance(layer, nn.LogSoftmax) and layer.dim == 1
+    return type(layer) is LogProbabilities and layer.activation == activation
+
+
+def alpha_of_model(model: SoftmaxRegression) -> float:
+    """α of the activation that a model ends in, as :func:`inference_copy` let it pass."""
+    return alpha_of(model._smx_activation.spec)
+
+
+def unit_of(model: SoftmaxRegression) -> str:
+    """What a model's answers are compared in, see :class:`smx_export.artifact.comparison.Expected`.
+
+    Probabilities where they may be 0.
+    """
+    return "nats" if model._smx_activation == SOFTMAX else "probability"
 
 
 def _on_pixels(model: SoftmaxRegression) -> SoftmaxRegression:

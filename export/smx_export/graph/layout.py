@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto, helper
 
+from smx_export.artifact.activation import SOFTMAX
 from smx_export.contract import BATCH, OUTPUTS
 
 
@@ -18,10 +19,12 @@ class Layout:
     Attributes:
         outputs: Some of ``log_probs``, ``probs``, ``scores`` and ``label``.
         robust: Log-probabilities out of elementary operators, for runtimes whose LogSoftmax is
-            log(softmax), which is -inf from about 104 nats on.
+            log(softmax), which is -inf from about 104 nats on; of α-entmax see
+            :mod:`smx_export.graph.entmax`.
         image: Shape of uint8 images to take as input; ``None`` for unrolled features.
         wide: Features in float64, whose mean is subtracted before they become float32.
         threshold: γ of a binary problem, which the label obeys.
+        alpha: α of α-entmax; 1 is softmax.
     """
 
     outputs: tuple[str, ...] = OUTPUTS
@@ -29,6 +32,7 @@ class Layout:
     image: tuple[int, ...] | None = None
     wide: bool = False
     threshold: float | None = None
+    alpha: float = SOFTMAX
 
 
 PLAIN = Layout()

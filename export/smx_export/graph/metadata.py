@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from smx_export.contract import (
+    ACTIVATION,
     CLASS_NAMES,
     INPUT_RANGE,
     INPUT_SHAPE,
@@ -18,6 +19,7 @@ from smx_export.contract import (
 from smx_export.graph.image_input import image_metadata
 from smx_export.profile import Profile
 from smx_lightning import DISTRIBUTION, InputError, SoftmaxRegression, __version__
+from smx_lightning.activations import SOFTMAX
 
 PACKAGES = ("torch", "lightning", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -37,6 +39,7 @@ def model_metadata(
         INPUT_RANGE: model.input_range,
         PROVENANCE: provenance,
         THRESHOLD: model.threshold,
+        ACTIVATION: None if model._smx_activation == SOFTMAX else model._smx_activation.spec,
     }
     try:
         texts = {

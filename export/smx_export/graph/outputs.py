@@ -8,12 +8,10 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from smx_export.artifact.comparison import handicap
+from smx_export.artifact.activation import SOFTMAX, difference
 from smx_export.contract import ALL_OUTPUTS, BATCH, LABEL, LOG_PROBS, PROBS, SCORES
+from smx_export.graph.entmax import AXES_ARE_INPUTS, AXIS, append_entmax
 from smx_export.graph.layout import Layout, float_tensor
-
-AXES_ARE_INPUTS = 18  # of ReduceMax, from this opset on
-AXIS = "classes_axis"
 
 
 def append_outputs(model: onnx.ModelProto, num_classes: int, layout: Layout) -> None:
@@ -25,22 +23,14 @@ def append_outputs(model: onnx.ModelProto, num_classes: int, layout: Layout) -> 
         num_classes: K.
         layout: What the file offers.
     """
-    opset = model.opset_import[0].version
-    nodes, arrays = model.graph.node, model.graph.initializer
-    foreign = any(LOG_PROBS in node.output for node in nodes)
-    robust = layout.robust and LOG_PROBS in layout.outputs
-    if LABEL in layout.outputs or (robust and opset >= AXES_ARE_INPUTS):
-        arrays.append(numpy_helper.from_array(np.array([1], np.int64), AXIS))
-    if robust:
-        nodes.extend([_probs(foreign=foreign), *_robust_log_softmax(opset)])
-    else:
-        nodes.extend(_plain(layout, foreign=foreign))
+    foreign = any(LOG_PROBS in node.output for node in model.graph.node)
+    if layout.alpha == SOFTMAX:
+        _append_softmax(model, layout, foreign=foreign)
+    elif {LOG_PROBS, PROBS} & {*layout.outputs}:
+        wanted = LOG_PROBS in layout.outputs
+        append_entmax(model, num_classes, layout.alpha, log_probs=wanted, robust=layout.robust)
     if LABEL in layout.outputs:
-        scores = LOG_PROBS if foreign else SCORES
-        if layout.threshold is not None:  # p₁ ≥ γ is z₁ - z₀ ≥ log(γ / (1 - γ))
-            ahead_of_1 = np.array([handicap(layout.threshold), 0], np.float32)
-            arrays.append(numpy_helper.from_array(ahead_of_1, "handicap"))
-        nodes.extend(_label(scores, at_threshold=layout.threshold is not None))
+        _append_label(model, LOG_PROBS if foreign else SCORES, layout)
     model.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.INT64, [BATCH])
         if name == LABEL
@@ -48,6 +38,32 @@ def append_outputs(model: onnx.ModelProto, num_classes: int, layout: Layout) -> 
         for name in ALL_OUTPUTS
         if name in layout.outputs
     )
+
+
+def _append_softmax(model: onnx.ModelProto, layout: Layout, *, foreign: bool) -> None:
+    opset = model.opset_import[0].version
+    robust = layout.robust and LOG_PROBS in layout.outputs
+    if robust and opset >= AXES_ARE_INPUTS:
+        _add_axis(model)
+    if robust:
+        model.graph.node.extend([_probs(foreign=foreign), *_robust_log_softmax(opset)])
+    else:
+        model.graph.node.extend(_plain(layout, foreign=foreign))
+
+
+def _append_label(model: onnx.ModelProto, scores: str, layout: Layout) -> None:
+    _add_axis(model)
+    if layout.threshold is not None:  # p₁ ≥ γ is a bound on z₁ - z₀
+        ahead_of_1 = np.array([difference(layout.threshold, layout.alpha), 0], np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(ahead_of_1, "handicap"))
+    model.graph.node.extend(_label(scores, at_threshold=layout.threshold is not None))
+
+
+def _add_axis(model: onnx.ModelProto) -> None:
+    """Store the axis of the classes, once."""
+    arrays = model.graph.initializer
+    if all(array.name != AXIS for array in arrays):
+        arrays.append(numpy_helper.from_array(np.array([1], np.int64), AXIS))
 
 
 def _probs(*, foreign: bool) -> NodeProto:

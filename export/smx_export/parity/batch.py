@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from smx_export.artifact.comparison import SUM, Expected, Outputs, compare, log_probs_of, worst
 from smx_export.contract import LOG_PROBS, PROBS, SCORES
+from smx_export.graph.inference_copy import alpha_of_model, unit_of
 from smx_export.parity.findings import ORDINARY, Found, Lost
 from smx_export.parity.probes import RANDOM, Probe
 from smx_export.parity.reference import Reference
@@ -82,7 +83,8 @@ def compare_batch(
     live, expected = answers
     truth, where = expected.log_probs, probe.name
     same = np.array_equal(np.isnan(live), np.isnan(truth))
-    if not (same and np.array_equal(np.isfinite(live), np.isfinite(truth))):
+    answers_of, right = (np.isfinite(expected.in_units(of)) for of in (live, truth))
+    if not (same and np.array_equal(answers_of, right)):
         found.value_faults.append(f"{where}: the live model is not finite where the answer is")
         return
     compared = compare(expected, outputs, threshold=model.threshold)
@@ -93,7 +95,7 @@ def compare_batch(
     found.lost.setdefault(where, Lost()).meet(lost)
     whole = expected.comparable
     if not whole.any():
-        if where == RANDOM and not np.isfinite(truth).all(1).any():
+        if where == RANDOM and not expected.answered.any():
             found.value_faults.append(f"{where}: the model itself answers no row with numbers")
         return
     for name, ratio in compared.ratios.items():
@@ -102,23 +104,31 @@ def compare_batch(
     for change in compared.changed:
         pair = names[change.right], _name(names, change.chosen)
         row = probe.first + change.row
-        found.flips.append(Flip(where, row, *pair, change.margin, change.tolerance))
+        sizes = change.margin, change.tolerance
+        found.flips.append(Flip(where, row, *pair, *sizes, unit_of(model)))
     parts = {name: output[whole] for name, output in outputs.items()}
-    _compare_live(where, live[whole], parts, expected.rows(whole), found)
+    alpha = alpha_of_model(model)
+    _compare_live(where, live[whole], parts, expected.rows(whole), found, alpha)
 
 
 def _compare_live(
-    where: str, live: NDArray[np.floating], outputs: Outputs, expected: Expected, found: Found
+    where: str,
+    live: NDArray[np.floating],
+    outputs: Outputs,
+    expected: Expected,
+    found: Found,
+    alpha: float,
 ) -> None:
     """The live model against float64, and the outputs against it, of rows that are comparable."""
-    truth, tolerance, live_tolerance, _ = expected
-    found.worst[LIVE_ITSELF].meet(worst(live - truth, live_tolerance), where)
+    units = expected.in_units
+    truth, tolerance, live_tolerance = units(expected.log_probs), *expected[1:3]
+    found.worst[LIVE_ITSELF].meet(worst(units(live) - truth, live_tolerance), where)
     if LOG_PROBS in outputs:
-        error = outputs[LOG_PROBS].astype(np.float64) - live
+        error = units(outputs[LOG_PROBS].astype(np.float64)) - units(live)
         found.worst[LIVE].meet(worst(error, tolerance + live_tolerance), where)
-    answered = log_probs_of(outputs)
+    answered = log_probs_of(outputs, alpha)
     if where in ORDINARY and answered is not None:
-        error = np.abs(answered - truth)
+        error = np.abs(units(answered) - truth)
         # A probability that underflowed tells nothing of its logarithm.
         found.max_error = max(found.max_error, float(error[np.isfinite(error)].max(initial=0)))
 

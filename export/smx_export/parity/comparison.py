@@ -28,7 +28,7 @@ from smx_export.artifact.operators import deterministic, draws
 from smx_export.contract import ALL_OUTPUTS, INPUT, LABEL, LOG_PROBS, PROBS, SELFTEST
 from smx_export.graph.arrays import Data
 from smx_export.graph.detached import uncompiled
-from smx_export.graph.inference_copy import InferenceCopy, is_linear
+from smx_export.graph.inference_copy import InferenceCopy, alpha_of_model, is_linear, unit_of
 from smx_export.graph.turns import in_turn
 from smx_export.graph.written import written_graph
 from smx_export.parity.accuracy import Score, cost_of_rounding, decided
@@ -176,6 +176,7 @@ class Comparison:
             rounding=rounding,
             unjudged=found.unjudged,
             exact_graph=known.exact,
+            unit=unit_of(self.model),
         )
 
     def _run(
@@ -238,7 +239,7 @@ class Comparison:
             if sides is None or labels is None:
                 continue
             live, outputs = sides
-            answered = log_probs_of(outputs)
+            answered = log_probs_of(outputs, alpha_of_model(self.model))
             model.add(live, decided(self.model, live), labels)
             if answered is None or LABEL in outputs:
                 file.add(answered, outputs[LABEL], labels)

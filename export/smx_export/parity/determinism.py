@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from smx_export.artifact.check import Check, first_line
-from smx_export.artifact.comparison import Outputs, log_probs_of
+from smx_export.artifact.comparison import Expected, Outputs, log_probs_of
 from smx_export.artifact.tolerance import Array
 from smx_export.artifact.vectors import UNDERFLOW
 from smx_export.contract import INPUT
 from smx_export.errors import FileError
-from smx_export.graph.inference_copy import InferenceCopy
+from smx_export.graph.inference_copy import InferenceCopy, alpha_of_model
 from smx_export.parity.findings import Lost
 from smx_export.parity.probes import RANDOM
 from smx_export.parity.reference import Reference
@@ -100,7 +100,7 @@ def refuse_nondeterministic(
         expected = reference.expected(batch)
         if trained:
             _refuse_lost(Lost.of(reference, batch, first, expected))
-        fault = _beside(live, batch, expected.live_tolerance)
+        fault = _beside(_in_units(live, expected), batch, expected.live_tolerance)
     if fault:
         raise InputError(
             f"expected an answer to each row that does not depend on the rows beside it, got "
@@ -146,24 +146,26 @@ def repeated(
         x: Rows (n, *input_shape).
     """
     names = [output.name for output in session.get_outputs()]
+    expected = reference.expected(x)
 
     def file(rows: NDArray[np.float32]) -> Outputs:
         return dict(zip(names, session.run(names, {INPUT: inference.fed(rows)}), strict=True))
 
     def log_probs_in(rows: NDArray[np.float32]) -> NDArray[np.floating]:
-        log_probs = log_probs_of(file(rows))
+        log_probs = log_probs_of(file(rows), alpha_of_model(inference.model))
         if log_probs is None:  # labels alone, of which ties may differ
             return np.full((len(rows), 1), np.nan)
+        if expected.sparse:
+            return expected.in_units(log_probs)
         return np.where(log_probs > -UNDERFLOW, log_probs, np.nan)  # beyond it exp keeps no digits
 
     many = np.resize(x, (MANY, *x.shape[1:]))
     once, again = file(many), file(many)
     apart = [f"{name} of the file" for name in names if not _same(once[name], again[name])]
-    expected = reference.expected(x)
     fault = _beside(log_probs_in, x, expected.tolerance)
     live = _answers_of(inference.model)
     apart += [] if _same(live(x), live(x)) else ["the live model's answer"]
-    fault = fault or _beside(live, x, expected.live_tolerance)
+    fault = fault or _beside(_in_units(live, expected), x, expected.live_tolerance)
     detail = f"{apart[0]} differs from run to run; {CHANGES}" if apart else "the same, bit for bit"
     beside = f"{fault}; {MIXES}" if fault else "the same within rounding"
     return [Check(TWICE, not apart, detail), Check(BESIDE, not fault, beside)]
@@ -187,6 +189,10 @@ def _answers_of(model: SoftmaxRegression) -> Answer:
         return np.array(answered)  # a copy: a model that keeps its answer may write over it
 
     return answer
+
+
+def _in_units(answer: Answer, expected: Expected) -> Answer:
+    return lambda x: expected.in_units(answer(x))
 
 
 def _same(one: NDArray[np.generic], other: NDArray[np.generic]) -> bool:

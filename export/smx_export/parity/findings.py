@@ -63,9 +63,9 @@ class Lost:
         expected: Expected,
     ) -> Lost:
         """Of one batch: inputs (n, …), the live model's answers (n, K), and what is expected."""
-        numbers = np.asarray(np.isfinite(expected.log_probs).all(1))
-        truth = np.where(numbers[:, None], expected.log_probs, 0)
-        errors = np.where(numbers, np.abs(live - truth).max(1), 0)
+        numbers = expected.answered
+        truth = np.where(numbers[:, None], expected.in_units(expected.log_probs), 0)
+        errors = np.where(numbers, np.abs(expected.in_units(live) - truth).max(1), 0)
         coarse = errors > SAFETY * LARGEST_ROUNDING * (1 + np.abs(truth).max(1))
         coarse &= errors <= expected.live_tolerance.max(1)  # beyond it they are no rounding
         lost = numbers & ~expected.comparable

@@ -6,8 +6,8 @@ machine may hold the float32 number next to ours: at n terms either sum is off b
 
     γₙ · (|b| + Σ|w||m|),   γₙ = n·u / (1 - n·u),   u = 2⁻⁵³,
 
-and what float32 makes of numbers within twice that is allowed. Likewise the logarithms of the
-threshold, of two units in the last place each.
+and what float32 makes of numbers within twice that is allowed. Likewise the logarithms (of other
+members than softmax, the powers) of the threshold, of two units in the last place each.
 
 What torch's exporter folds beforehand has no such bound: ``SAFETY`` roundings of the tensor's
 largest entry are allowed.
@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.artifact.comparison import handicap
+from smx_export.artifact.activation import SOFTMAX, difference
 from smx_export.artifact.tolerance import UNIT_ROUNDOFF
-from smx_export.graph.inference_copy import InferenceCopy, has_own_head, is_linear
+from smx_export.graph.inference_copy import InferenceCopy, alpha_of_model, has_own_head, is_linear
 from smx_export.parity.reference import SAFETY
 
 UNIT_ROUNDOFF_64 = 2.0**-53
@@ -44,7 +44,8 @@ class Rounding:
         if has_own_head(inference.model):
             self.intervals.append(("Gemm", *_bias(inference)))
         if inference.model.threshold is not None:
-            self.intervals.append(("Add", *_ahead(inference.model.threshold)))
+            alpha = alpha_of_model(inference.model)
+            self.intervals.append(("Add", *_ahead(inference.model.threshold, alpha)))
 
     def allows(self, expected: Array, got: Array, reader: str, place: int) -> bool:
         """Whether an initialiser may stand for another of its dtype and shape."""
@@ -81,11 +82,13 @@ def _bias(inference: InferenceCopy) -> tuple[Array, Array, Array]:
         return value.astype(np.float32), low, high
 
 
-def _ahead(threshold: float) -> tuple[Array, Array, Array]:
-    """The same of what the threshold adds to the scores, (log γ - log(1 - γ), 0)."""
+def _ahead(threshold: float, alpha: float) -> tuple[Array, Array, Array]:
+    """The same of what the threshold adds to the scores: of softmax (log γ - log(1 - γ), 0)."""
     size = abs(math.log(threshold)) + abs(math.log1p(-threshold))
+    if alpha != SOFTMAX:
+        size = 2 / (alpha - 1)  # of two powers that are at most 1
     error = np.array([8 * UNIT_ROUNDOFF_64 * size, 0])
-    value = np.array([handicap(threshold), 0])
+    value = np.array([difference(threshold, alpha), 0])
     low, high = ((value + side * error).astype(np.float32) for side in (-1, 1))
     return value.astype(np.float32), low, high
 

@@ -10,31 +10,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smx_export.artifact.activation import SOFTMAX
+from smx_export.artifact.chosen import ROWS, answered, choose
 from smx_export.artifact.comparison import Expected
-from smx_export.artifact.vectors import ROWS, Vectors, choose
+from smx_export.artifact.vectors import Vectors
 from smx_export.contract import LABEL, SCORES
-from smx_export.graph.inference_copy import InferenceCopy, is_linear
+from smx_export.graph.inference_copy import InferenceCopy, alpha_of_model, is_linear
 from smx_export.parity.accuracy import decided
 from smx_export.parity.probes import RANDOM, Probe
 from smx_export.parity.probes.batches import FEW_SIZES, SIZES, batches
 from smx_export.parity.probes.images import images, pixels_alone
 from smx_export.parity.probes.kinds import kinds
-from smx_export.parity.probes.margins import champions, near_the_border
+from smx_export.parity.probes.margins import CROSSINGS, SUPPORT, champions, near_the_border
 from smx_export.parity.probes.missing import alone, scattered
 from smx_export.parity.probes.one_hots import MOST_ONE_HOTS, of_all_sizes, one_hots
 from smx_export.parity.probes.ordinary import RANDOM_ROWS, extremes, ordinary
 from smx_export.parity.probes.probe import Space
-from smx_export.parity.reference import SAFETY, Reference
+from smx_export.parity.reference import Reference
 from smx_export.parity.user_data import UserRows
 
 STEEP = 1e4  # nats between classes on the huge rows: far beyond where exp leaves float32, at 104
 MOST_HUGE = 1e20  # multiplied by the features' own size, still float32
-STEP = 2.0**-7  # between two numbers of bfloat16, relative
-LOOSEST = 2.0  # how far tolerances may be from those of this version, of a file of an earlier one
 ROOM = 1e30  # of logits and inputs: far from where float32 ends, also where many are added
 MOST_ROWS = 4096  # of your data that other runtimes are tried on
 MOST_CLASSES = 64  # that have a row of their own near the border
 # A backbone's rows are expensive, and its weights not seen one by one.
+SHRUNK = (1.0, 0.25, 0.06)  # rows nearer to the mean leave more classes possible
 FEW, FEW_ONE_HOTS, FEW_CROSSINGS, FEW_BISECTIONS = 8, 16, 8, 20
 # Where graph and weights are known to be the model's, only the runtime's arithmetic is judged.
 PROVEN_ROWS, PROVEN_SIZES = 64, (1, 33)
@@ -84,6 +85,7 @@ class ParityInputs:
         if LABEL in self.inference.profile.outputs:
             winners = champions(space, *self._towards(), self._decide)
             yield from near_the_border(space, np.concatenate([winners, random]), self._decide)
+        yield from self._where_support_changes(space, random, CROSSINGS)
 
     def _of_a_backbone(self) -> Iterator[Probe]:
         """Fewer of them; what max-pooling makes of a NaN differs between correct runtimes."""
@@ -104,6 +106,7 @@ class ParityInputs:
             yield from near_the_border(
                 space, some, self._decide, crossings=FEW_CROSSINGS, bisections=FEW_BISECTIONS
             )
+        yield from self._where_support_changes(space, random[: RANDOM_ROWS // 4], FEW_CROSSINGS)
 
     def _of_arithmetic(self) -> Iterator[Probe]:
         """What rounds, overflows or is missing, in a few batches."""
@@ -118,6 +121,7 @@ class ParityInputs:
             yield from extremes(space, random[:FEW], self._huge())
             yield from one_hots(space, self._origin(), most=FEW_ONE_HOTS)
             yield from scattered(space, random, FEW)
+        yield from self._where_support_changes(space, random, FEW_CROSSINGS)
 
     @cached_property
     def vectors(self) -> Vectors:
@@ -131,20 +135,15 @@ class ParityInputs:
         vectors = choose(inference.fed(self.ordinary(ROWS)), answer, self._statistics()[1])
         if SCORES in inference.profile.outputs:
             return vectors
-        return replace(vectors, log_norm=None)
+        return replace(vectors, log_norm=None, scores=None, score_tolerance=None)
 
     def answered(self, vectors: Vectors) -> Vectors:
         """The same inputs with the model's answers."""
         with np.errstate(invalid="ignore", over="ignore"):
             expected = self.reference.expected(self.inference.given(vectors.x))
-        scores = expected.scores if SCORES in self.inference.profile.outputs else None
-        return Vectors(
-            vectors.rows,
-            vectors.inputs,
-            np.asarray(expected.log_probs, np.float32),
-            expected.tolerance.max(1),
-            None if scores is None else (scores - expected.log_probs).mean(1),
-        )
+        if SCORES not in self.inference.profile.outputs:
+            expected = expected._replace(scores=None, score_tolerance=None)
+        return answered(vectors.rows, vectors.inputs, expected)
 
     def batches(self, own: UserRows | None) -> list[tuple[NDArray[Any], Expected]]:
         """Random rows and the first of yours, as the file takes them, with their answers."""
@@ -204,40 +203,34 @@ class ParityInputs:
             ]
         return np.concatenate(answers)
 
+    def _where_support_changes(
+        self, space: Space, random: NDArray[np.floating], crossings: int
+    ) -> Iterator[Probe]:
+        """Of a sparse activation, rows where a class is just ruled out, or just not."""
+        if alpha_of_model(self.inference.model) == SOFTMAX:
+            return
+        away = random.reshape(len(random), -1).astype(np.float64) - space.centre
+        starts = [space.shaped(space.centre + factor * away) for factor in SHRUNK]
+        yield from near_the_border(
+            space,
+            np.concatenate(starts),
+            self._support,
+            name=SUPPORT,
+            crossings=crossings,
+            bisections=FEW_BISECTIONS,
+        )
+
+    def _support(self, x: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Of inputs (n, …), a number for each set of classes that are not ruled out."""
+        numbers = np.random.default_rng(0).integers(0, 2**40, self.inference.model.num_classes)
+        with np.errstate(invalid="ignore", over="ignore"):
+            parts = Probe("", x).blocks(self.inference.width)
+            possible = [self.reference.expected(part.x).log_probs > -np.inf for part in parts]
+        return np.asarray(np.concatenate(possible) @ numbers, np.int64)
+
     def _statistics(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Where the inputs lie: mean and deviation of the features, or 0 and 1."""
         if not (is_linear(self.inference.model) or self.inference.wide):
             return np.float32(0), np.float32(1)
         statistics = self.inference.unrounded.preprocessing
         return statistics.centre.numpy(), statistics.scale.numpy()
-
-
-def differences(found: Vectors, inputs: ParityInputs) -> str:
-    """What a file's vectors differ in from those that its model gives, in words; empty if nothing.
-
-    Another machine may round the rows by a step, and the answers within their tolerance. What a
-    backbone's rounding is measured to be differs there by more, and with it which rows are kept.
-    """
-    own, exact = inputs.vectors, is_linear(inputs.inference.model)
-    if found.rows.dtype != own.rows.dtype or found.rows.shape != own.rows.shape:
-        return "inputs of another kind than the model's"
-    if found.log_probs.shape[1] != own.log_probs.shape[1]:
-        return "answers of another number of classes"
-    moved = np.abs(found.rows.astype(np.float64) - own.rows.astype(np.float64))
-    if (exact and found.inputs != own.inputs) or (moved > STEP * np.abs(own.rows)).any():
-        return "other inputs than the model's"
-    if found.inputs != own.inputs or moved.any():
-        own = inputs.answered(found)
-    if (found.log_norm is None) != (own.log_norm is None):
-        return "scores without norms to hold them against, or norms without scores"
-    far = np.abs(found.log_probs.astype(np.float64) - own.log_probs).max(1)
-    if found.log_norm is not None and own.log_norm is not None:
-        far = np.maximum(far, np.abs(found.log_norm - own.log_norm))
-    judged = np.isfinite(own.tolerance)  # the others tell nothing here, and did where it was made
-    error, factor = (value[judged] / own.tolerance[judged] for value in (far, found.tolerance))
-    if not (error <= 1).all() or not judged.any():
-        return f"answers {error.max(initial=0):.3g} times their tolerance from the model's"
-    most = LOOSEST if exact else SAFETY
-    if not ((1 / most <= factor) & (factor <= most)).all():
-        return f"tolerances of {factor.max():.3g} times those that rounding explains"
-    return ""

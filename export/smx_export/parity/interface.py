@@ -20,6 +20,7 @@ from smx_export.artifact.declared import declared, is_ours
 from smx_export.artifact.files import metadata_of, seal_holds, signature, weights_sha256
 from smx_export.artifact.vectors import Vectors
 from smx_export.contract import (
+    ACTIVATION,
     ALL_OUTPUTS,
     BATCH,
     CLASS_NAMES,
@@ -36,9 +37,11 @@ from smx_export.errors import FileError
 from smx_export.graph.detached import detached_copy
 from smx_export.graph.image_input import image_metadata
 from smx_export.graph.inference_copy import InferenceCopy, inference_copy, is_linear
-from smx_export.parity.inputs import ParityInputs, differences
+from smx_export.parity.inputs import ParityInputs
+from smx_export.parity.stored import differences
 from smx_export.profile import Profile
 from smx_lightning import SoftmaxRegression
+from smx_lightning.activations import SOFTMAX
 
 
 class Budget(NamedTuple):
@@ -85,6 +88,8 @@ def interface(inference: InferenceCopy, data: bytes, proto: onnx.ModelProto) -> 
     names = json.dumps(list(model.class_names), ensure_ascii=False)
     yield _same("class names", names, metadata.get(CLASS_NAMES, "none"))
     yield _same("threshold", json.dumps(model.threshold), metadata.get(THRESHOLD, "null"))
+    spec = None if model._smx_activation == SOFTMAX else model._smx_activation.spec
+    yield _same("activation", json.dumps(spec), metadata.get(ACTIVATION, "null"))
     known = json.dumps(model.input_range)
     otherwise = "none" if is_ours(metadata) and model.input_range is not None else known
     yield _same("input range", known, metadata.get(INPUT_RANGE, otherwise))

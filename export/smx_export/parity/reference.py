@@ -9,16 +9,27 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from smx_export.artifact.activation import distances
 from smx_export.artifact.comparison import Expected, log_softmax
-from smx_export.artifact.tolerance import UNIT_ROUNDOFF, Array, answer_tolerance, gamma, logit_error
-from smx_export.graph.inference_copy import has_own_head, is_linear
+from smx_export.artifact.tolerance import (
+    UNIT_ROUNDOFF,
+    Array,
+    answer_tolerance,
+    entmax_tolerance,
+    gamma,
+    logit_error,
+    score_tolerance,
+)
+from smx_export.graph.inference_copy import alpha_of_model, has_own_head, is_linear
 from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.activations import SOFTMAX
 
 SAFETY = 16.0  # another summation order may be unluckier than the one that was measured
 # √u is half of float32's digits: a problem that loses more is ill-conditioned in float32.
@@ -44,7 +55,17 @@ class Reference(ABC):
 
 def reference_of(model: SoftmaxRegression) -> Reference:
     """The sharpest reference there is for a model."""
+    if model._smx_activation != SOFTMAX:
+        return EntmaxReference(model)
     return LinearReference(model) if is_linear(model) else MeasuredReference(model)
+
+
+class Logits(NamedTuple):
+    """Logits in float64, and how far those of the file and of the live model may be off, (n, K)."""
+
+    exact: Array
+    file: Array
+    live: Array
 
 
 class LinearReference(Reference):
@@ -67,14 +88,19 @@ class LinearReference(Reference):
 
     def expected(self, x: NDArray[np.floating]) -> Expected:
         """Answers, and how far rounding may move the file's and the live model's."""
-        rows = x.reshape(len(x), -1).astype(np.float64)
-        centred = (rows - self.mean) / self.scale
-        logits = centred @ self.weight.T + self.bias
+        logits, file, live = self.logits(x)
         log_probs = log_softmax(logits)
         if not np.isfinite(log_probs).any():  # nothing that rounding could move
             unknown = np.full_like(log_probs, np.nan)
             return Expected(log_probs, unknown, unknown, logits)
+        file, live = (answer_tolerance(e, logits, log_probs) for e in (file, live))
+        return Expected(log_probs, file, live, logits)
 
+    def logits(self, x: NDArray[np.floating]) -> Logits:
+        """Logits, and how far rounding may move them."""
+        rows = x.reshape(len(x), -1).astype(np.float64)
+        centred = (rows - self.mean) / self.scale
+        logits = centred @ self.weight.T + self.bias
         # The file multiplies the raw features with folded weights …
         folded = self.weight / self.scale
         folded_bias = self.bias - folded @ (self.mean - self.shift)
@@ -83,9 +109,7 @@ class LinearReference(Reference):
         file = logit_error(terms, shifted, folded, folded_bias)
         # … the live model the standardised ones: no term is zero, and two more roundings each.
         terms = rows.shape[1] + 4 + self.roundings
-        live = logit_error(terms, centred, self.weight, self.bias)
-        file, live = (answer_tolerance(e, logits, log_probs) for e in (file, live))
-        return Expected(log_probs, file, live, logits)
+        return Logits(logits, file, logit_error(terms, centred, self.weight, self.bias))
 
 
 class MeasuredReference(Reference):
@@ -191,6 +215,55 @@ class MeasuredReference(Reference):
                 f"with, got: {' '.join(str(error).split())}; features() should keep its input's "
                 "dtype (x / 255 rather than x.float() / 255)"
             ) from error
+
+
+class EntmaxReference(Reference):
+    """A model that ends in α-entmax: the exact threshold at the logits of its softmax twin.
+
+    The twin's log-probabilities are logits shifted by a number a row, which α-entmax does not see;
+    how far rounding may move them is known as of any softmax.
+    """
+
+    def __init__(self, model: SoftmaxRegression) -> None:
+        self.alpha = alpha_of_model(model)
+        twin = copy.deepcopy(model)
+        twin.smx = nn.Sequential(twin.linear, nn.LogSoftmax(dim=1))
+        twin._smx_activation = SOFTMAX
+        self.twin: LinearReference | MeasuredReference = (
+            LinearReference(twin) if is_linear(twin) else MeasuredReference(twin)
+        )
+
+    def expected(self, x: NDArray[np.floating]) -> Expected:
+        """Answers, and how far rounding may move the file's and the live model's."""
+        if isinstance(self.twin, LinearReference):
+            return self._answered(self.twin.logits(x))
+        return self._of_twin(self.twin.expected(x))
+
+    def widened(self, x: NDArray[np.floating], expected: Expected) -> Expected:
+        """See :class:`MeasuredReference`."""
+        if isinstance(self.twin, LinearReference):
+            return expected
+        return self._of_twin(self.twin.widened(x, self.twin.expected(x)))
+
+    def moved(self, x: NDArray[np.floating]) -> Array:
+        """See :class:`Reference`; no probability moves by more than twice as much as a logit."""
+        return 2 * self.twin.moved(x)
+
+    def _of_twin(self, expected: Expected) -> Expected:
+        logits = expected.log_probs if expected.scores is None else expected.scores
+        known = np.isfinite(expected.log_probs)  # what overflows is the answer
+        exact = np.where(known, logits, expected.log_probs)
+        return self._answered(Logits(exact, expected.tolerance, expected.live_tolerance))
+
+    def _answered(self, logits: Logits) -> Expected:
+        far = distances(logits.exact, self.alpha)
+        with np.errstate(divide="ignore"):
+            log_probs = np.log(far) / (self.alpha - 1)
+        file, live = (entmax_tolerance(e, far, self.alpha) for e in logits[1:])
+        lost = ~np.isfinite(logits.file).all(1, keepdims=True)
+        file, live = (np.where(lost, np.inf, tolerance) for tolerance in (file, live))
+        near = score_tolerance(logits.file, logits.exact)
+        return Expected(log_probs, file, live, logits.exact, near, sparse=True)
 
 
 def _largest(values: Array) -> float:

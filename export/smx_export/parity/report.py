@@ -27,8 +27,9 @@ class Flip:
         row: Its row.
         model_class: The reference's choice.
         file_class: The file's.
-        margin: Nats by which the reference prefers its choice.
-        tolerance: Nats that rounding explains; a margin above it fails the check.
+        margin: By how much the reference prefers its choice.
+        tolerance: How much rounding explains; a margin above it fails the check.
+        unit: Of both: nats, or of a sparse activation probability.
     """
 
     probe: str
@@ -37,11 +38,12 @@ class Flip:
     file_class: str
     margin: float
     tolerance: float
+    unit: str = "nats"
 
     def __str__(self) -> str:
         return printable(
             f"flip in {self.probe!r} row {self.row}: {self.model_class} → {self.file_class}, "
-            f"margin {self.margin:.2g} nats"
+            f"margin {self.margin:.2g} {self.unit}"
         )
 
 
@@ -88,7 +90,8 @@ class ParityReport:
         checks: All checks in order.
         rows: How many inputs were compared.
         max_error: Largest difference of a log-probability from float64, in nats, on random inputs
-            and on your data; on the adversarial ones it grows with the logits.
+            and on your data; on the adversarial ones it grows with the logits. Of a sparse
+            activation, of a probability.
         error_over_tolerance: The largest such difference as a fraction of its tolerance.
         live_error_over_tolerance: The same for the live float32 model.
         flips: Every row on which the most probable class differs.
@@ -98,6 +101,7 @@ class ParityReport:
             on them; none of the comparisons counts them.
         exact_graph: Whether operators and weights are those that the exporter makes of the model,
             so that the comparisons judge the arithmetic of a runtime alone.
+        unit: Of ``max_error`` and of the flips' margins: of a sparse activation, probability.
     """
 
     sha256: str
@@ -111,6 +115,7 @@ class ParityReport:
     rounding: Rounding | None = None
     unjudged: int = 0
     exact_graph: bool = False
+    unit: str = "nats"
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -128,7 +133,7 @@ class ParityReport:
         rows = f"{self.rows - self.unjudged} rows"
         if self.unjudged:
             rows += f" (and not judged on {self.unjudged}, where float32 loses its digits)"
-        compared = f"{rows}: largest error {self.max_error:.1g} nats on ordinary inputs"
+        compared = f"{rows}: largest error {self.max_error:.1g} {self.unit} on ordinary inputs"
         if self.passed:
             share = f"nowhere more than {self.error_over_tolerance:.2g} of what"
             return f"parity holds on {compared}, and {share} float32 rounding allows"

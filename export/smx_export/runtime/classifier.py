@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from smx_export.artifact.activation import alpha_of, probabilities
 from smx_export.artifact.content import read_bytes
-from smx_export.contract import INPUT, LABEL, LINEAR, LOG_PROBS, PROBS, SCORES
+from smx_export.contract import ACTIVATION, INPUT, LABEL, LINEAR, LOG_PROBS, PROBS, SCORES
+from smx_export.errors import FileError
 from smx_export.runtime.input_checks import lost_digits, other_axes, unmasked
 from smx_export.runtime.input_range import InputRange, declared_range, declared_shape, remedy
 from smx_export.runtime.policy import MISSING, OnNan, OnRange, Policy, Rows, check_options
@@ -83,6 +86,7 @@ class OnnxClassifier:
         self._all = offered[:1] + [name for name in (LABEL,) if name in outputs]
         self.dtype = np.dtype(DTYPES.get(given.type, np.float32))
         self.input_range = declared_range(metadata)
+        self._alpha = _alpha(metadata, path)
         pixels = self.dtype == np.uint8
         linear = self.session.get_modelmeta().graph_name == LINEAR
         in_training = InputRange.of(metadata, pixels=pixels)
@@ -162,7 +166,7 @@ class OnnxClassifier:
         self._check_answered(len(rows), wanted, answers)
         if wanted[0] == LABEL:
             return answers, missing
-        answers[0] = _probabilities(wanted[0], answers[0])
+        answers[0] = _probabilities(wanted[0], answers[0], self._alpha)
         return answers, self._policy.missing_answers(answers[0], missing)
 
     def _check_answered(self, rows: int, wanted: list[str], answers: list[NDArray[Any]]) -> None:
@@ -199,12 +203,21 @@ class OnnxClassifier:
         return unmasked(array).reshape(-1, *self.input_shape)
 
 
-def _probabilities(name: str, answer: NDArray[Any]) -> NDArray[Any]:
+def _alpha(metadata: Mapping[str, str], path: Path) -> float:
+    """α of the activation that a file names; softmax's where it names none."""
+    try:
+        return alpha_of(json.loads(metadata.get(ACTIVATION, '"softmax"')))
+    except (ValueError, RecursionError) as error:  # as FileError is one
+        raise FileError(
+            f"expected an activation in the metadata of {path} that there is, got "
+            f"{metadata[ACTIVATION][:40]!r}; export it again"
+        ) from error
+
+
+def _probabilities(name: str, answer: NDArray[Any], alpha: float) -> NDArray[Any]:
     """Probabilities of what an output of that name answered."""
     if name == PROBS:
         return answer
     if name == LOG_PROBS:
         return np.asarray(np.exp(answer))
-    with np.errstate(invalid="ignore"):  # infinite scores, which become NaN
-        exps = np.exp(answer - answer.max(1, keepdims=True))
-        return np.asarray(exps / exps.sum(1, keepdims=True))
+    return np.asarray(probabilities(answer, alpha), answer.dtype)

@@ -158,4 +158,4 @@ def _ratio(found: Sequence[Compared | str]) -> float:
 
 def _strained(expected: Expected) -> NDArray[np.bool_]:
     """Rows whose classes lie so far apart that exp leaves float32's normal numbers."""
-    return np.asarray(-expected.log_probs.min(1) > UNDERFLOW)
+    return np.asarray(expected.far > UNDERFLOW)

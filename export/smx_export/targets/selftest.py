@@ -82,7 +82,7 @@ def _offers(file: ExportedFile) -> Check:
     """Whether the outputs are those of the profile: what is missing cannot be wrong."""
     found = sorted(output.name for output in file.proto.graph.output)
     wanted = sorted(Profile.from_json(file.metadata.get(PROFILE)).outputs)
-    known = SCORES not in found or file.vectors.log_norm is not None
+    known = SCORES not in found or file.vectors.tells_scores
     detail = ", ".join(found) if known else "scores, and nothing to hold them against"
     if found != wanted:
         detail = f"{detail}, not {', '.join(wanted)}"

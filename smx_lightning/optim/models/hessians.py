@@ -170,20 +170,27 @@ class Whole(Coupled):
     @override
     def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
         step = max(PENDING_ENTRIES // (self.num_classes * self.width), 1)
-        c = x.new_ones(len(x)) if row_weights is None else row_weights
         ones = torch.nn.functional.pad(x, (0, 1), value=1.0)
-        parts = (torch.split(part, step) for part in (ones, probs.T, c))
-        for rows, p, weights in zip(*parts, strict=True):
-            self._add_all(rows, p, weights)
+        for at in range(0, x.shape[0], step):
+            part = slice(at, at + step)
+            c = None if row_weights is None else row_weights[part]
+            self._add_all(ones[part].T, probs[:, part], c)
 
-    def _add_all(self, rows: Tensor, probs: Tensor, weights: Tensor) -> None:
-        """Σ c (diag(p) - p pᵀ) ⊗ x xᵀ of every row, the last class left out; probs (rows, K)."""
+    def _add_all(self, rows: Tensor, probs: Tensor, c: Tensor | None) -> None:
+        """Σ c (diag(p) - p pᵀ) ⊗ x xᵀ of every row, the last class left out.
+
+        Args:
+            rows: x, (D, rows).
+            probs: (K, rows).
+            c: (rows,), or ``None`` for ones.
+        """
         classes = self.num_classes - 1
-        scaled = (probs[:, :classes, None] * rows[:, None, :]).flatten(1)
-        product = scaled.T @ (scaled * weights[:, None])
+        scaled = (probs[:classes, None] * rows).flatten(0, 1)
         # The blocks on the diagonal apart: as p - p² little would be left of them where p is 1.
-        v = (probs.T * complement(probs.T))[:classes] * weights
-        own = (v[:, None, :] * rows.T) @ rows
+        v = (probs * complement(probs))[:classes, None]
+        v, weighted = (v, scaled) if c is None else (v * c, scaled * c)
+        product = weighted @ scaled.T
+        own = (v * rows) @ rows.T
         view = product.view(classes, self.width, classes, self.width)
         view.diagonal(dim1=0, dim2=2).copy_(-own.permute(1, 2, 0))
         self._grams -= product

@@ -34,6 +34,7 @@ class Ladder:
         tol: The largest gradient entry that is aimed at.
         overhead: What a pass costs besides its products, in multiplications and additions.
         at_once: Whether the first pass may collect the features' spectrum.
+        scale: U of a row whose classes are all equal; 1 of softmax.
     """
 
     def __init__(
@@ -44,14 +45,15 @@ class Ladder:
         tol: float,
         overhead: float,
         at_once: bool = True,
+        scale: float = 1.0,
     ) -> None:
         self._shape, self._like, self._at_once = shape, like, at_once
         self._choice = Choice(shape, tol=tol, overhead=overhead)
         self.model: Curvature | None = None
         self._rows: Rows | None = None  # where they take the model's place
         self._on_rows = False  # whether they did at the best point
-        # Σ c p (1 - p) / Σ c, about; at a saturated start no less than a share of that at zero.
-        at_zero = (1 - 1 / shape[0]) / shape[0]
+        # Σ c U w (1 - w) / Σ c, about; at a saturated start no less than a share of that at zero.
+        at_zero = scale * (1 - 1 / shape[0]) / shape[0]
         self._masses = like.new_full((shape[0],), LEAST_AT_START * at_zero, dtype=torch.float64)
         # Σ c, then Σ c x and Σ c x² a feature, of the first pass.
         self._sums = like.new_zeros(1 + 2 * (shape[1] - 1), dtype=torch.float64)
@@ -96,22 +98,33 @@ class Ladder:
             rows, spread = self._due.rows, known.spread
             self._collecting_rows = Rows(self._shape, wanted=rows, spread=spread, like=self._like)
 
-    def add(self, x: Tensor, probs: Tensor, weights: Tensor | None) -> None:
-        """A batch x (rows, features) passes, at probs (classes, rows) with weights (rows,)."""
-        if len(x) == 0 or (self._known is not None and self._due == Due()):
+    def add(
+        self, x: Tensor, probs: Tensor, weights: Tensor | None, scale: Tensor | None = None
+    ) -> None:
+        """A batch passes.
+
+        Args:
+            x: (rows, features).
+            probs: w, (classes, rows).
+            weights: c, (rows,) or ``None``.
+            scale: U, (rows,); ``None`` for 1. It is part of the curvature, not of the features.
+        """
+        if x.shape[0] == 0 or (self._known is not None and self._due == Due()):
             return
         squares = None
         if self._known is None:
-            c = x.new_ones(len(x)) if weights is None else weights
+            c = x.new_ones(x.shape[0]) if weights is None else weights
             squares = x.square()
             self._sums += torch.cat([c.sum()[None], c @ x, c @ squares]).double()
             self._moments = None
         if self._due.model is not None and self._collecting is None:
-            self._collecting = self._new(self._due.model, len(x))
+            self._collecting = self._new(self._due.model, x.shape[0])
         collecting = self._collecting_rows or self._collecting
         if collecting is not None:
             chooses = collecting.chooses
             importance = self._importance(x, squares) if chooses else x.new_empty(0)
+            if scale is not None and not isinstance(collecting, Spectrum):
+                weights = scale if weights is None else scale * weights
             collecting.add(x, probs, importance, weights)
 
     def _importance(self, x: Tensor, squares: Tensor | None) -> Tensor:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 
-STALLED = 6  # passes without progress that rounding could show
 HIDDEN = 1000  # times the objective's rounding: less may be hidden by it
 LOWER = 0.9  # times the gradient's largest entry or the objective, however small: progress, too
 
 
 class Progress:
-    """Counts the passes since the last progress."""
+    """Counts the passes since the last progress.
 
-    def __init__(self) -> None:
+    Args:
+        patience: Passes without progress that rounding could show.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
         # Against the best so far: points may take turns for ever.
         self._objective = self._largest = math.inf
         self._stalled = 0
@@ -40,12 +44,12 @@ class Progress:
     @property
     def none(self) -> bool:
         """Whether accepted points bring none."""
-        return self._stalled >= STALLED
+        return self._stalled >= self._patience
 
     @property
     def failures_say_so(self) -> bool:
         """Whether steps failed too often whose gain rounding may hide."""
-        return self._stalled > 2 * STALLED
+        return self._stalled > 2 * self._patience
 
     def state(self) -> list[float]:
         """What a checkpoint keeps."""

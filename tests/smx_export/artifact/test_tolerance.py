@@ -5,11 +5,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import references
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smx_export.artifact.comparison import log_softmax
-from smx_export.artifact.tolerance import answer_tolerance, gamma, logit_error
+from smx_export.artifact.comparison import Expected, compare, log_softmax
+from smx_export.artifact.tolerance import answer_tolerance, entmax_tolerance, gamma, logit_error
 
 U = 2.0**-24
 
@@ -67,3 +68,43 @@ def test_no_float32_answer_is_further_off(seed, features, classes, size):
     answers = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     assert answers.dtype == np.float32
     assert (np.abs(answers - log_probs) <= answer_tolerance(e, exact, log_probs)).all()
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(2, 30),
+    st.sampled_from([1.05, 1.3, 1.5, 2.0]),
+    st.sampled_from([1e-7, 1e-4, 1e-2]),
+)
+def test_no_probability_moves_further_than_logits_let_it(seed, classes, alpha, size):
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(20, classes)) * rng.choice([0.1, 1, 5], size=(20, 1))
+    scores[::4] = np.round(scores[::4])
+    e = size * rng.uniform(0, 1, scores.shape)
+    right = references.entmax(scores, alpha)
+    allowed = entmax_tolerance(e, right ** (alpha - 1), alpha)
+    for sign in (rng.uniform(-1, 1, e.shape), np.sign(rng.normal(size=e.shape))):
+        moved = references.entmax(scores + e * sign, alpha)
+        assert (np.abs(moved - right) <= allowed).all()
+    assert (allowed[right > 0.1] <= 4 * e.max() + 2e-5 / (alpha - 1)).all()
+
+
+def test_a_class_may_be_ruled_out_on_one_side_as_far_as_the_tolerance_goes():
+    with np.errstate(divide="ignore"):
+        truth = np.log(np.array([[0.7, 0.3 - 1e-7, 1e-7, 0.0]]))
+    tolerance = np.full((1, 4), 2e-7)
+    expected = Expected(truth, tolerance, tolerance, sparse=True)
+    inf = np.float32(np.inf)
+
+    def right(*log_probs):
+        return compare(expected, {"log_probs": np.array([log_probs], np.float32)}).right
+
+    known = np.log([0.7, 0.3]).astype(np.float32)
+    assert right(*known, -inf, -inf)
+    assert right(*known, np.log(1e-7), -inf)
+    assert right(*known, -inf, np.log(1e-7))
+    assert not right(*known, -inf, np.log(3e-7))
+    assert not right(*known, np.log(4e-7), -inf)
+    assert not right(known[0], -inf, np.log(1e-7), -inf)
+    assert not right(*known, inf, -inf)
+    assert not right(*known, np.nan, -inf)

@@ -17,6 +17,7 @@ from mutations.declared import (
     METADATA,
     SEAL,
     SEALS,
+    SPARSE_CHANGES,
     THRESHOLDS,
     changed,
 )
@@ -29,6 +30,7 @@ from smx_export.__main__ import main
 from smx_export.artifact.declared import ALWAYS, EXPECTED
 from smx_export.artifact.files import metadata_of, sealed
 from smx_export.contract import (
+    ACTIVATION,
     ALL_OUTPUTS,
     CLASS_NAMES,
     INPUT_RANGE,
@@ -42,7 +44,14 @@ from smx_export.parity.comparison import Comparison
 from smx_export.parity.interface import declares, inference_copy_like, interface
 from smx_export.targets.selftest import selftest
 
-MODELS = {"portable": {}, "image": {}, "binary": {"classes": 2, "threshold": 0.7}}
+BINARY = {"classes": 2, "threshold": 0.7}
+MODELS = {
+    "portable": {},
+    "image": {},
+    "binary": BINARY,
+    "sparse": {"activation": "sparsemax"},
+    "sparse binary": BINARY | {"activation": "entmax15"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +145,8 @@ def test_no_key_is_forgotten():
     outputs = {"input", *ALL_OUTPUTS, "batch", "softmax_regression"}
     assert {value for value in values if isinstance(value, str)} - outputs == KEYS
     assert {*EXPECTED, SHA256} == KEYS
-    assert {*ALWAYS, SHA256, INPUT_RANGE, THRESHOLD} == KEYS  # a model may have none of the last
+    # A model may have none of the last.
+    assert {*ALWAYS, SHA256, INPUT_RANGE, THRESHOLD, ACTIVATION} == KEYS
 
 
 # What the file's own test cannot know, as it does not know the model.
@@ -146,7 +156,7 @@ MODEL_S_OWN = {(INPUT_RANGE, None), (THRESHOLD, None), (INPUT_RANGE, "null"), (T
 @pytest.mark.parametrize("value", [None, *GARBAGE])
 @pytest.mark.parametrize("key", sorted(KEYS - {SHA256}))
 def test_every_key_that_is_missing_or_garbage_is_noticed(key, value, files, tmp_path):
-    model, path = files["binary"]
+    model, path = files["sparse binary" if key == ACTIVATION else "binary"]
     copy = with_metadata(path, tmp_path, {**read(path), key: value})
     assert failed(check_parity, model, copy)
     if (key, value) not in MODEL_S_OWN:
@@ -157,12 +167,23 @@ def test_every_key_that_is_missing_or_garbage_is_noticed(key, value, files, tmp_
 def test_every_key_of_another_model_s_file_is_noticed(key, files, tmp_path):
     model, path = files["portable"]
     other = profiled.model_of(
-        8, 2, threshold=0.4, input_shape=(2, 4), input_range=(0, 9), class_names=["x", "y"]
-    )
+        8, 2, threshold=0.4, input_shape=(2, 4), input_range=(0, 9), class_names=["x", "y"],
+        activation="entmax15",
+    )  # fmt: skip
     other.__class__ = type("Another", (type(other),), {"__module__": "elsewhere"})
     given = read(export_onnx(other, tmp_path / "other.onnx", profile="robust").path)
     copy = with_metadata(path, tmp_path, {**read(path), key: given[key]})
     assert failed(check_parity, model, copy)
+
+
+@pytest.mark.parametrize("name", SPARSE_CHANGES)
+def test_what_a_sparse_file_says_is_compared_with_the_model(name, files, tmp_path):
+    model, path = files["sparse"]
+    key, change, seen_by = SPARSE_CHANGES[name]
+    told = read(path)
+    copy = with_metadata(path, tmp_path, {**told, key: json.dumps(change(json.loads(told[key])))})
+    failures = failed(check_parity, model, copy)
+    assert seen_by in failures or failures == [DAMAGED]
 
 
 @pytest.mark.parametrize("value", SEALS.values(), ids=SEALS)

@@ -6,7 +6,7 @@ import onnx
 import profiled
 import pytest
 from mutations.editing import corrupted
-from mutations.models import BACKBONE, MODELS
+from mutations.models import BACKBONE, MODELS, SPARSE_BACKBONE
 from mutations.structure import CASES, PROFILES, TRACED
 from sampled import one_of_each
 
@@ -93,7 +93,7 @@ def test_the_graph_itself_passes(name, exported):
     found = judged(model, path)
     assert found.check.passed
     assert found.exact
-    form = "as torch's exporter writes it" if name == BACKBONE else "as written"
+    form = "as torch's exporter writes it" if name in (BACKBONE, SPARSE_BACKBONE) else "as written"
     assert found.check.detail == f"{form}; weights bit for bit"
 
 

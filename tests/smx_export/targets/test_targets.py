@@ -35,13 +35,23 @@ PROFILES = {
     "image": Profile(image=True),
     "compact": Profile(weights="int8"),
 }
+SPARSE = {  # activation and profile; pairs of classes, or steps, make the threshold
+    "sparsemax": ("sparsemax", Profile()),
+    "sparsemax robust": ("sparsemax", Profile(robust=True)),
+    "entmax15": ("entmax15", Profile(outputs=ALL_OUTPUTS)),
+    "entmax15 robust": ("entmax15", Profile(robust=True)),
+    "1.3-entmax": ({"alpha": 1.3}, Profile()),
+}
 CASES = [(file, name) for file in ("fashion", *PROFILES) for name in IN_CI]
 CASES += [(file, name) for file in ("fashion", "digits") for name in OTHERS]
+CASES += [(file, name) for file in SPARSE for name in (*IN_CI, "mnn")]
+CASES += [(f"{file} robust", "ncnn") for file in ("sparsemax", "entmax15")]
 # Every runtime once, and every profile once.
 # A compiler and a browser take seconds each.
 BRIEF = {("digits", name) for name in set(IN_CI) - {"c", "onnxruntime-web-chromium"}} | {
-    (file, "onnxruntime") for file in PROFILES
+    (file, "onnxruntime") for file in (*PROFILES, *SPARSE)
 }
+BRIEF |= {(file, name) for file in ("sparsemax", "entmax15") for name in ("openvino", "tract")}
 
 
 # Every runtime, every profile --------------------------------------------------------------------
@@ -62,12 +72,32 @@ def fashion():
     return model
 
 
+def with_activation(trained, activation):
+    """The same weights, smaller: a row rules some classes out, and leaves several."""
+    model = SoftmaxRegression(
+        64, 10, activation=activation, input_shape=(8, 8), preprocessing="standardize"
+    )
+    model.load_state_dict(trained.state_dict())
+    with torch.no_grad():
+        model.linear.weight.mul_(0.3)
+    return model
+
+
 @pytest.fixture(scope="module")
 def files(trained, digits, tmp_path_factory):
     """Exported files of the digits by profile."""
     folder = tmp_path_factory.mktemp("files")
     rows = digits.splits.test
-    return {
+    sparse = {
+        name: export_onnx(
+            with_activation(trained, activation),
+            folder / f"{name}.onnx",
+            profile=profile,
+            data=(rows.x, rows.y),
+        ).path
+        for name, (activation, profile) in SPARSE.items()
+    }
+    return sparse | {
         name: export_onnx(
             trained,
             folder / f"{name}.onnx",

@@ -158,6 +158,24 @@ def test_drawings_are_answered_as_onnxruntime_in_python_does(drive, digits_site,
     assert (page["problems"], page["foreign"]) == ([], [])
 
 
+def test_classes_of_probability_0_are_shown_as_ruled_out(drive, trained, tmp_path):
+    model = SoftmaxRegression(
+        64, 10, activation="entmax15", input_shape=(8, 8), preprocessing="standardize"
+    )
+    model.load_state_dict(trained.state_dict())
+    path, folder = site_of(model, tmp_path, input_range=(0, 16))
+    with serve(folder) as url:
+        (page,) = drive({"url": url, "steps": [{"draw": TOP}]})
+    blank, drawn = page["states"]
+    assert blank["badge"]["text"].startswith("verified: ")
+    assert not any("ruled out" in bar for bar in blank["bars"])
+    assert_answers(path, drawn)
+    shown = ["ruled out" in bar for bar in drawn["bars"]]
+    assert shown == [p == 0 for p in drawn["lastProbs"]]
+    assert 0 < sum(shown) < 10
+    assert (page["problems"], page["foreign"]) == ([], [])
+
+
 @pytest.mark.whole
 def test_a_fitted_drawing_fills_the_frame_wherever_it_was_drawn(drive, digits_url):
     stroke = np.array([[0.0, 0.0], [0.2, 0.0], [0.2, 0.4]])

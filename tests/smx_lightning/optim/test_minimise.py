@@ -343,3 +343,23 @@ def test_distributions_that_sum_to_one_about_are_taken_as_such(dtype, features):
     same = minimise([(x, exact, sums)], features, 3, l2=1e-2, tol=1e-7, dtype=torch.float64)
     assert found.status is same.status is Status.CONVERGED
     torch.testing.assert_close(found.weight, same.weight, rtol=0, atol=1e-4)
+
+
+def test_neither_batches_nor_the_solution_are_made_in_inference_mode():
+    class Made:
+        """Batches that are made while they are iterated, and kept."""
+
+        def __init__(self):
+            self.kept = []
+
+        def __iter__(self):
+            for start in range(2):
+                x = torch.arange(12.0).view(4, 3).sin() + start
+                self.kept.append(x)
+                yield x, torch.arange(4) % 2
+
+    for dtype in (torch.float32, torch.float64):
+        made = Made()
+        solution = minimise(made, 3, 2, l2=0.1, dtype=dtype)
+        tensors = (*made.kept, solution.weight, solution.bias)
+        assert not any(tensor.is_inference() for tensor in tensors)

@@ -53,6 +53,29 @@ def test_mini_batches_give_the_same_weights(ranks, world_size, n, optimizer):
         assert len({tuple(order) for order in orders}) == 4
 
 
+@pytest.mark.parametrize(
+    ("activation", "optimizer", "n"),
+    sampled(
+        [
+            ("sparsemax", "adam", 203),
+            ("entmax15", "exact", 203),
+            ("sparsemax", "exact", 203),
+            ({"alpha": 1.3}, "adam", 21),
+            ("entmax15", "sgd", 1),
+        ],
+        every=2,
+        named=[("sparsemax", "adam", 203), ("sparsemax", "exact", 203)],
+    ),
+)
+def test_other_activations_give_the_same_weights(ranks, activation, optimizer, n):
+    model = {**WEIGHTED, "activation": activation}
+    epochs = 60 if optimizer == "exact" else 4
+    case = {"n": n, "optimizer": optimizer, "precision": "64-true", "epochs": epochs, **model}
+    one, several = jobs.fitted(1, **case), ranks.run(2, jobs.fitted, **case)
+    assert_same(one, several, 1e-9 if optimizer == "exact" else 1e-12)
+    assert {"train/loss", "train/accuracy_micro"} <= one["metrics"].keys()
+
+
 @pytest.mark.whole
 @TWO_OR_THREE
 @pytest.mark.parametrize("n", [203, whole(7)])

@@ -158,6 +158,7 @@ REFUSED = {
     "classes for all but the last": (4, 9, {}, "got 9 classes in 4 equal parts"),
     "the exact solver": (2, 11, {"optimizer": "exact"}, "classes that are spread over processes"),
     "a label too large": (2, 11, {"bad_label": True}, "labels must lie in 0..10, got 11"),
+    "another activation": (2, 11, {"activation": "sparsemax"}, "expected activation='softmax' whe"),
     "plain SGD": (2, 11, {"optimizer": "plain sgd"}, "got SGD without momentum"),
 }
 

@@ -35,6 +35,21 @@ CASES = [
      "threshold must lie between 0 and 1 and needs num_classes=2, got threshold=1.5"),
     ("threshold NaN", model(num_classes=2, threshold=NAN), InputError,
      "threshold must lie between 0 and 1 and needs num_classes=2, got threshold=nan"),
+    *((f"activation {spec!r}", model(activation=spec), InputError,
+       "expected an activation out of softmax, entmax15, sparsemax, {'alpha': a number of at least "
+       f"1}} or {{'normmax': a number above 1}}, got {spec!r}")
+      for spec in ("sparsmax", "", None, 7, True, ["softmax"], {}, {"beta": 2}, {"alpha": 0.99},
+                   {"alpha": NAN}, {"alpha": INF}, {"alpha": "2"}, {"alpha": True},
+                   {"alpha": [2]}, {"alpha": 2, "beta": 1}, {"normmax": 1}, {"normmax": None})),
+    ("activation on the command line", fit("--model.activation=os.system"), BAD,
+     "expected an activation out of softmax, …got 'os.system'"),
+    ("alpha on the command line", fit("--model.activation.alpha=0.5"), BAD,
+     "expected an activation out of softmax, …got {'alpha': 0.5}"),
+    ("alpha that is no number", fit("--model.activation.alpha=many"), USAGE, "many"),
+    ("another activation for a training that goes on",
+     fit("--ckpt_path=good.ckpt --model.activation=sparsemax"), BAD,
+     "expected a checkpoint with activation='sparsemax', as the model has, to resume from, got one "
+     "with activation='softmax'; leave activation as it was to go on, or train anew"),
     ("class_weight of an unknown class", fit('''--model.class_weight='{"yak": 2}' ''', y=WORDS),
      BAD, "class_weight names the unknown class 'yak'; expected some of: cat, dog, emu"),
     ("class_weight too short", fit("--model.class_weight=[1,2]"), BAD,

@@ -12,6 +12,7 @@ import numpy as np
 
 from mutations.table import NAMES, OUTPUTS
 from smx_export.contract import (
+    ACTIVATION,
     CLASS_NAMES,
     INPUT_RANGE,
     INPUT_SHAPE,
@@ -186,4 +187,30 @@ SEALS = {
     "of another file": "0123456789abcdef" * 4,
     "no hash": "sealed",
 }
-KEYS = {CLASS_NAMES, INPUT_SHAPE, INPUT_RANGE, THRESHOLD, PROVENANCE, PROFILE, SELFTEST, SHA256}
+KEYS = {
+    CLASS_NAMES, INPUT_SHAPE, INPUT_RANGE, THRESHOLD, ACTIVATION, PROVENANCE, PROFILE, SELFTEST,
+    SHA256,
+}  # fmt: skip
+
+# Of a file of sparsemax with every output.
+SPARSE_CHANGES = {
+    "another activation": (ACTIVATION, constant("entmax15"), ACTIVATION),
+    "softmax by name": (ACTIVATION, constant("softmax"), ACTIVATION),
+    "an alpha": (ACTIVATION, constant({"alpha": 2.0}), ACTIVATION),
+    "an activation nobody knows": (ACTIVATION, constant("hardmax"), ACTIVATION),
+    "probabilities moved": (SELFTEST, numbers("probs", lambda p: np.abs(p - 1e-3)), VECTORS),
+    "probabilities of other classes": (SELFTEST, numbers("probs", rolled), VECTORS),
+    "probabilities above 1": (SELFTEST, numbers("probs", lambda p: 2 * p), VECTORS),
+    "probabilities below 0": (SELFTEST, numbers("probs", np.negative), VECTORS),
+    "no class ruled out": (SELFTEST, numbers("probs", lambda p: np.maximum(p, 1e-4)), VECTORS),
+    "scores moved": (SELFTEST, numbers("scores", lambda s: s + 0.01), VECTORS),
+    "no scores": (SELFTEST, without("scores"), VECTORS),
+    "tolerances of 1": (SELFTEST, lambda t: {**t, "tolerance": [1.0] * len(t["inputs"])}, VECTORS),
+    "tolerances ten times": (SELFTEST, times("tolerance", 10), VECTORS),
+    "score tolerances ten times": (SELFTEST, times("score_tolerance", 10), VECTORS),
+    "log-probabilities as well": (
+        SELFTEST,
+        lambda t: {**without("probs")(t), "log_probs": t["probs"]},
+        VECTORS,
+    ),
+}

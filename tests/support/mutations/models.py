@@ -8,6 +8,9 @@ from smx_lightning import SoftmaxRegression
 
 SQUARE, DIGITS, BACKBONE = "square standardised", "like digits", "traced backbone"
 BOTH = (SQUARE, DIGITS)
+# Each other activation, in each form of its graph: by pairs, by steps, of a backbone.
+PAIRED, ENTMAX, STEPS, SPARSE_BACKBONE = "sparsemax", "entmax15", "1.3-entmax", "sparse backbone"
+SPARSE = (PAIRED, ENTMAX, STEPS)
 MEAN = np.array([3, -50, 0.1, 700, 0, -2], np.float32)  # of the square model's features
 SCALE = np.array([0.5, 20, 0.01, 30, 1, 8], np.float32)
 
@@ -15,8 +18,10 @@ SCALE = np.array([0.5, 20, 0.01, 30, 1, 8], np.float32)
 class Convolution(SoftmaxRegression):
     """A frozen convolution with batch norm, and four averages of each of its four channels."""
 
-    def __init__(self):
-        super().__init__(16, 3, input_shape=(1, 8, 8), preprocessing="standardize")
+    def __init__(self, activation="softmax"):
+        super().__init__(
+            16, 3, input_shape=(1, 8, 8), preprocessing="standardize", activation=activation
+        )
         self.backbone = nn.Sequential(
             nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.AvgPool2d(4)
         ).requires_grad_(False)
@@ -26,9 +31,9 @@ class Convolution(SoftmaxRegression):
 
     @classmethod
     @torch.no_grad()
-    def make(cls):
+    def make(cls, activation="softmax"):
         torch.manual_seed(1)
-        model = cls().eval()
+        model = cls(activation).eval()
         batch_norm = model.backbone[1]
         for values in (batch_norm.running_var, batch_norm.weight, model.preprocessing.scale):
             values.uniform_(0.5, 2)
@@ -40,6 +45,13 @@ class Convolution(SoftmaxRegression):
 def square():
     model = linear(6, 6, preprocessing="standardize")
     return fitted(model, MEAN, SCALE)
+
+
+def sparse(activation):
+    """Some classes of an ordinary row are ruled out, and some are not."""
+    return fitted(
+        linear(6, 6, 0.3, preprocessing="standardize", activation=activation), MEAN, SCALE
+    )
 
 
 def linear(d, k, size=1.0, **kwargs):
@@ -58,4 +70,12 @@ def fitted(model, mean, scale):
     return model
 
 
-MODELS = {SQUARE: square, DIGITS: lambda: linear(64, 10, size=0.1), BACKBONE: Convolution.make}
+MODELS = {
+    SQUARE: square,
+    DIGITS: lambda: linear(64, 10, size=0.1),
+    BACKBONE: Convolution.make,
+    PAIRED: lambda: sparse("sparsemax"),
+    ENTMAX: lambda: sparse("entmax15"),
+    STEPS: lambda: sparse({"alpha": 1.3}),
+    SPARSE_BACKBONE: lambda: Convolution.make("entmax15"),
+}

@@ -1,6 +1,7 @@
 """Rows on which the chosen class is about to change: solved for, on either side of the border.
 
-The border lies where the two best classes tie or, of a threshold, where the probability is γ. It is
+Of a sparse activation likewise where a probability is just 0, and just above it. The border of a
+class lies where the two best classes tie or, of a threshold, where the probability is γ. It is
 found by bisection between two rows with different answers, in float64. From there rows lie at
 distances of which each is a quarter of the last, down to what the dtype of the inputs can tell, so
 that some lie just beyond what rounding allows, and others .001 and .01 nats away.
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from smx_export.parity.probes.probe import Probe, Space
 
-NAME = "near the border"
+NAME, SUPPORT = "near the border", "where a probability becomes 0"
 Decide = Callable[[NDArray[np.floating]], NDArray[np.int64]]  # inputs (n, …) → classes (n,)
 BISECTIONS = 40
 HALVINGS = range(7, 25, 2)  # distances from the border, as powers of 1/2 of that between the two
@@ -28,6 +29,7 @@ def near_the_border(
     starts: NDArray[np.floating],
     decide: Decide,
     *,
+    name: str = NAME,
     crossings: int = CROSSINGS,
     bisections: int = BISECTIONS,
     seed: int = 10,
@@ -38,6 +40,7 @@ def near_the_border(
         space: Where the inputs lie.
         starts: Rows (n, *input_shape) with as many different answers as possible.
         decide: The right answers.
+        name: What the rows are called.
         crossings: How many borders.
         bisections: How often the way between two rows is halved.
         seed: Of which two rows are joined.
@@ -57,7 +60,7 @@ def near_the_border(
     for halvings in HALVINGS:
         away = 2.0**-halvings
         rows = [a + (border + away * side) * (b - a) for side, border in ((-1, low), (1, high))]
-        yield Probe(NAME, space.shaped(np.concatenate(rows)), regular=True)
+        yield Probe(name, space.shaped(np.concatenate(rows)), regular=True)
 
 
 def champions(

@@ -10,6 +10,7 @@ function element(tag, className, text) {
 }
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const RULED_OUT = "ruled out"; // a probability of exactly 0, where the activation gives such
 
 /** The class that is decided for: at the threshold where a binary model has one. */
 function decide(probs, threshold) {
@@ -41,11 +42,12 @@ export function showProbabilities(probs, sidecar, { prompt, busy = false }) {
   if (names.length > ALL_CLASSES) {
     order.sort((a, b) => shares[b] - shares[a]).splice(TOP);
   }
-  showBars(order, shares, names, winner, threshold);
+  const out = (k) => Boolean(probs && sidecar.activation) && shares[k] === 0;
+  showBars(order, shares, names, winner, threshold, out);
   at("bars").classList.toggle("idle", !probs);
 }
 
-function showBars(order, shares, names, winner, threshold) {
+function showBars(order, shares, names, winner, threshold, out) {
   const bars = at("bars");
   while (bars.children.length < order.length) {
     const track = element("span", "track", "");
@@ -59,8 +61,9 @@ function showBars(order, shares, names, winner, threshold) {
     const bar = bars.children[i];
     const [label, track, share] = bar.children;
     Object.assign(label, { textContent: names[k], title: names[k] });
-    share.textContent = percent(shares[k]);
+    share.textContent = out(k) ? RULED_OUT : percent(shares[k]);
     bar.classList.toggle("winner", k === winner);
+    bar.classList.toggle("out", out(k));
     track.style.setProperty("--share", shares[k]);
     if (threshold !== null && names.length === 2 && k === 1) {
       track.classList.add("marked");

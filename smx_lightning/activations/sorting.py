@@ -1,0 +1,38 @@
+"""Thresholds in closed form, of sorted scores: the quickest where there are few.
+
+Of the k largest z the threshold τₖ at which they alone have the sum 1 is at most the threshold of
+all, as others only add to the sum; and it is that of all where they are the support. So of those
+supports that have no class below their threshold the right one has the largest.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sorted_sparsemax(z: Tensor, dim: int) -> Tensor:
+    """The τ of Σ relu(z - τ) = 1 (Held, Wolfe & Crowder 1974): the largest (Σ zᵢ - 1) / k.
+
+    A support with a class below its threshold has a smaller one than without that class.
+    """
+    sums = z.sort(dim, descending=True).values.cumsum(dim)
+    tau: Tensor = sums.sub_(1).div_(_counts(z, dim)).amax(dim, keepdim=True)
+    return tau
+
+
+def sorted_entmax15(z: Tensor, dim: int) -> Tensor:
+    """The τ of Σ relu(z - τ)² = 1 (Peters, Niculae & Martins 2019), z at most 0."""
+    largest = z.sort(dim, descending=True).values
+    counts = _counts(z, dim)
+    sums, squares = largest.cumsum(dim), largest.square().cumsum(dim)
+    # k τ² - 2 τ Σz + Σz² - 1 = 0, its lower root
+    root = torch.addcmul(sums.square(), counts, squares.sub_(1), value=-1).relu_().sqrt_()
+    tau = sums.sub_(root).div_(counts)
+    return torch.where(tau <= largest, tau, -1.0).amax(dim, keepdim=True)
+
+
+def _counts(z: Tensor, dim: int) -> Tensor:
+    """1, 2, … along ``dim``."""
+    numbers = torch.arange(1, z.shape[dim] + 1, dtype=z.dtype, device=z.device)
+    return numbers.view(-1, *[1] * (z.ndim - 1 - dim % z.ndim))
