@@ -45,8 +45,12 @@ def entmax_probs(scores: Tensor, alpha: float | Tensor, dim: int) -> Tensor:
         return _halved(shifted, torch.full_like(shifted[..., :1].sum(), alpha - 1), dim)
     if alpha == 1:
         return shifted.softmax(dim)
+    # By a table, for which torch.compile takes α as a number; else it follows it, and rounds anew.
     solve = {2.0: _sparsemax_, 1.5: _entmax15_}.get(alpha, _entmax_)
-    steps = newton_steps(_known(scores.shape[dim]), alpha - 1, torch.finfo(scores.dtype).eps)
+    steps = 0  # where the threshold starts from sorted scores
+    if solve is _entmax_ or not _is_small(shifted):
+        eps = torch.finfo(scores.dtype).eps
+        steps = newton_steps(_known(scores.shape[dim]), alpha - 1, eps)
     for block in _blocks(shifted, dim):
         solve(block, alpha - 1, steps, dim)
     return shifted
@@ -107,11 +111,8 @@ def _blocks(shifted: Tensor, dim: int) -> tuple[Tensor, ...]:
 
 def _sparsemax_(z: Tensor, _power: float, steps: int, dim: int) -> None:
     """Puts p in the place of z = t: p = relu(z - τ), τ = θ - 1, where τ rises by (S - 1) / N."""
-    if _is_small(z):
-        tau, steps = sorted_sparsemax(z, dim), 0
-    else:
-        tau = torch.full_like(z.narrow(dim, 0, 1), -1.0)
     x = torch.empty_like(z) if steps else z
+    tau = torch.full_like(z.narrow(dim, 0, 1), -1.0) if steps else sorted_sparsemax(z, dim)
     last = _known(z.shape[dim]) > FEW
     for _ in range(steps - last):
         torch.sub(z, tau, out=x).relu_()
@@ -121,19 +122,17 @@ def _sparsemax_(z: Tensor, _power: float, steps: int, dim: int) -> None:
     if last:  # a last step of z - τ, which has more digits than τ
         x = z.relu()
         surplus = x.sum(dim, keepdim=True).sub_(1)
-        z.sub_(surplus.div_(x.sign_().sum(dim, keepdim=True)))
-    z.relu_()
-    z.div_(z.sum(dim, keepdim=True))
+        z.sub_(surplus.div_(x.sign_().sum(dim, keepdim=True))).relu_()
+    else:
+        z.relu_()
+        z.div_(z.sum(dim, keepdim=True))
 
 
 def _entmax15_(z: Tensor, _power: float, steps: int, dim: int) -> None:
     """Puts p in the place of z = t: p = relu(z / 2 - τ)², τ = θ / 2 - 1, by (S - √S) / Σ √p."""
     z.div_(2)
-    if _is_small(z):
-        tau, steps = sorted_entmax15(z, dim), int(z.shape[dim] > FEW)
-    else:
-        tau = torch.full_like(z.narrow(dim, 0, 1), -1.0)
     x = torch.empty_like(z) if steps else z
+    tau = torch.full_like(z.narrow(dim, 0, 1), -1.0) if steps else sorted_entmax15(z, dim)
     last = _known(z.shape[dim]) > FEW
     for _ in range(steps - last):
         torch.sub(z, tau, out=x).relu_()
@@ -145,9 +144,10 @@ def _entmax15_(z: Tensor, _power: float, steps: int, dim: int) -> None:
         x = z.relu()
         slope = x.sum(dim, keepdim=True)
         total = x.square_().sum(dim, keepdim=True)
-        z.sub_((total - total.sqrt()).div_(slope))
-    z.relu_().square_()
-    z.div_(z.sum(dim, keepdim=True))
+        z.sub_((total - total.sqrt()).div_(slope)).relu_().square_()
+    else:
+        z.relu_().square_()
+        z.div_(z.sum(dim, keepdim=True))
 
 
 def _entmax_(z: Tensor, power: float, steps: int, dim: int) -> None:
