@@ -14,17 +14,22 @@ from smx_lightning.metrics.stages import (
     training_metrics,
     usual_metrics,
 )
-from smx_lightning.metrics.support import FenchelYoungLoss, LabelInSupport, SupportSize, ZeroShare
+from smx_lightning.metrics.support import (
+    LabelInSupport,
+    MeanFenchelYoungLoss,
+    SupportSize,
+    ZeroShare,
+)
 
 __all__ = [
     "CONFUSION",
     "BrierScore",
     "CalibrationError",
     "EpochMetrics",
-    "FenchelYoungLoss",
     "Given",
     "LabelInSupport",
     "MacroAccuracy",
+    "MeanFenchelYoungLoss",
     "NegativeLogLikelihood",
     "Prediction",
     "SupportSize",

@@ -13,7 +13,12 @@ from smx_lightning.errors import InputError
 from smx_lightning.metrics.accuracy import Accuracy, ConfusionMatrix, Deciding, MacroAccuracy
 from smx_lightning.metrics.calibration import CalibrationError
 from smx_lightning.metrics.scores import BrierScore, NegativeLogLikelihood
-from smx_lightning.metrics.support import FenchelYoungLoss, LabelInSupport, SupportSize, ZeroShare
+from smx_lightning.metrics.support import (
+    LabelInSupport,
+    MeanFenchelYoungLoss,
+    SupportSize,
+    ZeroShare,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -91,7 +96,7 @@ def training_metrics(
 
 
 def _loss(activation: Activation) -> Metric:
-    return NegativeLogLikelihood() if activation == SOFTMAX else FenchelYoungLoss(activation)
+    return NegativeLogLikelihood() if activation == SOFTMAX else MeanFenchelYoungLoss(activation)
 
 
 def evaluation_metrics(
@@ -128,7 +133,7 @@ def evaluation_metrics(
     }
     if activation != SOFTMAX:
         metrics |= {
-            "loss": FenchelYoungLoss(activation),
+            "loss": MeanFenchelYoungLoss(activation),
             "support_size": SupportSize(),
             "zeros": ZeroShare(),
             "label_in_support": LabelInSupport(),

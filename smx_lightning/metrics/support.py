@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 
-class FenchelYoungLoss(MeanScore, OfScores):
+class MeanFenchelYoungLoss(MeanScore, OfScores):
     """Mean of the losses of the labels, ``Ω*(s[i]) - s[i, y[i]]``; of softmax it is the NLL.
 
     Blondel, Martins & Niculae, "Learning with Fenchel-Young losses", JMLR 21, 2020.
@@ -28,7 +28,7 @@ class FenchelYoungLoss(MeanScore, OfScores):
         activation: The member whose loss it is.
 
     >>> from smx_lightning.activations import activation_of
-    >>> metric = FenchelYoungLoss(activation_of("sparsemax"))
+    >>> metric = MeanFenchelYoungLoss(activation_of("sparsemax"))
     >>> metric.update(torch.tensor([[0.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 1]))
     >>> float(metric.compute())
     0.125

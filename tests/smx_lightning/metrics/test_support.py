@@ -18,7 +18,7 @@ from torchmetrics.wrappers import BootStrapper
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.activations import SOFTMAX, Entmax, activation_of
 from smx_lightning.metrics import (
-    FenchelYoungLoss,
+    MeanFenchelYoungLoss,
     NegativeLogLikelihood,
     evaluation_metrics,
     stage_metrics,
@@ -90,7 +90,7 @@ def test_zeros_are_ranked_by_their_scores():
 def test_the_loss_of_softmax_is_the_nll():
     log_probs, y = torch.randn(50, 4).log_softmax(1), torch.randint(4, (50,))
     values = []
-    for metric in (FenchelYoungLoss(SOFTMAX), NegativeLogLikelihood()):
+    for metric in (MeanFenchelYoungLoss(SOFTMAX), NegativeLogLikelihood()):
         metric.update(log_probs, y)
         values.append(float(metric.compute()))
     assert values[0] == pytest.approx(values[1], rel=1e-6)
@@ -125,7 +125,7 @@ class Own(SoftmaxRegression):
             "best": MinMaxMetric(MulticlassAccuracy(7)),
             "spread": BootStrapper(MulticlassAccuracy(7), num_bootstraps=2),
             "seen": Seen(),
-            "loss": FenchelYoungLoss(Entmax(2.0)),
+            "loss": MeanFenchelYoungLoss(Entmax(2.0)),
         }
 
 
@@ -146,10 +146,12 @@ def test_metrics_of_one_s_own_get_log_probabilities():
 
 
 def test_a_wrapper_that_draws_rows_anew_cannot_have_the_loss():
-    wrapped = BootStrapper(FenchelYoungLoss(Entmax(2.0)), num_bootstraps=2)
+    wrapped = BootStrapper(MeanFenchelYoungLoss(Entmax(2.0)), num_bootstraps=2)
     tally = Tally(stage_metrics({"loss": wrapped}, "val"), 3, "rows", Entmax(2.0))
     tally.add(torch.randn(30, 3), torch.randint(3, (30,)))
-    with pytest.raises(InputError, match="FenchelYoungLoss expected the log-probabilities of the"):
+    with pytest.raises(
+        InputError, match="MeanFenchelYoungLoss expected the log-probabilities of the"
+    ):
         tally.flush()
 
 
