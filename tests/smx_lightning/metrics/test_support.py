@@ -150,7 +150,7 @@ def test_a_wrapper_that_draws_rows_anew_cannot_have_the_loss():
     tally = Tally(stage_metrics({"loss": wrapped}, "val"), 3, "rows", Entmax(2.0))
     tally.add(torch.randn(30, 3), torch.randint(3, (30,)))
     with pytest.raises(
-        InputError, match="MeanFenchelYoungLoss expected the log-probabilities of the"
+        InputError, match="MeanFenchelYoungLoss expected the log-prob"
     ):
         tally.flush()
 
