@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from smx_lightning.activations.threshold import entmax_probs
 from smx_lightning.errors import InputError
@@ -25,9 +26,8 @@ def entmax(scores: Tensor, alpha: float | Tensor = 1.5, dim: int = -1) -> Tensor
 
     Args:
         scores: Floating-point numbers of any shape.
-        alpha: At least 1. A tensor may be learnt: it has a shape that broadcasts with the scores',
-            with 1 along ``dim``; its values are not looked at, and one below 1
-            counts as 1 in p.
+        alpha: At least 1. A tensor may be learnt: its shape broadcasts to the scores', with 1 along
+            ``dim``; its values are not looked at, and one below 1 counts as 1 in p.
         dim: Where the classes are.
 
     Returns:
@@ -35,13 +35,14 @@ def entmax(scores: Tensor, alpha: float | Tensor = 1.5, dim: int = -1) -> Tensor
 
     Raises:
         InputError: Of scores that are no floating-point numbers, or have no class, or where α is a
-            number below 1.
+            number below 1 or a tensor of another shape.
     """
     check_scores(scores, dim)
     if not isinstance(alpha, Tensor) and not 1 <= alpha < math.inf:
         raise InputError(f"expected alpha to be a finite number of at least 1, got {alpha}")
     wide = widened(scores)
     if isinstance(alpha, Tensor):
+        check_beside(alpha, "alpha", scores, dim)
         alpha = alpha.to(wide.dtype)
     elif alpha == 1:
         return scores.softmax(dim)
@@ -64,6 +65,25 @@ def check_scores(scores: Tensor, dim: int) -> None:
         raise InputError(
             f"expected scores with at least one class along dimension {dim}, got the shape "
             f"{tuple(scores.shape)}"
+        )
+
+
+def check_beside(values: Tensor, name: str, scores: Tensor, dim: int) -> None:
+    """Complain about numbers that differ between the classes of a row, or are of more rows.
+
+    Args:
+        values: What has one number for all classes along ``dim``.
+        name: What it is called.
+        scores: They passed :func:`check_scores`.
+        dim: Where the classes are.
+    """
+    rows = list(scores.shape)
+    rows[dim] = 1
+    least = scores.ndim - values.ndim
+    if least < 0 or any(n not in (1, m) for n, m in zip(values.shape, rows[least:], strict=True)):
+        raise InputError(
+            f"expected {name} of a shape that broadcasts to {tuple(rows)}, one number for all "
+            f"classes of a row, got {tuple(values.shape)}: expand the scores where it has more rows"
         )
 
 
@@ -145,6 +165,10 @@ def _backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
 def _tangent(ctx: Any, scores: Tensor | None, alpha: Tensor | None) -> Tensor:
     p, *learnt = ctx.saved_tensors
     given = learnt[0] if learnt else ctx.alpha
+    if alpha is None and scores is not None:
+        # torch takes what a jvp computes for constant: a tangent's tangent would be 0.
+        with forward_ad._set_fwd_grad_enabled(True):
+            return jacobian_product(p, scores, given, ctx.dim)
     direction = torch.zeros_like(p) if scores is None else scores
     if alpha is not None:
         direction = direction - alpha * _growth(p, given)

@@ -13,8 +13,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from smx_lightning.activations.derivatives import check_scores, entmax, widened
+from smx_lightning.activations.derivatives import (
+    check_beside,
+    check_scores,
+    entmax,
+    widened,
+)
 from smx_lightning.errors import InputError
+
+FAR = 1024  # noise of float64 is never larger
 
 
 def hardmax(scores: Tensor, dim: int = -1) -> Tensor:
@@ -32,11 +39,13 @@ def softmax(scores: Tensor, temperature: float | Tensor = 1.0, dim: int = -1) ->
 
     Args:
         scores: See the module.
-        temperature: Above 0; a tensor's values are not looked at.
+        temperature: Above 0. A tensor's shape broadcasts to the scores', with 1 along ``dim``; its
+            values are not looked at.
         dim: Where the classes are.
 
     Raises:
-        InputError: Of a temperature that is not above 0, or scores as in :func:`entmax`.
+        InputError: Of a temperature that is not above 0, or of another shape, or scores as in
+            :func:`entmax`.
     """
     return _tempered(scores, temperature, dim, torch.softmax)
 
@@ -54,19 +63,23 @@ def _tempered(
 ) -> Tensor:
     """The function of (s - max s) / temperature: s / temperature may overflow."""
     check_scores(scores, dim)
-    if not isinstance(temperature, Tensor):
-        check_positive(temperature, "temperature")
-        if temperature == 1:
-            return function(scores, dim)
     wide = widened(scores)
+    if isinstance(temperature, Tensor):
+        check_beside(temperature, "temperature", scores, dim)
+    elif temperature == 1:
+        return function(scores, dim)
+    else:
+        temperature = positive(temperature, "temperature", wide.dtype)
     shifted = wide - wide.detach().amax(dim, keepdim=True)
     return function(shifted / temperature, dim).to(scores.dtype)
 
 
-def check_positive(value: float, name: str) -> None:
-    """Complain about a number that is not above 0, or not finite."""
+def positive(value: float, name: str, dtype: torch.dtype) -> float:
+    """A finite number above 0, where need be nearer to 1, so that products stay in the dtype."""
     if not 0 < value < math.inf:
         raise InputError(f"expected {name} to be a finite number above 0, got {value}")
+    limits = torch.finfo(dtype)
+    return min(max(value, limits.tiny), limits.max / FAR)
 
 
 def sparsemax(scores: Tensor, dim: int = -1) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,7 @@ def fenchel_young_loss(
         InputError: Of shapes that do not fit, or another reduction.
     """
     member = activation_of(activation)
+    _check_reduction(reduction)
     check_scores(scores, axis := min(1, scores.ndim - 1))
     rows = widened(scores).movedim(axis, -1)
     if target.dtype.is_floating_point:
@@ -77,6 +78,7 @@ class FenchelYoungLoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
+        _check_reduction(reduction)
         self.activation = activation_of(activation)
         self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
@@ -192,6 +194,9 @@ def _reduced(losses: Tensor, weights: Tensor, reduction: str) -> Tensor:
         return weighted
     if reduction == "sum":
         return weighted.sum()
-    if reduction == "mean":
-        return weighted.sum() / weights.sum()
-    raise InputError(f"expected a reduction out of none, mean, sum, got {reduction!r}")
+    return weighted.sum() / weights.sum()
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in get_args(Reduction):
+        raise InputError(f"expected a reduction out of none, mean, sum, got {reduction!r}")

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from smx_lightning.activations.derivatives import check_scores, widened
-from smx_lightning.activations.functions import check_positive, hardmax, softmax
+from smx_lightning.activations.functions import hardmax, positive, softmax
 from smx_lightning.errors import InputError
 
 
@@ -69,14 +69,15 @@ def perturbed_argmax(
         InputError: Of arguments out of these ranges, or scores as in :func:`.entmax`.
     """
     check_scores(scores, dim)
-    check_positive(sigma, "sigma")
-    if samples < 1 or noise not in ("normal", "gumbel"):
+    wide = widened(scores)
+    sigma = positive(sigma, "sigma", wide.dtype)
+    if not isinstance(samples, int) or samples < 1 or noise not in ("normal", "gumbel"):
         raise InputError(
-            f"expected at least 1 of samples and noise 'normal' or 'gumbel', got {samples} and "
-            f"{noise!r}"
+            "expected at least 1 of samples, a whole number, and noise 'normal' or 'gumbel', "
+            f"got {samples} and {noise!r}"
         )
     axis = dim % scores.ndim + 1
-    wide = widened(scores).expand(samples, *scores.shape)
+    wide = wide.expand(samples, *scores.shape)
     drawn = gumbel_noise(wide, generator) if noise == "gumbel" else _normal(wide, generator)
     moved = torch.where(wide.isfinite(), wide, 0.0)
     shift = (moved - moved.detach()) / sigma

@@ -11,14 +11,27 @@ import torch
 from torch import Tensor
 
 
-def sorted_sparsemax(z: Tensor, dim: int) -> Tensor:
+def sorted_sparsemax(z: Tensor, dim: int, *, precise: bool) -> list[Tensor]:
     """The τ of Σ relu(z - τ) = 1 (Held, Wolfe & Crowder 1974): the largest (Σ zᵢ - 1) / k.
 
     A support with a class below its threshold has a smaller one than without that class.
+
+    Args:
+        z: Any shape.
+        dim: Where the classes are.
+        precise: Whether τ is wanted as a sum of two, the second what the first has no digits for.
+
+    Returns:
+        The one or two.
     """
-    sums = z.sort(dim, descending=True).values.cumsum(dim)
-    tau: Tensor = sums.sub_(1).div_(_counts(z, dim)).amax(dim, keepdim=True)
-    return tau
+    counts = _counts(z, dim)
+    ordered, found = z.sort(dim, descending=True).values, []
+    for _ in range(1 + precise):
+        sums = ordered.cumsum(dim)
+        found.append(sums.sub_(1).div_(counts).amax(dim, keepdim=True))
+        if precise:
+            ordered.sub_(found[-1])
+    return found
 
 
 def sorted_entmax15(z: Tensor, dim: int) -> Tensor:

@@ -110,22 +110,25 @@ def _blocks(shifted: Tensor, dim: int) -> tuple[Tensor, ...]:
 
 
 def _sparsemax_(z: Tensor, _power: float, steps: int, dim: int) -> None:
-    """Puts p in the place of z = t: p = relu(z - τ), τ = θ - 1, where τ rises by (S - 1) / N."""
-    x = torch.empty_like(z) if steps else z
-    tau = torch.full_like(z.narrow(dim, 0, 1), -1.0) if steps else sorted_sparsemax(z, dim)
-    last = _known(z.shape[dim]) > FEW
-    for _ in range(steps - last):
-        torch.sub(z, tau, out=x).relu_()
-        total = x.sum(dim, keepdim=True)
-        tau.addcdiv_(total.sub_(1), x.sign_().sum(dim, keepdim=True))
-    z.sub_(tau)
-    if last:  # a last step of z - τ, which has more digits than τ
-        x = z.relu()
-        surplus = x.sum(dim, keepdim=True).sub_(1)
-        z.sub_(surplus.div_(x.sign_().sum(dim, keepdim=True))).relu_()
+    """Puts p in the place of z = t: p = relu(z - τ), τ = θ - 1, where τ rises by (S - 1) / N.
+
+    z itself is lowered, as a small z - τ has more digits than τ; with many classes these are most
+    of the sum. No step goes back: where rounding has gone past τ and left one class in the support,
+    it would let thousands in again. A step falls short by more than its rounding, so as not to.
+    """
+    short = 1 - 8 * torch.finfo(z.dtype).eps
+    if steps:
+        z.add_(1)
     else:
-        z.relu_()
-        z.div_(z.sum(dim, keepdim=True))
+        for tau in sorted_sparsemax(z, dim, precise=z.shape[dim] > FEW):
+            z.sub_(tau)
+    x = torch.empty_like(z) if steps else z
+    for _ in range(steps):
+        torch.clamp(z, min=0, out=x)
+        surplus = x.sum(dim, keepdim=True).sub_(1).relu_()
+        z.sub_(surplus.mul_(short).div_(x.sign_().sum(dim, keepdim=True)))
+    z.relu_()
+    z.div_(z.sum(dim, keepdim=True))
 
 
 def _entmax15_(z: Tensor, _power: float, steps: int, dim: int) -> None:

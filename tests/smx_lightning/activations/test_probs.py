@@ -209,6 +209,27 @@ def test_towards_one_alpha_entmax_becomes_softmax():
         )
 
 
+@pytest.mark.parametrize(("count", "classes"), [(1, 1000), (50, 100), (1, 5000), (1, 50_000)])
+def test_many_classes_at_the_edge_of_the_support(count, classes):
+    for ahead in [1 - c * 10.0**-e for e in range(2, 8) for c in (1, 3)]:
+        scores = torch.zeros(count, classes)
+        scores[:, 1:] = -ahead
+        # All are in the support: p of the first is m + (1 - m) / K where the others are m behind.
+        behind = -scores[0, -1].item()
+        expected = behind + (1 - behind) / classes
+        assert abs(sparsemax(scores)[0, 0].item() - expected) < 5e-6, ahead
+
+
+@pytest.mark.parametrize("value", [1e-50, 1e-300, 1e39, 1e300])
+def test_temperatures_that_float32_does_not_hold(value):
+    scores = torch.tensor([1.0, 2.0, 2.0, -math.inf])
+    expected = torch.tensor([0, 0.5, 0.5, 0] if value < 1 else [1 / 3, 1 / 3, 1 / 3, 0])
+    for dtype in (torch.float32, torch.float64, torch.float16):
+        found = softmax(scores.to(dtype), value)
+        assert torch.allclose(found, expected.to(dtype))
+        assert torch.allclose(log_softmax(scores.to(dtype), value).exp(), expected.to(dtype))
+
+
 def test_temperatures():
     scores = torch.tensor([[1.0, 2.0, 0.5], [1e30, 1e30, -1e30]])
     assert torch.equal(softmax(scores), scores.softmax(-1))
@@ -250,6 +271,11 @@ def test_the_difference_of_two_scores_is_where_the_second_has_that_probability(m
         (lambda: entmax15(torch.zeros(2), 1), "at least one class along dimension 1"),
         (lambda: hardmax(torch.tensor(1.0)), "at least one class"),
         (lambda: softmax(torch.zeros(2), 0.0), "expected temperature to be a finite number above"),
+        (lambda: softmax(torch.zeros(2), torch.ones(2)), r"temperature of a shape .* to \(1,\)"),
+        (lambda: log_softmax(torch.zeros(2), torch.ones(3, 1), 0), "expected temperature of a"),
+        (lambda: entmax(torch.zeros(2, 3), torch.ones(3)), r"alpha of a shape .* to \(2, 1\)"),
+        (lambda: entmax(torch.zeros(2, 3), torch.ones(2, 1), 0), r"to \(1, 3\), one number for"),
+        (lambda: entmax(torch.zeros(2, 3), torch.ones(4, 1, 1)), r"got \(4, 1, 1\): expand the"),
         (lambda: normmax(torch.zeros(2), 1.0), "expected alpha to be a finite number above 1"),
         (lambda: activation_of("sparsmax"), "expected an activation out of softmax, entmax15"),
         (lambda: activation_of({"alpha": 0.5}), "expected an activation out of"),

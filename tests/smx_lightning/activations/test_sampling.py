@@ -75,12 +75,21 @@ def test_masks_and_dimensions():
     assert gumbel_softmax(SCORES.half()).dtype == torch.float16
 
 
+@pytest.mark.parametrize("sigma", [1e-300, 1e-50, 1e39, 1e300])
+def test_a_sigma_that_float32_does_not_hold(sigma):
+    scores = torch.tensor([1.0, 2.0, 1.5, -math.inf])
+    p = perturbed_argmax(scores, sigma, samples=3000, generator=noise())
+    expected = torch.tensor([0.0, 1, 0, 0] if sigma < 1 else [1 / 3, 1 / 3, 1 / 3, 0])
+    assert torch.allclose(p, expected, atol=0.05)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda: gumbel_softmax(SCORES, 0), "expected temperature to be"),
         (lambda: perturbed_argmax(SCORES, -1), "expected sigma to be"),
         (lambda: perturbed_argmax(SCORES, samples=0), "expected at least 1 of samples"),
+        (lambda: perturbed_argmax(SCORES, samples=1.5), "a whole number"),
         (lambda: perturbed_argmax(SCORES, noise="cauchy"), "noise 'normal' or 'gumbel'"),
         (lambda: perturbed_argmax(torch.arange(3)), "floating-point dtype"),
     ],

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
-from torch.func import grad, hessian, vmap
+from torch.func import grad, hessian, jacfwd, vmap
 
 from smx_lightning.activations import (
     AdaptiveEntmax,
@@ -46,6 +46,18 @@ def test_vmap_and_torch_func(member):
     losses = vmap(lambda s, y: fenchel_young_loss(s, y, member))(s[:, 0], y)
     together = fenchel_young_loss(s[:, 0], y, member, reduction="none")
     assert torch.allclose(losses, together)
+
+
+@pytest.mark.parametrize("member", MEMBERS, ids=str)
+def test_forward_mode_twice(member):
+    row = scores(5).double() / 40
+
+    def total(row):
+        return (member.probs(row) * torch.arange(5)).sum()
+
+    expected = torch.autograd.functional.hessian(total, row)
+    assert expected.abs().max() > 1e-3 or member.spec == "sparsemax"
+    assert torch.allclose(jacfwd(jacfwd(total))(row), expected)
 
 
 def test_vmap_over_alphas():
