@@ -21,9 +21,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -31,6 +32,10 @@ from torch import Tensor
 from smx_lightning.activations.derivatives import entmax
 from smx_lightning.activations.functions import normmax
 from smx_lightning.errors import InputError
+from smx_lightning.errors.text import shortened
+
+LARGEST = 1e30  # α; float32 ends at 3e38, and long before that p is hardmax to the last digit
+SHOWN = 200  # characters of what was given, which may come from a file
 
 
 class Jacobian(NamedTuple):
@@ -93,6 +98,10 @@ class Entmax(Activation):
 
     alpha: float
 
+    def __post_init__(self) -> None:
+        """Complain as :func:`activation_of` does."""
+        object.__setattr__(self, "alpha", _checked("alpha", self.alpha))
+
     @property
     def spec(self) -> str | dict[str, float]:
         """See :class:`Activation`."""
@@ -147,6 +156,10 @@ class Normmax(Activation):
 
     alpha: float
 
+    def __post_init__(self) -> None:
+        """Complain as :func:`activation_of` does."""
+        object.__setattr__(self, "alpha", _checked("normmax", self.alpha))
+
     @property
     def spec(self) -> str | dict[str, float]:
         """See :class:`Activation`."""
@@ -163,8 +176,10 @@ class Normmax(Activation):
 
     def entropy(self, q: Tensor, dim: int = -1) -> Tensor:
         """See :class:`Activation`."""
-        norm: Tensor = torch.linalg.vector_norm(q, self.alpha, dim)
-        return 1 - norm
+        # Of q / max q, whose largest power is 1: all those of q may be too small for its dtype.
+        largest = q.detach().amax(dim, keepdim=True).clamp(min=torch.finfo(q.dtype).tiny)
+        norm: Tensor = torch.linalg.vector_norm(q / largest, self.alpha, dim)
+        return 1 - norm * largest.squeeze(dim)
 
     def jacobian(self, probs: Tensor, dim: int = -1) -> Jacobian:
         """Refused: it is not softmax's at other probabilities."""
@@ -175,12 +190,39 @@ class Normmax(Activation):
 
     def difference(self, threshold: float) -> float:
         """See :class:`Activation`."""
-        rest, power = 1 - threshold, self.alpha - 1
-        norm = (threshold**self.alpha + rest**self.alpha) ** (1 / self.alpha)
-        return float((threshold / norm) ** power - (rest / norm) ** power)
+        largest = max(threshold, 1 - threshold)  # as above
+        p, rest, power = threshold / largest, (1 - threshold) / largest, self.alpha - 1
+        norm = (p**self.alpha + rest**self.alpha) ** (1 / self.alpha)
+        return float((p / norm) ** power - (rest / norm) ** power)
+
+
+def _checked(name: str, given: Any) -> float:
+    """α out of ``{name: α}``, if there is such a member."""
+    number = math.nan
+    if isinstance(given, Real) and not isinstance(given, bool):
+        try:
+            number = float(given)
+        except OverflowError:  # of a whole number
+            given = number = math.inf if cast("int", given) > 0 else -math.inf
+    if LARGEST < number < math.inf:
+        raise InputError(
+            f"expected a number of at most {LARGEST:g} in an activation, got {{{name!r}: "
+            f"{number:g}}}; take that one, whose probabilities are the same to all digits"
+        )
+    if not (1 <= number < math.inf if name == "alpha" else 1 < number < math.inf):
+        raise _refused({name: given})
+    return number
+
+
+def _refused(spec: Any) -> InputError:
+    return InputError(
+        f"expected an activation out of {', '.join(NAMED)}, {{'alpha': a number of at least 1}} or "
+        f"{{'normmax': a number above 1}}, got {shortened(repr(spec), SHOWN)}"
+    )
 
 
 NAMED = {"softmax": 1.0, "entmax15": 1.5, "sparsemax": 2.0}
+NUMBERED: dict[str, Callable[[Any], Activation]] = {"alpha": Entmax, "normmax": Normmax}
 SOFTMAX = Entmax(1.0)
 
 
@@ -200,12 +242,6 @@ def activation_of(spec: str | Mapping[str, Any] | Activation) -> Activation:
         return Entmax(NAMED[spec])
     if isinstance(spec, Mapping) and len(spec) == 1:
         ((name, alpha),) = spec.items()
-        number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
-        if name == "alpha" and number and 1 <= alpha < math.inf:
-            return Entmax(float(alpha))
-        if name == "normmax" and number and 1 < alpha < math.inf:
-            return Normmax(float(alpha))
-    raise InputError(
-        f"expected an activation out of {', '.join(NAMED)}, {{'alpha': a number of at least 1}} or "
-        f"{{'normmax': a number above 1}}, got {spec!r}"
-    )
+        if name in NUMBERED:
+            return NUMBERED[name](alpha)
+    raise _refused(spec)

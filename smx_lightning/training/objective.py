@@ -113,7 +113,7 @@ def class_weights_of(model: SoftmaxRegression, like: Tensor) -> Tensor | None:
     if model.class_weight is None:
         return None
     if model.class_weight != "balanced":
-        return torch.tensor(model.class_weight).to(like)
+        return like.new_tensor(model.class_weight)  # float64 of a model in float64
     total = model.class_counts.sum()
     if not total and model._trainer is not None and model._trainer.sanity_checking:
         return torch.ones_like(model.class_counts, dtype=like.dtype)  # counted in a moment
@@ -123,4 +123,6 @@ def class_weights_of(model: SoftmaxRegression, like: Tensor) -> Tensor | None:
             "yet; call fit_statistics(batches) with batches (x, y) first, or fit under a "
             "Trainer, which does"
         )
-    return (total / (model.num_classes * model.class_counts)).to(like.dtype)
+    wide = torch.promote_types(like.dtype, torch.float32)
+    counts = model.class_counts.to(wide)
+    return (total.to(wide) / (model.num_classes * counts)).to(like.dtype)

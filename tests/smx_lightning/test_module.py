@@ -98,13 +98,21 @@ def test_autocast_leaves_the_head_in_float32(dtype):
     torch.testing.assert_close(mixed, model(x), rtol=0, atol=0)
 
 
-def test_objective_is_mean_nll_plus_half_l2_without_the_bias(two_blobs):
+@pytest.mark.parametrize("weights", [[1.0, 4.0], [0.3, 1.1]])  # float32 can't hold the latter
+def test_objective_is_mean_nll_plus_half_l2_without_the_bias(weights, two_blobs):
     x, y = two_blobs
-    model = SoftmaxRegression(5, 2, l2=0.3, class_weight=[1.0, 4.0]).double()
+    model = SoftmaxRegression(5, 2, l2=0.3, class_weight=weights).double()
     weight, bias = (p.detach().numpy() for p in model.linear.parameters())
     value = model.loss(model(torch.tensor(x)), torch.tensor(y)) + model.penalty()
-    expected = references.objective(weight, bias, x, y, l2=0.3, class_weight=[1.0, 4.0])
+    expected = references.objective(weight, bias, x, y, l2=0.3, class_weight=weights)
     assert value.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_balanced_weights_have_the_digits_of_the_scores():
+    model = SoftmaxRegression(1, 3, class_weight="balanced")
+    model.fit_statistics([(torch.zeros(10, 1), torch.tensor([0] + [1] * 3 + [2] * 6))])
+    found = model.class_weights_for(torch.zeros(1, dtype=torch.float64))
+    assert found.tolist() == pytest.approx([10 / 3, 10 / 9, 10 / 18], rel=1e-15)
 
 
 def test_gradient_of_the_objective_passes_gradcheck():

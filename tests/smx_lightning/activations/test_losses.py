@@ -43,6 +43,14 @@ def test_the_definition(alpha):
             assert loss == pytest.approx(expected, abs=1e-10)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("alpha", "classes"), [(15.0, 1000), (30.0, 40), (100.0, 3)])
+def test_powers_below_the_least_number_make_a_norm_all_the_same(alpha, classes, dtype):
+    s = torch.zeros(1, classes, dtype=dtype)  # p = 1/K, ‖p‖_α = K^(1/α - 1), a label's norm is 1
+    loss = fenchel_young_loss(s, torch.tensor([2]), Normmax(alpha)).item()
+    assert loss == pytest.approx(1 - classes ** (1 / alpha - 1), rel=1e-6)
+
+
 def test_entmax_package_and_cross_entropy_agree():
     s, y = problem(rows=40)
     judges = {

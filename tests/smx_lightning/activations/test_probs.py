@@ -1,6 +1,7 @@
 """The maps: on the simplex, equal to slow ones in float64, whatever the scores."""
 
 import math
+from fractions import Fraction
 
 import entmax as peer
 import numpy as np
@@ -261,9 +262,25 @@ def test_the_difference_of_two_scores_is_where_the_second_has_that_probability(m
     assert member.probs(scores)[1].item() == pytest.approx(gamma, abs=1e-12)
 
 
+@pytest.mark.parametrize("alpha", [10.0, 1e4, 1e30])
+def test_the_difference_of_a_normmax_of_any_number_exists(alpha):
+    assert [Normmax(alpha).difference(gamma) for gamma in (0.1, 0.5, 0.9)] == pytest.approx(
+        [-1, 0, 1], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("number", [np.float32(1.5), np.float64(1.5), Fraction(3, 2)])
+def test_numbers_of_any_kind_are_numbers(number):
+    for member in (Entmax(number), activation_of({"alpha": number})):
+        assert member.spec == "entmax15"
+        assert type(member.alpha) is float  # so that a file can hold it
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
+        (lambda: Entmax(0.5), "expected an activation out of"),
+        (lambda: Normmax(math.nan), "expected an activation out of"),
         (lambda: sparsemax(torch.arange(3)), "expected scores of a floating-point dtype"),
         (lambda: entmax(torch.zeros(3), 0.9), "expected alpha to be a finite number of at least 1"),
         (lambda: entmax(torch.zeros(3), math.nan), "at least 1, got nan"),

@@ -127,6 +127,14 @@ def test_why_adam_is_said(folder, capsys):
     )
 
 
+@pytest.mark.parametrize("given", ["alpha=2.5", "normmax=2", "alpha=1.001"])
+def test_what_no_file_can_end_in_is_refused_before_training(cli_folder, capsys, given):
+    np.savez("d.npz", x=X, y=Y)
+    assert main(["fit", *QUIET, f"--model.activation.{given}"]) == 2
+    assert "expected an activation that a file can end in" in capsys.readouterr().err
+    assert not list(Path().glob("**/*.ckpt"))
+
+
 @pytest.fixture
 def run(folder, capsys):
     """A run by Adam, and its summary."""

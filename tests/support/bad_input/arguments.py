@@ -41,6 +41,13 @@ CASES = [
       for spec in ("sparsmax", "", None, 7, True, ["softmax"], {}, {"beta": 2}, {"alpha": 0.99},
                    {"alpha": NAN}, {"alpha": INF}, {"alpha": "2"}, {"alpha": True},
                    {"alpha": [2]}, {"alpha": 2, "beta": 1}, {"normmax": 1}, {"normmax": None})),
+    *((f"activation {name} {given:.0e}", model(activation={name: given}), InputError,
+       "expected a number of at most 1e+30 in an activation, got {" + repr(name) + ": 1e+31}")
+      for name in ("alpha", "normmax") for given in (10**31, 1e31)),
+    *((f"activation with a whole number of 401 digits, {name}", model(activation={name: 10**400}),
+       InputError, "expected an activation out of softmax, …got {" + repr(name) + ": inf}")
+      for name in ("alpha", "normmax")),
+    ("activation of 5000 characters", model(activation="x" * 5000), InputError, "xxxx …xxxx"),
     ("activation on the command line", fit("--model.activation=os.system"), BAD,
      "expected an activation out of softmax, …got 'os.system'"),
     ("alpha on the command line", fit("--model.activation.alpha=0.5"), BAD,
