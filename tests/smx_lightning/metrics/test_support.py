@@ -149,9 +149,7 @@ def test_a_wrapper_that_draws_rows_anew_cannot_have_the_loss():
     wrapped = BootStrapper(MeanFenchelYoungLoss(Entmax(2.0)), num_bootstraps=2)
     tally = Tally(stage_metrics({"loss": wrapped}, "val"), 3, "rows", Entmax(2.0))
     tally.add(torch.randn(30, 3), torch.randint(3, (30,)))
-    with pytest.raises(
-        InputError, match="MeanFenchelYoungLoss expected the log-prob"
-    ):
+    with pytest.raises(InputError, match="MeanFenchelYoungLoss expected the log-prob"):
         tally.flush()
 
 

@@ -69,7 +69,8 @@ def test_where_the_optimum_is_missed_nothing_else_is_said(alpha):
     found = entmax_solved(problem, alpha)
     left = gap(point_of(found), problem, alpha)[0]
     assert found.objective < 1e-8
-    assert left <= CLOSE["float64"] or (found.status is Status.STALLED and found.gap > 0.5)
+    honest = found.status in (Status.STALLED, Status.RUNNING) and found.gap > 0.5
+    assert left <= CLOSE["float64"] or honest
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
