@@ -147,6 +147,7 @@ def test_arguments_of_any_name_are_a_subclass_s_own(quiet_trainer, tmp_path):
 
 
 def test_the_forward_pass_compiles_to_one_graph():
+    torch.compiler.reset()  # the same methods are compiled by other tests, for other models
     model = made()
     model.fit_statistics([(ROWS.tensors[0], ROWS.tensors[1])])
     whole = torch.compile(model, backend="eager", fullgraph=True)

@@ -16,6 +16,7 @@ from trainers import quiet_trainer
 from smx_lightning import Recovery, SoftmaxRegression
 from smx_lightning.data import DigitsDataModule
 from smx_lightning.optim import ExactSolver
+from smx_lightning.processes.files import written_whole
 
 
 class Interrupted(Exception):  # noqa: N818 (nothing is wrong)
@@ -152,7 +153,8 @@ def train(
     runner.fit(model, data or DigitsDataModule(batch_size=200), ckpt_path=ckpt_path)
     final = model.state_dict()
     if runner.is_global_zero:
-        torch.save(final, f"{folder}/final.pt")
+        with written_whole(f"{folder}/final.pt") as path:  # it may be killed meanwhile
+            torch.save(final, path)
     return final
 
 
