@@ -42,10 +42,12 @@ def sorted_entmax15(z: Tensor, dim: int) -> Tensor:
     # k τ² - 2 τ Σz + Σz² - 1 = 0, its lower root
     root = torch.addcmul(sums.square(), counts, squares.sub_(1), value=-1).relu_().sqrt_()
     tau = sums.sub_(root).div_(counts)
-    return torch.where(tau <= largest, tau, -1.0).amax(dim, keepdim=True)
+    inside = tau <= largest  # of minus infinity neither is so
+    return tau.masked_fill_(inside.logical_not_(), -1.0).amax(dim, keepdim=True)
 
 
 def _counts(z: Tensor, dim: int) -> Tensor:
     """1, 2, … along ``dim``."""
     numbers = torch.arange(1, z.shape[dim] + 1, dtype=z.dtype, device=z.device)
-    return numbers.view(-1, *[1] * (z.ndim - 1 - dim % z.ndim))
+    behind = z.ndim - 1 - dim % z.ndim
+    return numbers.view(-1, *[1] * behind) if behind else numbers

@@ -47,10 +47,10 @@ def entmax_probs(scores: Tensor, alpha: float | Tensor, dim: int) -> Tensor:
         return shifted.softmax(dim)
     # By a table, for which torch.compile takes α as a number; else it follows it, and rounds anew.
     solve = {2.0: _sparsemax_, 1.5: _entmax15_}.get(alpha, _entmax_)
-    steps = 0  # where the threshold starts from sorted scores
-    if solve is _entmax_ or not _is_small(shifted):
-        eps = torch.finfo(scores.dtype).eps
-        steps = newton_steps(_known(scores.shape[dim]), alpha - 1, eps)
+    if solve is not _entmax_ and _is_small(shifted):
+        solve(shifted, alpha - 1, 0, dim)  # the threshold starts from sorted scores
+        return shifted
+    steps = newton_steps(_known(scores.shape[dim]), alpha - 1, torch.finfo(scores.dtype).eps)
     for block in _blocks(shifted, dim):
         solve(block, alpha - 1, steps, dim)
     return shifted
@@ -147,7 +147,7 @@ def _entmax15_(z: Tensor, _power: float, steps: int, dim: int) -> None:
         x = z.relu()
         slope = x.sum(dim, keepdim=True)
         total = x.square_().sum(dim, keepdim=True)
-        z.sub_((total - total.sqrt()).div_(slope)).relu_().square_()
+        z.addcdiv_(total.sqrt().sub_(total), slope).relu_().square_()
     else:
         z.relu_().square_()
         z.div_(z.sum(dim, keepdim=True))
