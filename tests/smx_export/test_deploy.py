@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from activated import with_activation
 from kits import DEPLOY, ENV, KITS, RANGE, Said, node, opencv, python, run
 from onnx import numpy_helper
 from sampled import whole
@@ -263,22 +264,6 @@ def test_a_kit_keeps_the_digits_of_a_file_of_float64_or_says_so(kit, tmp_path):
 # Other activations -------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def sparse(trained):
-    """The digits' weights with another activation: of most rows it rules classes out."""
-
-    def make(activation):
-        model = SoftmaxRegression(
-            64, 10, activation=activation, input_shape=(8, 8), preprocessing="standardize"
-        )
-        model.load_state_dict(trained.state_dict())
-        with torch.no_grad():
-            model.linear.weight.mul_(0.3)
-        return model
-
-    return make
-
-
 @pytest.mark.parametrize(
     ("kit", "activation"),
     [(kit, "entmax15") if kit in ("python", "node", "opencv") else whole((kit, "entmax15"))
@@ -287,9 +272,9 @@ def sparse(trained):
        whole(("node", {"alpha": 1.3}))],
 )  # fmt: skip
 def test_a_kit_answers_as_python_does_where_classes_are_ruled_out(
-    kit, activation, x, sparse, copied
+    kit, activation, x, trained, copied
 ):
-    folder = copied(kit, sparse(activation))
+    folder = copied(kit, with_activation(trained, activation))
     assert_same(KITS[kit](folder, x), folder, x)
     probs = OnnxClassifier(folder / "model.onnx").predict_proba(x)
     assert (probs == 0).any()
@@ -297,8 +282,8 @@ def test_a_kit_answers_as_python_does_where_classes_are_ruled_out(
 
 
 @pytest.mark.parametrize("kit", ["python", "node", whole("c"), whole("opencv"), whole("browser")])
-def test_one_changed_weight_of_such_a_file_is_refused(kit, x, sparse, copied):
-    folder = copied(kit, sparse("sparsemax"))
+def test_one_changed_weight_of_such_a_file_is_refused(kit, x, trained, copied):
+    folder = copied(kit, with_activation(trained, "sparsemax"))
     proto = onnx.load(folder / "model.onnx")
     (weight,) = (tensor for tensor in proto.graph.initializer if tensor.name == "weight")
     values = numpy_helper.to_array(weight).copy()

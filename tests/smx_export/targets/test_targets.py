@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from activated import with_activation
 from sampled import whole
 from tools import missing
 from trainers import quiet_trainer
@@ -69,17 +70,6 @@ def fashion():
     else:
         model.preprocessing.mean.fill_(73.0)  # pixels, as far as the head can tell
         model.preprocessing.scale.fill_(90.0)
-    return model
-
-
-def with_activation(trained, activation):
-    """The same weights, smaller: a row rules some classes out, and leaves several."""
-    model = SoftmaxRegression(
-        64, 10, activation=activation, input_shape=(8, 8), preprocessing="standardize"
-    )
-    model.load_state_dict(trained.state_dict())
-    with torch.no_grad():
-        model.linear.weight.mul_(0.3)
     return model
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import sparse_optima
 import yaml
+from configurations import printed_config, saved_config
 from sampled import sampled
 
 from smx_export import OnnxExport
@@ -53,18 +54,6 @@ def folder(cli_folder, monkeypatch):
     return cli_folder
 
 
-def config(capsys, *given):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", *given, "--print_config"])
-    assert stop.value.code == 0
-    return yaml.safe_load(capsys.readouterr().out)
-
-
-def saved_config(version=0):
-    return yaml.safe_load(Path(f"lightning_logs/version_{version}/config.yaml").read_text())
-
-
 def summary(capsys):
     found = re.findall(r"^(.+?)(?: {2,}| (?=[\d.]+$))(.*)$", capsys.readouterr().out, re.M)
     return dict(found)
@@ -83,10 +72,10 @@ def summary(capsys):
 )
 def test_every_way_to_name_one(folder, capsys, given, spec):
     Path("a.yaml").write_text("model: {init_args: {activation: {alpha: 1.75}}}")
-    printed = config(capsys, *DATA, *given.split())
+    printed = printed_config(capsys, *DATA, *given.split())
     assert printed["model"]["init_args"]["activation"] == spec
     Path("printed.yaml").write_text(yaml.safe_dump(printed))
-    assert config(capsys, "--config=printed.yaml") == printed
+    assert printed_config(capsys, "--config=printed.yaml") == printed
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from configurations import printed_config, saved_config
 from sampled import sampled, whole
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
@@ -150,18 +151,6 @@ def chosen(capsys):
     """What ``fit`` says of its optimiser."""
     (line,) = (s for s in capsys.readouterr().out.splitlines() if s.startswith("optimizer "))
     return line[21:]
-
-
-def saved_config(version=0):
-    return yaml.safe_load(Path(f"lightning_logs/version_{version}/config.yaml").read_text())
-
-
-def printed_config(capsys, *given):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", *given, "--print_config"])
-    assert stop.value.code == 0
-    return yaml.safe_load(capsys.readouterr().out)
 
 
 def settings(config):
