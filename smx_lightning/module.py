@@ -25,7 +25,7 @@ from typing_extensions import Self
 
 from smx_lightning import metrics
 from smx_lightning.activations import SOFTMAX, Activation, activation_of, fenchel_young_loss
-from smx_lightning.activations.layer import log_probabilities
+from smx_lightning.activations.layers import log_probabilities
 from smx_lightning.checkpoint.describing import Record, describe, training_summary
 from smx_lightning.checkpoint.loading import load_model
 from smx_lightning.errors import checks

@@ -1,4 +1,7 @@
-"""The members as layers, for attention and gates; they have no state but a learnt α."""
+"""The members as layers: for attention and gates, and the last one of a softmax regression.
+
+They have no state but a learnt α.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from smx_lightning.activations.derivatives import entmax
+from smx_lightning.activations.family import SOFTMAX, Activation
 from smx_lightning.errors import InputError
 
 
@@ -70,3 +74,28 @@ class AdaptiveEntmax(_AlongDim):
     def forward(self, scores: Tensor) -> Tensor:
         """Probabilities along ``dim``."""
         return entmax(scores, self.alpha, self.dim)
+
+
+class LogProbabilities(nn.Module):
+    """The logarithm of an activation's probabilities along the classes, minus infinity of zeros.
+
+    Args:
+        activation: Any but softmax, whose layer is :class:`torch.nn.LogSoftmax`.
+    """
+
+    def __init__(self, activation: Activation) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Scores (batch, classes) → log-probabilities (batch, classes)."""
+        return self.activation.log_probs(scores, 1)
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows."""
+        return repr(self.activation.spec)
+
+
+def log_probabilities(activation: Activation) -> nn.Module:
+    """The layer of an activation; of softmax torch's own."""
+    return nn.LogSoftmax(dim=1) if activation == SOFTMAX else LogProbabilities(activation)

@@ -27,7 +27,7 @@ from smx_export.graph.quantization import Rounded, rounded
 from smx_export.profile import Profile, Width
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.activations import SOFTMAX, Activation
-from smx_lightning.activations.layer import LogProbabilities
+from smx_lightning.activations.layers import LogProbabilities
 
 BYTE = 255.0  # the whitest pixel
 # α: below, float32 loses half of its digits in z^(1 / (α - 1)); above, steps may leave the root.
