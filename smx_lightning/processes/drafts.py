@@ -76,10 +76,7 @@ class Draft:
 
     def is_at(self, path: Path) -> bool:
         """Whether that is the draft, and nothing that was put in its place."""
-        try:
-            return os.path.samestat(os.fstat(self.descriptor), path.lstat())
-        except FileNotFoundError:
-            return False
+        return _is_at(self.descriptor, path)
 
     def release(self) -> None:
         """Hold it no longer."""
@@ -106,7 +103,7 @@ def left_behind(draft: Draft) -> Iterator[Path]:
             names = [entry.name for entry in entries if _NAME.fullmatch(entry.name)]
         for path in map(draft.path.with_name, names):
             if path != draft.path:
-                with _held(path, now) as left:
+                with _looked_at(path, now) as left:
                     if left:
                         yield path
 
@@ -119,7 +116,27 @@ def sweep(draft: Draft) -> None:
 
 
 @contextmanager
-def _held(path: Path, now: float) -> Iterator[bool]:
+def held(path: Path) -> Iterator[None]:
+    """Hold what has a final name, if anything has, so that it is not :func:`left_behind`.
+
+    For who gives it the name of a draft for a while: a lock goes with the file, not with its name.
+    """
+    descriptor = -1
+    with suppress(OSError):  # there is nothing, or the system opens no folders
+        descriptor = os.open(path, _LOOK)
+        while _lock(descriptor, wait=True) and not _is_at(descriptor, path):
+            os.close(descriptor)  # who held it first has put another there
+            descriptor = -1
+            descriptor = os.open(path, _LOOK)
+    try:
+        yield
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+@contextmanager
+def _looked_at(path: Path, now: float) -> Iterator[bool]:
     """Hold a draft for a moment; whether it is left behind."""
     try:
         descriptor = os.open(path, _LOOK)
@@ -147,6 +164,14 @@ def _is_left(path: Path, descriptor: int, now: float) -> bool:
         return False
     here = held is True and name is not None and name[1] == _tag()
     return here or now - found.st_mtime > QUIET
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether a name is that of an open file or folder."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool | None:

@@ -23,7 +23,7 @@ from smx_export.errors import FileError
 from smx_export.targets.npm import node_module
 from smx_export.web.manifest import MANIFEST, check_replaceable, manifest_of, remove_draft
 from smx_export.web.server import serve
-from smx_lightning.processes.drafts import Draft, left_behind, sweep
+from smx_lightning.processes.drafts import Draft, held, left_behind, sweep
 
 __all__ = ["Site", "serve", "write_site"]
 
@@ -85,7 +85,7 @@ def write_site(model: Path, sidecar: dict[str, Any], folder: Path) -> Site:
                 _write(draft.path / name, content)
             _move_into_place(draft.path, folder)
         finally:
-            if draft.path.is_dir():  # the earlier page, or what was written of this one
+            if draft.path.is_dir():  # what was written of it
                 remove_draft(draft.path)
             draft.release()
     except OSError as error:
@@ -153,7 +153,7 @@ def _remove_left_behind(draft: Draft) -> None:
 
 
 def _move_into_place(draft: Path, folder: Path) -> None:
-    """The draft becomes the folder, and a page that was there, if any, the draft."""
+    """The draft becomes the folder, and a page that was there, if any, is removed."""
     with suppress(FileNotFoundError):
         draft.chmod(stat.S_IMODE(folder.stat().st_mode))
     try:
@@ -163,12 +163,14 @@ def _move_into_place(draft: Path, folder: Path) -> None:
             raise
     else:
         return
-    _exchange(draft, folder)
-    try:
-        check_replaceable(draft, folder)  # whatever was put there meanwhile, or is another's page
-    except BaseException:
+    with held(folder):  # once it has the draft's name, nobody else takes it for left behind
         _exchange(draft, folder)
-        raise
+        try:
+            check_replaceable(draft, folder)  # whatever was put there meanwhile
+        except BaseException:
+            _exchange(draft, folder)
+            raise
+        remove_draft(draft)
 
 
 def _exchange(one: Path, other: Path) -> None:

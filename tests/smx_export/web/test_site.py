@@ -314,3 +314,23 @@ def test_threads_that_write_one_page_do_not_meet(tmp_path):
         list(pool.map(lambda k: written(str(k), tmp_path / "page"), range(40)))
     assert int(version_in(tmp_path / "page")) in range(40)
     assert [path.name for path in tmp_path.iterdir()] == ["page"]
+
+
+def test_a_page_that_is_looked_at_before_it_goes_is_nobody_elses_to_remove(tmp_path, monkeypatch):
+    """It has a draft's name then; another writer beside it sweeps what killed ones have left."""
+    check = site.check_replaceable
+    written("old", tmp_path / "page")
+    (tmp_path / "seen").mkdir()
+
+    def swept_meanwhile(folder, named=None):
+        if named == tmp_path / "page":
+            monkeypatch.setattr(site, "check_replaceable", check)
+            written("beside", tmp_path / "other")
+            (tmp_path / "seen" / version_in(folder)).touch()
+        check(folder, named)
+
+    monkeypatch.setattr(site, "check_replaceable", swept_meanwhile)
+    written("new", tmp_path / "page")
+    assert [path.name for path in (tmp_path / "seen").iterdir()] == ["old"]
+    assert version_in(tmp_path / "page") == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "page", "seen"]
