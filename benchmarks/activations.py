@@ -1,6 +1,7 @@
 """α-entmax forward and backward: ours, the entmax package, softmax.
 
-Methods take turns, once each a round; times are medians over the rounds, one thread, float32.
+Methods take turns, once each a round, in an order drawn anew, since who follows another finds its
+operators in the processor's caches; times are medians over the rounds, one thread, float32.
 
 ``python -m benchmarks.activations [--repeats N] [--quick]``
 """
@@ -8,6 +9,7 @@ Methods take turns, once each a round; times are medians over the rounds, one th
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -51,12 +53,13 @@ def main() -> None:
 def row(shape: tuple[int, int], dim: int, repeats: int) -> str:
     """A line of the table: milliseconds of softmax, the others as multiples of that."""
     torch.manual_seed(0)
+    order = random.Random(0)
     scores, weights = 2 * torch.randn(shape), torch.randn(shape)
     rounds = repeats * (10 if scores.numel() < FEW else 1)
     times: dict[str, list[float]] = {name: [] for name in METHODS}
     for number in range(-1, rounds):
-        for name, method in METHODS.items():
-            seconds = once(method, scores, weights, dim)
+        for name in order.sample(list(METHODS), len(METHODS)):
+            seconds = once(METHODS[name], scores, weights, dim)
             if number >= 0:
                 times[name].append(seconds)
     medians = {name: statistics.median(taken) for name, taken in times.items()}

@@ -46,7 +46,8 @@ def entmax(scores: Tensor, alpha: float | Tensor = 1.5, dim: int = -1) -> Tensor
         alpha = alpha.to(wide.dtype)
     elif alpha == 1:
         return scores.softmax(dim)
-    return _apply(wide, alpha, dim % scores.ndim).to(scores.dtype)
+    p = _apply(wide, alpha, dim % scores.ndim)
+    return p if wide is scores else p.to(scores.dtype)
 
 
 def widened(scores: Tensor) -> Tensor:

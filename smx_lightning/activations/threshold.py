@@ -48,11 +48,12 @@ def entmax_probs(scores: Tensor, alpha: float | Tensor, dim: int) -> Tensor:
     # By a table, for which torch.compile takes α as a number; else it follows it, and rounds anew.
     solve = {2.0: _sparsemax_, 1.5: _entmax15_}.get(alpha, _entmax_)
     if solve is not _entmax_ and _is_small(shifted):
-        solve(shifted, alpha - 1, 0, dim)  # the threshold starts from sorted scores
-        return shifted
+        wide = shifted.double()  # beside float32's its rounding is nothing, so no step is needed
+        solve(wide, alpha - 1, int(wide is shifted), dim, True)
+        return wide if wide is shifted else wide.float()
     steps = newton_steps(_known(scores.shape[dim]), alpha - 1, torch.finfo(scores.dtype).eps)
     for block in _blocks(shifted, dim):
-        solve(block, alpha - 1, steps, dim)
+        solve(block, alpha - 1, steps, dim, False)
     return shifted
 
 
@@ -89,7 +90,9 @@ def newton_steps(classes: int, power: float, eps: float) -> int:
 
 def _is_small(z: Tensor) -> bool:
     """Whether sorting takes less time than to start the operators of all steps."""
-    return not torch.compiler.is_compiling() and z.numel() <= SORTED
+    if torch.compiler.is_compiling() or z.device.type == "mps":  # which has no float64
+        return False
+    return z.numel() <= SORTED
 
 
 def _known(classes: int) -> int:
@@ -109,7 +112,7 @@ def _blocks(shifted: Tensor, dim: int) -> tuple[Tensor, ...]:
     return blocks
 
 
-def _sparsemax_(z: Tensor, _power: float, steps: int, dim: int) -> None:
+def _sparsemax_(z: Tensor, _power: float, steps: int, dim: int, near: bool) -> None:
     """Puts p in the place of z = t: p = relu(z - τ), τ = θ - 1, where τ rises by (S - 1) / N.
 
     z itself is lowered, as a small z - τ has more digits than τ; with many classes these are most
@@ -117,26 +120,23 @@ def _sparsemax_(z: Tensor, _power: float, steps: int, dim: int) -> None:
     it would let thousands in again. A step falls short by more than its rounding, so as not to.
     """
     short = 1 - 8 * torch.finfo(z.dtype).eps
-    if steps:
-        z.add_(1)
-    else:
-        for tau in sorted_sparsemax(z, dim, precise=z.shape[dim] > FEW):
-            z.sub_(tau)
+    z.sub_(sorted_sparsemax(z, dim) if near else -1)
     x = torch.empty_like(z) if steps else z
     for _ in range(steps):
         torch.clamp(z, min=0, out=x)
         surplus = x.sum(dim, keepdim=True).sub_(1).relu_()
         z.sub_(surplus.mul_(short).div_(x.sign_().sum(dim, keepdim=True)))
     z.relu_()
-    z.div_(z.sum(dim, keepdim=True))
+    if steps:
+        z.div_(z.sum(dim, keepdim=True))
 
 
-def _entmax15_(z: Tensor, _power: float, steps: int, dim: int) -> None:
+def _entmax15_(z: Tensor, _power: float, steps: int, dim: int, near: bool) -> None:
     """Puts p in the place of z = t: p = relu(z / 2 - τ)², τ = θ / 2 - 1, by (S - √S) / Σ √p."""
-    z.div_(2)
+    z.mul_(0.5)
+    tau = sorted_entmax15(z, dim) if near else torch.full_like(z.narrow(dim, 0, 1), -1.0)
+    last = steps > 0 and _known(z.shape[dim]) > FEW
     x = torch.empty_like(z) if steps else z
-    tau = torch.full_like(z.narrow(dim, 0, 1), -1.0) if steps else sorted_entmax15(z, dim)
-    last = _known(z.shape[dim]) > FEW
     for _ in range(steps - last):
         torch.sub(z, tau, out=x).relu_()
         slope = x.sum(dim, keepdim=True)
@@ -150,10 +150,11 @@ def _entmax15_(z: Tensor, _power: float, steps: int, dim: int) -> None:
         z.addcdiv_(total.sqrt().sub_(total), slope).relu_().square_()
     else:
         z.relu_().square_()
-        z.div_(z.sum(dim, keepdim=True))
+        if steps:
+            z.div_(z.sum(dim, keepdim=True))
 
 
-def _entmax_(z: Tensor, power: float, steps: int, dim: int) -> None:
+def _entmax_(z: Tensor, power: float, steps: int, dim: int, _near: bool) -> None:
     """Puts p in the place of z = t; θ rises by ln_ε(S) S^(1-ε) / Σ p^(1-ε)."""
     theta = torch.zeros_like(z.narrow(dim, 0, 1))
     for _ in range(steps):
