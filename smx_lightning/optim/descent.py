@@ -127,11 +127,12 @@ class Descent:
         self.ladder.begin(self.best, batches)
         return self.frame.outside(self.trial)
 
-    def gather(self, x: Tensor, y: Tensor, weights: Tensor | None) -> None:
+    def gather(self, x: Tensor, y: Tensor, weights: Tensor | None, *, held: bool) -> None:
         """Keep a batch, which :meth:`add` is given as it is or in parts, while rows are few."""
         if self._gathered is not None:
             x = self.frame.rows(x)
-            self._gathered.add(x, y, None if weights is None else weights.to(x.dtype))
+            weights = None if weights is None else weights.to(x.dtype)
+            self._gathered.add(x, y, weights, held=held)
 
     def add(self, x: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
         """Add a batch at the present point; its scores there (batch, classes), log p of softmax.
@@ -308,7 +309,7 @@ class Descent:
             activation=self.activation,
         )
         while inner.status is Status.RUNNING and inner.evaluations < MOST_IN_SPAN:
-            one_pass(inner, [span.batch], l2=self._l2, count=1)
+            one_pass(inner, [span.batch], l2=self._l2, count=1, held=True)
         direction = span.widen(inner.point) - self.point
         self.step = first(direction - direction.mean(0), self.best.gradient, asks=False)
         if not self.step.slope < 0:

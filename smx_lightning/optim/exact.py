@@ -156,7 +156,7 @@ class ExactSolver(torch.optim.Optimizer):
         """
         assert self._descent is not None
         y, weights = weighted(y, row_weight, class_weight)
-        self._descent.gather(x, y, weights)
+        self._descent.gather(x, y, weights, held=False)
         return self._descent.add(x, y, weights)
 
     @torch.no_grad()

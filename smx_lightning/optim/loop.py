@@ -23,8 +23,17 @@ def one_pass(
     *,
     l2: float,
     count: float,
+    held: bool,
 ) -> Evaluation:
-    """Every batch once, (x, y, weights) as :meth:`Descent.add` takes them, at the next point."""
+    """Every batch once, (x, y, weights) as :meth:`Descent.add` takes them, at the next point.
+
+    Args:
+        descent: It moves.
+        batches: Of the pass.
+        l2: Weight of the penalty.
+        count: How many they are.
+        held: Whether the caller holds them all, so that none is written over.
+    """
     # Operations on few rows take a fifth less time in inference mode. Batches are made outside of
     # it: what is made there knows no gradients, and whoever makes them may keep them.
     with torch.inference_mode():
@@ -32,7 +41,7 @@ def one_pass(
     for x, y, weights in batches:
         with torch.inference_mode():
             rows = x.to(descent.dtype)
-            descent.gather(rows, y, weights)
+            descent.gather(rows, y, weights, held=held)
             # In parts that stay in a cache from the product with W to that with the residuals.
             size = max(CACHED_ENTRIES // max(x.shape[1], 1), 1)
             for at in range(0, x.shape[0], size):

@@ -26,7 +26,7 @@ from smx_lightning.optim.models.spectrum import EIGEN, Moments
 
 MOST_ENTRIES = 2**28  # of the rows gathered: 1 GB in float32
 PASSES = 50  # what the decomposition may cost, in passes: about as many as it saves
-BLOCK = 4096  # features whose products are summed before they go into float64
+BLOCK = 4096  # features whose products are summed up, before those sums are
 NEAR = 4  # times the mean that so many rows have by chance: not worth a subtraction
 
 
@@ -51,15 +51,18 @@ class Gathered:
         self._rows = 0
         self._few = True
 
-    def add(self, x: Tensor, y: Tensor, weights: Tensor | None) -> None:
-        """A batch x (rows, features), y labels or distributions, weights (rows,)."""
+    def add(self, x: Tensor, y: Tensor, weights: Tensor | None, *, held: bool) -> None:
+        """A batch x (rows, features), y labels or distributions, weights (rows,).
+
+        They are copied, since a loader may fill its buffers anew, unless they are held.
+        """
         self._rows += len(x)
         self._few &= self._rows < self._shape[1] and self._rows * self._shape[1] <= MOST_ENTRIES
         if not self._few:
             self._parts.clear()
         elif len(x):
-            c = x.new_ones(len(x)) if weights is None else weights.clone()
-            self._parts.append((x.clone(), y.clone(), c))  # a loader may fill its buffers anew
+            c = x.new_ones(len(x)) if weights is None else weights
+            self._parts.append((x, y, c) if held else (x.clone(), y.clone(), c.clone()))
 
     def spanned(self, rows: float, moments: Moments) -> Span | None:
         """All processes' rows in their span; ``None`` where it is not worth while.
@@ -103,14 +106,14 @@ class Span(NamedTuple):
         mean, far = mean.to(x.dtype), bool(mean.any())
         blocks = zip(torch.split(x, BLOCK, 1), torch.split(mean, BLOCK), strict=True)
         grams = (gram((part - middle if far else part).T) for part, middle in blocks)
-        products = next(grams).double()
+        products = next(grams)
         for product in grams:
             products += product
-        values, vectors = torch.linalg.eigh(products.to(x.dtype))
-        kept = values > len(x) * torch.finfo(x.dtype).eps * values[-1]
-        if not kept.any():
+        values, vectors = torch.linalg.eigh(products)  # from the least
+        kept = int((values > len(x) * torch.finfo(x.dtype).eps * values[-1]).sum())
+        if not kept:
             return None
-        root, vectors = values[kept].sqrt(), vectors[:, kept]
+        root, vectors = values[-kept:].sqrt(), vectors[:, -kept:]
         return cls(vectors * root, targets, weights, x, vectors / root, mean)
 
     @property
