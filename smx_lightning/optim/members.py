@@ -24,6 +24,8 @@ from smx_lightning.activations.family import SOFTMAX, Activation, Entmax
 from smx_lightning.errors import InputError
 
 LOG_HALF = math.log(0.5)
+MANY = 2**13  # scores, beyond which a look at some of them costs next to nothing
+SAMPLE = 64  # rows that are looked at
 LARGEST_ALPHA = 2
 
 
@@ -65,8 +67,15 @@ class Softmax:
 
     def at(self, scores: Tensor) -> At:
         """Of rows with these scores."""
-        log_probs = scores.log_softmax(0)
-        probs = without_subnormal(log_probs.exp())
+        if _underflows(scores):
+            shifted = scores - scores.amax(0)
+            probs = shifted.clamp(min=_least(scores.dtype)).exp_()
+            total = probs.sum(0)
+            log_probs, probs = shifted.sub_(total.log()), probs.div_(total)
+        else:
+            log_probs = scores.log_softmax(0)
+            probs = log_probs.exp()
+        probs = without_subnormal(probs)
         return At(log_probs, probs, probs, None)
 
     def masses(self, at: At, c: Tensor) -> Tensor:
@@ -99,7 +108,10 @@ class Softmax:
             room: (lengths, classes, rows), overwritten.
         """
         torch.addcmul(scores, lengths[:, None, None], towards, out=room)
-        room.sub_(room.amax(1, keepdim=True)).exp_()  # less than half of softmax's time on a CPU
+        room.sub_(room.amax(1, keepdim=True))
+        if _underflows(scores):
+            room.clamp_(min=_least(scores.dtype))
+        room.exp_()  # less than half of softmax's time on a CPU
         total = room.sum(1)
         return room.mul_(towards).sum(1).div_(total)
 
@@ -184,6 +196,23 @@ def member(activation: Activation) -> Softmax:
 def without_subnormal(probs: Tensor) -> Tensor:
     """With 0 for what is tiny, in place: such products take a hundred times as long."""
     return torch.threshold_(probs, math.sqrt(torch.finfo(probs.dtype).tiny), 0.0)
+
+
+def _underflows(scores: Tensor) -> bool:
+    """Whether exp of scores (classes, rows) is to be kept from numbers below the normal ones.
+
+    On a CPU such an exp takes up to a hundred times as long as any other.
+    """
+    if scores.device.type != "cpu" or scores.numel() < MANY:
+        return False
+    some = scores[:, :: max(scores.shape[1] // SAMPLE, 1)]
+    tiny = torch.finfo(scores.dtype).tiny
+    return bool((some.amax(0) - some.amin(0)).max() > -math.log(tiny))
+
+
+def _least(dtype: torch.dtype) -> float:
+    """A score, less the largest one, whose probability :func:`without_subnormal` takes for 0."""
+    return math.log(torch.finfo(dtype).tiny) / 2 - 1
 
 
 def _equal(num_classes: int) -> Tensor:
