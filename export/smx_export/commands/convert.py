@@ -50,7 +50,9 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """See :mod:`smx_export.commands`."""
-    beside = Path(args.output).with_suffix(".json") if args.sidecar else None
+    from smx_export.artifact.sidecar import path_beside, write_sidecar
+
+    beside = path_beside(args.output) if args.sidecar else None
     check_apart(args.output, args.data, args.json, beside)
     check_apart(args.checkpoint, args.json, beside)
     if beside is not None:
@@ -63,8 +65,6 @@ def run(args: argparse.Namespace) -> int:
         return PARITY_FAILED
     print(printable(f"wrote {export.path} ({export.path.stat().st_size:,} bytes)"))
     if args.sidecar:
-        from smx_export.artifact.sidecar import write_sidecar
-
         print(printable(f"wrote {write_sidecar(export.path)}"))
     return DONE
 
