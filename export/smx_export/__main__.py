@@ -16,6 +16,7 @@ from typing import NoReturn
 from smx_export import __version__
 from smx_export.commands import BAD_INPUT, convert, inspect, predict, selftest, sidecar, verify, web
 from smx_export.errors import NotInstalled
+from smx_lightning.errors.extras import training_needed
 from smx_lightning.errors.streams import tolerate_encodings, written_out
 from smx_lightning.errors.text import printable, shortened
 from smx_lightning.errors.unreadable import reason, sentence_of
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     """The exit code of a subcommand."""
     try:
-        with ended_in_order():
+        with ended_in_order(), training_needed():
             code: int = args.run(args)
             return code
     except (ValueError, NotInstalled) as error:
