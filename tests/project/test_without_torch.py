@@ -120,9 +120,21 @@ def test_a_command_says_what_to_install(package, command, folder):
     assert sorted(path.name for path in folder.iterdir()) == ["m.ckpt", "m.onnx"]
 
 
-def test_torch_without_the_rest_of_the_extra_names_the_rest(folder):
-    done = without("import smx_lightning; smx_lightning.SoftmaxRegression", names={"lightning"})
-    assert done.stderr.splitlines()[-1].endswith(SENTENCE.format("lightning"))
+def test_a_classifier_needs_onnxruntime_and_numpy_alone(folder):
+    script = (
+        "import numpy, smx_export\n"
+        "classifier = smx_export.OnnxClassifier('m.onnx')\n"
+        "print(classifier.predict_proba(numpy.zeros((2, 6), 'f')).shape)\n"
+    )
+    done = without(script, names={*TRAINING, "onnx", "google.protobuf"}, folder=folder)
+    assert (done.stdout, done.stderr) == ("(2, 3)\n", "")
+
+
+def test_torch_without_the_rest_of_the_extra_names_the_rest():
+    with pytest.raises(NotInstalled) as raised, training_needed():
+        raise ModuleNotFoundError("No module named 'lightning'", name="lightning")
+    assert str(raised.value) == SENTENCE.format("lightning")
+    assert (raised.value.name, raised.value.__suppress_context__) == ("lightning", True)
 
 
 def test_other_imports_that_fail_are_left_alone():

@@ -7,9 +7,8 @@ import { promises, readFileSync } from "node:fs";
 // hence no static import, which would run before any line of this file.
 process.env.ORT_DISABLE_TELEMETRY = "1";
 
-function decode(base64, Numbers = Float32Array) {
-  return new Numbers(Uint8Array.from(Buffer.from(base64, "base64")).buffer);
-}
+const decode = (base64, Numbers = Float32Array) =>
+  new Numbers(Uint8Array.from(Buffer.from(base64, "base64")).buffer);
 
 /** A function from features, row after row, to log-probabilities. */
 async function load(path, { input }) {
@@ -36,7 +35,9 @@ async function main(path = "model.onnx", rowsPath = 0) {
   const model = await promises.readFile(beside).then(JSON.parse).catch(() => null);
   if (!model?.selftest)
     throw new Error(`expected ${beside} as smx-export sidecar ${path} writes it, got no such file`);
-  const Numbers = model.input.dtype === "float64" ? Float64Array : Float32Array;
+  const Numbers = { float32: Float32Array, float64: Float64Array }[model.input.dtype];
+  if (!Numbers || !model.outputs.includes("log_probs"))
+    throw new Error(`expected float inputs and log_probs in ${path}, got another profile's file`);
   const run = await load(path, model);
   if (!(await passes(run, model, Numbers)))
     throw new Error(`expected ${path} as it was exported, got one that fails its self-test`);
@@ -54,9 +55,8 @@ async function main(path = "model.onnx", rowsPath = 0) {
   const [low, high] = model.input_range ?? [-Infinity, Infinity]; // in training
   const far = (high - low) * (model.input_shape.length > 1 ? 0.5 : 4);
   const stray = x.find((value) => value < low - far || value > high + far);
-  if (stray !== undefined) {
+  if (stray !== undefined)
     console.error(`warning: trained on ${low} to ${high}, got ${stray}; check the scale`);
-  }
   for (let row = 0; row < rows.length; row++) {
     const p = probs.subarray(row * names.length, (row + 1) * names.length);
     const label = threshold === null ? p.indexOf(Math.max(...p)) : Number(p[1] >= threshold);

@@ -1,8 +1,7 @@
 """Classify pictures with OpenCV: python classify.py model.onnx picture.png ….
 
-Beside model.onnx lies model.json, which smx-export sidecar model.onnx writes. Export with --profile
-robust: OpenCV's LogSoftmax is log(softmax), so -inf where a class is out of the question, which no
-self-test lets pass.
+Beside model.onnx lies model.json: smx-export sidecar model.onnx. Export with --profile robust, as
+OpenCV's LogSoftmax is log(softmax), -inf where a class is out of the question: no self-test passes.
 """
 
 import json
@@ -46,10 +45,12 @@ def main(path: str, *pictures: str) -> None:
     beside = Path(path).with_suffix(".json")
     try:
         about = json.loads(beside.read_text("utf-8"))
-        test = about["selftest"]
+        test, outputs = about["selftest"], about["outputs"]
     except (LookupError, OSError, TypeError, ValueError) as error:
         needed = f"{beside} as smx-export sidecar {path} writes it"
         raise ValueError(f"expected {needed}, got: {error}") from error
+    if "log_probs" not in outputs:
+        raise ValueError(f"expected {path} with the output log_probs, got {', '.join(outputs)}")
     net = cv2.dnn.readNetFromONNX(path)
     if not passes(net, test):
         raise ValueError(f"expected {path} with --profile robust, got one that fails its self-test")
