@@ -1,9 +1,8 @@
 #!/bin/bash
 # A job of SLURM on two nodes: sbatch examples/slurm.sh, where .venv and examples are.
 #
-# Before its time is over, or where it is pre-empted with notice, every process gets SIGUSR1: the run
-# is saved, queued again, and goes on in the midst of its epoch. Once queued it belongs to nobody's
-# terminal; what it prints is in softmax-regression-JOB.log.
+# Two minutes before its time is over every process gets SIGUSR1: the run is saved, queued again, and
+# goes on in the midst of its epoch. What it prints is in softmax-regression-JOB.log.
 
 #SBATCH --job-name=softmax-regression
 #SBATCH --nodes=2
@@ -20,5 +19,5 @@
 set -euo pipefail
 source .venv/bin/activate
 export OMP_NUM_THREADS="$SLURM_CPUS_PER_TASK"
-# Since 22.05 srun does not take the job's number of cores by itself. One process that fails ends all.
+# Since 22.05 srun does not take the number of cores from the job. One process that fails ends all.
 srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 python examples/several_processes.py

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import json
 import re
 import shutil
 import sys
@@ -317,8 +318,32 @@ def test_a_file_that_a_kit_does_not_take_is_refused_in_its_words(kit, profile, t
         refusal = run(sys.executable, "generate.py", "model.onnx", folder=folder).stderr
     else:
         refusal = KITS[kit](folder, x[:1]).refusal
-    got = "(another profile's file|scores)"
+    got = "(others|another profile's file)"
     assert re.search(f"expected .*log_probs.*, got {got}$", refusal.strip())
+
+
+@pytest.mark.parametrize(
+    ("kit", "inputs"),
+    [
+        (kit, inputs) if kit in ("node", "opencv") else whole((kit, inputs))
+        for kit in ("node", "opencv", "browser", "c")
+        for inputs in ("one batch alone", "several")
+        if (kit, inputs) != ("c", "one batch alone")  # which runs a row at a time
+    ],
+)
+def test_a_file_of_other_inputs_is_refused(kit, inputs, trained, x, copied):
+    """As its sidecar tells them."""
+    folder = copied(kit, trained)
+    told = json.loads((folder / "model.json").read_text("utf-8"))
+    one = told["input"]
+    told["input"] = [one, one] if inputs == "several" else one | {"batch": 1}
+    (folder / "model.json").write_text(json.dumps(told), encoding="utf-8")
+    if kit == "c":
+        said = run(sys.executable, "generate.py", "model.onnx", folder=folder).stderr
+    else:
+        said = KITS[kit](folder, x[:1]).refusal
+    assert re.search("expected .*float32 inputs, log_p|inputs of any batch and log_probs", said)
+    assert len(said.strip().splitlines()) == 1
 
 
 class Folding(SoftmaxRegression):

@@ -34,7 +34,8 @@ try:
 except (LookupError, OSError, TypeError, ValueError, DecodeError) as error:
     needed = "model.onnx and model.json, which smx-export sidecar model.onnx writes"
     sys.exit(f"expected {needed}, got: {error}")
-if about["outputs"] != ["log_probs", "probs"] or about["input"]["dtype"] != "float32":
+one = isinstance(about["input"], dict)  # of several inputs a list
+if not one or about["outputs"] != ["log_probs", "probs"] or about["input"]["dtype"] != "float32":
     sys.exit(f"expected float32 inputs, log_probs and probs in {path}, got another profile's file")
 del proto.metadata_props[:]  # they would go into a comment, which */ in a class name would end
 for tensor in [*proto.graph.input, *proto.graph.output]:

@@ -45,12 +45,12 @@ def main(path: str, *pictures: str) -> None:
     beside = Path(path).with_suffix(".json")
     try:
         about = json.loads(beside.read_text("utf-8"))
-        test, outputs = about["selftest"], about["outputs"]
+        test, rows, outputs = about["selftest"], about["input"], about["outputs"]
     except (LookupError, OSError, TypeError, ValueError) as error:
         needed = f"{beside} as smx-export sidecar {path} writes it"
         raise ValueError(f"expected {needed}, got: {error}") from error
-    if "log_probs" not in outputs:
-        raise ValueError(f"expected {path} with the output log_probs, got {', '.join(outputs)}")
+    if "log_probs" not in outputs or "dtype" not in rows or "batch" in rows:
+        raise ValueError(f"expected inputs of any batch and log_probs in {path}, got others")
     net = cv2.dnn.readNetFromONNX(path)
     if not passes(net, test):
         raise ValueError(f"expected {path} with --profile robust, got one that fails its self-test")

@@ -50,9 +50,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """See :mod:`smx_export.commands`."""
-    from smx_export.artifact.sidecar import path_beside, write_sidecar
-
-    beside = path_beside(args.output) if args.sidecar else None
+    beside = Path(args.output).with_suffix(".json") if args.sidecar else None
     check_apart(args.output, args.data, args.json, beside)
     check_apart(args.checkpoint, args.json, beside)
     if beside is not None:
@@ -65,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         return PARITY_FAILED
     print(printable(f"wrote {export.path} ({export.path.stat().st_size:,} bytes)"))
     if args.sidecar:
+        from smx_export.artifact.sidecar import write_sidecar
+
         print(printable(f"wrote {write_sidecar(export.path)}"))
     return DONE
 
