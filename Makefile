@@ -4,7 +4,7 @@ BIN := .venv/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all mutants lint bench edge lock clean
+.PHONY: help demo test test-all mutants lint bench edge device lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -47,6 +47,9 @@ edge: .venv/edge-ready export/node_modules/ready  ## install the runtimes that t
 export/node_modules/ready: export/package-lock.json
 	ONNXRUNTIME_NODE_INSTALL=skip npm ci --no-audit --no-fund --silent --prefix export
 	@touch $@
+
+device: .venv/ready  ## install the part that needs no torch elsewhere, and use a file there
+	.ci/device
 
 lint: .venv/ready  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 python several_processes.py
 torchrun --nproc-per-node 2 several_processes.py
+sbatch slurm.sh
 
 The weights, the metrics and the file are the same: the batch size counts the rows of all processes
 together. Killed at any moment and started again, it goes on where it was.
@@ -21,9 +22,10 @@ data = DigitsDataModule(batch_size=256)
 model = SoftmaxRegression(
     data.num_features, data.num_classes, class_names=data.class_names, preprocessing="standardize"
 )
+settings = os.environ  # torchrun sets the first of each two, SLURM the second
 trainer = Trainer(
-    devices=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),  # both are set by torchrun
-    num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
+    devices=int(settings.get("LOCAL_WORLD_SIZE") or settings.get("SLURM_NTASKS_PER_NODE") or 1),
+    num_nodes=int(settings.get("GROUP_WORLD_SIZE") or settings.get("SLURM_NNODES") or 1),
     max_epochs=50,
     callbacks=[Recovery()],
     logger=False,

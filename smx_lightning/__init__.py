@@ -33,7 +33,10 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    from smx_lightning.errors.extras import training_needed
+
+    with training_needed():
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def _version() -> str:

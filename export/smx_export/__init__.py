@@ -61,4 +61,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("smx_lightning").__version__
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    from smx_lightning.errors.extras import training_needed
+
+    with training_needed():
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,4 +1,4 @@
-"""``smx-export convert | verify | selftest | predict | web | inspect``.
+"""``smx-export convert | verify | selftest | predict | web | inspect | sidecar``.
 
 Exit codes: 0 done and parity holds; 1 parity failed; 2 bad usage or bad input, with one sentence on
 stderr; 130, 143 and 129 where Ctrl-C, SIGTERM or a closed terminal ended it. torch is loaded only
@@ -14,14 +14,15 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from smx_export import __version__
-from smx_export.commands import BAD_INPUT, convert, inspect, predict, selftest, verify, web
+from smx_export.commands import BAD_INPUT, convert, inspect, predict, selftest, sidecar, verify, web
 from smx_export.errors import NotInstalled
+from smx_lightning.errors.extras import training_needed
 from smx_lightning.errors.streams import tolerate_encodings, written_out
 from smx_lightning.errors.text import printable, shortened
 from smx_lightning.errors.unreadable import reason, sentence_of
 from smx_lightning.processes.ending import code_of, ended_in_order
 
-COMMANDS = (convert, verify, web, selftest, predict, inspect)
+COMMANDS = (convert, verify, web, selftest, predict, inspect, sidecar)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     """The exit code of a subcommand."""
     try:
-        with ended_in_order():
+        with ended_in_order(), training_needed():
             code: int = args.run(args)
             return code
     except (ValueError, NotInstalled) as error:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smx_lightning.errors.extras import NotInstalled
+
 if TYPE_CHECKING:
     from smx_export.parity.report import ParityReport
+
+__all__ = ["FileError", "InputRangeWarning", "NotInstalled", "ParityError"]
 
 
 class FileError(ValueError):
@@ -14,10 +18,6 @@ class FileError(ValueError):
 
 class InputRangeWarning(UserWarning):
     """Inputs that are clearly not in the units of the training data."""
-
-
-class NotInstalled(ImportError):  # noqa: N818 (an answer, not a fault)
-    """A runtime is not on this machine; the message says how to get it."""
 
 
 class ParityError(RuntimeError):

@@ -130,10 +130,13 @@ def _check_fits(array: StoredArray, classifier: OnnxClassifier, path: str | Path
             f"expected real numbers in {array.name} in {path}, got dtype {array.dtype}; encode "
             "them as the training data were"
         )
-    if len(array.shape) < 2 or array.width != classifier.num_features or min(array.shape) < 0:
+    width = classifier.num_features
+    if len(array.shape) < 2 or array.width != width or min(array.shape) < 0:
+        one = array.shape in ((width,), classifier.trained_shape)
+        remedy = "save a single row as x[None]" if one else "give the features of its training"
         raise FileError(
-            f"expected rows of {classifier.num_features} numbers in {array.name} in {path}, got "
-            f"shape {array.shape}; give the features that the model was trained on"
+            f"expected rows of {width} numbers in {array.name} in {path}, got shape {array.shape}; "
+            f"{remedy}"
         )
     wrong = lost_digits(array.dtype, classifier.dtype) or other_axes(
         array.shape[1:], classifier.trained_shape

@@ -532,6 +532,7 @@ LOOPS = [
     f"smx-lightning predict --ckpt_path good.ckpt {ROWS} {CALM} --predictions.path=loop/p.csv",
     f"smx-lightning test --ckpt_path good.ckpt {ROWS} {CALM} --confusion.path=loop/c.csv",
     "hparams good.ckpt loop", "npz loop", "idx loop", "sidecar loop",
+    "smx-export sidecar loop", "smx-export sidecar good.onnx loop/m.json",
 ]  # fmt: skip
 
 

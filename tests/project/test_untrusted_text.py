@@ -119,6 +119,7 @@ HOSTILE = [  # command, and its exit code
     ("convert evil.ckpt out.onnx", 0), ("convert class.ckpt out.onnx", 2),
     ("verify plain.onnx --checkpoint evil.ckpt", 1), ("verify evil.onnx --checkpoint evil.ckpt", 1),
     ("convert 'a\n\x1b[2J.ckpt' out.onnx", 2), ("web evil.onnx 'out\n\x1b[2J'", None),
+    ("sidecar evil.onnx", 0), ("sidecar output.onnx", 2), ("sidecar evil.onnx 'o\n\x1b[2J'", 0),
     ("web operator.onnx out", 2), ("inspect 'a\n\x1b[2J' 'b\n\x1b[2J'", SystemExit),
 ]  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 import ast
 import copy
+import json
+import re
 import shutil
 import sys
 
@@ -16,6 +18,7 @@ from sampled import whole
 
 from smx_export import export_onnx
 from smx_export.artifact.sidecar import write_sidecar
+from smx_export.profile import Profile
 from smx_export.runtime import OnnxClassifier
 from smx_lightning import SoftmaxRegression
 from smx_lightning.preprocessing.moments import Moments
@@ -293,3 +296,68 @@ def test_one_changed_weight_of_such_a_file_is_refused(kit, x, trained, copied):
     said = KITS[kit](folder, x[:1])
     assert said.answers == []
     assert "self-test" in said.refusal
+
+
+# Files of other profiles --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kit", "profile"),
+    [
+        ("node", Profile(outputs=("probs", "label"))),
+        ("node", Profile(image=True)),
+        ("opencv", Profile(outputs=("scores",))),
+        whole(("browser", Profile(outputs=("label",)))),
+        whole(("browser", Profile(image=True))),
+        whole(("c", Profile(outputs=("probs",)))),
+    ],
+)
+def test_a_file_that_a_kit_does_not_take_is_refused_in_its_words(kit, profile, trained, x, copied):
+    folder = copied(kit, trained, profile=profile)
+    if kit == "c":
+        refusal = run(sys.executable, "generate.py", "model.onnx", folder=folder).stderr
+    else:
+        refusal = KITS[kit](folder, x[:1]).refusal
+    got = "(others|another profile's file)"
+    assert re.search(f"expected .*log_probs.*, got {got}$", refusal.strip())
+
+
+@pytest.mark.parametrize(
+    ("kit", "inputs"),
+    [
+        (kit, inputs) if kit in ("node", "opencv") else whole((kit, inputs))
+        for kit in ("node", "opencv", "browser", "c")
+        for inputs in ("one batch alone", "several")
+        if (kit, inputs) != ("c", "one batch alone")  # which runs a row at a time
+    ],
+)
+def test_a_file_of_other_inputs_is_refused(kit, inputs, trained, x, copied):
+    """As its sidecar tells them."""
+    folder = copied(kit, trained)
+    told = json.loads((folder / "model.json").read_text("utf-8"))
+    one = told["input"]
+    told["input"] = [one, one] if inputs == "several" else one | {"batch": 1}
+    (folder / "model.json").write_text(json.dumps(told), encoding="utf-8")
+    if kit == "c":
+        said = run(sys.executable, "generate.py", "model.onnx", folder=folder).stderr
+    else:
+        said = KITS[kit](folder, x[:1]).refusal
+    assert re.search("expected .*float32 inputs, log_p|inputs of any batch and log_probs", said)
+    assert len(said.strip().splitlines()) == 1
+
+
+class Folding(SoftmaxRegression):
+    """A backbone without weights."""
+
+    def features(self, x):
+        return x.abs()
+
+
+@pytest.mark.parametrize("profile", [whole("portable"), "compact"])  # torch's exporter traces it
+def test_python_refuses_more_than_one_linear_layer(profile, trained, digits, x, copied):
+    test = digits.splits.test
+    model = trained if profile == "compact" else Folding(64, 3)
+    data = (test.x.flatten(1), test.y) if profile == "compact" else None
+    folder = copied("python", model, profile=profile, data=data)
+    refusal = KITS["python"](folder, x[:1]).refusal
+    assert refusal.endswith("got: a graph that is more than one linear layer of float32 numbers")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 from emx_onnx_cgen.compiler import Compiler, CompilerOptions
+from google.protobuf.message import DecodeError
 
 
 def literal(value: Any) -> str:
@@ -29,9 +30,12 @@ def literal(value: Any) -> str:
 try:
     path = Path(sys.argv[1])
     proto, about = onnx.load(path), json.loads(path.with_suffix(".json").read_text("utf-8"))
-except (IndexError, OSError, ValueError) as error:
-    sys.exit(f"expected model.onnx and model.json of smx-export convert --sidecar, got: {error}")
-if about["outputs"] != ["log_probs", "probs"] or about["input"]["dtype"] != "float32":
+    test, names = about["selftest"], about["class_names"]
+except (LookupError, OSError, TypeError, ValueError, DecodeError) as error:
+    needed = "model.onnx and model.json, which smx-export sidecar model.onnx writes"
+    sys.exit(f"expected {needed}, got: {error}")
+one = isinstance(about["input"], dict)  # of several inputs a list
+if not one or about["outputs"] != ["log_probs", "probs"] or about["input"]["dtype"] != "float32":
     sys.exit(f"expected float32 inputs, log_probs and probs in {path}, got another profile's file")
 del proto.metadata_props[:]  # they would go into a comment, which */ in a class name would end
 for tensor in [*proto.graph.input, *proto.graph.output]:
@@ -39,7 +43,6 @@ for tensor in [*proto.graph.input, *proto.graph.output]:
 options = CompilerOptions(large_temp_threshold_bytes=0, large_weight_threshold=0)
 Path("model.c").write_text(Compiler(options).compile(proto), encoding="utf-8")
 
-test, names = about["selftest"], about["class_names"]
 vectors, classes = len(test["tolerance"]), len(names)
 inputs = np.frombuffer(b64decode(test["inputs"]), "<f4").reshape(vectors, -1)
 sparse = "probs" in test  # in place of log_probs, as some are 0

@@ -1,7 +1,7 @@
 """Classify pictures with OpenCV: python classify.py model.onnx picture.png ….
 
-Beside model.onnx lies model.json. Export with --profile robust --sidecar: OpenCV's LogSoftmax is
-log(softmax), so -inf where a class is out of the question, which no self-test lets pass.
+Beside model.onnx lies model.json: smx-export sidecar model.onnx. Export with --profile robust, as
+OpenCV's LogSoftmax is log(softmax), -inf where a class is out of the question: no self-test passes.
 """
 
 import json
@@ -42,9 +42,17 @@ def features(frame: Any, about: dict[str, Any]) -> Any:
 
 def main(path: str, *pictures: str) -> None:
     """Print the class and the probability of each picture."""
-    about = json.loads(Path(path).with_suffix(".json").read_text("utf-8"))
+    beside = Path(path).with_suffix(".json")
+    try:
+        about = json.loads(beside.read_text("utf-8"))
+        test, rows, outputs = about["selftest"], about["input"], about["outputs"]
+    except (LookupError, OSError, TypeError, ValueError) as error:
+        needed = f"{beside} as smx-export sidecar {path} writes it"
+        raise ValueError(f"expected {needed}, got: {error}") from error
+    if "log_probs" not in outputs or "dtype" not in rows or "batch" in rows:
+        raise ValueError(f"expected inputs of any batch and log_probs in {path}, got others")
     net = cv2.dnn.readNetFromONNX(path)
-    if not passes(net, about["selftest"]):
+    if not passes(net, test):
         raise ValueError(f"expected {path} with --profile robust, got one that fails its self-test")
     for picture in pictures:
         frame = cv2.imread(picture)

@@ -1,4 +1,4 @@
-"""What a file makes of its scores: softmax, or α-entmax, which rules classes out."""
+"""What a file makes of its scores: softmax, or α-entmax, which rules classes out; its self-test."""
 
 from base64 import b64decode
 from typing import Any
@@ -26,6 +26,14 @@ def log_probs(scores: Any, activation: Any) -> Any:
         enough = (np.maximum(z - higher, 0) ** power).sum(1, keepdims=True) >= 1
         threshold = np.where(enough, higher, threshold)
     return power * np.log(np.maximum(z - threshold, 0))
+
+
+def inputs(test: dict[str, Any], width: int) -> Any:
+    """Of a self-test, rows times factors."""
+    half = test["dtype"] == "bfloat16"  # the upper half of float32
+    rows = np.frombuffer(b64decode(test["rows"]), "<u2" if half else test["dtype"])
+    rows = ((rows.astype("<u4") << 16).view("<f4") if half else rows).reshape(-1, width)
+    return np.stack([rows[i] * np.float32(factor) for i, factor in test["inputs"]])
 
 
 def passes(found: Any, test: dict[str, Any]) -> bool:

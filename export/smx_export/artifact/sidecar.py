@@ -71,10 +71,15 @@ def sidecar(path: str | Path) -> dict[str, Any]:
     return found
 
 
-def write_sidecar(path: str | Path) -> Path:
-    """:func:`sidecar` as a file beside the model, of the same name with ``.json``."""
+def path_beside(path: str | Path) -> Path:
+    """Where a model's sidecar lies: beside it, under the same name with ``.json``."""
     path = Path(path)
-    beside = path.with_suffix(".json")
+    return path.parent / f"{path.stem}.json"  # with_suffix raises where there is no name
+
+
+def write_sidecar(path: str | Path, output: str | Path | None = None) -> Path:
+    """:func:`sidecar` as a file, by default :func:`path_beside` the model; returns its path."""
+    beside = path_beside(path) if output is None else Path(output)
     with written_whole(beside) as draft:
         text = json.dumps(sidecar(path), ensure_ascii=False, indent=1)
         draft.write_text(text + "\n", encoding="utf-8")

@@ -27,7 +27,7 @@ class CompiledC(Target):
     """A function that needs no runtime."""
 
     name = "c"
-    install = "pip install smx-lightning[c], and a C compiler: apt-get install gcc"
+    install = "pip install 'smx-lightning[c]', and a C compiler: apt-get install gcc"
 
     def version(self) -> str:
         """The generator's and the compiler's."""

@@ -28,7 +28,7 @@ class LiteRt(Target):
     """What runs on Android."""
 
     name = "litert"
-    install = "pip install smx-lightning[litert], in a virtual environment of its own"
+    install = "pip install 'smx-lightning[litert]', in a virtual environment of its own"
     float64 = False
 
     def version(self) -> str:

@@ -26,7 +26,7 @@ class Mnn(Target):
     """What runs in Alibaba's apps."""
 
     name = "mnn"
-    install = "pip install smx-lightning[mnn]"
+    install = "pip install 'smx-lightning[mnn]'"
     float64 = False
 
     def version(self) -> str:

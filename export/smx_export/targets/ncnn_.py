@@ -29,7 +29,7 @@ class Ncnn(Target):
     """What runs in Tencent's apps, in float32 on the CPU."""
 
     name = "ncnn"
-    install = "pip install smx-lightning[ncnn]"
+    install = "pip install 'smx-lightning[ncnn]'"
     float64 = False
 
     def version(self) -> str:

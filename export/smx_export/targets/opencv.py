@@ -20,7 +20,7 @@ class OpenCv(Target):
     """The neural networks of the computer vision library."""
 
     name = "opencv"
-    install = "pip install smx-lightning[opencv]"
+    install = "pip install 'smx-lightning[opencv]'"
 
     def version(self) -> str:
         """See :class:`Target`."""

@@ -23,7 +23,7 @@ class OpenVino(Target):
     """Intel's runtime, in float32."""
 
     name = "openvino"
-    install = "pip install smx-lightning[openvino]"
+    install = "pip install 'smx-lightning[openvino]'"
     float64 = False
 
     def version(self) -> str:

@@ -20,7 +20,7 @@ class Tract(Target):
     """What runs where Rust runs."""
 
     name = "tract"
-    install = "pip install smx-lightning[tract]"
+    install = "pip install 'smx-lightning[tract]'"
 
     def version(self) -> str:
         """See :class:`Target`."""

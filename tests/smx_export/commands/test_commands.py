@@ -14,7 +14,7 @@ from smx_export import commands, export_onnx
 from smx_export.__main__ import main
 from smx_export.web.site import RUNTIME
 
-ORDER = ["convert", "verify", "web", "selftest", "predict", "inspect"]
+ORDER = ["convert", "verify", "web", "selftest", "predict", "inspect", "sidecar"]
 SHARED = {"files", "options"}  # modules that are no subcommand
 
 
@@ -53,6 +53,7 @@ OPTIONS = {  # beside --help; a strange one is refused by argparse itself
     "selftest": "--target --json --max-seconds --max-memory",
     "predict": "--nan --range --max-seconds --max-memory",
     "inspect": "--json",
+    "sidecar": "",
 }
 
 
@@ -97,6 +98,7 @@ def folder(tmp_path_factory):
         (["inspect", "m.onnx"], "self-test    5 vectors, sealed"),
         (["selftest", "m.onnx", "--target", "onnxruntime"], "self-test passed"),
         (["predict", "m.onnx", "x.npy", "out.csv"], "wrote out.csv (2 rows)"),
+        (["sidecar", "m.onnx"], "wrote m.json ("),
         (["verify", "m.onnx", "--targets", "onnxruntime"], "1 passed, 0 FAILED, 0 not run"),
         (["web", "m.onnx", "site"], "/site ("),
     ],

@@ -234,7 +234,10 @@ ZIPPED = bytes_of(np.savez, x=rows())
         (ZIPPED.replace(rows().tobytes()[:8], b"damaged!", 1), "does not read"),
         (bytes_of(np.savez, features=rows()), "expected an array x in rows, got features.npy"),
         (bytes_of(np.savez, x_test=rows()), "expected an array x in rows, got x_test.npy"),
-        (bytes_of(np.save, rows()[0]), r"expected rows of 12 numbers .* got shape \(12,\)"),
+        (
+            bytes_of(np.save, rows()[0]),
+            r"expected rows of 12 numbers .* got shape \(12,\); save a single row as x\[None\]",
+        ),
         (bytes_of(np.save, rows()[:, :11]), r"expected rows of 12 numbers .* got shape \(40, 11\)"),
         (
             bytes_of(np.savez, x=rows(), x_val=rows()[:, :3]),

@@ -1,8 +1,12 @@
 """Training under launchers, as real processes: torchrun, two hosts, restarts, SLURM."""
 
 import os
+import re
+import shutil
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -219,6 +223,76 @@ def test_a_job_preempted_within_a_batch_loses_no_row_with_recovery(alone, scontr
     answer = preempt(scontrol, tmp_path, *arguments)
     assert (answer["began"], answer["steps"]) == (8, STEPS)
     assert_identical(answer, alone, names=alone.keys() - {"began"})
+
+
+SBATCH = ROOT / "examples" / "slurm.sh"
+# Starts the tasks of a job as SLURM does, all of its nodes on this machine, and notes its options.
+SRUN = """#!{python}
+import os, subprocess, sys
+options = [word for word in sys.argv[1:] if word.startswith("--")]
+print("srun", *options, flush=True)
+told, command = os.environ, sys.argv[1 + len(options):]
+each = int(told["SLURM_NTASKS_PER_NODE"])
+world = each * int(told["SLURM_NNODES"])
+ranks = [{{"PROCID": r, "NODEID": r // each, "LOCALID": r % each}} for r in range(world)]
+tasks = [
+    subprocess.Popen(command, env=told | {{f"SLURM_{{name}}": str(k) for name, k in own.items()}})
+    for own in ranks
+]
+sys.exit(max(task.wait() for task in tasks))
+"""
+
+
+def directives():
+    """What sbatch reads in its script: options before the first command."""
+    text = SBATCH.read_text("utf-8").partition("\nset ")[0]
+    return dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(\S+))?$", text, re.M))
+
+
+def test_the_script_of_sbatch_is_one():
+    """SLURM itself is not here; bash reads it, and what Lightning needs is asked for."""
+    lines = SBATCH.read_text("utf-8").splitlines()
+    assert lines[0].startswith("#!")
+    told = directives()
+    assert len(told) == sum(line.startswith("#SBATCH") for line in lines)
+    assert {"nodes", "ntasks-per-node", "cpus-per-task", "time", "requeue", "output"} <= {*told}
+    assert told["signal"].startswith("USR1@")  # the one that Lightning requeues at, to all tasks
+    assert "ntasks" not in told  # Lightning refuses it
+    subprocess.run(["bash", "-n", SBATCH], check=True)
+
+
+@pytest.mark.whole
+def test_the_script_of_sbatch_makes_the_file_that_one_process_makes(digits, tmp_path):
+    """From a copy, as SLURM runs it, in the folder that it was submitted from."""
+    for name in ("alone", "job", "bin", "spool"):
+        (tmp_path / name).mkdir()
+    ((code, output),) = run([sys.executable, str(EXAMPLE)], folder=tmp_path / "alone")
+    assert code == 0, output
+    srun = tmp_path / "bin" / "srun"
+    srun.write_text(SRUN.format(python=sys.executable))
+    srun.chmod(0o755)
+    job = tmp_path / "job"
+    (job / "examples").symlink_to(EXAMPLE.parent)
+    (job / ".venv" / "bin").mkdir(parents=True)
+    activate = f"PATH={Path(sys.executable).parent}:$PATH"
+    (job / ".venv" / "bin" / "activate").write_text(activate)
+    told = directives()
+    environ = slurm(int(told["nodes"]) * int(told["ntasks-per-node"]), 0, free_port()) | {
+        "SLURM_NNODES": told["nodes"],
+        "SLURM_NTASKS_PER_NODE": told["ntasks-per-node"],
+        "SLURM_CPUS_PER_TASK": "1",
+        "PATH": f"{srun.parent}:{os.environ['PATH']}",
+    }
+    script = shutil.copy(SBATCH, tmp_path / "spool" / "slurm_script")
+    ((code, output),) = run(["bash", script], folder=job, environ=[environ])
+    assert code == 0, output
+    assert "srun --cpus-per-task=1 --kill-on-bad-exit=1\n" in output
+    assert "MEMBER: 2/2" in output  # as Lightning says it, of the second process
+    assert output.count("digits.onnx") == 1
+    x, probs = digits.splits.test.x.numpy(), {}
+    for name in ("alone", "job"):
+        probs[name] = OnnxClassifier(tmp_path / name / "digits.onnx").predict_proba(x)
+    np.testing.assert_allclose(probs["job"], probs["alone"], rtol=0, atol=1e-5)
 
 
 # A Trainer that disagrees with its launcher would train copies that know nothing of each other ----
