@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
+from typing import IO, Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -34,15 +33,15 @@ from smx_lightning.metrics import Prediction as Prediction
 from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.configuring import configured
 from smx_lightning.preprocessing.standardization import Method, Preprocessing
-from smx_lightning.training import hooks, steps
-from smx_lightning.training.hooks import Bookkeeping, hook
+from smx_lightning.training.hooks import Bookkeeping, signed_as
 from smx_lightning.training.objective import Objective, class_weights_of, l2_penalty
-from smx_lightning.training.overrides import join_overrides, know_activation, set_attribute
+from smx_lightning.training.overrides import know_activation
 from smx_lightning.training.precision import applied_wide, with_autocast_off
 from smx_lightning.training.statistics import Batch, DataStatistics
+from smx_lightning.training.steps import Steps
 
 
-class SoftmaxRegression(LightningModule):
+class SoftmaxRegression(Steps):
     """``y = softmax(W x + b)``: one perceptron a class, the largest logit wins.
 
     Subclass it by overriding one small method: :meth:`features` (a backbone), :meth:`loss`,
@@ -241,36 +240,8 @@ class SoftmaxRegression(LightningModule):
         """
         self._smx_statistics.fit(self, batches)
 
-    # The Trainer's hooks and steps -----------------------------------------------------------
-
-    if not TYPE_CHECKING:  # whose checkers see those of LightningModule
-        trainer = property(hooks.trainer_of, hooks.attach)
-        __setattr__ = set_attribute
-    configure_model = hooks.configure_model
-    setup = hook(Bookkeeping.setup)
-    on_fit_start = hook(Bookkeeping.on_fit_start)
-    on_train_start = hook(Bookkeeping.on_train_start)
-    on_train_epoch_start = hook(Bookkeeping.on_train_epoch_start)
-    on_train_batch_start = hook(Bookkeeping.on_train_batch_start)
-    on_after_backward = hook(Bookkeeping.on_after_backward)
-    on_train_epoch_end = hook(Bookkeeping.on_train_epoch_end)
-    on_validation_start = hook(Bookkeeping.on_validation_start)
-    on_validation_epoch_end = hook(Bookkeeping.on_validation_epoch_end)
-    on_test_start = hook(Bookkeeping.on_test_start)
-    on_test_epoch_end = hook(Bookkeeping.on_test_epoch_end)
-    on_predict_start = hook(Bookkeeping.on_predict_start)
-    training_step, validation_step = steps.training_step, steps.validation_step
-    test_step, predict_step, backward = steps.test_step, steps.predict_step, steps.backward
-    on_save_checkpoint = hooks.on_save_checkpoint
-    on_load_checkpoint = hooks.on_load_checkpoint
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Let hooks do their work although a subclass overrides them without ``super()``."""
-        super().__init_subclass__(**kwargs)
-        join_overrides(cls)
-
     @classmethod
-    @hooks.signed_as(load_model)
+    @signed_as(load_model)
     def load_from_checkpoint(
         cls, checkpoint_path: str | Path | IO[bytes], *args: Any, **kwargs: Any
     ) -> Self:

@@ -235,7 +235,7 @@ def hook(work: Callable[..., None]) -> Callable[..., None]:
 
 def trainer_of(model: SoftmaxRegression) -> Trainer:
     """The Trainer that this module, or the one that it is a part of, is attached to."""
-    trainer: Trainer = super(model._smx_hooks.kind, model).trainer
+    trainer: Trainer = LightningModule.trainer.fget(model)  # type: ignore[attr-defined]
     return trainer
 
 
