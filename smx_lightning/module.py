@@ -37,7 +37,7 @@ from smx_lightning.training.hooks import Bookkeeping, signed_as
 from smx_lightning.training.objective import Objective, class_weights_of, l2_penalty
 from smx_lightning.training.overrides import know_activation
 from smx_lightning.training.precision import applied_wide, with_autocast_off
-from smx_lightning.training.statistics import Batch, DataStatistics
+from smx_lightning.training.statistics import DataStatistics
 from smx_lightning.training.steps import Steps
 
 
@@ -45,8 +45,8 @@ class SoftmaxRegression(Steps):
     """``y = softmax(W x + b)``: one perceptron a class, the largest logit wins.
 
     Subclass it by overriding one small method: :meth:`features` (a backbone), :meth:`loss`,
-    :meth:`configure_metrics` or :meth:`configure_optimizers`. Logging, checkpoints, ONNX export and
-    the parity check go on working.
+    :meth:`unpack` (batches), :meth:`configure_metrics` or :meth:`configure_optimizers`. Logging,
+    checkpoints, ONNX export and the parity check go on working.
 
     Args:
         num_features: d, entries of an input after unrolling, or of what :meth:`features` returns.
@@ -142,7 +142,7 @@ class SoftmaxRegression(Steps):
         return checks.unrolled(x)
 
     def loss(
-        self, scores: Float[Tensor, "batch classes"], y: Int[Tensor, " batch"]
+        self, scores: Float[Tensor, "batch classes"], y: Shaped[Tensor, "batch ..."]
     ) -> Float[Tensor, ""]:
         """The data term of the objective: the (class-weighted) mean negative log-likelihood.
 
@@ -150,7 +150,7 @@ class SoftmaxRegression(Steps):
         focal loss and so on; the penalty is added elsewhere. The scores of softmax are its
         log-probabilities, and those of other members W x + b.
         """
-        weight = self.class_weights_for(scores)
+        y, weight = checks.class_indices(y), self.class_weights_for(scores)
         if self._smx_activation == SOFTMAX:
             return nn.functional.nll_loss(scores, y, weight)
         return fenchel_young_loss(scores, y, self._smx_activation, weight=weight)
@@ -210,7 +210,7 @@ class SoftmaxRegression(Steps):
         return cast("nn.Linear", self.smx[0])
 
     def objective(
-        self, x: Shaped[Tensor, "batch ..."], y: Int[Tensor, " batch"]
+        self, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."]
     ) -> Float[Tensor, ""]:
         """The whole loss of a batch, data term and penalty, for a training step of one's own.
 
@@ -233,8 +233,8 @@ class SoftmaxRegression(Steps):
         """Whether something is decided by the training data: standardisation, balanced weights."""
         return self.preprocessing.method != "none" or self.class_weight == "balanced"
 
-    def fit_statistics(self, batches: Iterable[Batch]) -> None:
-        """Fit standardisation and class counts on batches (x, y), before training.
+    def fit_statistics(self, batches: Iterable[Any]) -> None:
+        """Fit standardisation and class counts on batches, as :meth:`unpack` reads them.
 
         The Trainer's module does it by itself; a host once for its head, each process its share.
         """

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from smx_lightning.metrics import CONFUSION, Prediction, predicted
+from smx_lightning.metrics import CONFUSION, Prediction, loader_of, predicted
 from smx_lightning.optim.training import add_batch
 from smx_lightning.processes.sharding import parallel_loss, whole
 from smx_lightning.training import hooks
+from smx_lightning.training.batches import inputs_of, labelled, unpacked
 from smx_lightning.training.hooks import Bookkeeping, hook, signed_as
 from smx_lightning.training.overrides import check_activation, join_overrides
 
@@ -56,11 +57,32 @@ class Steps(LightningModule):
         super().__init_subclass__(**kwargs)
         join_overrides(cls, Steps)
 
+    def unpack(self, batch: Any) -> tuple[Any, Tensor | None]:
+        """Inputs x and labels y of a loader's batch; override it for batches of another kind.
+
+        Every step, the statistics, the exact solver and the export read batches through it. It
+        takes ``(x, y)``, ``(x, y, …)`` of which the rest is left alone, ``x`` or ``[x]`` without
+        labels, and dicts, dataclasses and namedtuples, by name. Their inputs are ``x``, ``input``,
+        ``inputs``, ``features``, ``image``, ``images`` or ``pixel_values``, or else all entries but
+        the labels, as a dict; their labels ``y``, ``label``, ``labels``, ``target`` or ``targets``.
+
+        Args:
+            batch: As the Trainer hands it to a step, through the hooks of transfer.
+
+        Returns:
+            x as :meth:`features` takes it, and y (batch,) of integers or bool, ``None`` where a
+            batch has no labels, as those to predict need none.
+
+        Raises:
+            InputError: For another kind of batch, and for names of which several would do.
+        """
+        return unpacked(batch)
+
     @signed_as()
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
-        """The objective on one batch ``(x, y)``; y (batch,) integer labels."""
+        """The objective on one batch, as :meth:`unpack` reads it."""
         model = cast("SoftmaxRegression", self)
-        x, y = batch
+        x, y = labelled(model, batch, "train batches")
         if model.solver is None:
             return model._smx_objective.of_batch(model, x, y, ("train",), batch_idx)
         add_batch(model, model.solver, x, y)
@@ -71,18 +93,21 @@ class Steps(LightningModule):
         with parallel_loss(cast("SoftmaxRegression", self)._smx_objective.sharded):
             super().backward(loss, *args, **kwargs)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Add one batch to the ``val/`` metrics."""
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add one batch to the ``val/`` metrics, and to those of its loader where they are many."""
         model = cast("SoftmaxRegression", self)
-        model._smx_metrics.score(model, batch, ("val",))
+        x, y = labelled(model, batch, "val batches")
+        model._smx_metrics.score(model, x, y, ("val", *loader_of("val", model._trainer)))
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Add one batch to the ``test/`` metrics and the confusion matrix."""
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add one batch to the ``test/`` metrics, likewise, and to the confusion matrix."""
         model = cast("SoftmaxRegression", self)
-        model._smx_metrics.score(model, batch, ("test", CONFUSION))
+        x, y = labelled(model, batch, "test batches")
+        names = ("test", CONFUSION, *loader_of("test", model._trainer))
+        model._smx_metrics.score(model, x, y, names)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Prediction:
-        """Labels and probabilities of a batch ``x`` or ``(x, y)``; label -1 where these are NaN."""
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Prediction:
+        """Labels and probabilities of a batch, with labels or not; label -1 where these are NaN."""
         model = cast("SoftmaxRegression", self)
-        log_probs = whole(model(batch[0] if isinstance(batch, (tuple, list)) else batch))
+        log_probs = whole(model(inputs_of(model, batch)))
         return predicted(log_probs, model.decide(log_probs))
