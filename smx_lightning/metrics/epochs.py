@@ -64,6 +64,10 @@ class EpochMetrics(nn.ModuleDict):
         }
         self.loss = loss_name(activation)
 
+    def __repr__(self) -> str:
+        """The stages alone: who prints a model asks for its layers."""
+        return f"{type(self).__name__}({', '.join(n for n in self.tallies if '/' not in n)})"
+
     def add(self, names: Iterable[str], scores: Tensor, y: Tensor) -> None:
         """Count a batch, scores (batch, classes) and y (batch,), in each tally that exists."""
         for name in names:

@@ -233,7 +233,7 @@ REFUSED = {
     "no labels": (X, "expected labels as a tensor in the train batches, got none in Tensor"),
     "labels of strings": (
         (X, ["cat"] * N),
-        "expected labels as a tensor in the train batches, got list of str, str, .* in list",
+        "as a tensor in the train batches, got list of str, str, .* in tuple of Tensor, list; give",
     ),
     "other names": ({"data": X, "cls": Y}, "got none in dict of data, cls; give batches"),
     "whole floats": (
