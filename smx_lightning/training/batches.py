@@ -34,11 +34,12 @@ def unpacked(batch: Any) -> Unpacked:
     >>> unpacked({"labels": 1, "pixel_values": 2, "path": 3}), unpacked((2, 1, 3))
     (Unpacked(x=2, y=1), Unpacked(x=2, y=1))
     """
-    if isinstance(batch, Tensor):
-        return Unpacked(batch, None)
-    named = _named(batch)
-    if named is not None:
-        return _by_name(named, batch)
+    if type(batch) not in (tuple, list):  # as most are, and once a step
+        if isinstance(batch, Tensor):
+            return Unpacked(batch, None)
+        named = _named(batch)
+        if named is not None:
+            return _by_name(named, batch)
     if isinstance(batch, (tuple, list)) and batch:
         return Unpacked(batch[0], batch[1] if len(batch) > 1 else None)
     raise InputError(
@@ -47,24 +48,27 @@ def unpacked(batch: Any) -> Unpacked:
     )
 
 
-def labelled(model: SoftmaxRegression, batch: Any, where: str) -> Unpacked:
+def labelled(
+    model: SoftmaxRegression, batch: Any, where: str, *, remedy: str = ""
+) -> tuple[Any, Tensor]:
     """What a model unpacks of a batch of labelled rows; y is int64 where it holds integers.
 
     Args:
         model: Its ``unpack`` may be a subclass's own.
         batch: As the Trainer hands it to a step.
         where: Which rows they are, for the complaint.
+        remedy: What else helps, likewise.
 
     Raises:
         InputError: Where there are no labels, or none that are a tensor.
     """
     x, y = _pair(model, batch)
     if isinstance(y, Tensor):
-        return Unpacked(x, class_indices(y))
+        return x, class_indices(y)
     found = "none" if y is None else in_words(y)
     raise InputError(
         f"expected labels as a tensor in the {where}, got {found} in {in_words(batch)}; give "
-        "batches (x, y), or override unpack(batch), which returns (x, y)"
+        f"batches (x, y), or override unpack(batch), which returns (x, y){remedy}"
     )
 
 

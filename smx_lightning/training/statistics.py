@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 
+IN_A_HOOK = ", or call fit_statistics(batches) yourself in on_fit_start"
+
+
 class Statistics(NamedTuple):
     """Of all training rows, on all processes: moments of the features, (classes,) counts."""
 
@@ -99,7 +102,7 @@ def statistics_of(model: SoftmaxRegression, batches: Iterable[Any]) -> Statistic
     model.eval()
     try:
         for batch in batches:
-            x, y = labelled(model, batch, "training batches")
+            x, y = labelled(model, batch, "training batches", remedy=IN_A_HOOK)
             check_labels(y.cpu(), model.num_classes, "training batches")
             counts += torch.bincount(y.cpu(), minlength=model.num_classes)
             x = move_data_to_device(x, model.device)
