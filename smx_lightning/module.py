@@ -55,7 +55,8 @@ class SoftmaxRegression(Steps):
         input_shape: Shape of one input without the batch dimension; ``(num_features,)`` by default.
         input_range: Smallest and largest entry of inputs, for the file's users; (0, 255) of pixels.
         l2: Weight of the penalty ½‖W‖², at least 0.
-        class_weight: ``None``, ``"balanced"`` (n / (K · count)), one a class, or a dict by name.
+        class_weight: ``None``, ``"balanced"`` (n / (K · count)), one a class, or a dict by name or
+            index; see :func:`smx_lightning.errors.class_weight.class_weights`.
         preprocessing: ``none``, ``standardize`` or ``scale``, fitted in a pass of the first epoch.
         threshold: γ of a binary problem: class 1 is predicted where its probability is at least γ.
         activation: From scores to probabilities: ``softmax``, ``entmax15``, ``sparsemax``, or

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from torch.utils.data import DataLoader, TensorDataset
 from trainers import quiet_trainer
 
-from smx_export import OnnxExport
+from smx_export import OnnxExport, export_onnx
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.callbacks import PredictionsInOrder
 from smx_lightning.data import BatchLoader, Rows
@@ -104,6 +104,16 @@ def test_a_batch_of_each_kind_trains_tests_and_exports_as_a_pair_does(kind, plai
     assert_same(run(KINDS[kind], tmp_path), plain)
 
 
+@pytest.mark.parametrize(
+    "labels", [Y.to(torch.uint16), Y.to(torch.uint64), Y[:, None], Y.numpy()[:, None]]
+)
+def test_labels_of_each_kind_are_compared_with_the_file_s(labels, tmp_path):
+    model = made(preprocessing="none", class_weight=None)
+    task = export_onnx(model, tmp_path / "model.onnx", data=(X, labels)).report.task
+    right = float((model(X).argmax(1) == Y).double().mean())
+    assert (task.rows, task.model_accuracy) == (N, pytest.approx(right))
+
+
 class Own(SoftmaxRegression):
     """Batches as nobody else has them; every method of the model must ask this one."""
 
@@ -144,7 +154,7 @@ def test_the_exact_solver_ends_at_the_optimum_of_any_kind_of_batch(kind, activat
         torch.testing.assert_close(model.linear.weight.data, judge.weight, atol=1e-5, rtol=1e-4)
 
 
-def test_bool_labels_are_classes_0_and_1():
+def test_bool_labels_are_classes_0_and_1(tmp_path):
     y = Y == 2
     found = []
     for labels in (y, y.long()):
@@ -156,6 +166,8 @@ def test_bool_labels_are_classes_0_and_1():
         found.append({**model.state_dict(), **trainer.callback_metrics})
     assert found[0]["class_counts"].tolist() == [int((~y).sum()), int(y.sum())]
     assert_same(*found)
+    task = export_onnx(model, tmp_path / "model.onnx", data=(X, y)).report.task
+    assert task.model_accuracy == pytest.approx(float((model(X).argmax(1) == y).double().mean()))
 
 
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
