@@ -98,8 +98,8 @@ def unrolled(x: Tensor) -> Tensor:
     """
     if not isinstance(x, Tensor):
         raise InputError(
-            f"expected inputs as a tensor (batch, …), got {in_words(x)}; override features(x), "
-            "which takes what unpack(batch) makes of a batch"
+            f"expected inputs as a tensor (batch, …), got {in_words(x)}; give one, or override "
+            "features(x), which takes what unpack(batch) makes of a batch"
         )
     if x.ndim < 2:
         raise InputError(
@@ -162,7 +162,14 @@ def class_indices(y: Tensor) -> Tensor:
     """Labels as int64 (n,), whatever integers they are, and bool; (n, 1) holds one a row, too.
 
     Floating-point numbers stay as they are: distributions over the classes, or a mistake.
+
+    Raises:
+        InputError: For what is no tensor.
     """
+    if not isinstance(y, Tensor):
+        raise InputError(
+            f"expected labels as a tensor, got {in_words(y)}; make them one with torch.as_tensor"
+        )
     if y.dtype != torch.int64:
         if y.is_floating_point() or y.is_complex():
             return y
@@ -170,11 +177,21 @@ def class_indices(y: Tensor) -> Tensor:
     return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
 
+def check_as_many(y: Tensor, rows: int) -> None:
+    """Complain about labels (n, …) of another number of rows."""
+    if y.shape[:1] != (rows,):
+        raise InputError(
+            f"expected a label for each of the {rows} rows of a batch, got labels of shape "
+            f"{tuple(y.shape)}; give one a row"
+        )
+
+
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # it looks at values
 def check_labels(y: Tensor, num_classes: int, where: str) -> None:
     """Complain about labels that are no class indices (n,); ``where`` says which rows."""
     if y.ndim != 1 or y.is_floating_point():
-        indices = "y.argmax(1) where they are one-hot" if y.ndim == 2 else "with y.long()"
+        one_hot = y.ndim == 2 and y.shape[1] > 1
+        indices = "y.argmax(1) where they are one-hot" if one_hot else "y.long() of whole numbers"
         raise InputError(
             f"labels must be integers of shape (n,), got {str(y.dtype).removeprefix('torch.')} of "
             f"shape {tuple(y.shape)} in the {where}; give one class index a row, {indices}"

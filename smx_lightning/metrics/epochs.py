@@ -9,6 +9,7 @@ from lightning.pytorch.trainer.connectors.logger_connector.result import _Result
 from torch import Tensor, nn
 
 from smx_lightning.activations import SOFTMAX, Activation
+from smx_lightning.errors.checks import check_as_many
 from smx_lightning.metrics.stages import (
     Given,
     confusion_matrix,
@@ -69,7 +70,12 @@ class EpochMetrics(nn.ModuleDict):
         return f"{type(self).__name__}({', '.join(n for n in self.tallies if '/' not in n)})"
 
     def add(self, names: Iterable[str], scores: Tensor, y: Tensor) -> None:
-        """Count a batch, scores (batch, classes) and y (batch,), in each tally that exists."""
+        """Count a batch, scores (batch, classes) and y (batch,), in each tally that exists.
+
+        Raises:
+            InputError: For another number of labels.
+        """
+        check_as_many(y, scores.shape[0])
         for name in names:
             if name in self.tallies:
                 self.tallies[name].add(scores, y)

@@ -251,7 +251,16 @@ REFUSED = {
     "whole floats": (
         (X, Y.float()),
         r"labels must be integers of shape \(n,\), got float32 of shape \(48,\) in the train "
-        r"batches; give one class index a row, with y.long\(\)",
+        r"batches; give one class index a row, y.long\(\) of whole numbers",
+    ),
+    "a column of floats": ((X, Y[:, None].double()), r"shape \(48, 1\) .*, y.long\(\) of whole"),
+    "too few labels": (
+        (X, Y[:3]),
+        r"expected a label for each of the 48 rows of a batch, got labels of shape \(3,\); give",
+    ),
+    "a single label": (
+        (X, Y[0]),
+        r"for each of the 48 rows|of shape \(n,\), got int64 of shape \(\)",
     ),
     "one-hot": ((X, torch.eye(K)[Y]), r"y.argmax\(1\) where they are one-hot"),
 }
@@ -264,6 +273,16 @@ def test_another_batch_is_refused_in_one_sentence(case, optimizer):
     model = made(preprocessing="none", class_weight=None, optimizer=optimizer)
     with pytest.raises(InputError, match=sentence):
         quiet_trainer().fit(model, DataLoader([batch], batch_size=None, collate_fn=as_it_is))
+
+
+def test_arrays_in_an_objective_are_asked_for_as_tensors():
+    model = made(preprocessing="none", class_weight=None)
+    with pytest.raises(InputError, match=r"labels as a tensor, got ndarray; make them one with to"):
+        model.objective(X, Y.numpy())
+    with pytest.raises(InputError, match=r"inputs as a tensor \(batch, …\), got ndarray; give one"):
+        model.objective(X.numpy(), Y)
+    with pytest.raises(InputError, match=r"for each of the 48 rows of a batch, got .* \(3,\)"):
+        quiet_trainer().validate(model, DataLoader([(X, Y[:3])], batch_size=None), verbose=False)
 
 
 def test_a_pair_that_is_none_is_refused_by_the_name_of_the_class():
@@ -333,7 +352,7 @@ def test_other_numbers_of_features_are_refused_as_ever():
     kind = type("Wide", (Answering,), {"answer": staticmethod(lambda x: x[:, :, None, None])})
     with pytest.raises(InputError, match=r"expected 4 features a row, got 5 \(shape \(2, 5, 1, 1"):
         made(kind)(torch.zeros(2, 5))
-    with pytest.raises(InputError, match=r"inputs as a tensor \(batch, …\), got dict of a; over"):
+    with pytest.raises(InputError, match=r"inputs as a tensor \(batch, …\), got dict of a; give"):
         made()({"a": X})
 
 
