@@ -115,7 +115,8 @@ class PredictionsInOrder(BasePredictionWriter):
         if not answers:
             return None
         labels, probs = (torch.cat(part).cpu() for part in zip(*answers, strict=True))
-        return torch.cat([torch.as_tensor(places) for places in indices]), labels, probs
+        rows = [torch.as_tensor(places, dtype=torch.int64) for places in indices]  # also of none
+        return torch.cat(rows), labels, probs
 
 
 def _in_order(shares: Sequence[_Rows]) -> Prediction | None:
