@@ -51,10 +51,14 @@ class ConfusionCsv(Callback):
         self.written = _write_csv(target, [header, *rows])
 
 
+_Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # places, labels and probs of some rows
+
+
 class PredictionsInOrder(BasePredictionWriter):
     """Collect on rank zero what all processes predict, a row a row of the input and in its order.
 
-    ``trainer.predict`` answers on each process with that process's rows.
+    ``trainer.predict`` answers on each process with that process's rows. The rows of several
+    loaders follow one another.
 
     Attributes:
         prediction: label (n,) and probs (n, classes) of the last prediction, on the CPU; ``None``
@@ -78,31 +82,51 @@ class PredictionsInOrder(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         """Bring the rows together, and into order."""
-        if len(batch_indices) != 1 or len(batch_indices[0]) != len(predictions):
-            raise InputError(
-                f"{type(self).__name__} expected the batches of one DataLoader, got "
-                f"{len(batch_indices)} loaders with the indices of {sum(map(len, batch_indices))} "
-                "batches; predict on one DataLoader at a time"
-            )
-        if not all(isinstance(p, tuple) and len(p) == 2 for p in predictions):
-            raise InputError(
-                f"{type(self).__name__} expected predict_step to answer with a Prediction, label "
-                f"and probs, got {type(predictions[0]).__name__}; answer so, or take the callback "
-                "out"
-            )
-        rows = torch.cat([torch.as_tensor(indices) for indices in batch_indices[0]])
-        labels, probs = (torch.cat(part).cpu() for part in zip(*predictions, strict=True))
-        parts: list[Any] = [(rows, labels, probs)]
+        answers = [predictions] if len(batch_indices) == 1 else predictions
+        parts: list[Any] = [[*map(self._rows, answers, batch_indices)]]
         if trainer.world_size > 1:
             gathered = [None] * trainer.world_size if trainer.is_global_zero else None
             torch.distributed.gather_object(parts[0], gathered)
             if gathered is None:
                 return
             parts = gathered
-        rows, labels, probs = (torch.cat(part) for part in zip(*parts, strict=True))
-        # Where processes share the classes of one model, each of them has seen each row.
-        order = torch.full((int(rows.max()) + 1,), -1).index_copy_(0, rows, torch.arange(len(rows)))
-        self.prediction = Prediction(labels[order], probs[order])
+        found = [_in_order([*filter(None, shares)]) for shares in zip(*parts, strict=True)]
+        if not any(found):
+            raise InputError(
+                f"{type(self).__name__} expected rows to predict, got none; check the loader"
+            )
+        labels, probs = (torch.cat(part) for part in zip(*filter(None, found), strict=True))
+        self.prediction = Prediction(labels, probs)
+
+    def _rows(self, answers: Sequence[Any], indices: Sequence[Any]) -> _Rows | None:
+        """What this process has answered to one loader's rows; ``None`` where it had none."""
+        if len(indices) != len(answers):
+            raise InputError(
+                f"{type(self).__name__} expected the places of all rows, got those of "
+                f"{len(indices)} batches of {len(answers)}; take a DataLoader with a batch_size or "
+                "a batch_sampler"
+            )
+        wrong = next((a for a in answers if not (isinstance(a, tuple) and len(a) == 2)), None)
+        if wrong is not None:
+            raise InputError(
+                f"{type(self).__name__} expected predict_step to answer with a Prediction, label "
+                f"and probs, got {type(wrong).__name__}; answer so, or take the callback out"
+            )
+        if not answers:
+            return None
+        labels, probs = (torch.cat(part).cpu() for part in zip(*answers, strict=True))
+        rows = [torch.as_tensor(places, dtype=torch.int64) for places in indices]  # also of none
+        return torch.cat(rows), labels, probs
+
+
+def _in_order(shares: Sequence[_Rows]) -> Prediction | None:
+    """All processes' answers to one loader's rows, in the order of these."""
+    if not shares:
+        return None
+    rows, labels, probs = (torch.cat(part) for part in zip(*shares, strict=True))
+    # Where processes share the classes of one model, each of them has seen each row.
+    order = torch.full((int(rows.max()) + 1,), -1).index_copy_(0, rows, torch.arange(len(rows)))
+    return Prediction(labels[order], probs[order])
 
 
 class PredictionsCsv(PredictionsInOrder):

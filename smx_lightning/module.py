@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
+from typing import IO, Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -34,20 +33,20 @@ from smx_lightning.metrics import Prediction as Prediction
 from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.configuring import configured
 from smx_lightning.preprocessing.standardization import Method, Preprocessing
-from smx_lightning.training import hooks, steps
-from smx_lightning.training.hooks import Bookkeeping, hook
+from smx_lightning.training.hooks import Bookkeeping, signed_as
 from smx_lightning.training.objective import Objective, class_weights_of, l2_penalty
-from smx_lightning.training.overrides import join_overrides, know_activation, set_attribute
+from smx_lightning.training.overrides import know_activation
 from smx_lightning.training.precision import applied_wide, with_autocast_off
-from smx_lightning.training.statistics import Batch, DataStatistics
+from smx_lightning.training.statistics import DataStatistics
+from smx_lightning.training.steps import Steps
 
 
-class SoftmaxRegression(LightningModule):
+class SoftmaxRegression(Steps):
     """``y = softmax(W x + b)``: one perceptron a class, the largest logit wins.
 
     Subclass it by overriding one small method: :meth:`features` (a backbone), :meth:`loss`,
-    :meth:`configure_metrics` or :meth:`configure_optimizers`. Logging, checkpoints, ONNX export and
-    the parity check go on working.
+    :meth:`unpack` (batches), :meth:`configure_metrics` or :meth:`configure_optimizers`. Logging,
+    checkpoints, ONNX export and the parity check go on working.
 
     Args:
         num_features: d, entries of an input after unrolling, or of what :meth:`features` returns.
@@ -56,7 +55,8 @@ class SoftmaxRegression(LightningModule):
         input_shape: Shape of one input without the batch dimension; ``(num_features,)`` by default.
         input_range: Smallest and largest entry of inputs, for the file's users; (0, 255) of pixels.
         l2: Weight of the penalty ½‖W‖², at least 0.
-        class_weight: ``None``, ``"balanced"`` (n / (K · count)), one a class, or a dict by name.
+        class_weight: ``None``, ``"balanced"`` (n / (K · count)), one a class, or a dict by name or
+            index; see :func:`smx_lightning.errors.class_weight.class_weights`.
         preprocessing: ``none``, ``standardize`` or ``scale``, fitted in a pass of the first epoch.
         threshold: γ of a binary problem: class 1 is predicted where its probability is at least γ.
         activation: From scores to probabilities: ``softmax``, ``entmax15``, ``sparsemax``, or
@@ -143,7 +143,7 @@ class SoftmaxRegression(LightningModule):
         return checks.unrolled(x)
 
     def loss(
-        self, scores: Float[Tensor, "batch classes"], y: Int[Tensor, " batch"]
+        self, scores: Float[Tensor, "batch classes"], y: Shaped[Tensor, "batch ..."]
     ) -> Float[Tensor, ""]:
         """The data term of the objective: the (class-weighted) mean negative log-likelihood.
 
@@ -151,7 +151,7 @@ class SoftmaxRegression(LightningModule):
         focal loss and so on; the penalty is added elsewhere. The scores of softmax are its
         log-probabilities, and those of other members W x + b.
         """
-        weight = self.class_weights_for(scores)
+        y, weight = checks.class_indices(y), self.class_weights_for(scores)
         if self._smx_activation == SOFTMAX:
             return nn.functional.nll_loss(scores, y, weight)
         return fenchel_young_loss(scores, y, self._smx_activation, weight=weight)
@@ -211,7 +211,7 @@ class SoftmaxRegression(LightningModule):
         return cast("nn.Linear", self.smx[0])
 
     def objective(
-        self, x: Shaped[Tensor, "batch ..."], y: Int[Tensor, " batch"]
+        self, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."]
     ) -> Float[Tensor, ""]:
         """The whole loss of a batch, data term and penalty, for a training step of one's own.
 
@@ -234,43 +234,15 @@ class SoftmaxRegression(LightningModule):
         """Whether something is decided by the training data: standardisation, balanced weights."""
         return self.preprocessing.method != "none" or self.class_weight == "balanced"
 
-    def fit_statistics(self, batches: Iterable[Batch]) -> None:
-        """Fit standardisation and class counts on batches (x, y), before training.
+    def fit_statistics(self, batches: Iterable[Any]) -> None:
+        """Fit standardisation and class counts on batches, as :meth:`unpack` reads them.
 
         The Trainer's module does it by itself; a host once for its head, each process its share.
         """
         self._smx_statistics.fit(self, batches)
 
-    # The Trainer's hooks and steps -----------------------------------------------------------
-
-    if not TYPE_CHECKING:  # whose checkers see those of LightningModule
-        trainer = property(hooks.trainer_of, hooks.attach)
-        __setattr__ = set_attribute
-    configure_model = hooks.configure_model
-    setup = hook(Bookkeeping.setup)
-    on_fit_start = hook(Bookkeeping.on_fit_start)
-    on_train_start = hook(Bookkeeping.on_train_start)
-    on_train_epoch_start = hook(Bookkeeping.on_train_epoch_start)
-    on_train_batch_start = hook(Bookkeeping.on_train_batch_start)
-    on_after_backward = hook(Bookkeeping.on_after_backward)
-    on_train_epoch_end = hook(Bookkeeping.on_train_epoch_end)
-    on_validation_start = hook(Bookkeeping.on_validation_start)
-    on_validation_epoch_end = hook(Bookkeeping.on_validation_epoch_end)
-    on_test_start = hook(Bookkeeping.on_test_start)
-    on_test_epoch_end = hook(Bookkeeping.on_test_epoch_end)
-    on_predict_start = hook(Bookkeeping.on_predict_start)
-    training_step, validation_step = steps.training_step, steps.validation_step
-    test_step, predict_step, backward = steps.test_step, steps.predict_step, steps.backward
-    on_save_checkpoint = hooks.on_save_checkpoint
-    on_load_checkpoint = hooks.on_load_checkpoint
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Let hooks do their work although a subclass overrides them without ``super()``."""
-        super().__init_subclass__(**kwargs)
-        join_overrides(cls)
-
     @classmethod
-    @hooks.signed_as(load_model)
+    @signed_as(load_model)
     def load_from_checkpoint(
         cls, checkpoint_path: str | Path | IO[bytes], *args: Any, **kwargs: Any
     ) -> Self:

@@ -14,10 +14,11 @@ from torch import Tensor
 from smx_export.convert import Export, export_copy, refuse_untrained
 from smx_export.graph.detached import detached_copy
 from smx_export.profile import PORTABLE, Profile, Width
-from smx_lightning import InputError
+from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.callbacks import softmax_regression, target_file
 from smx_lightning.checkpoint.content import is_url
 from smx_lightning.checkpoint.reading import read_checkpoint
+from smx_lightning.errors.checks import class_indices
 from smx_lightning.processes.files import check_writable
 from smx_lightning.processes.sharding import is_sharded
 from smx_lightning.training.first_epoch import fetched
@@ -124,7 +125,7 @@ class OnnxExport(Callback):
             model.load_state_dict(checkpoint.state_dict, strict=live.strict_loading)
             training = checkpoint.training
         with torch.random.fork_rng(devices=[]):  # what follows fit draws as it would without
-            rows = _validation_rows(trainer)
+            rows = _validation_rows(trainer, live)
             needed = self.profile.weights is not None  # to measure what rounding costs
             data = rows if needed else _sound(rows, model.num_classes)
             self.export = export_copy(model, path, training, data, self.profile)
@@ -169,15 +170,15 @@ def _sound(rows: Rows | None, num_classes: int) -> tuple[Tensor, Tensor | None] 
     if rows is None:
         return None
     x, y = rows
-    whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
+    whole = not (y.is_floating_point() or y.is_complex())
     known = whole and y.shape == x.shape[:1] and bool(((y >= 0) & (y < num_classes)).all())
     return x, y if known else None
 
 
-def _validation_rows(trainer: Trainer) -> Rows | None:
+def _validation_rows(trainer: Trainer, model: SoftmaxRegression) -> Rows | None:
     """The first rows of the first validation loader, as the model sees them on this rank.
 
-    ``None`` where there are none, or where batches are no pairs (x, y).
+    ``None`` where there are none, or where the model unpacks no pairs (x, y) of tensors.
     """
     loaders, limits = trainer.val_dataloaders, trainer.num_val_batches
     if isinstance(loaders, (list, tuple)):
@@ -191,13 +192,20 @@ def _validation_rows(trainer: Trainer) -> Rows | None:
         for number, batch in enumerate(loaders):
             if number >= limits[0] or sum(len(x) for x, _ in pairs) >= MOST_DATA_ROWS:
                 break
-            pair = fetched(trainer, batch)
-            if not (isinstance(pair, (list, tuple)) and [*map(type, pair)] == [Tensor, Tensor]):
+            x, y = _unpacked(model, fetched(trainer, batch))
+            if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
                 return None
-            pairs.append((pair[0].cpu(), pair[1].cpu()))
+            pairs.append((x.cpu(), class_indices(y).cpu()))
     finally:
         trainer.state.stage = stage
     if not pairs:
         return None
     x, y = (torch.cat(parts)[:MOST_DATA_ROWS] for parts in zip(*pairs, strict=True))
     return x, y
+
+
+def _unpacked(model: SoftmaxRegression, batch: Any) -> tuple[Any, Any]:
+    try:
+        return model.unpack(batch)
+    except InputError:  # a step of its own reads them otherwise
+        return None, None

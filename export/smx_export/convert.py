@@ -28,7 +28,7 @@ from smx_export.profile import PORTABLE, Profile
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint
 from smx_lightning.errors.unreadable import reason
-from smx_lightning.processes.files import written_whole
+from smx_lightning.processes.files import at_home, written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +95,8 @@ def export_onnx(
 
 def _check_other_file(path: str | Path, checkpoint: str | Path) -> None:
     """Complain about a checkpoint that the file would be written over."""
-    if os.path.realpath(path) == os.path.realpath(checkpoint):  # which no loop of links stops
+    # No loop of links stops realpath.
+    if os.path.realpath(at_home(path)) == os.path.realpath(at_home(checkpoint)):
         raise InputError(
             f"expected another file than the checkpoint {checkpoint} to write to; choose another "
             "name"
@@ -140,7 +141,7 @@ def export_copy(
         report = comparison.report(draft)
         if not report.passed:
             raise ParityError(report)
-    return Export(Path(path), report)
+    return Export(at_home(path), report)
 
 
 @in_turn

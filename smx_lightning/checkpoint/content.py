@@ -27,6 +27,7 @@ from smx_lightning.checkpoint.integrity import (
 from smx_lightning.checkpoint.progress import without_counts
 from smx_lightning.errors import InputError
 from smx_lightning.errors.unreadable import reason
+from smx_lightning.processes.files import at_home
 
 Source = str | Path | IO[bytes]
 
@@ -56,6 +57,8 @@ def load_plain(source: Source, map_location: Any = "cpu", *, mmap: bool = False)
     if is_url(source) and not source.startswith("http"):
         with _opened(source) as file:
             return _checked(file, where, map_location)
+    if isinstance(source, (str, Path)) and not is_url(source):
+        source = at_home(source)
     return _checked(source, where, map_location, mmap=mmap)
 
 

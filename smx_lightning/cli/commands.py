@@ -99,7 +99,8 @@ class SmxCLI(FitCLI):
         if self.config_init.fit.trainer.fast_dev_run or not self.trainer.state.finished:
             return
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        self.trainer.test(
+        tested = getattr(self.datamodule, "tested", True)
+        (self.trainer.test if tested else self.trainer.validate)(
             self.model,
             datamodule=self.datamodule,
             ckpt_path=best or None,
@@ -107,7 +108,7 @@ class SmxCLI(FitCLI):
             weights_only=True,
         )
         ended = outcome(self.model, self.trainer)
-        self._summary("test", best, ended)
+        self._summary("test" if tested else "val", best, ended, tested=tested)
         if ended is not None and not ended.reached:
             self.exit_code = STOPPED_SHORT
             if self.trainer.is_global_zero:
@@ -137,7 +138,14 @@ class SmxCLI(FitCLI):
     def _callback(self, kind: type) -> Any:
         return next(c for c in self.trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
 
-    def _summary(self, stage: str, checkpoint: str = "", ended: Outcome | None = None) -> None:
+    def _summary(
+        self,
+        stage: str,
+        checkpoint: str = "",
+        ended: Outcome | None = None,
+        *,
+        tested: bool = True,
+    ) -> None:
         if not self.trainer.is_global_zero:
             return
         measured = self.trainer.callback_metrics
@@ -146,6 +154,8 @@ class SmxCLI(FitCLI):
             for name in sorted(measured)
             if name.startswith(f"{stage}/")
         }
+        if not tested:
+            rows["test"] = "none, as no rows were held out for it: test_fraction is 0"
         confusion = self._callback(ConfusionCsv).written
         if confusion is not None:
             rows["confusion matrix"] = os.path.relpath(confusion)

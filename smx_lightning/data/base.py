@@ -8,21 +8,25 @@ operation, not a list of samples to be collated. They are those of
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from smx_lightning.data.labels import shown
+from smx_lightning.data.checks import (
+    check_inputs,
+    check_rows,
+    check_scales,
+    extremes,
+    warn_of_empty_classes,
+)
 from smx_lightning.data.loading import BatchLoader, Inputs, Rows
 from smx_lightning.data.split import stratified_split
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import at_least, check_labels
+from smx_lightning.errors.checks import at_least
 from smx_lightning.preprocessing.digits import wide_columns
 from smx_lightning.preprocessing.standardization import Preprocessing
 from smx_lightning.processes.distributed import sharing
@@ -40,7 +44,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Splits:
-    """The checked data in all three splits."""
+    """The checked data in all three splits; no row is in ``test`` where test_fraction is 0."""
 
     train: Rows
     val: Rows
@@ -57,13 +61,15 @@ class InMemoryDataModule(LightningDataModule, ABC):
     Args:
         batch_size: Rows a batch, over all processes together.
         val_fraction: Share of the training rows to validate on, where no such split is given.
-        test_fraction: Share of all rows to test on, where no such split is given.
+        test_fraction: Share of all rows to test on, where no such split is given; 0 for a final
+            fit, which nothing tests.
         seed: Of the splits, which are stratified, and of the order of the training rows.
 
     Attributes:
         num_features: Entries of one unrolled input.
         num_classes: K.
         class_names: One name a class.
+        tested: Whether there are rows to test on.
         input_shape: Shape of one input.
         input_range: Smallest and largest entry of the inputs; (0, 255) of bytes.
         wide_columns: Columns of the training inputs that need float64, see
@@ -82,7 +88,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
         super().__init__()
         batch_size = at_least("batch_size", batch_size, 1)
         for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if not 0 < fraction < 1:
+            if not (0 < fraction < 1 or (fraction == 0 and name == "test_fraction")):
                 raise InputError(f"{name} must lie between 0 and 1, got {fraction}")
         self.batch_size = batch_size
         self.val_fraction = val_fraction
@@ -93,6 +99,10 @@ class InMemoryDataModule(LightningDataModule, ABC):
     @abstractmethod
     def load(self) -> Loaded:
         """Read the data set. Called once, when something first needs it."""
+
+    def called(self, split: str) -> str:
+        """What the inputs of ``train``, ``val`` or ``test`` are called where they come from."""
+        return f"the {split} inputs"
 
     def all_inputs(self) -> Tensor:
         """The inputs of all rows of the data set in their order, (n, …); labels do not matter."""
@@ -107,15 +117,17 @@ class InMemoryDataModule(LightningDataModule, ABC):
         for name in ("train", "val", "test"):
             rows = getattr(given, name)
             if rows is not None:
-                _check(name, rows, num_classes, given.train.x.shape[1:])
+                shape = given.train.x.shape[1:]
+                check_rows(name, rows, num_classes, shape, called=self.called(name))
         if num_classes < 2:
             raise InputError(
                 f"expected labels of at least 2 classes, got only {given.class_names}; "
                 "there is nothing to tell apart"
             )
+        check_scales({"train": given.train, "val": given.val, "test": given.test})
         train, test = self._split_off(given.train, given.test, self.test_fraction, "test")
         train, val = self._split_off(train, given.val, self.val_fraction, "val")
-        _name_empty_classes(train.y, given.class_names)
+        warn_of_empty_classes(train.y, given.class_names)
         return Splits(train, val, test, given.class_names)
 
     def _split_off(
@@ -123,6 +135,8 @@ class InMemoryDataModule(LightningDataModule, ABC):
     ) -> tuple[Rows, Rows]:
         if given is not None:
             return train, given
+        if fraction == 0:
+            return train, Rows(train.x[:0], train.y[:0])
         kept, held_out = stratified_split(train.y, fraction, self.seed)
         if len(held_out) == 0 or len(kept) == 0:
             raise InputError(
@@ -130,6 +144,11 @@ class InMemoryDataModule(LightningDataModule, ABC):
                 f"{name}_fraction={fraction}; give more rows, a larger fraction, or the split"
             )
         return Rows(*train[kept]), Rows(*train[held_out])
+
+    @property
+    def tested(self) -> bool:
+        """Whether there are rows to test on."""
+        return len(self.splits.test) > 0
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -145,7 +164,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
         x = self.splits.train.x
         if x.dtype == torch.uint8:
             return 0.0, 255.0
-        low, high = (float(bound) for bound in x.aminmax())
+        low, high = extremes(x)
         return (low, high) if low < high else None
 
     @cached_property
@@ -178,8 +197,18 @@ class InMemoryDataModule(LightningDataModule, ABC):
         return self._loader(self._served().val)
 
     def test_dataloader(self) -> BatchLoader:
-        """The test rows in order."""
-        return self._loader(self._served().test)
+        """The test rows in order.
+
+        Raises:
+            InputError: Where there are none, as ``test_fraction`` is 0.
+        """
+        rows = self._served().test
+        if len(rows) == 0:
+            raise InputError(
+                "expected rows to test on, got test_fraction=0 and data without such a split; "
+                "choose a fraction between 0 and 1, or give the split"
+            )
+        return self._loader(rows)
 
     def predict_dataloader(self) -> BatchLoader:
         """The inputs alone, of all rows of the data set in their order; none need be labelled."""
@@ -217,46 +246,3 @@ def _is_wide(trainer: Trainer | None) -> bool:
         return False
     modules = () if trainer.lightning_module is None else trainer.lightning_module.modules()
     return any(step.wide_features for step in modules if isinstance(step, Preprocessing))
-
-
-def _name_empty_classes(y: Tensor, class_names: Sequence[str]) -> None:
-    counts = torch.bincount(y, minlength=len(class_names))
-    empty = [name for name, count in zip(class_names, counts.tolist(), strict=True) if not count]
-    if empty:
-        rank_zero_warn(
-            f"expected a training row of every class, got none of {shown(empty)} "
-            f"({len(empty)} of {len(class_names)} classes); nothing is learned of them: add rows, "
-            "or leave them out of class_names"
-        )
-
-
-def _check(name: str, rows: Rows, num_classes: int, shape: Sequence[int]) -> None:
-    """Every complaint about a split that can be made before training."""
-    if len(rows.x) != len(rows.y):
-        raise InputError(
-            f"expected as many labels as inputs in the {name} rows, got {len(rows.y)} labels for "
-            f"{len(rows.x)} inputs"
-        )
-    check_inputs(name, rows.x, shape)
-    check_labels(rows.y, num_classes, f"{name} rows")
-
-
-def check_inputs(name: str, x: Tensor, shape: Sequence[int]) -> None:
-    """Complain about inputs (n, …) that are none, of another shape, or not finite."""
-    if len(x) == 0:
-        raise InputError(f"expected at least one row in the {name} rows, got none")
-    if tuple(x.shape[1:]) != tuple(shape):
-        raise InputError(
-            f"expected {name} inputs of shape {tuple(shape)} like the training inputs, got "
-            f"{tuple(x.shape[1:])}"
-        )
-    if x[0].numel() == 0:
-        raise InputError(f"expected at least one feature, got inputs of shape {tuple(shape)}")
-    if x.is_floating_point():
-        finite = torch.isfinite(x.flatten(1)).all(1)
-        if not finite.all():
-            row = int((~finite).nonzero()[0])
-            raise InputError(
-                f"expected finite features, got NaN or infinity in row {row} of the {name} rows "
-                f"({int((~finite).sum())} such rows); remove or impute them"
-            )

@@ -24,6 +24,7 @@ from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
 from smx_lightning.errors.sizes import check_inflation, check_room
 from smx_lightning.errors.unreadable import reason
+from smx_lightning.processes.files import at_home
 
 UNSIGNED_BYTE = 0x08
 PARTS = ("train", "t10k")
@@ -36,8 +37,10 @@ class IdxDataModule(InMemoryDataModule):
     """A folder of MNIST-family IDX files, gz or plain; Fashion-MNIST is the example.
 
     Expects ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
-    ``t10k-labels-idx1-ubyte``, each with or without ``.gz``. Pixels stay bytes in memory and become
-    float32 a batch at a time. Prediction takes all images, ``train`` before ``t10k``.
+    ``t10k-labels-idx1-ubyte``, each with or without ``.gz``, or with a dot before ``idx``, as
+    Kaggle has them; in the folder, or where torchvision puts them below it: ``MNIST/raw``. Pixels
+    stay bytes in memory and become float32 a batch at a time. Prediction takes all images,
+    ``train`` before ``t10k``.
 
     Args:
         path: The folder.
@@ -51,13 +54,13 @@ class IdxDataModule(InMemoryDataModule):
     def __init__(
         self,
         path: str | Path,
-        class_names: list[str] | None = None,
+        class_names: list[str | int | bool] | None = None,
         batch_size: int = 256,
         val_fraction: float = 0.1,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, val_fraction, seed=seed)
-        self.path = Path(path)
+        self.path = at_home(path)
         self.given_names = class_names
 
     def load(self) -> Loaded:
@@ -92,14 +95,31 @@ class IdxDataModule(InMemoryDataModule):
         return y
 
     def _find(self, name: str) -> Path:
-        for candidate in (self.path / name, self.path / f"{name}.gz"):
-            if candidate.is_file():
-                return candidate
+        names = [stem + end for stem in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
+        for folder in self._folders():
+            for candidate in (folder / name for name in names):
+                if candidate.is_file():
+                    return candidate
         raise InputError(
             f"expected the IDX file {name} or {name}.gz in {self.path}, found neither; point path "
             "at a folder of MNIST-family files (Debian's package dataset-fashion-mnist puts one at "
             "/usr/share/datasets/fashion-mnist)"
         )
+
+    def _folders(self) -> list[Path]:
+        """Where the files may lie: in the folder itself, or in one below it.
+
+        Raises:
+            InputError: Where several data sets lie below it.
+        """
+        below = [folder for folder in self.path.glob("*/raw") if any(folder.glob("*-ubyte*"))]
+        if len(below) > 1 and not any(self.path.glob("*-ubyte*")):
+            names = ", ".join(sorted(str(folder.relative_to(self.path)) for folder in below))
+            raise InputError(
+                f"expected one data set of IDX files in {self.path}, got several: {names}; point "
+                "path at one of these folders"
+            )
+        return [self.path, self.path / "raw", *below[:1]]
 
 
 def read_idx(path: Path) -> Tensor:
@@ -111,7 +131,9 @@ def read_idx(path: Path) -> Tensor:
         InputError: Where the file is no gzip, no IDX, of another element type, not as long as its
             header says, or larger than data are.
     """
+    zipped = path.suffix == ".gz"
     try:
+        zipped = zipped or _is_zipped(path)
         with _opened(path) as file:
             shape = _shape(file, path)
             raw = _content(file, path, shape)
@@ -120,20 +142,25 @@ def read_idx(path: Path) -> Tensor:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"expected whole {'gzip' if _is_zipped(path) else 'IDX'} data in {path}, got "
+            f"expected whole {'gzip' if zipped else 'IDX'} data in {path}, got "
             f"{reason(error)}; the file is truncated or damaged: fetch it again"
         ) from error
 
 
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(GZIP_MAGIC))
+
+
 def _is_zipped(path: Path) -> bool:
-    return path.suffix == ".gz"
+    """Whether name or content say so: a download may have lost the name's ``.gz``."""
+    return path.suffix == ".gz" or _start(path) == GZIP_MAGIC
 
 
 def _opened(path: Path) -> IO[bytes]:
     if not _is_zipped(path):
         return path.open("rb")
-    with path.open("rb") as file:
-        start = file.read(len(GZIP_MAGIC))
+    start = _start(path)
     if start != GZIP_MAGIC:
         raise InputError(
             f"expected gzip data, got a file that begins with {start.hex() or 'nothing'} in "

@@ -17,6 +17,7 @@ from torch import Tensor
 from smx_lightning.errors import InputError
 from smx_lightning.errors.text import check_encodable, printable
 
+Names = Sequence[str | int | bool]  # as YAML hands them over
 INTEGERS = "iub"  # kinds of dtype
 MOST_SHOWN = 8
 
@@ -35,7 +36,7 @@ class Classes:
 
 
 def classes_of(
-    y: NDArray[np.generic], class_names: Sequence[str] | None = None, *, name: str = "y"
+    y: NDArray[np.generic], class_names: Names | None = None, *, name: str = "y"
 ) -> Classes:
     """The classes of training labels (n,), integers or strings.
 
@@ -59,8 +60,7 @@ def classes_of(
     if class_names is None:
         check_encodable(map(str, values), f"names of classes in {name}")
         return Classes(tuple(map(str, values)), _numbered(values))
-    names = tuple(map(str, class_names))
-    check_encodable(names)
+    names = _spelled(class_names)
     if y.dtype.kind not in INTEGERS:
         return Classes(names, _numbered(names))
     indices = _numbered(range(len(names)))
@@ -133,6 +133,20 @@ def _values(y: NDArray[np.generic], name: str) -> list[int | str]:
         raise InputError(f"{name} must hold integers or strings, got dtype {y.dtype}")
     values: list[int | str] = np.unique(y).tolist()
     return values
+
+
+def _spelled(class_names: Names) -> tuple[str, ...]:
+    """Names as text. Numbers are what YAML makes of 0 and 1; of no and yes it keeps no spelling."""
+    lost = [name for name in class_names if isinstance(name, bool)]
+    if lost:
+        words = "yes, on and true" if lost[0] else "no, off and false"
+        raise InputError(
+            f"expected class_names as text, got {lost[0]}, which YAML reads for {words}; put the "
+            "names in quotes"
+        )
+    names = tuple(map(str, class_names))
+    check_encodable(names)
+    return names
 
 
 def _numbered(labels: Sequence[int | str] | range) -> dict[int | str, int]:

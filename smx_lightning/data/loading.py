@@ -17,14 +17,24 @@ from torch.utils.data import (
 )
 
 from smx_lightning.data.sharing import EpochOrder, GlobalBatches, InOrder
+from smx_lightning.errors.checks import class_indices
+
+UNSELECTED = (torch.uint16, torch.uint32, torch.uint64)  # of which torch knows brackets alone
 
 
 @dataclass(frozen=True)
 class Rows(Dataset[tuple[Tensor, Tensor]]):
-    """Inputs x (n, …) and labels y (n,) int64; an index, a slice or a tensor of them selects."""
+    """Inputs x (n, …) and labels y (n,); an index, a slice or a tensor of them selects.
+
+    Integer labels of any dtype are held as int64.
+    """
 
     x: Tensor
     y: Tensor
+
+    def __post_init__(self) -> None:
+        if isinstance(self.y, Tensor):
+            object.__setattr__(self, "y", class_indices(self.y))
 
     def __len__(self) -> int:
         return len(self.y)
@@ -32,8 +42,14 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
         if isinstance(index, Tensor) and index.dtype == torch.int64 and index.ndim == 1:
             # Three times as fast as brackets, for a batch of images.
-            return self.x.index_select(0, index), self.y.index_select(0, index)
+            return _selected(self.x, index), self.y.index_select(0, index)
         return self.x[index], self.y[index]
+
+
+def _selected(x: Tensor, index: Tensor) -> Tensor:
+    if x.dtype in UNSELECTED:
+        return x[index]
+    return x.index_select(0, index)
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smx_lightning.data.base import InMemoryDataModule, Loaded, check_inputs
+from smx_lightning.data.base import InMemoryDataModule, Loaded
+from smx_lightning.data.checks import check_inputs
 from smx_lightning.data.labels import classes_of, labels
 from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
 from smx_lightning.errors.sizes import check_members
 from smx_lightning.errors.unreadable import UNREADABLE, reason
 from smx_lightning.preprocessing.digits import wide_columns
+from smx_lightning.processes.files import at_home
 
 NPY_MAGIC = b"\x93NUMPY"
 SPLITS = {"train": ("x", "y"), "val": ("x_val", "y_val"), "test": ("x_test", "y_test")}
@@ -37,21 +39,22 @@ class NpzDataModule(InMemoryDataModule):
             in sorted order; the labels themselves by default.
         batch_size: Rows a batch.
         val_fraction: Share of the training rows to validate on, where the file gives no such split.
-        test_fraction: Share of all rows to test on, where the file gives no such split.
+        test_fraction: Share of all rows to test on, where the file gives no such split; 0 for a
+            final fit, which nothing tests.
         seed: Of the splits.
     """
 
     def __init__(
         self,
         path: str | Path,
-        class_names: list[str] | None = None,
+        class_names: list[str | int | bool] | None = None,
         batch_size: int = 256,
         val_fraction: float = 0.1,
         test_fraction: float = 0.25,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, val_fraction, test_fraction, seed)
-        self.path = Path(path)
+        self.path = at_home(path)
         self.given_names = class_names
 
     def load(self) -> Loaded:
@@ -66,12 +69,16 @@ class NpzDataModule(InMemoryDataModule):
         }
         return Loaded(class_names=classes.names, **rows)
 
+    def called(self, split: str) -> str:
+        """The array and the file."""
+        return f"{SPLITS[split][0]} in {self.path}"
+
     def all_inputs(self) -> Tensor:
         """``x``, then ``x_val`` and ``x_test`` where the file holds them."""
         arrays = read_npz(self.path, labelled=False)
         xs = self._inputs(arrays)
         for name, x in xs.items():
-            check_inputs(name, x, xs["x"].shape[1:])
+            check_inputs(name, x, xs["x"].shape[1:], called=f"{name} in {self.path}")
         return torch.cat([*xs.values()])
 
     def _inputs(self, arrays: dict[str, NDArray[np.generic]]) -> dict[str, Tensor]:
@@ -102,7 +109,7 @@ def read_npz(path: str | Path, *, labelled: bool = True) -> dict[str, NDArray[np
             of a pair; and, before anything is inflated, where its arrays are not as large as they
             say, or larger than data are (:mod:`smx_lightning.errors.sizes`).
     """
-    path = Path(path)
+    path = at_home(path)
     if not path.is_file():
         raise InputError(f"expected a data file at {path}, found none; check the path")
     wanted = [name for pair in SPLITS.values() for name in pair[: 1 + labelled]]
@@ -131,6 +138,9 @@ def read_npz(path: str | Path, *, labelled: bool = True) -> dict[str, NDArray[np
             "save it again with numpy.savez"
         ) from error
     _check_pairs(arrays, found, path, labelled=labelled)
+    for name in {y for _, y in SPLITS.values()} & arrays.keys():
+        if arrays[name].ndim == 2 and arrays[name].shape[1] == 1:  # a column of a table
+            arrays[name] = arrays[name][:, 0]
     return arrays
 
 

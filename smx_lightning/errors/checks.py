@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -93,8 +94,13 @@ def unrolled(x: Tensor) -> Tensor:
     """Inputs (batch, …) as rows (batch, entries).
 
     Raises:
-        InputError: For one without a batch dimension.
+        InputError: For one without a batch dimension, and for what is no tensor.
     """
+    if not isinstance(x, Tensor):
+        raise InputError(
+            f"expected inputs as a tensor (batch, …), got {in_words(x)}; give one, or override "
+            "features(x), which takes what unpack(batch) makes of a batch"
+        )
     if x.ndim < 2:
         raise InputError(
             f"expected inputs of shape (batch, …), got {tuple(x.shape)}; add a batch dimension "
@@ -113,11 +119,18 @@ def check_dense(x: Tensor, what: str = "rows") -> None:
 
 
 def check_features(x: Tensor, num_features: int) -> Tensor:
-    """Features (batch, num_features) as they are.
+    """Features (batch, num_features); those of a map, (batch, num_features, 1, 1), are unrolled.
 
     Raises:
-        InputError: For any other shape.
+        InputError: For any other number of entries a row, and for what is no tensor.
     """
+    if not isinstance(x, Tensor):
+        raise InputError(
+            f"expected features as a tensor (batch, {num_features}), got {in_words(x)}; let "
+            "features(x) return one tensor of it"
+        )
+    if x.ndim > 2 and math.prod(x.shape[1:]) == num_features:
+        return x.flatten(1)
     if x.ndim != 2 or x.shape[1] != num_features:
         raise InputError(
             f"expected {num_features} features a row, got {math.prod(x.shape[1:])} "
@@ -126,18 +139,66 @@ def check_features(x: Tensor, num_features: int) -> Tensor:
     return x
 
 
+def in_words(value: Any) -> str:
+    """What came in place of a tensor: its type, and the first names or types in it.
+
+    >>> in_words({"logits": 1}), in_words((1, "a"))
+    ('dict of logits', 'tuple of int, str')
+    """
+    name = type(value).__name__
+    if isinstance(value, Mapping):
+        held = [str(key) for key in value]
+    elif is_dataclass(value) and not isinstance(value, type):
+        held = [field.name for field in fields(value)]
+    elif isinstance(value, (tuple, list)):
+        held = [*getattr(value, "_fields", ())] or [type(part).__name__ for part in value]
+    else:
+        return name
+    more = ["…"] * (len(held) > LISTED)
+    return f"{name} of {', '.join(held[:LISTED] + more) or 'nothing'}"
+
+
+def class_indices(y: Tensor) -> Tensor:
+    """Labels as int64 (n,), whatever integers they are, and bool; (n, 1) holds one a row, too.
+
+    Floating-point numbers stay as they are: distributions over the classes, or a mistake.
+
+    Raises:
+        InputError: For what is no tensor.
+    """
+    if not isinstance(y, Tensor):
+        raise InputError(
+            f"expected labels as a tensor, got {in_words(y)}; make them one with torch.as_tensor"
+        )
+    if y.dtype != torch.int64:
+        if y.is_floating_point() or y.is_complex():
+            return y
+        y = y.long()
+    return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+
+
+def check_as_many(y: Tensor, rows: int) -> None:
+    """Complain about labels (n, …) of another number of rows."""
+    if y.shape[:1] != (rows,):
+        raise InputError(
+            f"expected a label for each of the {rows} rows of a batch, got labels of shape "
+            f"{tuple(y.shape)}; give one a row"
+        )
+
+
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # it looks at values
 def check_labels(y: Tensor, num_classes: int, where: str) -> None:
     """Complain about labels that are no class indices (n,); ``where`` says which rows."""
     if y.ndim != 1 or y.is_floating_point():
+        one_hot = y.ndim == 2 and y.shape[1] > 1
+        indices = "y.argmax(1) where they are one-hot" if one_hot else "y.long() of whole numbers"
         raise InputError(
             f"labels must be integers of shape (n,), got {str(y.dtype).removeprefix('torch.')} of "
-            f"shape {tuple(y.shape)} in the {where}; give one class index a row, y.argmax(1) where "
-            "they are one-hot"
+            f"shape {tuple(y.shape)} in the {where}; give one class index a row, {indices}"
         )
     if y.numel() == 0 or y.device.type != "cpu":  # elsewhere looking would wait for the device
         return
-    low, high = (int(bound) for bound in y.aminmax())
+    low, high = (int(bound) for bound in y.long().aminmax())
     if low < 0 or high >= num_classes:
         raise InputError(
             f"labels must lie in 0..{num_classes - 1}, got {low if low < 0 else high} in the "

@@ -2,7 +2,7 @@
 
 from smx_lightning.metrics.accuracy import MacroAccuracy, Prediction, decide, predicted
 from smx_lightning.metrics.calibration import CalibrationError
-from smx_lightning.metrics.epochs import CONFUSION, EpochMetrics, tallies_of
+from smx_lightning.metrics.epochs import CONFUSION, EpochMetrics, loader_of, tallies_of
 from smx_lightning.metrics.scores import BrierScore, NegativeLogLikelihood
 from smx_lightning.metrics.stages import (
     Given,
@@ -37,6 +37,7 @@ __all__ = [
     "confusion_matrix",
     "decide",
     "evaluation_metrics",
+    "loader_of",
     "loss_name",
     "predicted",
     "set_threshold",

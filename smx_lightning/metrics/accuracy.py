@@ -57,7 +57,7 @@ class Deciding(OfScores):
         several = getattr(self, "top_k", 1) > 1
         # Classes of probability 0 have no order but that of their scores.
         decided = self.scores_beside(preds) if several else decide(preds, self.threshold)
-        super().update(decided, target)  # type: ignore[safe-super]  # torchmetrics' own
+        super().update(decided, target.long())  # type: ignore[safe-super]  # torchmetrics' own
 
 
 class Accuracy(Deciding, MulticlassAccuracy):
@@ -100,6 +100,7 @@ class MacroAccuracy(Metric):
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add a batch: preds (batch, classes) log-probabilities, target (batch,) labels."""
+        target = target.long()
         hits = target[decide(preds, self.threshold) == target]
         self.rows += torch.bincount(target, minlength=self.num_classes)
         self.correct += torch.bincount(hits, minlength=self.num_classes)

@@ -45,7 +45,7 @@ class CalibrationError(Metric):
         confidence = highest.exp()
         edges = torch.linspace(0, 1, self.bins + 1, dtype=preds.dtype, device=preds.device)
         inside = torch.bucketize(confidence, edges[1:-1])  # right edges belong to their bins
-        correct = (predicted == target).to(preds.dtype)
+        correct = (predicted == target.long()).to(preds.dtype)
         members = torch.nn.functional.one_hot(inside, self.bins).to(preds.dtype)
         self.excess += (correct - confidence) @ members
         self.count += target.numel()

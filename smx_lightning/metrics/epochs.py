@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 from torch import Tensor, nn
 
 from smx_lightning.activations import SOFTMAX, Activation
+from smx_lightning.errors.checks import check_as_many
 from smx_lightning.metrics.stages import (
     Given,
     confusion_matrix,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 STAGES = ("train", "val", "test")
 CONFUSION = "confusion"
+LOADER = _ResultCollection.DATALOADER_SUFFIX  # "/dataloader_idx_{}" behind a metric's name
 
 
 class EpochMetrics(nn.ModuleDict):
@@ -62,17 +65,23 @@ class EpochMetrics(nn.ModuleDict):
         }
         self.loss = loss_name(activation)
 
+    def __repr__(self) -> str:
+        """The stages alone: who prints a model asks for its layers."""
+        return f"{type(self).__name__}({', '.join(n for n in self.tallies if '/' not in n)})"
+
     def add(self, names: Iterable[str], scores: Tensor, y: Tensor) -> None:
-        """Count a batch, scores (batch, classes) and y (batch,), in each tally that exists."""
+        """Count a batch, scores (batch, classes) and y (batch,), in each tally that exists.
+
+        Raises:
+            InputError: For another number of labels.
+        """
+        check_as_many(y, scores.shape[0])
         for name in names:
             if name in self.tallies:
                 self.tallies[name].add(scores, y)
 
-    def score(
-        self, model: SoftmaxRegression, batch: tuple[Tensor, Tensor], names: Iterable[str]
-    ) -> None:
-        """Count a batch (x, y) of which a model tells the scores."""
-        x, y = batch
+    def score(self, model: SoftmaxRegression, x: Any, y: Tensor, names: Iterable[str]) -> None:
+        """Count a batch of which a model tells the scores."""
         self.add(names, whole(scored(model, x).detach()), y)
 
     def compute(self, name: str, device: torch.device) -> dict[str, Tensor]:
@@ -86,9 +95,25 @@ class EpochMetrics(nn.ModuleDict):
             return {}
         return self.tallies[name].compute()
 
+    def begin(self, stage: str, loaders: int) -> None:
+        """Get ready to count a stage's batches, by loader too where there are several."""
+        for name in [name for name in self.tallies if name.startswith(stage + LOADER.format(""))]:
+            del self.tallies[name]
+        for index in range(loaders if loaders > 1 else 0):
+            whole = self.tallies[stage]
+            own = Tally(whole.metrics.clone(), whole.num_classes, whole.where, whole.activation)
+            own.metrics.reset()
+            self.tallies[stage + LOADER.format(index)] = own
+
     def log(self, name: str, module: LightningModule, prefix: str) -> dict[str, Tensor]:
-        """Compute, and log under the prefix from a hook of the Trainer's module."""
+        """Compute, and log under the prefix from a hook of the Trainer's module.
+
+        What was counted by loader is logged too, as ``val/nll/dataloader_idx_1``.
+        """
         values = self.compute(name, module.device)
+        for tally in [n for n in self.tallies if n.startswith(name + LOADER.format(""))]:
+            suffix = tally.removeprefix(name)
+            values |= {k + suffix: v for k, v in self.compute(tally, module.device).items()}
         self.log_values(values, module, prefix)
         return values
 
@@ -119,5 +144,43 @@ def tallies_of(trainer: Trainer | None) -> tuple[str, ...]:
     if trainer is None or trainer.predicting:
         return ()
     if trainer.testing:
-        return ("test", CONFUSION)
-    return ("train",) if trainer.training else ("val",)
+        return ("test", CONFUSION, *loader_of("test", trainer))
+    return ("train",) if trainer.training else ("val", *loader_of("val", trainer))
+
+
+def loader_of(stage: str, trainer: Trainer | None) -> tuple[str, ...]:
+    """The tally of the loader that a batch of a stage is of; none where there is one loader."""
+    results = None if trainer is None else trainer._results
+    index = None if results is None else results.dataloader_idx
+    return () if index is None else (stage + LOADER.format(index),)
+
+
+def log_stage(
+    stage: str,
+    module: LightningModule,
+    models: Iterable[tuple[str, SoftmaxRegression]],
+    loaders: int,
+) -> None:
+    """Log what every model of a Trainer's module has counted in an evaluation of some loaders."""
+    logged: dict[str, Tensor] = {}
+    for prefix, model in models:
+        values = model._smx_metrics.log(stage, module, prefix)
+        logged |= {prefix + name: value for name, value in values.items()}
+    if loaders > 1:
+        _show_by_loader(module.trainer, logged, loaders)
+
+
+def _show_by_loader(trainer: Trainer, logged: dict[str, Tensor], loaders: int) -> None:
+    """Let what the Trainer returns and prints of each of several loaders be that loader's.
+
+    It puts all that an epoch's end logs into the answer of every loader, and its table cuts the
+    loader off a name, so that the last value of a name counts; here that is the loader's own.
+    """
+    outputs = trainer._evaluation_loop._logged_outputs
+    ends = [LOADER.format(index) for index in range(loaders)]
+    own = [{name: v for name, v in logged.items() if name.endswith(end)} for end in ends]
+    own = own[:1] + [values for values in own[1:] if values]  # the Trainer passes empty ones over
+    if len(outputs) == len(own):
+        for index, (given, last) in enumerate(zip(outputs, own, strict=True)):
+            others = {name: value for name, value in logged.items() if name not in last}
+            outputs[index] = {**others, **last, **given}

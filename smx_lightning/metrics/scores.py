@@ -32,7 +32,7 @@ class MeanScore(Metric):
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add a batch: preds (batch, classes) log-probabilities, target (batch,) labels."""
-        self.total += self.scores(preds, target).sum()
+        self.total += self.scores(preds, target.long()).sum()
         self.count += target.numel()
 
     def compute(self) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from smx_lightning.activations.family import SOFTMAX, Activation, activation_of
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import at_least, non_negative
+from smx_lightning.errors.checks import at_least, class_indices, non_negative
 from smx_lightning.optim.descent import Descent
 from smx_lightning.optim.evaluation import Evaluation, weighted
 from smx_lightning.optim.status import Status, message
@@ -155,7 +155,7 @@ class ExactSolver(torch.optim.Optimizer):
             row_weight: (batch,) or ``None``.
         """
         assert self._descent is not None
-        y, weights = weighted(y, row_weight, class_weight)
+        y, weights = weighted(class_indices(y), row_weight, class_weight)
         self._descent.gather(x, y, weights, held=False)
         return self._descent.add(x, y, weights)
 

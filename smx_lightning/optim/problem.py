@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import check_dense, check_features, check_labels
+from smx_lightning.errors.checks import check_dense, check_features, check_labels, class_indices
 from smx_lightning.optim.evaluation import gathered, weighted
 
 SUMS_TO = 1e-3  # how far from 1 a distribution may sum: of float16 targets, say
@@ -76,7 +76,7 @@ class Problem:
             if self._exponent:
                 ones = x.new_ones(len(x), dtype=torch.float64) if weights is None else weights
                 weights = ones * math.ldexp(1.0, self._exponent)
-            yield x, y, weights
+            yield x.flatten(1), y, weights
 
     def _begun(self, batches: Batches) -> Iterator[Sequence[Tensor]]:
         """The same batches, checked; all processes agree on a scale by the first ones of each."""
@@ -89,7 +89,7 @@ class Problem:
         return checked if start is None else chain([start], checked)
 
     def _weighted(self, y: Tensor, row_weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        y = y if y.is_floating_point() else y.long()
+        y = class_indices(y)
         row_weight, class_weight = (
             None if weight is None else weight.double()
             for weight in (row_weight, self.class_weight)
@@ -118,7 +118,7 @@ class Problem:
         for part, name in zip(given, names, strict=False):
             check_dense(part, name)
         x, y, *rest = given
-        self._check(x, y, rest[0] if rest else None)
+        self._check(x, class_indices(y), rest[0] if rest else None)
         return given
 
     def _check(self, x: Tensor, y: Tensor, row_weight: Tensor | None) -> None:

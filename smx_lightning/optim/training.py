@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import check_dense, check_labels
+from smx_lightning.errors.checks import check_as_many, check_dense, check_labels
 from smx_lightning.optim.exact import ExactSolver
 from smx_lightning.optim.loop import CACHED_ENTRIES
 from smx_lightning.optim.status import Status
@@ -161,6 +161,7 @@ def evaluate(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor
     """
     x = model.checked_features(x)
     check_dense(x)
+    check_as_many(y, x.shape[0])
     size = max(CACHED_ENTRIES // x.shape[1], 1) if x.device.type == "cpu" else max(len(x), 1)
     scores = []
     with torch.autocast(x.device.type, enabled=False):

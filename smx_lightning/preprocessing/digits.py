@@ -7,6 +7,7 @@ everything else that would lose them without a word is refused here, before trai
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -107,11 +108,13 @@ def check_digits(model: SoftmaxRegression, columns: Sequence[int] | None = None)
 
 
 def check_batch(model: SoftmaxRegression, batch: Any) -> None:
-    """:func:`check_digits` of one training batch ``(x, …)``; of float32 or less it costs nothing.
+    """:func:`check_digits` of one training batch; of float32 or less it costs nothing.
 
     Somebody's own DataLoader is known by its batches alone.
     """
-    x = batch[0] if isinstance(batch, (tuple, list)) and batch else None
+    x = None
+    with suppress(InputError):  # a step of its own may read them otherwise
+        x, _ = model.unpack(batch)
     if isinstance(x, Tensor) and x.dtype in ROUNDED and x.ndim > 1 and _reason(model) is not None:
         wide = Moments.of(x.flatten(1)).wide
         check_digits(model, wide.nonzero().flatten().tolist())

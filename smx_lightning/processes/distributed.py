@@ -114,7 +114,14 @@ def _leave_group() -> None:
 
 def log_agreed(module: LightningModule, name: str, value: Any, *, prog_bar: bool) -> None:
     """Log what is equal on all processes: their maximum is exactly it, their mean only nearly."""
-    module.log(name, value, prog_bar=prog_bar, sync_dist=True, reduce_fx="max")
+    module.log(
+        name,
+        value,
+        prog_bar=prog_bar,
+        sync_dist=True,
+        reduce_fx="max",
+        add_dataloader_idx=False,  # it is said in the names of what belongs to one of many loaders
+    )
 
 
 def raised_anywhere(flag: bool, device: torch.device) -> bool:

@@ -74,15 +74,23 @@ def _is_of(draft: Draft, error: OSError) -> bool:
     return error.filename is None or os.fspath(error.filename) == os.fspath(draft.path)
 
 
+def at_home(path: str | Path) -> Path:
+    """A path whose ``~`` is the user's home folder, as in YAML and behind ``=`` no shell reads it.
+
+    ``~name`` of nobody's stays as it is: a file may be called so.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path's own fails there
+
+
 def file_path(path: str | Path) -> Path:
-    """A path as such, which would forget that it ended in a slash.
+    """A path as such, which would forget that it ended in a slash, at home where it begins so.
 
     Raises:
         InputError: Where it did, as only a folder's does.
     """
     if str(path).endswith(("/", os.sep)):
         raise InputError(f"expected a file name to write to, got the folder {path}; add a name")
-    return Path(path)
+    return at_home(path)
 
 
 def _target(path: Path) -> Path:

@@ -25,7 +25,7 @@ from smx_lightning.checkpoint.resuming import begin_run, check_loaded
 from smx_lightning.data.sharing import share_out
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_eps
-from smx_lightning.metrics.epochs import CONFUSION
+from smx_lightning.metrics.epochs import CONFUSION, log_stage
 from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.training import (
     begin_epoch,
@@ -185,12 +185,15 @@ class Bookkeeping(Callback):
         """Share the rows out."""
         self._check_digits(pl_module)
         share_out(trainer, trainer.val_dataloaders)
+        for _, model in self.models(pl_module):
+            model._smx_metrics.begin("val", len(trainer.num_val_batches))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Share the rows out."""
         self._check_digits(pl_module)
         share_out(trainer, trainer.test_dataloaders)
         for _, model in self.models(pl_module):
+            model._smx_metrics.begin("test", len(trainer.num_test_batches))
             model.confusion_matrix = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -204,13 +207,14 @@ class Bookkeeping(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the ``val/`` metrics."""
-        for prefix, model in self.models(pl_module):
-            model._smx_metrics.log("val", pl_module, prefix)
+        loaders = len(trainer.num_val_batches)
+        log_stage("val", pl_module, self.models(pl_module), loaders)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the ``test/`` metrics; ``confusion_matrix`` holds the counts from then on."""
-        for prefix, model in self.models(pl_module):
-            model._smx_metrics.log("test", pl_module, prefix)
+        loaders = len(trainer.num_test_batches)
+        log_stage("test", pl_module, self.models(pl_module), loaders)
+        for _, model in self.models(pl_module):
             counts = model._smx_metrics.compute(CONFUSION, model.device)
             if counts:
                 model.confusion_matrix = counts[CONFUSION].cpu()
@@ -235,7 +239,7 @@ def hook(work: Callable[..., None]) -> Callable[..., None]:
 
 def trainer_of(model: SoftmaxRegression) -> Trainer:
     """The Trainer that this module, or the one that it is a part of, is attached to."""
-    trainer: Trainer = super(model._smx_hooks.kind, model).trainer
+    trainer: Trainer = LightningModule.trainer.fget(model)  # type: ignore[attr-defined]
     return trainer
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from smx_lightning.activations import SOFTMAX
 from smx_lightning.data.sharing import rows_of_batch
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import check_labels
+from smx_lightning.errors.checks import check_labels, class_indices
 from smx_lightning.metrics.epochs import scored
 from smx_lightning.optim.evaluation import summed
 from smx_lightning.processes.sharding import data_group, parallel_loss, whole
@@ -54,13 +54,14 @@ class Objective:
         Args:
             model: Its ``loss`` is the data term.
             x: Inputs, as its ``forward`` takes them.
-            y: (batch,) class indices.
+            y: (batch,) class indices, integers of any dtype.
             tallies: Their names.
             batch_idx: The index of a batch of the Trainer's own training loader.
 
         Raises:
             InputError: For labels out of range.
         """
+        y = class_indices(y)
         with parallel_loss(self.sharded):
             scores = scored(model, x)
             if not self.sharded:

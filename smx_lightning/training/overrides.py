@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from lightning.pytorch import LightningModule
+
 from smx_lightning.activations import SOFTMAX, Activation, activation_of
 from smx_lightning.errors import InputError
 
@@ -29,7 +31,7 @@ def know_activation(model: SoftmaxRegression, activation: Activation) -> None:
         _check_scores(model)
 
 
-def _check_activation(model: SoftmaxRegression, value: Any) -> None:
+def check_activation(model: SoftmaxRegression, value: Any) -> None:
     """Complain about another member that a model is to become after it was made.
 
     Raises:
@@ -59,16 +61,6 @@ def _check_scores(model: SoftmaxRegression) -> None:
         )
 
 
-def set_attribute(model: SoftmaxRegression, name: str, value: Any) -> None:
-    """As of every module, with a short cut for a string that Lightning sets 46 times a step."""
-    if name == "_current_fx_name":
-        object.__setattr__(model, name, value)
-    else:
-        if name == "activation":
-            _check_activation(model, value)
-        super(model._smx_hooks.kind, model).__setattr__(name, value)
-
-
 def joined(when: Literal["before", "behind"]) -> Callable[[Hook], Hook]:
     """Of a hook of ours: its work is done before, or behind, that of a subclass's override."""
 
@@ -79,9 +71,9 @@ def joined(when: Literal["before", "behind"]) -> Callable[[Hook], Hook]:
     return marked
 
 
-def join_overrides(cls: type[SoftmaxRegression]) -> None:
-    """Let each hook that a new subclass overrides do the work of ours as well."""
-    for name, ours in vars(cls._smx_hooks.kind).items():
+def join_overrides(cls: type[LightningModule], base: type[LightningModule]) -> None:
+    """Let each hook of a base that a new subclass overrides do the work of the base's as well."""
+    for name, ours in vars(base).items():
         when, override = getattr(ours, "joined", None), getattr(cls, name)
         if when is not None and override is not ours and not hasattr(override, "does_both"):
             setattr(cls, name, _both(ours, override, ours_first=when == "before"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from smx_lightning.errors import InputError
@@ -15,12 +16,14 @@ from smx_lightning.preprocessing.digits import check_digits
 from smx_lightning.preprocessing.moments import Moments
 from smx_lightning.processes.distributed import in_group
 from smx_lightning.processes.sharding import data_group, local
+from smx_lightning.training.batches import labelled
 from smx_lightning.training.first_epoch import training_batches
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
-Batch = tuple[Tensor, Tensor]
+
+IN_A_HOOK = ", or call fit_statistics(batches) yourself in on_fit_start"
 
 
 class Statistics(NamedTuple):
@@ -43,12 +46,12 @@ class DataStatistics:
     known: bool = False
     range_is_learned: bool = False
 
-    def fit(self, model: SoftmaxRegression, batches: Iterable[Batch]) -> None:
+    def fit(self, model: SoftmaxRegression, batches: Iterable[Any]) -> None:
         """Fit standardisation and class counts; the predictions of a fitted model stay.
 
         Args:
             model: It gets them.
-            batches: Pairs of inputs (batch, …) and labels (batch,), one pass of them.
+            batches: One pass of them, as the model's ``unpack`` reads them.
 
         Raises:
             InputError: For features that are not finite, labels out of range, and a class without
@@ -86,7 +89,7 @@ class DataStatistics:
 
 
 @torch.no_grad()
-def statistics_of(model: SoftmaxRegression, batches: Iterable[Batch]) -> Statistics:
+def statistics_of(model: SoftmaxRegression, batches: Iterable[Any]) -> Statistics:
     """One pass over batches (x, y), merged across processes.
 
     Raises:
@@ -99,10 +102,11 @@ def statistics_of(model: SoftmaxRegression, batches: Iterable[Batch]) -> Statist
     model.eval()
     try:
         for batch in batches:
-            x, y = _pair(batch)
+            x, y = labelled(model, batch, "training batches", remedy=IN_A_HOOK)
             check_labels(y.cpu(), model.num_classes, "training batches")
             counts += torch.bincount(y.cpu(), minlength=model.num_classes)
-            moments = moments.merged(Moments.of(model.checked_features(x.to(model.device))))
+            x = move_data_to_device(x, model.device)
+            moments = moments.merged(Moments.of(model.checked_features(x)))
     finally:
         for module in training:  # one by one: a frozen backbone was, and stays, in eval mode
             module.training = True
@@ -116,16 +120,6 @@ def statistics_of(model: SoftmaxRegression, batches: Iterable[Batch]) -> Statist
             f"{int((~finite).nonzero()[0])} of the training data; remove or impute such rows"
         )
     return Statistics(moments, counts)
-
-
-def _pair(batch: Any) -> Batch:
-    if isinstance(batch, (list, tuple)) and [*map(type, batch)] == [Tensor, Tensor]:
-        return batch[0], batch[1]
-    raise InputError(
-        "expected batches (x, y) of tensors to fit standardisation or balanced weights on, got "
-        f"{type(batch).__name__}; make such ones in on_after_batch_transfer, or call "
-        "fit_statistics(batches) yourself in on_fit_start"
-    )
 
 
 def _of_all_processes(model: SoftmaxRegression, moments: Moments, counts: Tensor) -> Statistics:

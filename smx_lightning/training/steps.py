@@ -1,47 +1,113 @@
-"""The steps of the model: what it makes of one batch, in training, evaluation and prediction."""
+"""The Trainer's side of the model: its hooks, and its steps, what it makes of one batch."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from smx_lightning.metrics import CONFUSION, Prediction, predicted
+from smx_lightning.metrics import CONFUSION, Prediction, loader_of, predicted
 from smx_lightning.optim.training import add_batch
 from smx_lightning.processes.sharding import parallel_loss, whole
-from smx_lightning.training.hooks import signed_as
+from smx_lightning.training import hooks
+from smx_lightning.training.batches import inputs_of, labelled, unpacked
+from smx_lightning.training.hooks import Bookkeeping, hook, signed_as
+from smx_lightning.training.overrides import check_activation, join_overrides
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 
-@signed_as()
-def training_step(self: SoftmaxRegression, batch: Any, batch_idx: int) -> Tensor | None:
-    """The objective on one batch ``(x, y)``; y (batch,) integer labels."""
-    x, y = batch
-    if self.solver is None:
-        return self._smx_objective.of_batch(self, x, y, ("train",), batch_idx)
-    add_batch(self, self.solver, x, y)
-    return None
+class Steps(LightningModule):
+    """What a Trainer calls; what a subclass of the model overrides otherwise is the model's own.
 
+    Hooks do their work although a subclass overrides them without ``super()``.
+    """
 
-def backward(self: SoftmaxRegression, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-    """As of every LightningModule, on sharded classes where there are such."""
-    with parallel_loss(self._smx_objective.sharded):
-        super(self._smx_hooks.kind, self).backward(loss, *args, **kwargs)
+    if not TYPE_CHECKING:  # whose checkers see those of LightningModule
+        trainer = property(hooks.trainer_of, hooks.attach)
 
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name == "_current_fx_name":  # a short cut: Lightning sets it 46 times a step
+                object.__setattr__(self, name, value)
+                return
+            if name == "activation":
+                check_activation(self, value)
+            super().__setattr__(name, value)
 
-def validation_step(self: SoftmaxRegression, batch: Any, batch_idx: int) -> None:
-    """Add one batch to the ``val/`` metrics."""
-    self._smx_metrics.score(self, batch, ("val",))
+    configure_model = hooks.configure_model
+    setup = hook(Bookkeeping.setup)
+    on_fit_start = hook(Bookkeeping.on_fit_start)
+    on_train_start = hook(Bookkeeping.on_train_start)
+    on_train_epoch_start = hook(Bookkeeping.on_train_epoch_start)
+    on_train_batch_start = hook(Bookkeeping.on_train_batch_start)
+    on_after_backward = hook(Bookkeeping.on_after_backward)
+    on_train_epoch_end = hook(Bookkeeping.on_train_epoch_end)
+    on_validation_start = hook(Bookkeeping.on_validation_start)
+    on_validation_epoch_end = hook(Bookkeeping.on_validation_epoch_end)
+    on_test_start = hook(Bookkeeping.on_test_start)
+    on_test_epoch_end = hook(Bookkeeping.on_test_epoch_end)
+    on_predict_start = hook(Bookkeeping.on_predict_start)
+    on_save_checkpoint = hooks.on_save_checkpoint
+    on_load_checkpoint = hooks.on_load_checkpoint
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let hooks do their work although a subclass overrides them without ``super()``."""
+        super().__init_subclass__(**kwargs)
+        join_overrides(cls, Steps)
 
-def test_step(self: SoftmaxRegression, batch: Any, batch_idx: int) -> None:
-    """Add one batch to the ``test/`` metrics and the confusion matrix."""
-    self._smx_metrics.score(self, batch, ("test", CONFUSION))
+    def unpack(self, batch: Any) -> tuple[Any, Tensor | None]:
+        """Inputs x and labels y of a loader's batch; override it for batches of another kind.
 
+        Every step, the statistics, the exact solver and the export read batches through it. It
+        takes ``(x, y)``, ``(x, y, …)`` of which the rest is left alone, ``x`` or ``[x]`` without
+        labels, and dicts, dataclasses and namedtuples, by name. Their inputs are ``x``, ``input``,
+        ``inputs``, ``features``, ``image``, ``images`` or ``pixel_values``, or else all entries but
+        the labels, as a dict; their labels ``y``, ``label``, ``labels``, ``target`` or ``targets``.
 
-def predict_step(self: SoftmaxRegression, batch: Any, batch_idx: int) -> Prediction:
-    """Labels and probabilities of a batch ``x`` or ``(x, y)``; label -1 where these are NaN."""
-    log_probs = whole(self(batch[0] if isinstance(batch, (tuple, list)) else batch))
-    return predicted(log_probs, self.decide(log_probs))
+        Args:
+            batch: As the Trainer hands it to a step, through the hooks of transfer.
+
+        Returns:
+            x as :meth:`features` takes it, and y (batch,) of integers or bool, ``None`` where a
+            batch has no labels, as those to predict need none.
+
+        Raises:
+            InputError: For another kind of batch, and for names of which several would do.
+        """
+        return unpacked(batch)
+
+    @signed_as()
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        """The objective on one batch, as :meth:`unpack` reads it."""
+        model = cast("SoftmaxRegression", self)
+        x, y = labelled(model, batch, "train batches")
+        if model.solver is None:
+            return model._smx_objective.of_batch(model, x, y, ("train",), batch_idx)
+        add_batch(model, model.solver, x, y)
+        return None
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """As of every LightningModule, on sharded classes where there are such."""
+        with parallel_loss(cast("SoftmaxRegression", self)._smx_objective.sharded):
+            super().backward(loss, *args, **kwargs)
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add one batch to the ``val/`` metrics, and to those of its loader where they are many."""
+        model = cast("SoftmaxRegression", self)
+        x, y = labelled(model, batch, "val batches")
+        model._smx_metrics.score(model, x, y, ("val", *loader_of("val", model._trainer)))
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add one batch to the ``test/`` metrics, likewise, and to the confusion matrix."""
+        model = cast("SoftmaxRegression", self)
+        x, y = labelled(model, batch, "test batches")
+        names = ("test", CONFUSION, *loader_of("test", model._trainer))
+        model._smx_metrics.score(model, x, y, names)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Prediction:
+        """Labels and probabilities of a batch, with labels or not; label -1 where these are NaN."""
+        model = cast("SoftmaxRegression", self)
+        log_probs = whole(model(inputs_of(model, batch)))
+        return predicted(log_probs, model.decide(log_probs))

@@ -294,12 +294,12 @@ def pairs(digits, labelled):
     "labelled",
     [
         lambda y: torch.nn.functional.one_hot(y, 10).float(),
-        lambda y: y[:, None],
+        lambda y: torch.stack([y, y], 1),
         lambda y: torch.where(torch.arange(len(y)) % 7 == 0, -1, y),
         lambda y: y + 1,
         lambda y: y.float(),
     ],
-    ids=["soft", "(n, 1)", "ignored", "too large", "float"],
+    ids=["soft", "(n, 2)", "ignored", "too large", "float"],
 )
 def test_labels_of_one_s_own_are_left_and_the_rows_compared(
     labelled, digits, quiet_trainer, tmp_path

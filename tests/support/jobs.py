@@ -94,6 +94,27 @@ def fitted_far_away(world_size):
     return {"wide": step.wide_features, "centre": step.centre.numpy(), "weight": weight}
 
 
+def evaluated_by_loader(world_size):
+    """Metrics and predictions of three loaders, the second of which has one row."""
+    torch.manual_seed(0)
+    rows = Made(41, 8).splits.train
+    parts = [slice(0, 17), slice(17, 18), slice(18, 41)]
+    loaders = [BatchLoader(Rows(*rows[part]), batch_size=8) for part in parts]
+    module, collected = SoftmaxRegression(7, 6).double(), PredictionsInOrder()
+    runner = trainer_for(world_size, precision="64-true", callbacks=[collected])
+    answers = runner.test(module, loaders, verbose=False)
+    runner.predict(module, loaders, return_predictions=False)
+    module.cpu()
+    expected = -module(rows.x).detach().gather(1, rows.y[:, None])[:, 0]
+    return {
+        "test/nll": [float(answer["test/nll"]) for answer in answers],
+        "by loader": [answers[k][f"test/nll/dataloader_idx_{k}"] for k in range(3)],
+        "expected": [float(expected[part].mean()) for part in (*parts, slice(None))],
+        "probs": None if collected.prediction is None else collected.prediction.probs.numpy(),
+        "right": module(rows.x).exp().detach().numpy(),
+    }
+
+
 def solved_digits(world_size, **solver):
     """The exact solver's weight and bias on digits, in float64, its status and its epochs."""
     torch.manual_seed(0)

@@ -49,7 +49,9 @@ class UserRows:
         if given_y is None:
             return cls(x, None)
         y = array_of(given_y)
-        if y.dtype.kind not in "iu":
+        if y.shape == (len(x), 1):  # a column of a table
+            y = y[:, 0]
+        if y.dtype.kind not in "iub":
             raise InputError(
                 f"expected labels as class indices, got {y.dtype}; look names up in "
                 "model.class_names"

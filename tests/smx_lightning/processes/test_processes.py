@@ -249,3 +249,14 @@ def test_a_sampler_that_shares_rows_out_already_is_refused():
         GlobalBatches(range(4), 2, drop_last=True)
     with pytest.raises(InputError, match="batch_size must be at least 1"):
         GlobalBatches(range(4), 0)
+
+
+def test_several_loaders_are_counted_and_predicted_on_several_processes(ranks):
+    for rank, found in enumerate(ranks.run(2, jobs.evaluated_by_loader)):
+        *own, together = found["expected"]
+        assert found["by loader"] == pytest.approx(own, rel=1e-6)
+        assert found["test/nll"] == pytest.approx([together] * 3, rel=1e-6)
+        if rank == 0:
+            np.testing.assert_allclose(found["probs"], found["right"], rtol=1e-12)
+        else:
+            assert found["probs"] is None

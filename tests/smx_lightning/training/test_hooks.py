@@ -778,19 +778,20 @@ def test_the_objective_may_be_logged_in_a_validation_step(class_weight, quiet_tr
     assert {"val_loss", "val/nll"} <= trainer.callback_metrics.keys()
 
 
-@pytest.mark.parametrize("form", ["three", "dict"])
+@pytest.mark.parametrize("form", ["nested", "dict"])
 def test_batches_of_another_form_are_fitted_on_where_the_user_does_it(form, quiet_trainer):
     class Own(SoftmaxRegression):
         def training_step(self, batch, batch_idx):
-            x, y = (batch["x"], batch["y"]) if form == "dict" else batch[:2]
-            return self.objective(x, y)
+            rows, digits = (batch, batch) if form == "dict" else batch
+            return self.objective(rows["rows"], digits["digits"])
 
     class Told(Own):
         def on_fit_start(self):
             self.fit_statistics([(TRAIN.x, TRAIN.y)])
 
     pairs = zip(TRAIN.x, TRAIN.y, strict=True)
-    rows = [{"x": x, "y": y} if form == "dict" else (x, y, y) for x, y in pairs]
+    nested = [({"rows": x}, {"digits": y}) for x, y in pairs]
+    rows = [x | y for x, y in nested] if form == "dict" else nested
     loader = DataLoader(rows, batch_size=8)
     with pytest.raises(
         InputError, match=r"call fit_statistics\(batches\) yourself in on_fit_start"
