@@ -90,11 +90,10 @@ def minimise(
         activation=activation_of(activation),
     )
     count = float(len(batches)) if isinstance(batches, Sequence) else float("inf")
-    held = isinstance(batches, (list, tuple))
     l2, most = non_negative("l2", l2), at_least("max_evaluations", max_evaluations, 1)
     while descent.status is Status.RUNNING and descent.evaluations < most:
-        first = descent.evaluations == 0
-        weighted = problem.weighted(batches, first=first)
+        weighted = problem.weighted(batches, first=descent.evaluations == 0)
+        held = isinstance(batches, (list, tuple))
         one_pass(descent, weighted, l2=l2, count=count, held=held)
     return _solution(descent)
 
