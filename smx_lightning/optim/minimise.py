@@ -93,8 +93,7 @@ def minimise(
     l2, most = non_negative("l2", l2), at_least("max_evaluations", max_evaluations, 1)
     while descent.status is Status.RUNNING and descent.evaluations < most:
         weighted = problem.weighted(batches, first=descent.evaluations == 0)
-        held = isinstance(batches, (list, tuple))
-        one_pass(descent, weighted, l2=l2, count=count, held=held)
+        one_pass(descent, weighted, l2=l2, count=count, held=isinstance(batches, (list, tuple)))
     return _solution(descent)
 
 
