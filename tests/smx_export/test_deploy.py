@@ -346,6 +346,13 @@ def test_a_file_of_other_inputs_is_refused(kit, inputs, trained, x, copied):
     assert len(said.strip().splitlines()) == 1
 
 
+def test_opencv_gives_pixels_to_a_file_that_takes_them(trained, x, copied):
+    """The range of the training data is the file's own business then."""
+    folder = copied("opencv", trained, profile="robust,image")
+    pixels = np.rint(x * 255 / RANGE[1]).astype(np.uint8).reshape(-1, 8, 8)
+    assert_same(opencv(folder, x), folder, pixels)
+
+
 class Folding(SoftmaxRegression):
     """A backbone without weights."""
 

@@ -23,21 +23,21 @@ def log_probs(net: Any, x: Any) -> Any:
 def passes(net: Any, test: dict[str, Any]) -> bool:
     """Whether OpenCV answers, here, what the model answered when it was exported."""
     inputs = np.frombuffer(b64decode(test["inputs"]), test["dtype"]).reshape(test["shape"])
-    got, told = log_probs(net, inputs), test.get("log_probs")
-    if told is None:  # some probabilities are 0
-        got, told = np.exp(got), test["probs"]
+    told = test.get("probs") or test["log_probs"]  # probs where some are 0
+    got = np.exp(log_probs(net, inputs)) if "probs" in test else log_probs(net, inputs)
     expected = np.frombuffer(b64decode(told), "<f4").reshape(len(inputs), -1)
     return bool((abs(got - expected).max(1) <= test["tolerance"]).all())
 
 
 def features(frame: Any, about: dict[str, Any]) -> Any:
-    """One row of a frame (height, width, 3), as cameras and files give it."""
+    """One row of a frame (height, width, 3), as cameras and files give it, in the model's range."""
     if len(about["input_shape"]) != 2:
         raise ValueError(f"expected a model of grey pictures, got one of {about['input_shape']}")
     grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
     pixels = cv2.resize(grey, about["input_shape"][::-1], interpolation=cv2.INTER_AREA)
-    low, high = about["input_range"] or (0, 255)  # what black and white were in training
-    return (low + (high - low) / 255 * pixels.reshape(1, -1)).astype(about["input"]["dtype"])
+    dtype, shape = about["input"]["dtype"], about["input"]["shape"]
+    low, high = (dtype != "uint8" and about["input_range"]) or (0, 255)  # profile image scales
+    return (low + (high - low) / 255 * pixels.reshape(1, *shape)).astype(dtype)
 
 
 def main(path: str, *pictures: str) -> None:
