@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.graph.arrays import Data, array_of, as_inputs, pair_of
+from smx_export.graph.arrays import Data, array_of, as_inputs, as_rows, pair_of
 from smx_export.graph.inference_copy import InferenceCopy
 from smx_export.parity.probes import Probe
 from smx_lightning import InputError
@@ -21,7 +21,7 @@ class UserRows:
     """Checked rows.
 
     Attributes:
-        x: (n, *input_shape) float32, or float64 of a wide file, as the inference copy takes them.
+        x: (n, *input_shape) of the inference copy's own dtype, as it takes them.
         y: (n,) class indices, or ``None``.
     """
 
@@ -44,8 +44,11 @@ class UserRows:
             )
         if given_x is None:
             return None
-        dtype = np.dtype(np.float64) if profile.image else inference.dtype
-        x = inference.seen(as_inputs(given_x, model.input_shape, dtype))
+        if inference.mixed:
+            x = as_rows(given_x, model)
+        else:
+            dtype = np.dtype(np.float64) if profile.image else inference.dtype
+            x = inference.seen(as_inputs(given_x, model.input_shape, dtype))
         if given_y is None:
             return cls(x, None)
         y = array_of(given_y)
