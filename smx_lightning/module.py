@@ -106,8 +106,8 @@ class SoftmaxRegression(LightningModule):
         num_features = checks.at_least("num_features", num_features, 1)
         num_classes = checks.at_least("num_classes", num_classes, 2)
         class_names = checks.names_of(class_names, num_classes)
-        told = input_shape or (num_features,), input_dtype, input_range
-        input_shape, input_dtype, input_range = inputs.checked(*told)
+        told = inputs.checked(input_shape or (num_features,), input_dtype, input_range)
+        input_shape, input_dtype, input_range = told  # plain values, for the hyper-parameters
         class_weight = class_weights(class_weight, class_names)
         l2 = checks.non_negative("l2", l2)
         checks.check_threshold(threshold, num_classes)
@@ -116,7 +116,7 @@ class SoftmaxRegression(LightningModule):
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])  # described below
         self.num_features, self.num_classes = num_features, num_classes
         self.class_names = tuple(class_names)
-        inputs.know(self, input_shape, input_dtype, input_range)
+        self.input_shape, self.input_dtype, self.input_range = inputs.taken(self, *told)
         self.l2, self.class_weight, self._threshold = l2, class_weight, threshold
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self.smx = nn.Sequential(nn.Linear(num_features, num_classes), log_probabilities(member))

@@ -79,10 +79,14 @@ def inputs_of(model: SoftmaxRegression) -> dict[str, Any]:
     """What a model takes, as plain values; of several inputs a dict by name."""
     shape, bounds = model.input_shape, model.input_range
     if isinstance(shape, Mapping):
-        return {"input_shape": {name: [*sides] for name, sides in shape.items()},
-                "input_range": bounds and {name: [*pair] for name, pair in bounds.items()}}
-    return {"input_shape": [int(size) for size in shape],
-            "input_range": None if bounds is None else [float(bound) for bound in bounds]}
+        return {
+            "input_shape": {name: [*sides] for name, sides in shape.items()},
+            "input_range": bounds and {name: [*pair] for name, pair in bounds.items()},
+        }
+    return {
+        "input_shape": [int(size) for size in shape],
+        "input_range": None if bounds is None else [float(bound) for bound in bounds],
+    }
 
 
 def describe(model: SoftmaxRegression) -> None:

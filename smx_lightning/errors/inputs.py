@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,12 +26,9 @@ NATURAL = {"uint8": (0, 255), "bool": (0, 1)}  # ranges of what can be asked abo
 Shape = Sequence[int] | Mapping[str, Sequence[int]]
 Dtype = str | Mapping[str, str]
 Range = Sequence[float] | Mapping[str, Sequence[float]]
-Value = TypeVar("Value")
 
 
-def checked(
-    shape: Shape, dtype: Dtype, given_range: Range | None
-) -> tuple[Any, Any, Any]:
+def checked(shape: Shape, dtype: Dtype, given_range: Range | None) -> tuple[Any, Any, Any]:
     """Shape, dtype and range as plain values.
 
     Args:
@@ -60,7 +57,7 @@ def checked(
                 f"expected input_range as a dict by name of several inputs, got {given_range!r}; "
                 f"write input_range={{{min(shapes)!r}: {tuple(given_range)}}}"
             )
-        told = _by_name("range", given_range, shapes)
+        told: dict[str, Any] = _by_name("range", given_range, shapes)
         ranges = {name: checked_range(pair, dtypes[name]) for name, pair in told.items()}
     return shapes, dtypes, ranges
 
@@ -74,7 +71,7 @@ def checked_range(given: Sequence[float] | None, dtype: str) -> list[Any] | None
         return [low, high]
     least, most = NATURAL.get(dtype) or (np.iinfo(dtype).min, np.iinfo(dtype).max)
     try:
-        whole = [operator.index(bound) for bound in given]
+        whole = [operator.index(bound) for bound in given]  # type: ignore[arg-type]
     except TypeError:
         whole = [int(low), int(high)] if low.is_integer() and high.is_integer() else []
     if not whole or not least <= whole[0] < whole[1] <= most:
@@ -85,8 +82,14 @@ def checked_range(given: Sequence[float] | None, dtype: str) -> list[Any] | None
     return whole
 
 
-def know(model: SoftmaxRegression, shape: Any, dtype: Any, given_range: Any) -> None:
-    """Let a model have what :func:`checked` answered, if its ``features`` can take that."""
+def taken(
+    model: SoftmaxRegression, shape: Any, dtype: Any, given_range: Any
+) -> tuple[Any, Any, Any]:
+    """What :func:`checked` answered, shape and range as tuples, if ``features`` can take that.
+
+    Raises:
+        InputError: Where it is that of the plain model, which takes one input of numbers.
+    """
     kind = model._smx_hooks.kind
     kinds = {*dtype.values()} if isinstance(dtype, Mapping) else {dtype}
     plain = type(model).features is kind.features and type(model).forward is kind.forward
@@ -97,8 +100,7 @@ def know(model: SoftmaxRegression, shape: Any, dtype: Any, given_range: Any) -> 
             "SoftmaxRegression's, which takes rows of numbers; override features, or leave "
             "input_dtype out: integers that are numbers become float32 by themselves"
         )
-    model.input_dtype = dtype
-    model.input_shape, model.input_range = in_tuples(shape), in_tuples(given_range)
+    return in_tuples(shape), dtype, in_tuples(given_range)
 
 
 def features_of(model: SoftmaxRegression, x: Any) -> Tensor:
@@ -157,9 +159,7 @@ def _sides(shape: Sequence[int]) -> list[int]:
     return [] if isinstance(shape, (tuple, list)) and not shape else sides(shape)
 
 
-def _by_name(
-    what: str, given: Mapping[str, Value] | Value, names: Mapping[str, Any]
-) -> dict[str, Value]:
+def _by_name(what: str, given: Mapping[str, Any] | Any, names: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         return dict.fromkeys(names, given)
     unknown = [name for name in given if name not in names]

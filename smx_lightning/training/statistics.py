@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from smx_lightning.errors import InputError
@@ -20,7 +21,8 @@ from smx_lightning.training.first_epoch import training_batches
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
-Batch = tuple[Tensor, Tensor]
+Inputs = Tensor | Mapping[str, Tensor]
+Batch = tuple[Inputs, Tensor]
 
 
 class Statistics(NamedTuple):
@@ -102,7 +104,8 @@ def statistics_of(model: SoftmaxRegression, batches: Iterable[Batch]) -> Statist
             x, y = _pair(batch)
             check_labels(y.cpu(), model.num_classes, "training batches")
             counts += torch.bincount(y.cpu(), minlength=model.num_classes)
-            moments = moments.merged(Moments.of(model.checked_features(x.to(model.device))))
+            x = move_data_to_device(x, model.device)
+            moments = moments.merged(Moments.of(model.checked_features(x)))
     finally:
         for module in training:  # one by one: a frozen backbone was, and stays, in eval mode
             module.training = True
@@ -119,8 +122,10 @@ def statistics_of(model: SoftmaxRegression, batches: Iterable[Batch]) -> Statist
 
 
 def _pair(batch: Any) -> Batch:
-    if isinstance(batch, (list, tuple)) and [*map(type, batch)] == [Tensor, Tensor]:
-        return batch[0], batch[1]
+    if isinstance(batch, (list, tuple)) and len(batch) == 2:
+        parts = batch[0].values() if isinstance(batch[0], Mapping) else [batch[0]]
+        if {*map(type, (*parts, batch[1]))} == {Tensor}:
+            return batch[0], batch[1]
     raise InputError(
         "expected batches (x, y) of tensors to fit standardisation or balanced weights on, got "
         f"{type(batch).__name__}; make such ones in on_after_batch_transfer, or call "

@@ -6,7 +6,7 @@ and joined as those of any other array.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -70,13 +70,12 @@ def scaled(row: Any, factor: float) -> Any:
 def told(dtype: np.dtype[Any]) -> str | list[Any]:
     """A dtype of rows as JSON holds it; :func:`heard` is the inverse."""
     if dtype.names is None:
-        return dtype.str
+        return str(dtype.str)
     return [[name, dtype[name].base.str, list(dtype[name].shape)] for name in dtype.names]
 
 
-def heard(dtype: str | Sequence[Any]) -> np.dtype[Any]:
+def heard(dtype: Any) -> np.dtype[Any]:
     """What :func:`told` said."""
     if isinstance(dtype, str):
         return np.dtype(dtype)
     return np.dtype([(name, code, tuple(shape)) for name, code, shape in dtype])
-

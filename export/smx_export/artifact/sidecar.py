@@ -94,7 +94,9 @@ def _numbers(x: NDArray[Any]) -> dict[str, Any]:
 
 def _by_key(asked: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Of several inputs dtypes by name, shapes by name, and numbers by name."""
-    return {key: {name: of[key] for name, of in asked.items()} for key in next(iter(asked.values()))}
+    return {
+        key: {name: of[key] for name, of in asked.items()} for key in next(iter(asked.values()))
+    }
 
 
 def write_sidecar(path: str | Path) -> Path:

@@ -151,7 +151,12 @@ class Vectors:
                 raise ValueError("its numbers do not fit together")
             return vectors, str(values["weights_sha256"])
         except (
-            ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
         ) as error:
             raise FileError(
                 f"expected self-test vectors in the file's metadata, got damaged ones ({error}); "

@@ -36,7 +36,8 @@ def dtype_of(model: SoftmaxRegression) -> np.dtype[Any]:
     """Of the rows that a model takes, which are (n, *row_shape(model))."""
     shape = model.input_shape
     if not isinstance(shape, Mapping):
-        return np.dtype(model.input_dtype)
+        dtype: np.dtype[Any] = np.dtype(model.input_dtype)
+        return dtype
     return rows_dtype({n: (np.dtype(model.input_dtype[n]), side) for n, side in shape.items()})
 
 
@@ -133,8 +134,8 @@ def _whole(
         low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     if x.size and not low <= x.min() <= x.max() <= high:
         raise InputError(
-            f"expected {name} from {low} to {high}, got {x.min()} to {x.max()}; give what the model "
-            "was trained on, or a wider input_range"
+            f"expected {name} from {low} to {high}, got {x.min()} to {x.max()}; give what the "
+            "model was trained on, or a wider input_range"
         )
     return x.astype(dtype)
 

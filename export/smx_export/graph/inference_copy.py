@@ -133,7 +133,7 @@ def inference_copy(model: SoftmaxRegression, profile: Profile) -> InferenceCopy:
 
 def is_mixed(model: SoftmaxRegression) -> bool:
     """Whether a model takes several inputs, or integers."""
-    return model.input_dtype != FLOAT
+    return bool(model.input_dtype != FLOAT)
 
 
 def _check_mixed(model: SoftmaxRegression, profile: Profile) -> None:

@@ -68,7 +68,8 @@ def answering(x: NDArray[np.floating]) -> Iterator[None]:
 def _unanswered(error: Exception, x: NDArray[np.floating]) -> InputError:
     if x.dtype.kind != "f":
         taken = ", ".join(
-            f"{name} {part.dtype} {('batch', *part.shape[1:])}" for name, part in parts_of(x).items()
+            f"{name} {part.dtype} {('batch', *part.shape[1:])}"
+            for name, part in parts_of(x).items()
         )
         return InputError(
             f"expected a model that answers any inputs within their ranges ({taken}), got "

@@ -34,8 +34,8 @@ from smx_export.contract import (
 from smx_export.errors import FileError
 from smx_export.graph.detached import detached_copy
 from smx_export.graph.image_input import image_metadata
-from smx_export.graph.metadata import shape_in_json
 from smx_export.graph.inference_copy import InferenceCopy, inference_copy, is_linear
+from smx_export.graph.metadata import shape_in_json
 from smx_export.parity.inputs import ParityInputs
 from smx_export.parity.stored import differences
 from smx_export.profile import Profile

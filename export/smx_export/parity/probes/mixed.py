@@ -79,7 +79,8 @@ class Mixed(NamedTuple):
         for field in self.fields:
             size = (count, field.width)
             if not field.real:
-                parts[field.name] = rng.integers(*map(int, field.ends()), size, endpoint=True)
+                low, high = map(int, field.ends())
+                parts[field.name] = rng.integers(low, high, size, np.int64, endpoint=True)
             elif field.bounds is not None:
                 parts[field.name] = rng.uniform(*field.bounds, size)
             else:
@@ -142,7 +143,9 @@ def of_integers(space: Mixed, *, most: int = MOST_VALUES, seed: int = 11) -> Ite
         low, high = map(int, field.ends())
         count = high - low + 1
         seen = min(count, most * field.width)
-        steps = range(seen) if seen == count else [k * (count - 1) // (seen - 1) for k in range(seen)]
+        steps = (
+            range(seen) if seen == count else [k * (count - 1) // (seen - 1) for k in range(seen)]
+        )
         values = np.array([low + k for k in steps], field.dtype)
         values = np.resize(values, (-(-seen // field.width), field.width))
         part = max(1, CHUNK_ELEMENTS // max(1, sum(f.width for f in space.fields)))
