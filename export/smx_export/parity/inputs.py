@@ -16,9 +16,9 @@ from smx_export.artifact.vectors import Vectors
 from smx_export.contract import INPUT, LABEL, SCORES
 from smx_export.graph.inference_copy import InferenceCopy, alpha_of_model, is_linear
 from smx_export.parity.accuracy import decided
-from smx_export.parity.chosen import ROWS, answered, choose, choose_mixed
 from smx_export.parity.probes import RANDOM, Probe
 from smx_export.parity.probes.batches import FEW_SIZES, SIZES, batches
+from smx_export.parity.probes.chosen import ROWS, answered, choose, choose_mixed
 from smx_export.parity.probes.images import images, pixels_alone
 from smx_export.parity.probes.kinds import kinds
 from smx_export.parity.probes.margins import CROSSINGS, SUPPORT, champions, near_the_border

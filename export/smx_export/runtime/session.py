@@ -78,14 +78,7 @@ def declared_classes(
             f"{', '.join(ALL_OUTPUTS)}, got inputs {inputs} and outputs {outputs} in {path}; "
             "export the model with smx-export convert"
         )
-    for node in session.get_inputs():
-        shape = node.shape[1:]
-        some = bool(shape) or (bool(named) and len(node.shape) == 1)  # one number a row
-        if not some or not all(isinstance(side, int) and side > 0 for side in shape):
-            raise FileError(
-                f"expected inputs of shape ('batch', …) with numbers behind the batch in {path}, "
-                f"got {node.shape}; export the model again"
-            )
+    _check_shapes(session, path, one_number=bool(named))
     counts = [node.shape[-1:] for node in session.get_outputs() if node.name != LABEL]
     if not all(type(name) is str for name in names) or any(
         count != [len(names)] for count in counts
@@ -108,6 +101,18 @@ def declared_classes(
             f"{threshold if number else type(threshold).__name__}; export the model again"
         )
     return names, threshold
+
+
+def _check_shapes(session: onnxruntime.InferenceSession, path: Path, *, one_number: bool) -> None:
+    """Complain about inputs whose rows are of no known shape; whether one may be a mere number."""
+    for node in session.get_inputs():
+        shape = node.shape[1:]
+        some = bool(shape) or (one_number and len(node.shape) == 1)
+        if not some or not all(isinstance(side, int) and side > 0 for side in shape):
+            raise FileError(
+                f"expected inputs of shape ('batch', …) with numbers behind the batch in {path}, "
+                f"got {node.shape}; export the model again"
+            )
 
 
 def _named_inputs(metadata: Mapping[str, str]) -> list[str]:

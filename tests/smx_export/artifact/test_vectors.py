@@ -20,7 +20,7 @@ from smx_export import FileError, export_onnx
 from smx_export.artifact.comparison import Expected
 from smx_export.artifact.sidecar import sidecar, write_sidecar
 from smx_export.artifact.vectors import Vectors
-from smx_export.parity.chosen import choose
+from smx_export.parity.probes.chosen import choose
 from smx_export.profile import Profile
 from smx_export.targets.selftest import selftest
 
