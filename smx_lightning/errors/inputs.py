@@ -58,7 +58,8 @@ def checked(shape: Shape, dtype: Dtype, given_range: Range | None) -> tuple[Any,
                 f"write input_range={{{min(shapes)!r}: {tuple(given_range)}}}"
             )
         told: dict[str, Any] = _by_name("range", given_range, shapes)
-        ranges = {name: checked_range(pair, dtypes[name]) for name, pair in told.items()}
+        found = {name: checked_range(pair, dtypes[name]) for name, pair in told.items()}
+        ranges = {name: pair for name, pair in found.items() if pair is not None} or None
     return shapes, dtypes, ranges
 
 

@@ -91,7 +91,7 @@ def interface_of(proto: onnx.ModelProto, metadata: dict[str, str]) -> Interface:
     given = {v.name: v.type for v in proto.graph.input if v.name not in initial}
     fields = {name: _of_tensor(kind.tensor_type) for name, kind in given.items()}
     dtype, shape = next(iter(fields.values()), (np.dtype(object), ()))
-    if [*fields] != [INPUT]:
+    if [*fields] != [INPUT] or metadata.get(INPUT_SHAPE, "").startswith("{"):
         dtype, shape = rows_dtype(fields), ()
     return Interface(
         dtype=dtype,
@@ -153,7 +153,7 @@ def _are_names(value: Any, graph: Interface) -> bool:
 
 
 def _is_shape(value: Any, graph: Interface) -> bool:
-    if isinstance(value, dict):
+    if isinstance(value, dict):  # as of no other file its rows are records
         shapes = {name: [*sides] for name, sides in graph.shapes.items()}
         return value == shapes and all(type(size) is int for of in value.values() for size in of)
     sizes = isinstance(value, list) and all(type(size) is int and size > 0 for size in value)
@@ -162,10 +162,13 @@ def _is_shape(value: Any, graph: Interface) -> bool:
 
 
 def _is_range(value: Any, graph: Interface) -> bool:
-    if isinstance(value, dict):
-        return value.keys() <= graph.shapes.keys() and all(
-            _is_range(pair, graph) for pair in value.values()
-        )
+    if graph.dtype.names is not None and isinstance(value, dict):
+        known = bool(value) and value.keys() <= graph.shapes.keys()
+        return known and all(_is_pair(pair) for pair in value.values())
+    return graph.dtype.names is None and _is_pair(value)
+
+
+def _is_pair(value: Any) -> bool:
     low, high = value
     return {type(low), type(high)} <= {int, float} and -math.inf < low < high < math.inf
 

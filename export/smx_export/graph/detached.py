@@ -38,12 +38,13 @@ def detached_copy(
     if input_shape is not None:
         detached.input_shape = _other_shape(detached, input_shape)
     if input_range is not None:
-        given = (model.input_shape, model.input_dtype, input_range)
-        wanted = in_tuples(checked(*given)[2])
+        told = (model.input_shape, model.input_dtype, input_range)
+        wanted = in_tuples(checked(*told)[2])
         if detached.input_range not in (None, wanted):
             raise InputError(
                 f"expected the input range that the model knows, {detached.input_range}, got "
-                f"{wanted}; leave it out"
+                f"{input_range if isinstance(input_range, dict) else tuple(input_range)}; "
+                "leave it out"
             )
         detached.input_range = wanted
     exported = detached.cpu().float().eval()
