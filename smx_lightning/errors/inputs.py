@@ -45,10 +45,10 @@ def checked(shape: Shape, dtype: Dtype, given_range: Range | None) -> tuple[Any,
                 "expected input_shape as a dict by name where input_dtype or input_range is one, "
                 f"got {shape!r}; name every input, as in input_shape={{'ids': (16,)}}"
             )
-        kind = _dtype_name(dtype)
+        kind = dtype_name(dtype)
         return sides(shape), kind, checked_range(given_range, kind)
     shapes = {_name(name): [*_sides(side)] for name, side in shape.items()}
-    dtypes = {name: _dtype_name(kind) for name, kind in _by_name("dtype", dtype, shapes).items()}
+    dtypes = {name: dtype_name(kind) for name, kind in _by_name("dtype", dtype, shapes).items()}
     dtypes = {name: dtypes.get(name, FLOAT) for name in shapes}
     ranges = None
     if given_range is not None:
@@ -135,7 +135,7 @@ def _check_whole(x: Any, dtype: str, name: str = "") -> None:
         raise InputError(
             f"expected inputs{name} of {dtype}, as input_dtype says, got "
             f"{str(x.dtype).removeprefix('torch.')}; let the loader give integers, as "
-            f"torch.from_numpy(ids) does, or convert with x.to(torch.{dtype})"
+            f"NpzDataModule does with input_dtype={dtype!r}, or convert with x.to(torch.{dtype})"
         )
 
 
@@ -172,7 +172,7 @@ def _by_name(what: str, given: Mapping[str, Any] | Any, names: Mapping[str, Any]
     return dict(given)
 
 
-def _dtype_name(given: Any) -> str:
+def dtype_name(given: Any) -> str:
     """Name of a dtype of torch or numpy, or the name itself."""
     name = str(given).removeprefix("torch.")
     if not isinstance(given, (str, torch.dtype)):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smx_lightning.errors import InputError
+from smx_lightning.errors.inputs import FLOAT
 from smx_lightning.preprocessing.moments import LOST, ROUNDED, Moments
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def check_digits(model: SoftmaxRegression, columns: Sequence[int] | None = None)
     Raises:
         InputError: Where their digits would be lost; it names the first such column.
     """
+    if model.input_dtype != FLOAT:  # integers are not rounded on their way to an embedding
+        return
     if columns is None:
         if model.trainer.training:
             columns = getattr(getattr(model.trainer, "datamodule", None), "wide_columns", ())
@@ -112,8 +115,6 @@ def check_batch(model: SoftmaxRegression, batch: Any) -> None:
     Somebody's own DataLoader is known by its batches alone.
     """
     x = batch[0] if isinstance(batch, (tuple, list)) and batch else None
-    if model.input_dtype != "float32":  # integers of an embedding are not rounded
-        return
     if isinstance(x, Tensor) and x.dtype in ROUNDED and x.ndim > 1 and _reason(model) is not None:
         wide = Moments.of(x.flatten(1)).wide
         check_digits(model, wide.nonzero().flatten().tolist())

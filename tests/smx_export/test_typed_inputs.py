@@ -27,7 +27,6 @@ from smx_lightning import InputError, Recovery, SoftmaxRegression
 from smx_lightning.data import BatchLoader
 from smx_lightning.optim import ExactSolver
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = (Tokens, Several)
 COUNT = 240
 
@@ -125,7 +124,7 @@ def test_the_exact_solver_finds_scikit_learns_optimum_of_the_features(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_balanced_weights_and_recovery(kind, tmp_path):
     model = kind(class_weight="balanced")
-    trainer = quiet_trainer(callbacks=[Recovery(tmp_path)], max_epochs=1)
+    trainer = quiet_trainer(callbacks=[Recovery(str(tmp_path))], enable_checkpointing=True)
     trainer.fit(model, BatchLoader(Rows(kind), batch_size=100))
     assert model.class_counts.tolist() == np.bincount(labels(kind, COUNT)).tolist()
 
@@ -288,7 +287,7 @@ def test_a_stranger_reads_the_sidecar(trained):
     }
     log_probs = np.frombuffer(b64decode(test["log_probs"]), "<f4").reshape(-1, CLASSES)
     answers = OnnxClassifier(path).predict_proba(x)
-    assert np.abs(np.log(answers) - log_probs).max(1) <= np.array(test["tolerance"]) * 2
+    assert (np.abs(np.log(answers) - log_probs).max(1) <= np.array(test["tolerance"])).all()
 
 
 def test_a_description_in_words(trained):

@@ -18,7 +18,7 @@ from onnx import helper
 from smx_export.artifact.activation import SOFTMAX, alpha_of
 from smx_export.artifact.check import Check
 from smx_export.artifact.files import metadata_of
-from smx_export.artifact.rows import rows_dtype
+from smx_export.artifact.rows import Fields, rows_dtype
 from smx_export.artifact.vectors import Vectors
 from smx_export.contract import (
     ACTIVATION,
@@ -92,7 +92,7 @@ def interface_of(proto: onnx.ModelProto, metadata: dict[str, str]) -> Interface:
     fields = {name: _of_tensor(kind.tensor_type) for name, kind in given.items()}
     dtype, shape = next(iter(fields.values()), (np.dtype(object), ()))
     if [*fields] != [INPUT] or metadata.get(INPUT_SHAPE, "").startswith("{"):
-        dtype, shape = rows_dtype(fields), ()
+        dtype, shape = _of_records(fields), ()
     return Interface(
         dtype=dtype,
         shape=shape,
@@ -106,6 +106,14 @@ def interface_of(proto: onnx.ModelProto, metadata: dict[str, str]) -> Interface:
             for node in proto.graph.node
         ),
     )
+
+
+def _of_records(fields: Fields) -> np.dtype[Any]:
+    """Of rows of several inputs; where numpy has none, as of 2³¹ bytes a row, another than all."""
+    try:
+        return rows_dtype(fields)
+    except (ValueError, TypeError):
+        return np.dtype(object)
 
 
 def _of_tensor(tensor: onnx.TypeProto.Tensor) -> tuple[np.dtype[Any], tuple[int, ...]]:

@@ -375,7 +375,9 @@ def test_a_range_that_the_model_cannot_take_is_refused_with_that_remedy(tmp_path
         export_onnx(model, tmp_path / "m.onnx", input_range=(0, 10 * WORDS))
 
 
-@pytest.mark.parametrize(("profile", "said"), [("image", "one input of float32"), ("compact", "")])
+@pytest.mark.parametrize(
+    ("profile", "said"), [("image", "one input of float32"), ("compact", "nothing but standardis")]
+)
 def test_profiles_of_plain_inputs_are_refused(profile, said, tmp_path):
     data = (rows(Tokens, 6), np.arange(6) % CLASSES)
     with pytest.raises(InputError, match=said):
