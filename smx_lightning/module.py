@@ -283,7 +283,7 @@ class SoftmaxRegression(LightningModule):
         return None if self._trainer is None else training_summary(self._trainer)
 
     def to_onnx(  # type: ignore[override]  # a safer promise than Lightning's: a path, verified
-        self, file_path: str | Path, input_sample: Tensor | None = None, **kwargs: Any
+        self, file_path: str | Path, input_sample: Any = None, **kwargs: Any
     ) -> Path:
         """Write one ONNX file and prove that it is this model, see :func:`smx_export.export_onnx`.
 
@@ -292,7 +292,7 @@ class SoftmaxRegression(LightningModule):
         from smx_export import export_onnx
 
         if input_sample is not None:
-            kwargs.setdefault("input_shape", tuple(input_sample.shape[1:]))
+            kwargs.setdefault("input_shape", inputs.shape_of_rows(input_sample))
         return export_onnx(self, file_path, **kwargs).path
 
 

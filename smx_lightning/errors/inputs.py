@@ -124,6 +124,13 @@ def features_of(model: SoftmaxRegression, x: Any) -> Tensor:
     return model.features(**x)
 
 
+def shape_of_rows(sample: Any) -> Any:
+    """Shape of a row of a batch; of several inputs that of each by name."""
+    if isinstance(sample, Mapping):
+        return {name: tuple(part.shape[1:]) for name, part in sample.items()}
+    return tuple(sample.shape[1:])
+
+
 def is_named(shape: Shape) -> bool:
     """Whether a model has several inputs, which its ``features`` takes by name."""
     return isinstance(shape, Mapping)

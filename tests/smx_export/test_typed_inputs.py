@@ -24,7 +24,7 @@ from smx_export.artifact.describe import describe
 from smx_export.artifact.sidecar import sidecar
 from smx_export.web.site import write_site
 from smx_lightning import InputError, Recovery, SoftmaxRegression
-from smx_lightning.data import BatchLoader
+from smx_lightning.data import BatchLoader, NpzDataModule
 from smx_lightning.optim import ExactSolver
 
 KINDS = (Tokens, Several)
@@ -203,6 +203,39 @@ def test_rows_of_a_file_that_do_not_fit_are_refused(change, said, trained, tmp_p
     assert main(["predict", path, str(tmp_path / "rows.npz"), str(out)]) == 2
     assert said in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_data_module_keeps_token_ids(npz, tmp_path):
+    data = NpzDataModule(npz(Tokens, 60), input_dtype="int64")
+    assert data.splits.train.x.dtype == torch.int64
+    with pytest.raises(InputError, match="input_dtype='int64'"):
+        quiet_trainer().fit(Tokens(), NpzDataModule(npz(Tokens, 60)))
+    quiet_trainer().fit(Tokens(), data)
+    np.savez(tmp_path / "halves.npz", x=rows(Tokens, 9) / 2, y=labels(Tokens, 9))
+    with pytest.raises(InputError, match="whole numbers"):
+        NpzDataModule(tmp_path / "halves.npz", input_dtype="int64").load()
+
+
+def test_ids_that_float32_cannot_hold(tmp_path):
+    """Hashed words, say: of integers no digit is lost on the way."""
+    x = 2**40 + rows(Tokens, 60)
+    np.savez(tmp_path / "hashed.npz", x=x, y=labels(Tokens, 60))
+    data = NpzDataModule(tmp_path / "hashed.npz", input_dtype="int64")
+    model = Hashed()
+    quiet_trainer().fit(model, data)
+    assert export_onnx(model, tmp_path / "m.onnx", data=x).report.passed
+
+
+class Hashed(SoftmaxRegression):
+    """Words by a hash of 40 bits and more."""
+
+    def __init__(self):
+        bounds = (2**40, 2**40 + WORDS)
+        super().__init__(4, CLASSES, input_shape=(6,), input_dtype="int64", input_range=bounds)
+        self.words = nn.Embedding(WORDS + 1, 4)
+
+    def features(self, x):
+        return self.words(x - 2**40).mean(1)
 
 
 # The classifier ----------------------------------------------------------------------------------

@@ -44,8 +44,21 @@ def traced_graph(inference: InferenceCopy, metadata: Mapping[str, str]) -> onnx.
     if inference.profile.image:
         take_pixels(clean, model.input_shape)
     append_outputs(clean, model.num_classes, layout_of(inference))
+    _check_names(clean)
     set_metadata(clean, metadata)
     return clean
+
+
+def _check_names(model: onnx.ModelProto) -> None:
+    """Complain about an input that is called as something else in the graph is."""
+    given = {value.name for value in model.graph.input}
+    made = {name for node in model.graph.node for name in node.output}
+    taken = given & (made | {tensor.name for tensor in model.graph.initializer})
+    if taken:
+        raise InputError(
+            f"expected inputs of names that the graph has not taken, got {min(taken)!r}, which is "
+            "also a weight's or an operator's; rename the input"
+        )
 
 
 def _traced(inference: InferenceCopy) -> onnx_ir.Model:

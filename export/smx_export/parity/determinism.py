@@ -80,7 +80,8 @@ def _unanswered(error: Exception, x: NDArray[np.floating]) -> InputError:
         f"expected a model that answers any finite numbers of shape {('batch', *x.shape[1:])}, got "
         f"{type(error).__name__} for some: {first_line(error)}; let features() take them, "
         "with x.clamp(low, high) for example, in float32 as all weights of a file are "
-        "(x.to(self.body.weight.dtype)), or give the right input_shape=(…)"
+        "(x.to(self.body.weight.dtype)), or give the right input_shape=(…), of several inputs by "
+        "name"
     )
 
 

@@ -20,6 +20,7 @@ from typed_inputs import CLASSES, LENGTH, WORDS, Several, Tokens, made, probabil
 
 from smx_export import FileError, OnnxClassifier, OnnxExport, Profile, check_parity, export_onnx
 from smx_export.artifact.comparison import compare
+from smx_export.artifact.declared import declared
 from smx_export.artifact.rows import are_floats, heard, joined, numbers, parts_of, told, width_of
 from smx_export.artifact.vectors import Vectors
 from smx_export.graph.detached import detached_copy
@@ -392,6 +393,55 @@ class Probs(Twins):
 
     def features(self, left, probs):
         return torch.cat([left, probs], 1)
+
+
+class Winner(Twins):
+    """An input that is called as a value of the graph is."""
+
+    def __init__(self):
+        SoftmaxRegression.__init__(self, 4, 3, input_shape={"left": (2,), "winner": (2,)})
+
+    def features(self, left, winner):
+        return torch.cat([left, winner], 1)
+
+
+def test_an_input_is_not_called_as_a_value_of_the_graph_is(tmp_path):
+    with pytest.raises(InputError, match="rename the input"):
+        export_onnx(Winner(), tmp_path / "m.onnx", profile=Profile.of(outputs=["label"]))
+    assert export_onnx(Winner(), tmp_path / "m.onnx").report.passed
+
+
+def test_a_batch_tells_to_onnx_its_shapes(tmp_path):
+    torch.manual_seed(0)
+    sample = {"left": torch.zeros(2, 2), "right": torch.zeros(2, 2)}
+    assert Twins().to_onnx(tmp_path / "m.onnx", sample).exists()
+
+
+class Input(SoftmaxRegression):
+    """The one input has a name: that of files of one input."""
+
+    def __init__(self):
+        super().__init__(4, 3, input_shape={"input": (4,)})
+
+    def features(self, **inputs):
+        return torch.tanh(inputs["input"])
+
+
+def test_one_input_by_name_may_be_called_input(tmp_path):
+    model = Input().eval()
+    export = export_onnx(model, tmp_path / "m.onnx", data={"input": np.ones((2, 4))})
+    assert check_parity(model, export.path).passed
+    assert selftest(export.path).passed
+    x = {"input": np.ones((2, 4), np.float32)}
+    with torch.no_grad():
+        right = model(tensors(x)).exp().numpy()
+    assert np.abs(OnnxClassifier(export.path).predict_proba(x) - right).max() < 1e-5
+
+
+def test_a_declared_input_of_more_than_numpy_can_hold_is_a_fault(exported, tmp_path):
+    proto = onnx.load(exported[Several][1].path)
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2**40
+    assert not declared(proto).passed
 
 
 def test_an_input_is_not_called_as_an_output_is(tmp_path):
