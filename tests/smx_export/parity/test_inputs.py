@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mutations.editing import before
 from onnx import numpy_helper
 from torch import nn
 from trainers import quiet_trainer
@@ -136,6 +137,50 @@ def test_the_questions_see_one_word_that_is_off_by_a_thousandth(kind, word, expo
     unused = 0 if kind is Tokens else None  # outside of the range that the model states
     if unused is not None:
         assert not _seen(model, export.path, _moved(table, unused))
+
+
+def _stored(proto, value):
+    """The name of a constant that is put into a file."""
+    name = f"constant_{len(proto.graph.initializer)}"
+    proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    return name
+
+
+WRONG = {
+    "one input a thousandth too large": lambda p: before(
+        p, "age", ("Mul", [_stored(p, np.float32(1.001))], {})
+    ),
+    "one input clipped far away": lambda p: before(
+        p, "age", ("Min", [_stored(p, np.float32(30))], {})
+    ),
+    "one input clipped at zero": lambda p: before(p, "age", ("Relu", [], {})),
+    "a mask turned around": lambda p: before(p, "mask", ("Not", [], {})),
+    "all words there": lambda p: before(p, "mask", ("Or", [_stored(p, np.True_)], {})),
+    "an image transposed": lambda p: before(p, "image", ("Transpose", [], {"perm": [0, 2, 1]})),
+    "an image rounded to bytes": lambda p: before(
+        p,
+        "image",
+        ("Mul", [_stored(p, np.float32(255))], {}),
+        ("Round", [], {}),
+        ("Div", [_stored(p, np.float32(255))], {}),
+    ),
+    "the last word taken for the one before": lambda p: before(
+        p, "ids", ("Min", [_stored(p, np.int64(WORDS - 2))], {})
+    ),
+    "padding taken for a word": lambda p: before(p, "ids", ("Max", [_stored(p, np.int64(1))], {})),
+    "words in another order": lambda p: before(
+        p, "ids", ("Gather", [_stored(p, np.arange(LENGTH)[::-1].copy())], {"axis": 1})
+    ),
+    "words of the first row": lambda p: before(
+        p, "ids", ("Gather", [_stored(p, np.zeros(1, np.int64))], {"axis": 0})
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_the_questions_see_what_one_input_is_wrong_about(wrong, exported):
+    model, export = exported[Several]
+    assert _seen(model, export.path, WRONG[wrong]), wrong
 
 
 def _swap(proto, one, other):
