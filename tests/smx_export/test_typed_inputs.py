@@ -5,6 +5,9 @@ import json
 import pickle
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 from base64 import b64decode
 
 import numpy as np
@@ -21,7 +24,7 @@ from typed_inputs import CLASSES, WORDS, Several, Tokens, made, probabilities, r
 from smx_export import FileError, InputRangeWarning, OnnxClassifier, OnnxExport, export_onnx
 from smx_export.__main__ import main
 from smx_export.artifact.describe import describe
-from smx_export.artifact.sidecar import sidecar
+from smx_export.artifact.sidecar import sidecar, write_sidecar
 from smx_export.web.site import write_site
 from smx_lightning import InputError, Recovery, SoftmaxRegression
 from smx_lightning.data import BatchLoader, NpzDataModule
@@ -305,8 +308,9 @@ def test_a_row_with_nan_in_any_input_is_missing(trained):
 def test_pictures_in_other_units_are_spoken_of(trained):
     x = rows(Several, 4)
     x["image"] *= 255
-    with pytest.warns(InputRangeWarning, match="0 to 1"):
+    with pytest.warns(InputRangeWarning, match="0 to 1") as warned:
         OnnxClassifier(trained[Several][2].path).predict(x)
+    assert warned[0].filename == __file__
 
 
 def test_a_stranger_reads_the_sidecar(trained):
@@ -333,6 +337,20 @@ def test_a_page_draws_one_input(trained, tmp_path):
     path = trained[Several][2].path
     with pytest.raises(FileError, match="image of float32, age of float32"):
         write_site(path, sidecar(path), tmp_path / "site")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kit", ["python/classify.py", "c/generate.py"])
+def test_a_kit_for_one_input_of_numbers_refuses_others_in_one_sentence(
+    kit, kind, trained, tmp_path
+):
+    path = shutil.copy(trained[kind][2].path, tmp_path)
+    write_sidecar(path)
+    np.save(tmp_path / "x.npy", np.zeros((2, 6)))
+    command = [sys.executable, str(ROOT / "examples/deploy" / kit), path, "x.npy"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert said.returncode == 1
+    assert re.fullmatch(r"expected .*, got.*\n", said.stderr), said.stderr
 
 
 # Composition -------------------------------------------------------------------------------------

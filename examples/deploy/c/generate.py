@@ -31,7 +31,8 @@ try:
     proto, about = onnx.load(path), json.loads(path.with_suffix(".json").read_text("utf-8"))
 except (IndexError, OSError, ValueError) as error:
     sys.exit(f"expected model.onnx and model.json of smx-export convert --sidecar, got: {error}")
-if about["outputs"] != ["log_probs", "probs"] or about["input"]["dtype"] != "float32":
+several = isinstance(about["input"], list)
+if several or about["input"]["dtype"] != "float32" or about["outputs"] != ["log_probs", "probs"]:
     sys.exit(f"expected float32 inputs, log_probs and probs in {path}, got another profile's file")
 del proto.metadata_props[:]  # they would go into a comment, which */ in a class name would end
 for tensor in [*proto.graph.input, *proto.graph.output]:

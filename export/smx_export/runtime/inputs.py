@@ -14,7 +14,7 @@ from smx_export.artifact.rows import joined, parts_of
 from smx_export.contract import INPUT, INPUT_RANGE, INPUT_SHAPE, PROFILE
 from smx_export.runtime.input_checks import other_axes, unmasked
 from smx_export.runtime.input_range import InputRange
-from smx_export.runtime.policy import OnNan, OnRange, Policy, Rows
+from smx_export.runtime.policy import CALLER, OnNan, OnRange, Policy, Rows
 
 DTYPES = {  # as onnxruntime says them
     "tensor(float)": "float32",
@@ -92,7 +92,7 @@ class MixedInputs:
         self.inputs, self.several = inputs, several
         self._checked = on_range != "ignore"
         self._policies = {
-            given.name: Policy(on_nan, on_range, _known(given), shows_nan=False)
+            given.name: Policy(on_nan, on_range, _known(given), shows_nan=False, caller=CALLER + 1)
             for given in inputs
             if given.dtype.kind == "f"
         }
