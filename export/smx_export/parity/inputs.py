@@ -21,15 +21,14 @@ from smx_export.parity.probes.batches import FEW_SIZES, SIZES, batches
 from smx_export.parity.probes.chosen import ROWS, answered, choose, choose_mixed
 from smx_export.parity.probes.images import images, pixels_alone
 from smx_export.parity.probes.kinds import kinds
-from smx_export.parity.probes.margins import CROSSINGS, SUPPORT, champions, near_the_border
+from smx_export.parity.probes.margins import CROSSINGS, NAME, SUPPORT, champions, near_the_border
 from smx_export.parity.probes.missing import alone, scattered
-from smx_export.parity.probes.mixed import Field, Mixed, of_integers, of_numbers
+from smx_export.parity.probes.mixed import Mixed, borders, mixed
 from smx_export.parity.probes.one_hots import MOST_ONE_HOTS, of_all_sizes, one_hots
 from smx_export.parity.probes.ordinary import RANDOM_ROWS, extremes, ordinary
 from smx_export.parity.probes.probe import Space
 from smx_export.parity.reference import Reference
 from smx_export.parity.user_data import UserRows
-from smx_lightning.errors.inputs import NATURAL
 
 STEEP = 1e4  # nats between classes on the huge rows: far beyond where exp leaves float32, at 104
 MOST_HUGE = 1e20  # multiplied by the features' own size, still float32
@@ -114,23 +113,11 @@ class ParityInputs:
 
     def _of_several(self, space: Mixed) -> Iterator[Probe]:
         """Of several inputs, and of integers: borders are sought along floating-point numbers."""
-        random = space.ordinary(RANDOM_ROWS, seed=0)
-        yield Probe(RANDOM, random)
-        yield from batches(random, FEW_SIZES, classes=self.inference.model.num_classes)
-        yield Probe("at the ends of the ranges", space.corners(), regular=True)
-        yield from of_integers(space)
-        flat = space.flat()
-        some = np.random.default_rng(0).standard_normal((RANDOM_ROWS // 4, flat.width))
-        yield from of_numbers(space, some)
-        if LABEL in self.inference.profile.outputs and space.real:
-            borders = near_the_border(
-                flat,
-                some,
-                lambda x: self._decide(space.with_real(x)),
-                crossings=FEW_CROSSINGS,
-                bisections=FEW_BISECTIONS,
-            )
-            yield from (probe._replace(x=space.with_real(probe.x)) for probe in borders)
+        yield from mixed(space, self.inference.model.num_classes)
+        if LABEL in self.inference.profile.outputs:
+            yield from borders(space, self._decide, NAME)
+        if alpha_of_model(self.inference.model) != SOFTMAX:
+            yield from borders(space, self._support, SUPPORT)
 
     def _of_arithmetic(self) -> Iterator[Probe]:
         """What rounds, overflows or is missing, in a few batches."""
@@ -201,13 +188,10 @@ class ParityInputs:
 
     def _mixed(self) -> Mixed:
         """Where several inputs lie, or integers."""
-        model, several = self.inference.model, isinstance(self.inference.model.input_shape, dict)
+        model = self.inference.model
+        several = isinstance(model.input_shape, dict)
         ranges = (model.input_range or {}) if several else {INPUT: model.input_range}
-        fields = []
-        for name, kind, shape in self.inference.inputs:
-            bounds = ranges.get(name) or NATURAL.get(kind)
-            fields.append(Field(name, np.dtype(kind), tuple(shape), bounds))
-        return Mixed(tuple(fields), several)
+        return Mixed.of(self.inference.inputs, ranges, several=several)
 
     def _origin(self) -> NDArray[np.floating]:
         """Where the features are zero to the file."""

@@ -118,11 +118,11 @@ def _seen(model, path, change):
     return False
 
 
-def _moved(name, at):
+def _moved(name, at, by=1e-3):
     def change(proto):
         tensor = next(t for t in proto.graph.initializer if t.name == name)
         array = numpy_helper.to_array(tensor).copy()
-        array[at] += 1e-3
+        array[at] += by
         tensor.CopyFrom(numpy_helper.from_array(array, name))
 
     return change
@@ -617,6 +617,16 @@ def test_other_activations(arguments, tmp_path):
 
 def _double(x):
     return {n: part.double() if part.is_floating_point() else part for n, part in x.items()}
+
+
+def test_a_label_that_turns_a_hundredth_of_a_nat_too_early_is_seen(tmp_path):
+    model = made(Several)
+    path = export_onnx(model, tmp_path / "m.onnx", profile=Profile.of(outputs=["label"])).path
+    biases = [t.name for t in onnx.load(path).graph.initializer if list(t.dims) == [CLASSES]]
+    assert len(biases) == 1
+    assert not _seen(model, path, lambda proto: None)
+    for k in range(CLASSES):
+        assert _seen(model, path, _moved(biases[0], k, by=1e-2))
 
 
 def test_labels_and_scores(tmp_path):

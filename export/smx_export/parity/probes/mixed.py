@@ -8,20 +8,23 @@ infinity and what is far away are no questions to ask of an integer.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smx_export.artifact.rows import joined
+from smx_export.parity.probes.batches import FEW_SIZES, batches
 from smx_export.parity.probes.kinds import kinds
+from smx_export.parity.probes.margins import near_the_border
 from smx_export.parity.probes.one_hots import of_all_sizes, one_hots
-from smx_export.parity.probes.ordinary import HUGE, TINY
-from smx_export.parity.probes.probe import CHUNK_ELEMENTS, Probe, Space
+from smx_export.parity.probes.ordinary import HUGE, RANDOM_ROWS, TINY
+from smx_export.parity.probes.probe import CHUNK_ELEMENTS, RANDOM, Probe, Space
+from smx_lightning.errors.inputs import NATURAL
 
 MOST_VALUES = 2048  # rows in which the values of an integer input have a turn
-FEW, FEW_ONE_HOTS = 8, 16
+FEW, FEW_ONE_HOTS, FEW_BISECTIONS = 8, 16, 20
 
 
 class Field(NamedTuple):
@@ -64,6 +67,21 @@ class Mixed(NamedTuple):
 
     fields: tuple[Field, ...]
     several: bool
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Sequence[tuple[str, str, Sequence[int]]],
+        ranges: Mapping[str, tuple[float, float] | None],
+        *,
+        several: bool,
+    ) -> Mixed:
+        """Of names, dtypes and shapes, and of the ranges that are stated."""
+        fields = (
+            Field(name, np.dtype(kind), tuple(shape), ranges.get(name) or NATURAL.get(kind))
+            for name, kind, shape in inputs
+        )
+        return cls(tuple(fields), several)
 
     def rows(self, parts: dict[str, NDArray[Any]]) -> NDArray[Any]:
         """Rows out of the entries (n, width) of each input."""
@@ -132,6 +150,40 @@ class Mixed(NamedTuple):
         """The floating-point numbers of all inputs, side by side, as one input."""
         d = sum(field.width for field in self.real)
         return Space((d,), np.zeros(d), np.ones(d))
+
+
+def mixed(space: Mixed, classes: int) -> Iterator[Probe]:
+    """What is asked of several inputs, or of integers, save where the answer changes."""
+    random = space.ordinary(RANDOM_ROWS, seed=0)
+    yield Probe(RANDOM, random)
+    yield from batches(random, FEW_SIZES, classes=classes)
+    yield Probe("at the ends of the ranges", space.corners(), regular=True)
+    yield from of_integers(space)
+    yield from of_numbers(space, _some_numbers(space))
+
+
+def borders(
+    space: Mixed, decide: Callable[[NDArray[Any]], NDArray[np.int64]], name: str
+) -> Iterator[Probe]:
+    """Rows on either side of where the answer changes along floating-point numbers.
+
+    Between two integers there is nothing to halve: all rows have the same.
+    """
+    if space.real:
+        found = near_the_border(
+            space.flat(),
+            _some_numbers(space),
+            lambda x: decide(space.with_real(x)),
+            name=name,
+            crossings=FEW,
+            bisections=FEW_BISECTIONS,
+        )
+        yield from (probe._replace(x=space.with_real(probe.x)) for probe in found)
+
+
+def _some_numbers(space: Mixed) -> NDArray[np.float64]:
+    """Standard normal ones for all floating-point inputs, side by side."""
+    return np.random.default_rng(0).standard_normal((RANDOM_ROWS // 4, space.flat().width))
 
 
 def of_integers(space: Mixed, *, most: int = MOST_VALUES, seed: int = 11) -> Iterator[Probe]:
