@@ -1,5 +1,6 @@
 """Token ids and several inputs on their way: training, checkpoints, command line, classifier."""
 
+import contextlib
 import csv
 import json
 import pickle
@@ -11,6 +12,7 @@ import sys
 from base64 import b64decode
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -24,7 +26,10 @@ from typed_inputs import CLASSES, WORDS, Several, Tokens, made, probabilities, r
 from smx_export import FileError, InputRangeWarning, OnnxClassifier, OnnxExport, export_onnx
 from smx_export.__main__ import main
 from smx_export.artifact.describe import describe
+from smx_export.artifact.files import metadata_of, sealed
 from smx_export.artifact.sidecar import sidecar, write_sidecar
+from smx_export.targets.onnxruntime_ import OnnxRuntime
+from smx_export.targets.selftest import selftest
 from smx_export.web.site import write_site
 from smx_lightning import InputError, Recovery, SoftmaxRegression
 from smx_lightning.data import BatchLoader, NpzDataModule
@@ -325,6 +330,23 @@ def test_a_stranger_reads_the_sidecar(trained):
     log_probs = np.frombuffer(b64decode(test["log_probs"]), "<f4").reshape(-1, CLASSES)
     answers = OnnxClassifier(path).predict_proba(x)
     assert (np.abs(np.log(answers) - log_probs).max(1) <= np.array(test["tolerance"])).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", ["null", "[1]", '{"input": [6]}', '{"a": 1}', '"x"', "[[0]]"])
+def test_what_was_changed_in_the_metadata_is_refused_in_one_sentence(
+    kind, shape, trained, tmp_path
+):
+    proto = onnx.load(trained[kind][2].path)
+    texts = {key: value for key, value in metadata_of(proto).items() if key != "sha256"}
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, texts | {"input_shape": shape})
+    path = tmp_path / "other.onnx"
+    path.write_bytes(sealed(proto))
+    sidecar(path)  # it goes by the self-test
+    assert not selftest(path, OnnxRuntime()).passed
+    with contextlib.suppress(FileError, TypeError, ValueError):
+        OnnxClassifier(path).predict(rows(kind, 2))
 
 
 def test_a_description_in_words(trained):

@@ -42,8 +42,8 @@ def sidecar(path: str | Path) -> dict[str, Any]:
     data = read_bytes(path)
     exported = read_intact(path)
     given = [_described(value, path) for value in exported.proto.graph.input]
-    several = isinstance(exported.value(INPUT_SHAPE), dict)
     expected = exported.vectors
+    several = expected.rows.dtype.names is not None
     asked = {name: _numbers(part) for name, part in parts_of(expected.x).items()}
     answers, spec = {"log_probs": base64_of(expected.log_probs)}, exported.value(ACTIVATION)
     if expected.sparse:
