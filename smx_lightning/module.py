@@ -27,7 +27,7 @@ from smx_lightning.activations import SOFTMAX, Activation, activation_of, fenche
 from smx_lightning.activations.layers import log_probabilities
 from smx_lightning.checkpoint.describing import Record, describe, training_summary
 from smx_lightning.checkpoint.loading import load_model
-from smx_lightning.errors import checks
+from smx_lightning.errors import checks, inputs
 from smx_lightning.errors.class_weight import ClassWeight, class_weights
 from smx_lightning.metrics import Prediction as Prediction
 from smx_lightning.optim import ExactSolver
@@ -52,7 +52,8 @@ class SoftmaxRegression(Steps):
         num_features: d, entries of an input after unrolling, or of what :meth:`features` returns.
         num_classes: K, at least 2.
         class_names: One name a class; ``"0"``, ``"1"``, … by default.
-        input_shape: Shape of one input without the batch dimension; ``(num_features,)`` by default.
+        input_shape: Shape of one input, ``(num_features,)`` by default; a dict by name of several.
+        input_dtype: ``float32``, ``int64``, ``int32``, ``uint8``, ``bool``, or a dict by name.
         input_range: Smallest and largest entry of inputs, for the file's users; (0, 255) of pixels.
         l2: Weight of the penalty ½‖W‖², at least 0.
         class_weight: ``None``, ``"balanced"`` (n / (K · count)), one a class, or a dict by name or
@@ -61,9 +62,9 @@ class SoftmaxRegression(Steps):
         threshold: γ of a binary problem: class 1 is predicted where its probability is at least γ.
         activation: From scores to probabilities: ``softmax``, ``entmax15``, ``sparsemax``, or
             ``{"alpha": 1.3}``; see :func:`smx_lightning.activations.activation_of`.
-        optimizer: Called with the parameters, as in LightningCLI; once before on the meta device,
-            to describe it in the hyper-parameters. :class:`~smx_lightning.optim.ExactSolver` makes
-            an epoch one evaluation of the whole objective, and stops the trainer at the optimum.
+        optimizer: Called with the parameters; once before on the meta device, to be described.
+            :class:`~smx_lightning.optim.ExactSolver` makes an epoch one evaluation of the whole
+            objective, and stops the trainer at the optimum.
         lr_scheduler: Called with the optimiser; stepped once an epoch.
 
     Attributes:
@@ -91,8 +92,9 @@ class SoftmaxRegression(Steps):
         num_classes: int,
         *,
         class_names: Sequence[str] | None = None,
-        input_shape: Sequence[int] | None = None,
-        input_range: Sequence[float] | None = None,
+        input_shape: inputs.Shape | None = None,
+        input_dtype: inputs.Dtype = inputs.FLOAT,
+        input_range: inputs.Range | None = None,
         l2: float = 0.0,
         class_weight: ClassWeight = None,
         preprocessing: Method = "none",
@@ -105,8 +107,8 @@ class SoftmaxRegression(Steps):
         num_features = checks.at_least("num_features", num_features, 1)
         num_classes = checks.at_least("num_classes", num_classes, 2)
         class_names = checks.names_of(class_names, num_classes)
-        input_shape = checks.sides(input_shape or (num_features,))
-        input_range = None if input_range is None else list(checks.check_range(input_range))
+        told = inputs.checked(input_shape or (num_features,), input_dtype, input_range)
+        input_shape, input_dtype, input_range = told  # plain values, for the hyper-parameters
         class_weight = class_weights(class_weight, class_names)
         l2 = checks.non_negative("l2", l2)
         checks.check_threshold(threshold, num_classes)
@@ -114,8 +116,8 @@ class SoftmaxRegression(Steps):
         activation = (member := activation_of(activation)).spec
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])  # described below
         self.num_features, self.num_classes = num_features, num_classes
-        self.class_names, self.input_shape = tuple(class_names), tuple(input_shape)
-        self.input_range = None if input_range is None else checks.check_range(input_range)
+        self.class_names = tuple(class_names)
+        self.input_shape, self.input_dtype, self.input_range = inputs.taken(self, *told)
         self.l2, self.class_weight, self._threshold = l2, class_weight, threshold
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self.smx = nn.Sequential(nn.Linear(num_features, num_classes), log_probabilities(member))
@@ -138,7 +140,7 @@ class SoftmaxRegression(Steps):
     def features(self, x: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "batch features"]:
         """Inputs of any shape → feature vectors (batch, num_features), by default the raw pixels.
 
-        Override it to put a backbone in front; standardisation and the linear layer follow.
+        Override it to put a backbone in front; of several inputs it takes each by its name.
         """
         return checks.unrolled(x)
 
@@ -184,7 +186,7 @@ class SoftmaxRegression(Steps):
 
     def checked_features(self, x: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "batch features"]:
         """What :meth:`features` answers, if it has ``num_features`` entries a row."""
-        return checks.check_features(self.features(x), self.num_features)
+        return checks.check_features(inputs.features_of(self, x), self.num_features)
 
     def head(self, x: Shaped[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
         """Feature vectors → log-probabilities: standardisation, and :attr:`smx`."""
@@ -254,7 +256,7 @@ class SoftmaxRegression(Steps):
         return None if self._trainer is None else training_summary(self._trainer)
 
     def to_onnx(  # type: ignore[override]  # a safer promise than Lightning's: a path, verified
-        self, file_path: str | Path, input_sample: Tensor | None = None, **kwargs: Any
+        self, file_path: str | Path, input_sample: Any = None, **kwargs: Any
     ) -> Path:
         """Write one ONNX file and prove that it is this model, see :func:`smx_export.export_onnx`.
 
@@ -263,7 +265,7 @@ class SoftmaxRegression(Steps):
         from smx_export import export_onnx
 
         if input_sample is not None:
-            kwargs.setdefault("input_shape", tuple(input_sample.shape[1:]))
+            kwargs.setdefault("input_shape", inputs.shape_of_rows(input_sample))
         return export_onnx(self, file_path, **kwargs).path
 
 

@@ -16,7 +16,13 @@ from smx_export.errors import FileError
 from smx_export.runtime.classifier import Answer, OnnxClassifier
 from smx_export.runtime.input_checks import lost_digits, other_axes
 from smx_export.runtime.policy import MISSING, OnNan, OnRange
-from smx_export.runtime.row_files import StoredArray, blocks_of, stored_arrays
+from smx_export.runtime.row_files import (
+    StoredArray,
+    blocks_of,
+    named_arrays,
+    named_blocks,
+    stored_arrays,
+)
 from smx_export.targets.apart import SessionApart, open_apart
 from smx_export.targets.limited import LIMITS, Limits
 from smx_export.targets.selftest import selftest
@@ -43,7 +49,8 @@ def predict(
     Args:
         model: The ONNX file. Its self-test is run first.
         rows: An .npy file of rows (n, …), or an .npz file with x, and x_val and x_test where
-            present, which follow it. Labels are not read. Numbers are rounded to float32, as in
+            present, which follow it; of several inputs an .npz file with an array each, by name.
+            Labels are not read. Numbers are rounded to float32, as in
             training; a file that takes pixels wants bytes.
         output: The CSV file, which is written whole or not at all.
         on_nan: As :class:`smx_export.OnnxClassifier` takes it.
@@ -94,23 +101,44 @@ def _write(
 ) -> int:
     """The CSV file; the number of its rows."""
     with _refusing(0):
-        classifier.predict_proba(np.empty((0, classifier.num_features), classifier.dtype))
-    arrays = stored_arrays(rows)
-    for array in arrays:
-        _check_fits(array, classifier, rows)
-    total, done, reported = sum(array.shape[0] for array in arrays), 0, time.monotonic()
+        classifier.predict_proba(_no_rows(classifier))
     most = max(1, BLOCK_NUMBERS // max(classifier.num_features, len(classifier.class_names)))
+    total, blocks = _blocks(classifier, rows, most)
+    done, reported = 0, time.monotonic()
     with predictions_csv(output, classifier.class_names) as write:
-        for array, first, block in blocks_of(rows, arrays, most):
+        for name, first, block in blocks:
             label, probs = _answer(classifier, block)
             if on_nan == "raise":
-                _check_answered(label, first, f"{array.name} in {rows}")
+                _check_answered(label, first, f"{name} in {rows}")
             write(label.tolist(), probs.tolist())
             done += len(label)
             if time.monotonic() - reported > PATIENCE:
                 reported = time.monotonic()
                 progress(done, total)
     return total
+
+
+def _no_rows(classifier: OnnxClassifier) -> Any:
+    if classifier._mixed is not None:
+        return classifier._mixed.no_rows()
+    return np.empty((0, classifier.num_features), classifier.dtype)
+
+
+def _blocks(
+    classifier: OnnxClassifier, rows: str | Path, most: int
+) -> tuple[int, Iterator[tuple[str, int, Any]]]:
+    """How many rows there are, and all of them: their array, the number of the first, and some."""
+    mixed = classifier._mixed
+    if mixed is not None and mixed.several:
+        named = named_arrays(rows, [given.name for given in mixed.inputs])
+        return named[0].shape[0], (
+            ("each input", first, block) for first, block in named_blocks(rows, named, most)
+        )
+    arrays = stored_arrays(rows)
+    for array in arrays:
+        _check_fits(array, classifier, rows)
+    found = ((array.name, first, block) for array, first, block in blocks_of(rows, arrays, most))
+    return sum(array.shape[0] for array in arrays), found
 
 
 def _check_intact(model: str | Path, limits: Limits) -> None:
@@ -155,12 +183,21 @@ def _check_answered(label: NDArray[np.int64], first: int, where: str) -> None:
         )
 
 
-def _answer(classifier: OnnxClassifier, block: NDArray[Any]) -> Answer:
-    if classifier.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # to infinity, which has no answer
-            block = block.astype(classifier.dtype, copy=False)
-    with _refusing(len(block)):
+def _answer(classifier: OnnxClassifier, block: Any) -> Answer:
+    with np.errstate(over="ignore"):  # to infinity, which has no answer
+        if isinstance(block, dict):
+            dtypes: Any = classifier.dtype
+            block = {name: _rounded(x, dtypes[name]) for name, x in block.items()}
+        else:
+            block = _rounded(block, classifier.dtype)
+    rows = len(next(iter(block.values()))) if isinstance(block, dict) else len(block)
+    with _refusing(rows):
         return classifier.answer(block)
+
+
+def _rounded(x: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Numbers in the file's dtype, as in training; integers as they are."""
+    return x.astype(dtype, copy=False) if dtype.kind == "f" and x.dtype.kind in "fiub" else x
 
 
 @contextmanager

@@ -65,14 +65,27 @@ def settings_of(model: SoftmaxRegression) -> dict[str, Any]:
         "num_features": int(shape[1]),
         "num_classes": int(shape[0]),
         "class_names": [str(name) for name in model.class_names],
-        "input_shape": [int(size) for size in model.input_shape],
-        "input_range": None if model.input_range is None else [float(v) for v in model.input_range],
+        **inputs_of(model),
         "l2": float(model.l2),
         "class_weight": class_weights(weights, model.class_names),
         "threshold": None if model.threshold is None else float(model.threshold),
         "preprocessing": str(model.preprocessing.method),
         "activation": model._smx_activation.spec,
         "optimizers": model._smx_record.run,
+    }
+
+
+def inputs_of(model: SoftmaxRegression) -> dict[str, Any]:
+    """What a model takes, as plain values; of several inputs a dict by name."""
+    shape, bounds = model.input_shape, model.input_range
+    if isinstance(shape, Mapping):
+        return {
+            "input_shape": {name: [*sides] for name, sides in shape.items()},
+            "input_range": bounds and {name: [*pair] for name, pair in bounds.items()},
+        }
+    return {
+        "input_shape": [int(size) for size in shape],
+        "input_range": None if bounds is None else [float(bound) for bound in bounds],
     }
 
 

@@ -186,8 +186,9 @@ def constructed(kind: type[Model], arguments: dict[str, Any], given: Mapping[str
 
 def _check_input_shape(model: SoftmaxRegression) -> None:
     """Complain about inputs that a model of its own unrolled pixels cannot have."""
-    size = math.prod(model.input_shape)
-    if size != model.num_features and not has_features(model):
+    if has_features(model) or isinstance(model.input_shape, Mapping):
+        return
+    if math.prod(model.input_shape) != model.num_features:
         raise InputError(
             f"expected an input_shape of {model.num_features} entries, as num_features says, got "
             f"{list(model.input_shape)} in the checkpoint; give another one with "

@@ -16,6 +16,7 @@ from smx_lightning.data.checks import check_inputs
 from smx_lightning.data.labels import classes_of, labels
 from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
+from smx_lightning.errors.inputs import FLOAT, dtype_name
 from smx_lightning.errors.sizes import check_members
 from smx_lightning.errors.unreadable import UNREADABLE, reason
 from smx_lightning.preprocessing.digits import wide_columns
@@ -42,6 +43,7 @@ class NpzDataModule(InMemoryDataModule):
         test_fraction: Share of all rows to test on, where the file gives no such split; 0 for a
             final fit, which nothing tests.
         seed: Of the splits.
+        input_dtype: Of the inputs; as integers, for a model of token ids, they stay what they are.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class NpzDataModule(InMemoryDataModule):
         val_fraction: float = 0.1,
         test_fraction: float = 0.25,
         seed: int = 0,
+        input_dtype: str = FLOAT,
     ) -> None:
         super().__init__(batch_size, val_fraction, test_fraction, seed)
+        self.input_dtype = dtype_name(input_dtype)
         self.path = at_home(path)
         self.given_names = class_names
 
@@ -83,6 +87,9 @@ class NpzDataModule(InMemoryDataModule):
 
     def _inputs(self, arrays: dict[str, NDArray[np.generic]]) -> dict[str, Tensor]:
         """All inputs; ``x`` decides whether they are float64, if no trained model does."""
+        if self.input_dtype != FLOAT:
+            names = [x for x, _ in SPLITS.values() if x in arrays]
+            return {name: whole_numbers(arrays[name], name, self.input_dtype) for name in names}
         xs = {"x": inputs(arrays["x"], exact=self.exact or None)}
         exact = xs["x"].dtype == torch.float64
         others = [x for x, _ in SPLITS.values() if x in arrays and x != "x"]
@@ -188,6 +195,21 @@ def inputs(array: NDArray[np.generic], name: str = "x", *, exact: bool | None = 
         return torch.from_numpy(x)
     with np.errstate(over="ignore"):
         return torch.from_numpy(array.astype(np.float32))
+
+
+def whole_numbers(array: NDArray[np.generic], name: str, dtype: str) -> Tensor:
+    """Integers (n, …), such as token ids, in a dtype that holds them all.
+
+    Raises:
+        InputError: For others, and for one without rows and columns.
+    """
+    kept = array.astype(dtype) if array.dtype.kind in "fiub" and array.ndim > 1 else None
+    if kept is None or not np.array_equal(kept, array):
+        raise InputError(
+            f"expected {name} of shape (rows, …) with whole numbers that {dtype} can hold, got "
+            f"{array.dtype} of shape {array.shape}; encode it, or leave input_dtype out for numbers"
+        )
+    return torch.from_numpy(kept)
 
 
 def _array(file: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray[np.generic]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smx_lightning.errors import InputError
+from smx_lightning.errors.inputs import FLOAT
 from smx_lightning.preprocessing.moments import LOST, ROUNDED, Moments
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def check_digits(model: SoftmaxRegression, columns: Sequence[int] | None = None)
     Raises:
         InputError: Where their digits would be lost; it names the first such column.
     """
+    if model.input_dtype != FLOAT:  # integers are not rounded on their way to an embedding
+        return
     if columns is None:
         if model.trainer.training:
             columns = getattr(getattr(model.trainer, "datamodule", None), "wide_columns", ())

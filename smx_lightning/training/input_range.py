@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from smx_lightning.checkpoint.describing import note
 from smx_lightning.errors.checks import check_range
+from smx_lightning.errors.inputs import FLOAT
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -20,6 +21,8 @@ def know_range(trainer: Trainer, model: SoftmaxRegression) -> None:
     Checkpoints and exported files tell it then, as those of the command line do. As there, a
     subclass whose ``__init__`` takes none is left alone: its checkpoint could not bring it back.
     """
+    if model.input_dtype != FLOAT:  # the smallest and largest id of some rows are no vocabulary's
+        return
     told = getattr(getattr(trainer, "datamodule", None), "input_range", None)
     if model.input_range is not None and not model._smx_statistics.range_is_learned:
         return

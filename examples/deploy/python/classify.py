@@ -58,8 +58,8 @@ try:
     probs = np.exp(log_probs(x_scores, activation))
     if np.isnan(probs).any():
         raise ValueError(f"NaN or overflow in row {np.isnan(probs).any(1).argmax()}")
-except (ArithmeticError, EOFError, LookupError, OSError, RuntimeError, ValueError) as error:
-    sys.exit(f"expected a model of smx-export and rows that fit it, got: {error}")
+except (ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError) as e:
+    sys.exit(f"expected a model of smx-export and rows that fit it, got: {e}")
 if ((x < low - far) | (x > high + far)).any():
     said = f"trained on {low:g} to {high:g}, got {x.min():g} to {x.max():g}; check the scale"
     print(f"warning: {said}", file=sys.stderr)

@@ -18,10 +18,12 @@ from onnx import helper
 from smx_export.artifact.activation import SOFTMAX, alpha_of
 from smx_export.artifact.check import Check
 from smx_export.artifact.files import metadata_of
+from smx_export.artifact.rows import Fields, rows_dtype
 from smx_export.artifact.vectors import Vectors
 from smx_export.contract import (
     ACTIVATION,
     CLASS_NAMES,
+    INPUT,
     INPUT_RANGE,
     INPUT_SHAPE,
     LABEL,
@@ -38,6 +40,7 @@ from smx_export.errors import FileError
 from smx_export.profile import Profile
 
 NAME = "metadata"
+IMAGE = "IMAGE"  # ONNX's denotation
 # Files have these three together, or are older than them, or another tool's.
 OURS = (PROFILE, SELFTEST, SHA256)
 ALWAYS = (CLASS_NAMES, INPUT_SHAPE, PROVENANCE, PROFILE, SELFTEST)  # and the seal
@@ -48,8 +51,10 @@ class Interface:
     """What a graph declares.
 
     Attributes:
-        dtype: Of the input.
-        shape: Of one input.
+        dtype: Of rows, as :mod:`smx_export.artifact.rows` has them.
+        shape: Of one input; of several ``()``.
+        shapes: Of each input by name.
+        image: Whether the input is denoted as an image.
         outputs: Their names.
         classes: Their number, ``None`` where only a label is offered and no answers are stored.
         sparse: Whether it is declared to end in another activation than softmax.
@@ -58,6 +63,8 @@ class Interface:
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    shapes: dict[str, tuple[int, ...]]
+    image: bool
     outputs: tuple[str, ...]
     classes: int | None
     sparse: bool
@@ -81,17 +88,16 @@ def declared(proto: onnx.ModelProto) -> Check:
 def interface_of(proto: onnx.ModelProto, metadata: dict[str, str]) -> Interface:
     """Input and outputs of a file, as far as they are of a kind that ONNX knows."""
     initial = {tensor.name for tensor in proto.graph.initializer}
-    given = next(
-        (v.type.tensor_type for v in proto.graph.input if v.name not in initial),
-        onnx.TypeProto.Tensor(),
-    )
-    try:
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(given.elem_type))
-    except (KeyError, TypeError, ValueError):
-        dtype = np.dtype(object)
+    given = {v.name: v.type for v in proto.graph.input if v.name not in initial}
+    fields = {name: _of_tensor(kind.tensor_type) for name, kind in given.items()}
+    dtype, shape = next(iter(fields.values()), (np.dtype(object), ()))
+    if [*fields] != [INPUT] or metadata.get(INPUT_SHAPE, "").startswith("{"):
+        dtype, shape = _of_records(fields), ()
     return Interface(
         dtype=dtype,
-        shape=tuple(dim.dim_value for dim in given.shape.dim[1:]),
+        shape=shape,
+        shapes={name: sides for name, (_, sides) in fields.items()},
+        image=any(kind.denotation == IMAGE for kind in given.values()),
         outputs=tuple(output.name for output in proto.graph.output),
         classes=_classes(proto, metadata),
         sparse=ACTIVATION in metadata,
@@ -100,6 +106,23 @@ def interface_of(proto: onnx.ModelProto, metadata: dict[str, str]) -> Interface:
             for node in proto.graph.node
         ),
     )
+
+
+def _of_records(fields: Fields) -> np.dtype[Any]:
+    """Of rows of several inputs; where numpy has none, as of 2³¹ bytes a row, another than all."""
+    try:
+        return rows_dtype(fields)
+    except (ValueError, TypeError):
+        return np.dtype(object)
+
+
+def _of_tensor(tensor: onnx.TypeProto.Tensor) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Dtype and shape of one input."""
+    try:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    except (KeyError, TypeError, ValueError):
+        dtype = np.dtype(object)
+    return dtype, tuple(dim.dim_value for dim in tensor.shape.dim[1:])
 
 
 def _classes(proto: onnx.ModelProto, metadata: dict[str, str]) -> int | None:
@@ -138,12 +161,22 @@ def _are_names(value: Any, graph: Interface) -> bool:
 
 
 def _is_shape(value: Any, graph: Interface) -> bool:
+    if isinstance(value, dict):  # as of no other file its rows are records
+        shapes = {name: [*sides] for name, sides in graph.shapes.items()}
+        return value == shapes and all(type(size) is int for of in value.values() for size in of)
     sizes = isinstance(value, list) and all(type(size) is int and size > 0 for size in value)
     flat = len(graph.shape) == 1 and sizes and graph.shape == (math.prod(value),)
     return sizes and bool(value) and (flat or graph.shape == tuple(value))
 
 
 def _is_range(value: Any, graph: Interface) -> bool:
+    if graph.dtype.names is not None and isinstance(value, dict):
+        known = bool(value) and value.keys() <= graph.shapes.keys()
+        return known and all(_is_pair(pair) for pair in value.values())
+    return graph.dtype.names is None and _is_pair(value)
+
+
+def _is_pair(value: Any) -> bool:
     low, high = value
     return {type(low), type(high)} <= {int, float} and -math.inf < low < high < math.inf
 
@@ -169,9 +202,10 @@ def _is_profile(value: Any, graph: Interface) -> bool:
         profile = Profile.from_json(json.dumps(value))
     except FileError:
         return False
-    return sorted(profile.outputs) == sorted(graph.outputs) and profile.image == (
-        graph.dtype == np.uint8
-    )
+    # uint8 alone is an input of bytes, of which a profile makes pixels.
+    bytes_ = graph.dtype == np.uint8
+    images = bytes_ if profile.image else not (bytes_ and graph.image)
+    return sorted(profile.outputs) == sorted(graph.outputs) and images
 
 
 def _is_self_test(value: Any, graph: Interface) -> bool:

@@ -42,8 +42,8 @@ class Description:
     operators: list[str]
     parameters: int
     class_names: list[str] | None
-    input_shape: list[int] | None
-    input_range: list[float] | None
+    input_shape: list[int] | dict[str, list[int]] | None
+    input_range: list[float] | dict[str, list[float]] | None
     threshold: float | None
     activation: str | dict[str, float] | None
     profile: dict[str, Any] | None
@@ -68,8 +68,8 @@ class Description:
             "operators": " → ".join(self.operators[:SHOWN_NAMES]),
             "parameters": f"{self.parameters:,}",
             "class names": shown,
-            "input shape": self.input_shape,
-            "input range": self.input_range,
+            "input shape": _named(self.input_shape),
+            "input range": _named(self.input_range),
             "threshold": self.threshold,
             "activation": _words(spec) if isinstance(spec, dict) else spec,
             "profile": self.profile and _words(self.profile),
@@ -110,8 +110,8 @@ def describe(path: str | Path) -> Description:
         operators=[node.op_type for node in model.graph.node],
         parameters=sum(math.prod(tensor.dims) for tensor in model.graph.initializer),
         class_names=value(CLASS_NAMES, list),
-        input_shape=value(INPUT_SHAPE, list),
-        input_range=value(INPUT_RANGE, list),
+        input_shape=value(INPUT_SHAPE, list) or value(INPUT_SHAPE, dict),
+        input_range=value(INPUT_RANGE, list) or value(INPUT_RANGE, dict),
         threshold=value(THRESHOLD, float),
         activation=value(ACTIVATION, str) or value(ACTIVATION, dict),
         profile=value(PROFILE, dict),
@@ -136,6 +136,11 @@ def _depth(value: Any) -> int:
     """How many lists and objects lie in one another."""
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return 1 + max(map(_depth, parts), default=0)
+
+
+def _named(value: Any) -> Any:
+    """What is told of each input by name, in words; of one input as it is."""
+    return _words(value) if isinstance(value, dict) else value
 
 
 def _words(values: dict[str, Any]) -> str:

@@ -4,9 +4,10 @@ Format, JSON under the metadata key ``selftest``:
 
     shape      of one input, as the file takes it
     dtype      of ``rows``: ``bfloat16`` (the upper half of float32), ``float32``, ``float64`` of a
-               file that takes float64, or ``uint8``
+               file that takes float64, ``uint8``, or another of a file that takes integers
     rows       (m, *shape) numbers, little-endian, base64
     inputs     [[row, factor], …], n pairs: input i is factor · rows[row]; factors are powers of two
+               or 0, and 1 of integers
     log_probs  (n, classes) float32, little-endian, base64
     tolerance  n numbers, nats: how far a correct float32 runtime may be from them
     log_norm   n numbers, log Σ exp of the scores, where the file offers scores
@@ -17,6 +18,9 @@ Of a sparse activation, whose probabilities may be 0, there is in place of log_p
     probs      (n, classes) float32, little-endian, base64; ``tolerance`` is in probability
     scores     (n, classes) float32, likewise, where the file offers scores
     score_tolerance   n numbers: how far these may be off
+
+Of a file with several inputs shape, dtype and rows are objects with a value for each by name, and
+the factors are of its floating-point inputs alone.
 
 bfloat16 halves the size, and is exact: the rows are rounded first, and the answers are those to the
 rounded rows. Factors make a zero row and a row far beyond 104 nats out of the same numbers.
@@ -33,11 +37,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx_export.artifact.comparison import Expected
+from smx_export.artifact.rows import joined, parts_of, scaled
 from smx_export.artifact.tolerance import Array
 from smx_export.errors import FileError
 
-STORED = {"bfloat16": "<u2", "float32": "<f4", "float64": "<f8", "uint8": "u1"}
+STORED = {"bfloat16": "<u2", "float32": "<f4", "float64": "<f8", "uint8": "u1", "bool": "u1"}
+STORED |= {"int64": "<i8", "int32": "<i4"}
 UNDERFLOW = 87.0  # nats: exp of less is no normal float32 number
+ROWS = ("shape", "dtype", "rows")  # the keys that tell them
 MOST_USES = 8  # of a row, on average: a file of a megabyte could stand for 100 GB of inputs
 MOST_PROBABLE = 1 + 2.0**-8  # of a probability that rounding has moved
 
@@ -47,7 +54,7 @@ class Vectors:
     """Inputs and answers.
 
     Attributes:
-        rows: (m, *shape) float32, float64 or uint8.
+        rows: (m, *shape) of the file's dtype; of several inputs as :mod:`.rows` has them.
         inputs: (row, factor) of each of the n inputs.
         log_probs: (n, classes) float32.
         tolerance: (n,) nats; of a sparse activation probabilities.
@@ -74,8 +81,7 @@ class Vectors:
     @property
     def x(self) -> NDArray[Any]:
         """The inputs (n, *shape)."""
-        picked = [self.rows[row] * self.rows.dtype.type(factor) for row, factor in self.inputs]
-        return np.stack(picked)
+        return np.stack([scaled(self.rows[row], factor) for row, factor in self.inputs])
 
     @property
     def expected(self) -> Expected:
@@ -93,12 +99,13 @@ class Vectors:
 
     def to_json(self, weights_sha256: str) -> str:
         """The format of the module's docstring."""
-        brief = self.rows.dtype == np.float32 and np.array_equal(bfloat16(self.rows), self.rows)
-        rows = self.rows.view("<u4") >> 16 if brief else self.rows
+        stored = {name: _stored(part) for name, part in parts_of(self.rows).items()}
+        if self.rows.dtype.names is None:
+            (described,) = stored.values()
+        else:
+            described = {key: {name: of[key] for name, of in stored.items()} for key in ROWS}
         values: dict[str, Any] = {
-            "shape": self.rows.shape[1:],
-            "dtype": "bfloat16" if brief else self.rows.dtype.name,
-            "rows": base64_of(rows.astype("<u2") if brief else rows),
+            **described,
             "inputs": self.inputs,
             "tolerance": _upwards(self.tolerance),
             "weights_sha256": weights_sha256,
@@ -123,10 +130,7 @@ class Vectors:
         """
         try:
             values = json.loads(text)
-            shape, n = tuple(values["shape"]), len(values["inputs"])
-            rows = _numbers(values["rows"], STORED[values["dtype"]])
-            if values["dtype"] == "bfloat16":
-                rows = (rows.astype("<u4") << 16).view("<f4")
+            n, rows = len(values["inputs"]), _read(*(values[key] for key in ROWS))
             sparse = "probs" in values
             answers = _numbers(values["probs" if sparse else "log_probs"], "<f4").reshape(n, -1)
             if sparse and not ((answers >= 0) & (answers <= MOST_PROBABLE)).all():
@@ -134,7 +138,7 @@ class Vectors:
             scores = _numbers(values["scores"], "<f4") if sparse and "scores" in values else None
             with np.errstate(divide="ignore"):
                 vectors = cls(
-                    rows.reshape(-1, *shape),
+                    rows,
                     tuple((int(row), float(factor)) for row, factor in values["inputs"]),
                     np.log(answers) if sparse else answers,
                     _floats(values["tolerance"], n),
@@ -146,7 +150,14 @@ class Vectors:
             if not _is_sound(vectors):
                 raise ValueError("its numbers do not fit together")
             return vectors, str(values["weights_sha256"])
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             raise FileError(
                 f"expected self-test vectors in the file's metadata, got damaged ones ({error}); "
                 "export it again"
@@ -171,7 +182,30 @@ def _is_sound(vectors: Vectors) -> bool:
 def _fits(vectors: Vectors) -> bool:
     """Whether the inputs are numbers of their own type."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(vectors.x).all())
+        return all(np.isfinite(part).all() for part in parts_of(vectors.x).values())
+
+
+def _stored(rows: NDArray[Any]) -> dict[str, Any]:
+    """Rows (m, *shape) of one input as JSON holds them."""
+    brief = rows.dtype == np.float32 and np.array_equal(bfloat16(rows), rows)
+    stored = (rows.view("<u4") >> 16).astype("<u2") if brief else rows
+    kind = "bfloat16" if brief else rows.dtype.name
+    return dict(zip(ROWS, (rows.shape[1:], kind, base64_of(stored)), strict=True))
+
+
+def _read(shape: Any, kind: Any, text: Any) -> NDArray[Any]:
+    """The inverse, of one input or of several by name."""
+    if isinstance(kind, dict):
+        if not kind or not kind.keys() == shape.keys() == text.keys():
+            raise ValueError("its inputs do not fit together")
+        parts = {name: _read(shape[name], str(kind[name]), text[name]) for name in kind}
+        if len({len(part) for part in parts.values()}) > 1:
+            raise ValueError("its inputs are not as many of each")
+        return joined(parts)
+    rows = _numbers(text, STORED[kind])
+    if kind == "bfloat16":
+        rows = (rows.astype("<u4") << 16).view("<f4")
+    return (rows != 0 if kind == "bool" else rows).reshape(-1, *shape)
 
 
 def _upwards(values: Array) -> list[float]:

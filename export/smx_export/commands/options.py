@@ -29,7 +29,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         metavar="FILE.npz",
-        help="also compare on these rows: x_test and y_test where present, else x and y",
+        help="also compare on these rows: x_test and y_test where present, else x and y; of "
+        "several inputs an array each, by name, and y",
     )
 
 
@@ -98,6 +99,10 @@ def data_of(args: argparse.Namespace, model: SoftmaxRegression) -> Data | None:
     """Inputs and class indices in the file ``--data``, whose labels are the model's classes."""
     if args.data is None:
         return None
+    if model.input_dtype != "float32":  # several inputs, or integers
+        from smx_export.parity.user_data import mixed_data
+
+        return mixed_data(args.data, model)
     from smx_lightning.data.labels import classes_named, labels
     from smx_lightning.data.npz import inputs, read_npz
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from smx_export.artifact.check import first_line
-from smx_export.graph.arrays import inputs_of
+from smx_export.graph.arrays import as_rows, inputs_of, pair_of, tensors_of
 from smx_export.graph.detached import off_graph, shape_of
 from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.errors.inputs import FLOAT, checked, in_tuples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from torch import Tensor
 
     from smx_export.graph.arrays import Data
 
@@ -36,6 +36,7 @@ def composed(
         host: A module whose ``forward`` ends with ``return self.head(…)``; it is not changed.
         head: Name of the part, as in ``named_modules()``.
         input_shape: Shape of one input of the host; that of its ``example_input_array`` by default.
+            That example may hold integers, or be a dict that ``forward`` takes by name.
         data: Inputs, or (inputs, labels), to compare the two on besides generated ones.
 
     Returns:
@@ -52,7 +53,7 @@ def composed(
             f"expected the name of a SoftmaxRegression in {type(host).__name__}, got {head!r}; "
             f"there are: {', '.join(found) or 'none'}"
         )
-    shape = _shape(host, input_shape)
+    shape, dtype = _inputs(host, input_shape)
     whole, body = _detached(host), _detached(host)
     inner = body.get_submodule(head)
     for part in [*body.modules()]:  # a host may know it by more than one name
@@ -60,21 +61,60 @@ def composed(
             if child is inner:
                 setattr(part, name, nn.Identity())
     model = _joined(body, inner, f"{type(host).__qualname__}.{head}", type(host).__module__)
-    model.input_shape = shape
-    own = torch.from_numpy(inputs_of(data, shape))
-    for x in (*_probes(shape), *(own[i : i + BLOCK] for i in range(0, len(own), BLOCK))):
+    model.input_shape, model.input_dtype = shape, dtype
+    given, _ = pair_of(data)
+    if dtype != FLOAT:
+        probes, own = _examples(host), None if given is None else as_rows(given, model)
+    else:
+        probes, own = _probes(shape), inputs_of(data, shape)
+    rows = 0 if own is None else len(own)
+    blocks = (tensors_of(own[i : i + BLOCK]) for i in range(0, rows, BLOCK))  # type: ignore[index]
+    for x in (*probes, *blocks):
         _check_same(whole, model, head, x)
     return model
 
 
-def _shape(host: nn.Module, given: Sequence[int] | None) -> tuple[int, ...]:
-    example = getattr(host, "example_input_array", None)
-    if given is None and not isinstance(example, torch.Tensor):
+def _inputs(host: nn.Module, given: Any) -> tuple[Any, Any]:
+    """Shape and dtype of the host's inputs, as a SoftmaxRegression tells them.
+
+    Integers, and several inputs, are known by an example alone.
+    """
+    example: Any = getattr(host, "example_input_array", None)
+    several = isinstance(example, Mapping)
+    if given is None and not isinstance(example, (Tensor, Mapping)):
         raise InputError(
             f"expected the shape of one input of {type(host).__name__}, got none; give it with "
             "input_shape=(…), or set example_input_array"
         )
-    return shape_of(example.shape[1:] if given is None else given)  # type: ignore[union-attr]
+    parts = dict(example) if several else {"": example}
+    if not all(isinstance(part, Tensor) for part in parts.values()):
+        return shape_of(given), FLOAT
+    known = {name: FLOAT if x.is_floating_point() else x.dtype for name, x in parts.items()}
+    if not several:
+        shape = shape_of(parts[""].shape[1:] if given is None else given)
+        return shape, checked(shape, known[""], None)[1]
+    shape, dtype, _ = checked(
+        {name: tuple(x.shape[1:]) for name, x in parts.items()} if given is None else given,
+        known,
+        None,
+    )
+    return in_tuples(shape), dtype
+
+
+def _examples(host: nn.Module) -> Iterator[Any]:
+    """The host's own example, a row of it alone, and its rows in turn.
+
+    What other integers it takes is not known.
+    """
+    example: Any = host.example_input_array
+
+    def of_rows(at: list[int] | slice) -> Any:
+        if isinstance(example, Mapping):
+            return {name: part[at] for name, part in example.items()}
+        return example[at]
+
+    count = len(next(iter(example.values())) if isinstance(example, Mapping) else example)
+    yield from (of_rows(slice(None)), of_rows(slice(1)), of_rows([*range(count)][::-1] * 2))
 
 
 def _detached(host: nn.Module) -> nn.Module:
@@ -93,8 +133,8 @@ def _joined(body: nn.Module, head: Any, name: str, module: str) -> SoftmaxRegres
     while hasattr(head, own):  # of a subclass with a part of that name
         own = f"host_{own}"
 
-    def behind_body(self: Any, x: Tensor) -> Tensor:
-        return features(self, getattr(self, own)(x))
+    def behind_body(self: Any, *x: Tensor, **named: Tensor) -> Tensor:
+        return features(self, getattr(self, own)(*x, **named))
 
     head.__class__ = type(
         name, (kind,), {"features": behind_body, "__module__": module, "__qualname__": name}
@@ -113,17 +153,17 @@ def _probes(shape: tuple[int, ...]) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def _check_same(whole: nn.Module, model: SoftmaxRegression, head: str, x: Tensor) -> None:
+def _check_same(whole: nn.Module, model: SoftmaxRegression, head: str, x: Any) -> None:
     """Complain where the host's answer is not the very tensor that its head returned."""
     host, calls = type(whole).__name__, []
     hook = whole.get_submodule(head).register_forward_hook(
         lambda _, __, answer: calls.append((answer, answer.clone()))
     )
     try:
-        expected = whole(x)
+        expected = whole(**x) if isinstance(x, Mapping) else whole(x)
     except Exception as error:  # of whatever the host is made of
         raise InputError(
-            f"expected {host} to answer inputs of shape {tuple(x.shape)}, got "
+            f"expected {host} to answer inputs of shape {_shapes(x)}, got "
             f"{type(error).__name__}: {first_line(error)}; give the shape of one input with "
             "input_shape=(…), and let forward take any finite numbers"
         ) from error
@@ -143,7 +183,13 @@ def _check_same(whole: nn.Module, model: SoftmaxRegression, head: str, x: Tensor
         )
 
 
-def _answers_alike(model: SoftmaxRegression, x: Tensor, expected: Tensor) -> bool:
+def _shapes(x: Any) -> str:
+    if isinstance(x, Mapping):
+        return ", ".join(f"{name} {tuple(part.shape)}" for name, part in x.items())
+    return str(tuple(x.shape))
+
+
+def _answers_alike(model: SoftmaxRegression, x: Any, expected: Tensor) -> bool:
     try:
         return torch.allclose(model(x), expected, rtol=1e-5, atol=1e-6, equal_nan=True)
     except Exception:  # of what came instead of features

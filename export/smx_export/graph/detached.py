@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from smx_lightning import InputError, SoftmaxRegression
-from smx_lightning.errors.checks import check_range
+from smx_lightning.errors.inputs import Range, checked, in_tuples
 from smx_lightning.processes.sharding import is_sharded, whole_smx
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def detached_copy(
     model: SoftmaxRegression,
     input_shape: Sequence[int] | None = None,
-    input_range: tuple[float, float] | None = None,
+    input_range: Range | None = None,
 ) -> SoftmaxRegression:
     """The model as it is exported: a detached copy in eval mode, float32, on the CPU.
 
@@ -35,13 +36,15 @@ def detached_copy(
         memo |= {id(m.process_group): None for m in model.modules() if isinstance(m, Metric)}
     detached = copy.deepcopy(model, memo)
     if input_shape is not None:
-        detached.input_shape = shape_of(input_shape)
+        detached.input_shape = _other_shape(detached, input_shape)
     if input_range is not None:
-        wanted = check_range(input_range)
+        told = (model.input_shape, model.input_dtype, input_range)
+        wanted = in_tuples(checked(*told)[2])
         if detached.input_range not in (None, wanted):
             raise InputError(
                 f"expected the input range that the model knows, {detached.input_range}, got "
-                f"{tuple(input_range)}; leave it out"
+                f"{input_range if isinstance(input_range, dict) else tuple(input_range)}; "
+                "leave it out"
             )
         detached.input_range = wanted
     exported = detached.cpu().float().eval()
@@ -58,6 +61,18 @@ def uncompiled(module: nn.Module) -> nn.Module:
     """The module that ``torch.compile`` was given, of what it made; any other as it is."""
     inner = getattr(module, "_orig_mod", module)
     return inner if isinstance(inner, nn.Module) else module
+
+
+def _other_shape(model: SoftmaxRegression, given: Any) -> Any:
+    """Another shape of a model's inputs; of several that of each."""
+    if not isinstance(model.input_shape, Mapping):
+        return shape_of(given)
+    if not isinstance(given, Mapping) or given.keys() != model.input_shape.keys():
+        raise InputError(
+            f"expected input_shape as a dict of the inputs {', '.join(model.input_shape)}, got "
+            f"{given!r}; leave it out, or give the shape of each"
+        )
+    return in_tuples(checked(given, model.input_dtype, None)[0])
 
 
 def shape_of(given: Sequence[int]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +21,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from smx_export.artifact.activation import alpha_of
-from smx_export.contract import SCORES
+from smx_export.artifact.rows import parts_of
+from smx_export.contract import ALL_OUTPUTS, INPUT, SCORES
 from smx_export.errors import FileError
+from smx_export.graph.arrays import dtype_of, row_shape
 from smx_export.graph.layout import Layout
 from smx_export.graph.quantization import Rounded, rounded
 from smx_export.profile import Profile, Width
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.activations import SOFTMAX, Activation
 from smx_lightning.activations.layers import LogProbabilities
+from smx_lightning.errors.inputs import FLOAT, NATURAL
 
 BYTE = 255.0  # the whitest pixel
 # α: below, float32 loses half of its digits in z^(1 / (α - 1)); above, steps may leave the root.
@@ -54,7 +58,14 @@ class InferenceCopy:
     @property
     def width(self) -> int:
         """How many numbers a row takes while it is computed, about."""
-        return max(math.prod(self.model.input_shape), self.model.num_classes)
+        shape = self.model.input_shape
+        sides = shape.values() if isinstance(shape, Mapping) else [shape]
+        return max(sum(map(math.prod, sides)), self.model.num_classes)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the model takes several inputs, or integers: see :mod:`.probes.mixed`."""
+        return is_mixed(self.model)
 
     @property
     def wide(self) -> bool:
@@ -63,8 +74,8 @@ class InferenceCopy:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the model's inputs: float64 where the file is wide, else float32."""
-        return np.dtype(np.float64 if self.wide else np.float32)
+        """Of rows as the model takes them: float64 where the file is wide, else its inputs'."""
+        return np.dtype(np.float64) if self.wide else dtype_of(self.model)
 
     def fed(self, x: NDArray[np.floating]) -> NDArray[Any]:
         """The model's inputs (n, *input_shape) as the file takes them."""
@@ -74,7 +85,19 @@ class InferenceCopy:
 
     def given(self, x: NDArray[Any]) -> NDArray[np.floating]:
         """The inverse of :meth:`fed`."""
-        return x.astype(self.dtype).reshape(len(x), *self.model.input_shape)
+        return x.astype(self.dtype).reshape(len(x), *row_shape(self.model))
+
+    def feed(self, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """The model's inputs by name, as onnxruntime wants them for the file."""
+        return parts_of(self.fed(x))
+
+    @property
+    def inputs(self) -> list[tuple[str, str, list[int]]]:
+        """Name, dtype and shape of each input of the file, in order."""
+        parts = self.feed(np.zeros((1, *row_shape(self.model)), self.dtype))
+        shape = self.model.input_shape
+        names = shape if isinstance(shape, Mapping) else parts
+        return [(name, parts[name].dtype.name, [*parts[name].shape[1:]]) for name in names]
 
     def seen(self, x: NDArray[np.floating]) -> NDArray[np.floating]:
         """Inputs in the units of training, as this model takes them: images as nearest pixels."""
@@ -96,6 +119,8 @@ def inference_copy(model: SoftmaxRegression, profile: Profile) -> InferenceCopy:
         InputError: Where the model cannot be in that shape.
     """
     check_activation(model)
+    if is_mixed(model):
+        _check_mixed(model, profile)
     if profile.robust or SCORES in profile.outputs:
         _need(has_own_head(model), "a linear layer and log-softmax of its own", profile)
     if profile.image:
@@ -104,6 +129,36 @@ def inference_copy(model: SoftmaxRegression, profile: Profile) -> InferenceCopy:
         return InferenceCopy(model, model, profile, None)
     _need(is_linear(model), "nothing but standardisation and a linear layer", profile)
     return _rounded(model, profile.weights, profile)
+
+
+def is_mixed(model: SoftmaxRegression) -> bool:
+    """Whether a model takes several inputs, or integers."""
+    return bool(model.input_dtype != FLOAT)
+
+
+def _check_mixed(model: SoftmaxRegression, profile: Profile) -> None:
+    """Complain about inputs that nobody knows what to ask of, or that a file cannot have."""
+    if profile.image:
+        raise InputError(
+            "expected one input of float32 for profile image, which makes pixels of it, got "
+            f"{model.input_dtype}; leave the profile out: the file takes {model.input_dtype}"
+        )
+    several = isinstance(model.input_shape, Mapping)
+    dtypes = model.input_dtype if several else {INPUT: model.input_dtype}
+    ranges = (model.input_range or {}) if several else {INPUT: model.input_range}
+    for name, dtype in dtypes.items():
+        if name in ALL_OUTPUTS:
+            raise InputError(
+                f"expected inputs of other names than the outputs {', '.join(ALL_OUTPUTS)}, got "
+                f"{name!r}; rename it"
+            )
+        if dtype not in (FLOAT, *NATURAL) and ranges.get(name) is None:
+            given = f"{{{name!r}: (0, …)}}" if several else "(0, …)"
+            raise InputError(
+                f"expected the range of the {dtype} input{several * f' {name}'}, out of which the "
+                f"parity check draws, got none; give the model input_range={given}, for token ids "
+                "(0, vocabulary - 1)"
+            )
 
 
 def layout_of(inference: InferenceCopy) -> Layout:

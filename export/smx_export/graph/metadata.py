@@ -35,7 +35,7 @@ def model_metadata(
     }
     values = {
         CLASS_NAMES: list(model.class_names),
-        INPUT_SHAPE: list(model.input_shape),
+        INPUT_SHAPE: shape_in_json(model),
         INPUT_RANGE: model.input_range,
         PROVENANCE: provenance,
         THRESHOLD: model.threshold,
@@ -54,6 +54,13 @@ def model_metadata(
         ) from error
     texts[PROFILE] = profile.to_json()
     return texts | (image_metadata(model.input_shape) if profile.image else {})
+
+
+def shape_in_json(model: SoftmaxRegression) -> list[int] | dict[str, list[int]]:
+    """Shape of one input; of several inputs that of each by name."""
+    if isinstance(model.input_shape, dict):
+        return {name: list(sides) for name, sides in model.input_shape.items()}
+    return list(model.input_shape)
 
 
 @cache

@@ -6,14 +6,16 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import onnx
 import onnx_ir
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from smx_export.contract import BATCH, INPUT, LOG_PROBS, SCORES
+from smx_export.contract import BATCH, LOG_PROBS, SCORES
+from smx_export.graph.arrays import row_shape, tensors_of
 from smx_export.graph.image_input import take_pixels
 from smx_export.graph.inference_copy import InferenceCopy, has_own_head, layout_of
 from smx_export.graph.outputs import append_outputs
@@ -42,26 +44,43 @@ def traced_graph(inference: InferenceCopy, metadata: Mapping[str, str]) -> onnx.
     if inference.profile.image:
         take_pixels(clean, model.input_shape)
     append_outputs(clean, model.num_classes, layout_of(inference))
+    _check_names(clean)
     set_metadata(clean, metadata)
     return clean
+
+
+def _check_names(model: onnx.ModelProto) -> None:
+    """Complain about an input that is called as something else in the graph is."""
+    given = {value.name for value in model.graph.input}
+    made = {name for node in model.graph.node for name in node.output}
+    taken = given & (made | {tensor.name for tensor in model.graph.initializer})
+    if taken:
+        raise InputError(
+            f"expected inputs of names that the graph has not taken, got {min(taken)!r}, which is "
+            "also a weight's or an operator's; rename the input"
+        )
 
 
 def _traced(inference: InferenceCopy) -> onnx_ir.Model:
     """The model up to its scores, or of a head that is not ours, to its log-probabilities."""
     model = inference.model
-    dtype = torch.float64 if inference.wide else torch.float32
-    sample = torch.zeros(2, *model.input_shape, dtype=dtype)  # 1 would be taken for a constant
+    names = [name for name, _, _ in inference.inputs]
+    shape = (2, *row_shape(model))  # a batch of 1 would be taken for a constant
+    sample = tensors_of(np.zeros(shape, inference.dtype))
+    several = isinstance(sample, dict)
+    given = tuple(sample[name] for name in names) if several else (sample,)
+    axes = tuple({0: torch.export.Dim(BATCH)} for _ in given)
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")  # about torch's own internals, none about the model
         try:
             program = torch.onnx.export(
-                _upto_scores(model),
-                (sample,),
+                _ByName(_upto_scores(model), names) if several else _upto_scores(model),
+                given,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=[INPUT],
+                input_names=names,
                 output_names=[SCORES if has_own_head(model) else LOG_PROBS],
-                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+                dynamic_shapes=(axes,) if several else axes,
                 external_data=False,
                 verbose=False,
             )
@@ -74,6 +93,18 @@ def _traced(inference: InferenceCopy) -> onnx_ir.Model:
     assert program is not None
     program.model.ir_version = IR_VERSION
     return program.model
+
+
+class _ByName(nn.Module):
+    """A model of several inputs, which are given to it in the order of their names' list."""
+
+    def __init__(self, model: SoftmaxRegression, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, tuple(names)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        answer: Tensor = self.model(dict(zip(self.names, inputs, strict=True)))
+        return answer
 
 
 def _cause(error: BaseException) -> str:
@@ -119,10 +150,12 @@ def _strip(model: onnx.ModelProto) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter announces each of its steps; only its errors matter here."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

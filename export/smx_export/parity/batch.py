@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from smx_export.artifact.comparison import SUM, Expected, Outputs, compare, log_probs_of, worst
 from smx_export.contract import LOG_PROBS, PROBS, SCORES
+from smx_export.graph.arrays import tensors_of
 from smx_export.graph.inference_copy import alpha_of_model, unit_of
 from smx_export.parity.findings import ORDINARY, Found, Lost
 from smx_export.parity.probes import RANDOM, Probe
@@ -49,7 +50,7 @@ class Answering:
         """The answers to a batch."""
         if self._latest is None or self._latest[0] is not probe.x:
             with torch.no_grad():
-                live = self.model(torch.from_numpy(probe.x)).numpy()
+                live = self.model(tensors_of(probe.x)).numpy()
             with np.errstate(invalid="ignore", over="ignore"):
                 expected = self.reference.expected(probe.x)
                 if probe.regular:

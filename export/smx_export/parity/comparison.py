@@ -25,7 +25,7 @@ from smx_export.artifact.content import read_bytes
 from smx_export.artifact.exported import read_exported
 from smx_export.artifact.files import parse, read_onnx
 from smx_export.artifact.operators import deterministic, draws
-from smx_export.contract import ALL_OUTPUTS, INPUT, LABEL, LOG_PROBS, PROBS, SELFTEST
+from smx_export.contract import ALL_OUTPUTS, LABEL, LOG_PROBS, PROBS, SELFTEST
 from smx_export.graph.arrays import Data
 from smx_export.graph.detached import uncompiled
 from smx_export.graph.inference_copy import InferenceCopy, alpha_of_model, is_linear, unit_of
@@ -211,7 +211,7 @@ class Comparison:
         found.rows += len(batch)
         names = [output.name for output in session.get_outputs()]
         try:
-            answered = session.run(names, {INPUT: self.inference.fed(batch)})
+            answered = session.run(names, self.inference.feed(batch))
         except Exception as error:  # as above
             found.shape_faults.append(f"{probe.name}: {first_line(error)}")
             return None

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from smx_export.artifact.check import Check, first_line
 from smx_export.artifact.comparison import Expected, Outputs, log_probs_of
+from smx_export.artifact.rows import parts_of
 from smx_export.artifact.tolerance import Array
 from smx_export.artifact.vectors import UNDERFLOW
-from smx_export.contract import INPUT
 from smx_export.errors import FileError
+from smx_export.graph.arrays import tensors_of
 from smx_export.graph.inference_copy import InferenceCopy, alpha_of_model
 from smx_export.parity.findings import Lost
 from smx_export.parity.probes import RANDOM
@@ -65,11 +66,22 @@ def answering(x: NDArray[np.floating]) -> Iterator[None]:
 
 
 def _unanswered(error: Exception, x: NDArray[np.floating]) -> InputError:
+    if x.dtype.kind != "f":
+        taken = ", ".join(
+            f"{name} {part.dtype} {('batch', *part.shape[1:])}"
+            for name, part in parts_of(x).items()
+        )
+        return InputError(
+            f"expected a model that answers any inputs within their ranges ({taken}), got "
+            f"{type(error).__name__} for some: {first_line(error)}; state the ranges that "
+            "features() takes with input_range, of token ids (0, vocabulary - 1)"
+        )
     return InputError(
         f"expected a model that answers any finite numbers of shape {('batch', *x.shape[1:])}, got "
         f"{type(error).__name__} for some: {first_line(error)}; let features() take them, "
         "with x.clamp(low, high) for example, in float32 as all weights of a file are "
-        "(x.to(self.body.weight.dtype)), or give the right input_shape=(…)"
+        "(x.to(self.body.weight.dtype)), or give the right input_shape=(…), of several inputs by "
+        "name"
     )
 
 
@@ -149,7 +161,7 @@ def repeated(
     expected = reference.expected(x)
 
     def file(rows: NDArray[np.float32]) -> Outputs:
-        return dict(zip(names, session.run(names, {INPUT: inference.fed(rows)}), strict=True))
+        return dict(zip(names, session.run(names, inference.feed(rows)), strict=True))
 
     def log_probs_in(rows: NDArray[np.float32]) -> NDArray[np.floating]:
         log_probs = log_probs_of(file(rows), alpha_of_model(inference.model))
@@ -185,7 +197,7 @@ def _generators() -> bytes:
 def _answers_of(model: SoftmaxRegression) -> Answer:
     @torch.no_grad()
     def answer(x: NDArray[np.float32]) -> NDArray[np.floating]:
-        answered = model(torch.from_numpy(x)).numpy()
+        answered = model(tensors_of(x)).numpy()
         return np.array(answered)  # a copy: a model that keeps its answer may write over it
 
     return answer

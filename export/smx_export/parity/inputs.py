@@ -11,18 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx_export.artifact.activation import SOFTMAX
-from smx_export.artifact.chosen import ROWS, answered, choose
 from smx_export.artifact.comparison import Expected
 from smx_export.artifact.vectors import Vectors
-from smx_export.contract import LABEL, SCORES
+from smx_export.contract import INPUT, LABEL, SCORES
 from smx_export.graph.inference_copy import InferenceCopy, alpha_of_model, is_linear
 from smx_export.parity.accuracy import decided
 from smx_export.parity.probes import RANDOM, Probe
 from smx_export.parity.probes.batches import FEW_SIZES, SIZES, batches
+from smx_export.parity.probes.chosen import ROWS, answered, choose, choose_mixed
 from smx_export.parity.probes.images import images, pixels_alone
 from smx_export.parity.probes.kinds import kinds
-from smx_export.parity.probes.margins import CROSSINGS, SUPPORT, champions, near_the_border
+from smx_export.parity.probes.margins import CROSSINGS, NAME, SUPPORT, champions, near_the_border
 from smx_export.parity.probes.missing import alone, scattered
+from smx_export.parity.probes.mixed import Mixed, borders, mixed
 from smx_export.parity.probes.one_hots import MOST_ONE_HOTS, of_all_sizes, one_hots
 from smx_export.parity.probes.ordinary import RANDOM_ROWS, extremes, ordinary
 from smx_export.parity.probes.probe import Space
@@ -60,6 +61,8 @@ class ParityInputs:
             proven: Whether graph, initialisers and folded weights are known to be exactly those of
                 the model, so that only the runtime's arithmetic is left to judge.
         """
+        if self.inference.mixed:
+            return self._of_several(self._mixed())
         if proven and is_linear(self.inference.model):
             return self._of_arithmetic()
         if not is_linear(self.inference.model):
@@ -108,6 +111,14 @@ class ParityInputs:
             )
         yield from self._where_support_changes(space, random[: RANDOM_ROWS // 4], FEW_CROSSINGS)
 
+    def _of_several(self, space: Mixed) -> Iterator[Probe]:
+        """Of several inputs, and of integers: borders are sought along floating-point numbers."""
+        yield from mixed(space, self.inference.model.num_classes)
+        if LABEL in self.inference.profile.outputs:
+            yield from borders(space, self._decide, NAME)
+        if alpha_of_model(self.inference.model) != SOFTMAX:
+            yield from borders(space, self._support, SUPPORT)
+
     def _of_arithmetic(self) -> Iterator[Probe]:
         """What rounds, overflows or is missing, in a few batches."""
         space, image = self._space(), self.inference.profile.image
@@ -132,7 +143,12 @@ class ParityInputs:
             with np.errstate(invalid="ignore", over="ignore"):
                 return self.reference.expected(inference.given(x))
 
-        vectors = choose(inference.fed(self.ordinary(ROWS)), answer, self._statistics()[1])
+        if inference.mixed:
+            space = self._mixed()
+            rows = np.concatenate([self.ordinary(ROWS), space.corners()[:2]])
+            vectors = choose_mixed(rows, answer, stressed=space.free)
+        else:
+            vectors = choose(inference.fed(self.ordinary(ROWS)), answer, self._statistics()[1])
         if SCORES in inference.profile.outputs:
             return vectors
         return replace(vectors, log_norm=None, scores=None, score_tolerance=None)
@@ -153,6 +169,8 @@ class ParityInputs:
 
     def ordinary(self, rows: int) -> NDArray[np.floating]:
         """Random rows (n, *input_shape), as the inference copy takes them."""
+        if self.inference.mixed:
+            return self._mixed().ordinary(rows)
         return ordinary(self._space(), rows, pixels=self.inference.profile.image)
 
     def _space(self) -> Space:
@@ -167,6 +185,13 @@ class ParityInputs:
             largest = ROOM / max(steepest, float(spread.max()), 1.0)
         bounds = (0.0, 255.0) if image else inference.model.input_range
         return Space(shape, centre, spread, bounds, inference.dtype, image, largest)
+
+    def _mixed(self) -> Mixed:
+        """Where several inputs lie, or integers."""
+        model = self.inference.model
+        several = isinstance(model.input_shape, dict)
+        ranges = (model.input_range or {}) if several else {INPUT: model.input_range}
+        return Mixed.of(self.inference.inputs, ranges, several=several)
 
     def _origin(self) -> NDArray[np.floating]:
         """Where the features are zero to the file."""

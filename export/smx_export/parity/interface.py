@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import onnx
 
 from smx_export.artifact.check import Check
@@ -24,7 +23,6 @@ from smx_export.contract import (
     ALL_OUTPUTS,
     BATCH,
     CLASS_NAMES,
-    INPUT,
     INPUT_RANGE,
     INPUT_SHAPE,
     LABEL,
@@ -37,6 +35,7 @@ from smx_export.errors import FileError
 from smx_export.graph.detached import detached_copy
 from smx_export.graph.image_input import image_metadata
 from smx_export.graph.inference_copy import InferenceCopy, inference_copy, is_linear
+from smx_export.graph.metadata import shape_in_json
 from smx_export.parity.inputs import ParityInputs
 from smx_export.parity.stored import differences
 from smx_export.profile import Profile
@@ -76,8 +75,7 @@ def interface(inference: InferenceCopy, data: bytes, proto: onnx.ModelProto) -> 
     # A file that smx_export wrote bears one; of others, and of the first ones, none is expected.
     yield Check("seal", holds is True or (holds is None and not is_ours(metadata)), words[holds])
     # All inputs: a weight that is listed among them could be overridden by the caller.
-    given = inference.fed(np.zeros((1, *model.input_shape), inference.dtype))
-    wanted = _declared([(INPUT, given.dtype.name, list(given.shape[1:]))])
+    wanted = _declared(inference.inputs)
     yield _same("input", wanted, signature(proto.graph.input))
     wanted = _declared(
         (name, "int64", []) if name == LABEL else (name, "float32", [model.num_classes])
@@ -90,7 +88,7 @@ def interface(inference: InferenceCopy, data: bytes, proto: onnx.ModelProto) -> 
     yield _same("threshold", json.dumps(model.threshold), metadata.get(THRESHOLD, "null"))
     spec = None if model._smx_activation == SOFTMAX else model._smx_activation.spec
     yield _same("activation", json.dumps(spec), metadata.get(ACTIVATION, "null"))
-    known = json.dumps(model.input_range)
+    known = json.dumps(model.input_range, sort_keys=True)
     otherwise = "none" if is_ours(metadata) and model.input_range is not None else known
     yield _same("input range", known, metadata.get(INPUT_RANGE, otherwise))
 
@@ -100,7 +98,7 @@ def declares(inputs: ParityInputs, proto: onnx.ModelProto) -> Iterator[Check]:
     inference, metadata = inputs.inference, metadata_of(proto)
     model = inference.model
     yield declared(proto)
-    shape = json.dumps(list(model.input_shape))
+    shape = json.dumps(shape_in_json(model), sort_keys=True)
     unrolled = is_linear(model) and len(model.input_shape) == 1  # it does not know the shape
     if not unrolled:
         yield _same("input shape", shape, metadata.get(INPUT_SHAPE, shape))
@@ -133,10 +131,12 @@ def _vectors(inputs: ParityInputs, proto: onnx.ModelProto, text: str) -> Check:
     return Check("self-test", not fault, fault or f"the model's own {len(found.inputs)} vectors")
 
 
-def _range_of(metadata: dict[str, str]) -> tuple[float, float] | None:
-    """The input range in a file's metadata, if any."""
+def _range_of(metadata: dict[str, str]) -> Any:
+    """The input range in a file's metadata, if any; of several inputs a dict by name."""
     try:
         bounds = json.loads(metadata.get(INPUT_RANGE, "null"))
+        if isinstance(bounds, dict):
+            return {name: (low, high) for name, (low, high) in bounds.items()}
         return None if bounds is None else (float(bounds[0]), float(bounds[1]))
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         raise FileError(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +29,8 @@ from smx_export.artifact.tolerance import (
     logit_error,
     score_tolerance,
 )
-from smx_export.graph.inference_copy import alpha_of_model, has_own_head, is_linear
+from smx_export.graph.arrays import each_float, tensors_of
+from smx_export.graph.inference_copy import alpha_of_model, has_own_head, is_linear, is_mixed
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.activations import SOFTMAX
 
@@ -134,7 +137,7 @@ class MeasuredReference(Reference):
         """Answers with the measured tolerance."""
         log_probs, features = self._exactly(x)
         # Where float32 overflows and float64 does not, what overflows is the answer.
-        live = self.live(torch.from_numpy(x)).double().numpy()
+        live = self.live(tensors_of(x)).double().numpy()
         log_probs = np.where(np.isfinite(live), log_probs, live)
         # log-sum-exp hands the largest error of a row to all of its classes.
         size = np.broadcast_to(1 + np.abs(log_probs).max(1, keepdims=True), log_probs.shape)
@@ -184,7 +187,7 @@ class MeasuredReference(Reference):
             signs = torch.randint(0, 2, values.shape, generator=generator) * 2 - 1
             return values * (1 + SAFETY * UNIT_ROUNDOFF * signs)
 
-        batch = torch.from_numpy(x).double()
+        batch = each_float(Tensor.double, tensors_of(x))
         exact = x.dtype == np.float64  # of a wide file neither inputs nor means are rounded
         state = [*self.exact.named_parameters(), *self.exact.named_buffers()]
         weights = {
@@ -194,27 +197,44 @@ class MeasuredReference(Reference):
         }
         for _ in range(DRAWS):
             other = {name: shaken(tensor) for name, tensor in weights.items()}
-            rounded = torch.func.functional_call(
-                self.exact, other, (batch if exact else shaken(batch),)
-            ).numpy()
+            given = batch if exact else each_float(shaken, batch)
+            with self._integers_become_double():
+                rounded = torch.func.functional_call(self.exact, other, (given,)).numpy()
             moved = np.fmax(moved, np.abs(rounded - answers).max(1))
         again, _ = self._exactly(x)
         return moved if np.array_equal(again, answers, equal_nan=True) else np.zeros(len(x))
 
     def _exactly(self, x: NDArray[np.float32]) -> tuple[Array, Array | None]:
         """Log-probabilities in float64, and the features where the head is our own."""
-        batch = torch.from_numpy(x).double()
+        batch = each_float(Tensor.double, tensors_of(x))
         try:
             if self.head is None:
-                return self.exact(batch).double().numpy(), None
-            features = self.exact.checked_features(batch)
+                with self._integers_become_double():
+                    return self.exact(batch).double().numpy(), None
+            with self._integers_become_double():
+                features = self.exact.checked_features(batch)
             return self.exact.head(features).double().numpy(), features.double().numpy()
         except RuntimeError as error:
             raise InputError(
                 f"expected a model that also runs in float64, which the parity check compares "
                 f"with, got: {' '.join(str(error).split())}; features() should keep its input's "
-                "dtype (x / 255 rather than x.float() / 255)"
+                "dtype (x / 255 rather than x.float() / 255), and make numbers of integers with "
+                "x.to(self.linear.weight.dtype)"
             ) from error
+
+    @contextmanager
+    def _integers_become_double(self) -> Iterator[None]:
+        """In float64 what is made of integers, such as a mean over a mask, is as wide as all else.
+
+        Of a model of floating-point numbers nothing changes.
+        """
+        default = torch.get_default_dtype()
+        if is_mixed(self.live):
+            torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(default)
 
 
 class EntmaxReference(Reference):

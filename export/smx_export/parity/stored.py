@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from smx_export.artifact.rows import are_floats, numbers
 from smx_export.artifact.vectors import Vectors
 from smx_export.graph.inference_copy import is_linear
 from smx_export.parity.inputs import ParityInputs
@@ -24,8 +25,10 @@ def differences(found: Vectors, inputs: ParityInputs) -> str:
         return "inputs of another kind than the model's"
     if found.log_probs.shape[1] != own.log_probs.shape[1]:
         return "answers of another number of classes"
-    moved = np.abs(found.rows.astype(np.float64) - own.rows.astype(np.float64))
-    if (exact and found.inputs != own.inputs) or (moved > STEP * np.abs(own.rows)).any():
+    rows = numbers(own.rows)
+    moved = np.abs(numbers(found.rows) - rows)
+    steps = STEP * np.abs(rows) * are_floats(own.rows)  # integers are the same everywhere
+    if (exact and found.inputs != own.inputs) or (moved > steps).any():
         return "other inputs than the model's"
     if found.inputs != own.inputs or moved.any():
         own = inputs.answered(found)

@@ -4,16 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.graph.arrays import Data, array_of, as_inputs, pair_of
+from smx_export.graph.arrays import Data, array_of, as_inputs, as_rows, pair_of
 from smx_export.graph.inference_copy import InferenceCopy
 from smx_export.parity.probes import Probe
-from smx_lightning import InputError
+from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.data.labels import classes_named, labels
+from smx_lightning.data.named import read_named
+from smx_lightning.data.npz import read_npz
 
 YOUR_DATA = "your data"
+
+
+def mixed_data(path: str, model: SoftmaxRegression) -> Data:
+    """Inputs and class indices in an .npz file, for a model of several inputs, or of integers.
+
+    Raises:
+        InputError: Where the file is none, or its labels are not the model's classes.
+    """
+    if isinstance(model.input_shape, dict):
+        arrays = read_named(path, [*model.input_shape])
+        x: Any = {name: arrays[name] for name in model.input_shape}
+        name, y = "y", arrays["y"]
+    else:
+        arrays = read_npz(path)
+        name = "y_test" if "x_test" in arrays else "y"
+        x, y = arrays[name.replace("y", "x", 1)], arrays[name]
+    return x, labels(y, classes_named(y, model.class_names), name)
 
 
 @dataclass(frozen=True)
@@ -21,7 +42,7 @@ class UserRows:
     """Checked rows.
 
     Attributes:
-        x: (n, *input_shape) float32, or float64 of a wide file, as the inference copy takes them.
+        x: (n, *input_shape) of the inference copy's own dtype, as it takes them.
         y: (n,) class indices, or ``None``.
     """
 
@@ -44,8 +65,11 @@ class UserRows:
             )
         if given_x is None:
             return None
-        dtype = np.dtype(np.float64) if profile.image else inference.dtype
-        x = inference.seen(as_inputs(given_x, model.input_shape, dtype))
+        if inference.mixed:
+            x = as_rows(given_x, model)
+        else:
+            dtype = np.dtype(np.float64) if profile.image else inference.dtype
+            x = inference.seen(as_inputs(given_x, model.input_shape, dtype))
         if given_y is None:
             return cls(x, None)
         y = array_of(given_y)

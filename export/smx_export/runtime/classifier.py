@@ -13,14 +13,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from smx_export.artifact.activation import alpha_of, probabilities
 from smx_export.artifact.content import read_bytes
+from smx_export.artifact.rows import parts_of
 from smx_export.contract import ACTIVATION, INPUT, LABEL, LINEAR, LOG_PROBS, PROBS, SCORES
 from smx_export.errors import FileError
 from smx_export.runtime.input_checks import lost_digits, other_axes, unmasked
 from smx_export.runtime.input_range import InputRange, declared_range, declared_shape, remedy
+from smx_export.runtime.inputs import MixedInputs
 from smx_export.runtime.policy import MISSING, OnNan, OnRange, Policy, Rows, check_options
 from smx_export.runtime.session import declared_classes, open_file, open_session
 
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(double)": np.float64}  # of inputs that are not float32
+
+Given = ArrayLike | Mapping[str, ArrayLike]  # of several inputs an array each, by name
 
 
 class Answer(NamedTuple):
@@ -44,15 +48,17 @@ class OnnxClassifier:
             ``ignore``: what the file answers, for models that impute by themselves.
         on_range: What becomes of inputs that are clearly not in the units of the training data, as
             far as the file's ``input_range`` tells: ``warn`` once (of a large batch some rows are
-            looked at), ``raise`` a ValueError, ``ignore``.
+            looked at), ``raise`` a ValueError, ``ignore``. Integers out of it are a ValueError
+            unless it is ``ignore``: an embedding has no row for them.
 
     Attributes:
         class_names: One name a class.
         num_features: Entries of one input after unrolling.
-        dtype: Of the inputs, float32 or uint8.
+        dtype: Of the inputs, float32 or uint8; or integers.
         input_shape: Shape of one input as the file wants it.
         trained_shape: That of the training data, which a file that takes flat rows tells, too.
         input_range: Smallest and largest entry of the training data, or ``None``.
+            Of several inputs dtype, shapes and range are dicts by name, and rows are given as such.
         threshold: γ of a binary problem, or ``None``.
 
     Raises:
@@ -87,10 +93,19 @@ class OnnxClassifier:
         self.dtype = np.dtype(DTYPES.get(given.type, np.float32))
         self.input_range = declared_range(metadata)
         self._alpha = _alpha(metadata, path)
+        self._mixed = MixedInputs.of(self.session, metadata, on_nan, on_range)
+        if self._mixed is not None:
+            self._know(self._mixed)
         pixels = self.dtype == np.uint8
         linear = self.session.get_modelmeta().graph_name == LINEAR
         in_training = InputRange.of(metadata, pixels=pixels)
         self._policy = Policy(on_nan, on_range, in_training, shows_nan=linear or pixels)
+
+    def _know(self, mixed: MixedInputs) -> None:
+        """What is told of several inputs, or of integers."""
+        self.input_shape = self.trained_shape = mixed.told("shape")
+        self.dtype, self.input_range = mixed.told("dtype"), mixed.told("bounds")
+        self.num_features = sum(math.prod(given.shape) for given in mixed.inputs)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the session, which is opened anew from the file's content."""
@@ -103,18 +118,18 @@ class OnnxClassifier:
     def _opened(self, path: Path) -> Any:
         return open_file(self._content, path, self._providers)
 
-    def predict(self, x: ArrayLike) -> NDArray[np.int64]:
+    def predict(self, x: Given) -> NDArray[np.int64]:
         """The class index of each row, (batch,); at the threshold γ where the file holds one.
 
         Raises: As :meth:`predict_proba`, but for a file that tells labels alone.
         """
         return self._labels(*self._run(self._all, x))
 
-    def predict_names(self, x: ArrayLike) -> list[str | None]:
+    def predict_names(self, x: Given) -> list[str | None]:
         """The class name of each row; ``None`` of one that has no answer."""
         return [None if k == MISSING else self.class_names[k] for k in self.predict(x)]
 
-    def predict_proba(self, x: ArrayLike) -> NDArray[np.float32]:
+    def predict_proba(self, x: Given) -> NDArray[np.float32]:
         """Probabilities (batch, classes) of inputs (batch, …) with ``num_features`` entries a row.
 
         Raises:
@@ -126,7 +141,7 @@ class OnnxClassifier:
         """
         return self._run(self._probs(), x)[0][0]
 
-    def answer(self, x: ArrayLike) -> Answer:
+    def answer(self, x: Given) -> Answer:
         """:meth:`predict` and :meth:`predict_proba` of one run, which raises as they do."""
         self._probs()
         answers, missing = self._run(self._all, x)
@@ -158,11 +173,17 @@ class OnnxClassifier:
             labels[missing] = MISSING
         return labels
 
-    def _run(self, wanted: list[str], x: ArrayLike) -> tuple[list[NDArray[Any]], Rows | None]:
+    def _run(self, wanted: list[str], x: Given) -> tuple[list[NDArray[Any]], Rows | None]:
         """What the file answers, probabilities first, and which rows have no answer."""
-        rows = self._rows(x)
-        missing = self._policy.missing_inputs(rows, finite=wanted == [LABEL])
-        answers: list[NDArray[Any]] = self.session.run(wanted, {INPUT: rows})
+        if self._mixed is None:
+            rows = self._rows(x)
+            missing = self._policy.missing_inputs(rows, finite=wanted == [LABEL])
+            feed = {INPUT: rows}
+        else:
+            rows = self._mixed.rows(x)
+            missing = self._mixed.missing(rows, finite=wanted == [LABEL])
+            feed = parts_of(rows)
+        answers: list[NDArray[Any]] = self.session.run(wanted, feed)
         self._check_answered(len(rows), wanted, answers)
         if wanted[0] == LABEL:
             return answers, missing
@@ -179,7 +200,7 @@ class OnnxClassifier:
                     "was exported: export it again"
                 )
 
-    def _rows(self, x: ArrayLike) -> NDArray[Any]:
+    def _rows(self, x: Given) -> NDArray[Any]:
         array = x if isinstance(x, np.ma.MaskedArray) else np.asarray(x)
         if array.dtype != self.dtype and not np.can_cast(array.dtype, self.dtype, "safe"):
             raise TypeError(

@@ -32,11 +32,19 @@ class Policy:
         known: Their range, or ``None``.
         shows_nan: Whether NaN in a row always makes its probabilities NaN, as without a backbone:
             then the answers are looked at instead, which are fewer.
+        caller: How many frames up a warning points.
     """
 
     def __init__(
-        self, on_nan: OnNan, on_range: OnRange, known: InputRange | None, *, shows_nan: bool
+        self,
+        on_nan: OnNan,
+        on_range: OnRange,
+        known: InputRange | None,
+        *,
+        shows_nan: bool,
+        caller: int = CALLER,
     ) -> None:
+        self._caller = caller
         self._on_nan, self._on_range, self._shows_nan = on_nan, on_range, shows_nan
         self._range = None if on_range == "ignore" else known
 
@@ -88,7 +96,7 @@ class Policy:
         if self._on_range == "raise":
             raise ValueError(complaint)
         self._range = None  # once is enough
-        warnings.warn(complaint, InputRangeWarning, stacklevel=CALLER)
+        warnings.warn(complaint, InputRangeWarning, stacklevel=self._caller)
 
     def _refuse(self, missing: Rows, what: str) -> None:
         if self._on_nan == "raise":

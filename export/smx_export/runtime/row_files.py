@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -66,6 +66,51 @@ def _read(file: IO[bytes], size: int) -> bytearray:
     while len(data) < size and (part := file.read(min(PIECE, size - len(data)))):
         data += part
     return data
+
+
+def named_arrays(path: str | Path, names: list[str]) -> list[StoredArray]:
+    """The arrays of several inputs in an .npz file, by the names of these.
+
+    Raises:
+        FileError: Where one is missing, or they are not as many rows each.
+    """
+    if not Path(path).is_file():
+        raise FileError(f"expected rows at {path}, found no file; check the path")
+    found: list[str] = []
+    arrays: list[StoredArray] = []
+    with readable(path):
+        if _is_archive(path):
+            with zipfile.ZipFile(path) as archive:
+                found = archive.namelist()
+                if all(f"{name}.npy" in found for name in names):
+                    arrays = [_member(archive, name, path) for name in names]
+    if not arrays:
+        raise FileError(
+            f"expected an .npz file with the arrays {', '.join(names)} at {path}, got "
+            f"{', '.join(found) or 'none'}; save them with numpy.savez(path, {names[0]}=…, …)"
+        )
+    counts = {array.shape[:1] for array in arrays}
+    if len(counts) > 1 or counts == {()}:
+        shapes = ", ".join(f"{array.name} {array.shape}" for array in arrays)
+        raise FileError(f"expected as many rows of each input in {path}, got {shapes}; cut them")
+    return arrays
+
+
+def named_blocks(
+    path: str | Path, arrays: list[StoredArray], most: int
+) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+    """All rows of several inputs: the number of the first of some, and these by name."""
+    most = arrays[0].shape[0] if any(array.fortran for array in arrays) else most
+    with readable(path), ExitStack() as stack:
+        parts = []
+        for array in arrays:
+            file = stack.enter_context(opened(path, array.name))
+            file.seek(npy_header(file).start)
+            parts.append(array.blocks(file, most))
+        first = 0
+        for blocks in zip(*parts, strict=True):
+            yield first, {array.name: part for array, part in zip(arrays, blocks, strict=True)}
+            first += len(blocks[0])
 
 
 def stored_arrays(path: str | Path) -> list[StoredArray]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnxruntime
 
 from smx_export.artifact.check import first_line
-from smx_export.contract import ALL_OUTPUTS, CLASS_NAMES, INPUT, LABEL, THRESHOLD
+from smx_export.contract import ALL_OUTPUTS, CLASS_NAMES, INPUT, INPUT_SHAPE, LABEL, THRESHOLD
 from smx_export.errors import FileError
 
 CONFINES_DATA = (1, 24)  # older onnxruntimes read external data from anywhere on the disk
@@ -71,18 +71,14 @@ def declared_classes(
     except (ValueError, RecursionError):
         names = threshold = None
     known = bool(outputs) and set(outputs) <= set(ALL_OUTPUTS)
-    if inputs != [INPUT] or not known or not isinstance(names, list):
+    named = _named_inputs(metadata)
+    if {*inputs} != {*(named or [INPUT])} or not known or not isinstance(names, list):
         raise FileError(
             f"expected a file exported by smx_export, with input {INPUT!r} and outputs out of "
             f"{', '.join(ALL_OUTPUTS)}, got inputs {inputs} and outputs {outputs} in {path}; "
             "export the model with smx-export convert"
         )
-    shape = session.get_inputs()[0].shape[1:]
-    if not shape or not all(isinstance(side, int) and side > 0 for side in shape):
-        raise FileError(
-            f"expected inputs of shape ('batch', …) with numbers behind the batch in {path}, got "
-            f"{session.get_inputs()[0].shape}; export the model again"
-        )
+    _check_shapes(session, path, one_number=bool(named))
     counts = [node.shape[-1:] for node in session.get_outputs() if node.name != LABEL]
     if not all(type(name) is str for name in names) or any(
         count != [len(names)] for count in counts
@@ -105,3 +101,24 @@ def declared_classes(
             f"{threshold if number else type(threshold).__name__}; export the model again"
         )
     return names, threshold
+
+
+def _check_shapes(session: onnxruntime.InferenceSession, path: Path, *, one_number: bool) -> None:
+    """Complain about inputs whose rows are of no known shape; whether one may be a mere number."""
+    for node in session.get_inputs():
+        shape = node.shape[1:]
+        some = bool(shape) or (one_number and len(node.shape) == 1)
+        if not some or not all(isinstance(side, int) and side > 0 for side in shape):
+            raise FileError(
+                f"expected inputs of shape ('batch', …) with numbers behind the batch in {path}, "
+                f"got {node.shape}; export the model again"
+            )
+
+
+def _named_inputs(metadata: Mapping[str, str]) -> list[str]:
+    """The names of several inputs in a file's metadata; none of one input."""
+    try:
+        shapes = json.loads(metadata.get(INPUT_SHAPE, "null"))
+    except (ValueError, RecursionError):
+        return []
+    return [*shapes] if isinstance(shapes, dict) else []

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from smx_export.artifact.files import metadata_of
+from smx_export.artifact.rows import joined
+from smx_export.contract import INPUT
 from smx_export.errors import FileError
 from smx_export.targets.limited import LimitedSession, Limits
 
@@ -20,6 +22,8 @@ TYPES: dict[int, str] = {  # as onnxruntime says it
     TensorProto.DOUBLE: "tensor(double)",
     TensorProto.UINT8: "tensor(uint8)",
     TensorProto.INT64: "tensor(int64)",
+    TensorProto.INT32: "tensor(int32)",
+    TensorProto.BOOL: "tensor(bool)",
 }
 
 
@@ -68,9 +72,9 @@ class SessionApart:
         return self._meta
 
     def run(self, names: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """The outputs of those names for the one input."""
-        (x,) = feed.values()
+        """The outputs of those names for the inputs."""
         self._session.renew()
+        x = joined(feed) if len(self._inputs) > 1 or INPUT not in feed else feed[INPUT]
         answered = self._session.run(x)
         return [answered[name] for name in names]
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from smx_export.errors import FileError, NotInstalled
 
+NUMBERS = ("float32", "float64", "uint8")  # of one input: what every runtime is fed
+
 __all__ = ["NotInstalled", "Outputs", "Session", "Target"]
 
 Outputs = dict[str, NDArray[Any]]
@@ -25,7 +27,7 @@ class Session(ABC):
 
     @abstractmethod
     def run(self, x: NDArray[np.generic]) -> Outputs:
-        """All of the file's outputs by name, of a batch (n, …)."""
+        """All of the file's outputs by name, of a batch (n, …); see :mod:`.artifact.rows`."""
 
     def seconds(self, x: NDArray[np.generic], runs: int) -> float:
         """Median seconds of one run of ``x``, as a user of this runtime sees it."""
@@ -47,11 +49,13 @@ class Target(ABC):
         name: What the command line calls it.
         install: The command that installs it.
         float64: Whether it takes float64 inputs and subtracts in float64.
+        mixed: Whether it is fed several inputs here, and integers that are no pixels.
     """
 
     name: ClassVar[str]
     install: ClassVar[str]
     float64: ClassVar[bool] = True
+    mixed: ClassVar[bool] = False
 
     @abstractmethod
     def version(self) -> str:
@@ -71,6 +75,14 @@ class Target(ABC):
             raise FileError(
                 f"expected a runtime that takes float64 inputs, as the file does, got {self.name}, "
                 "which computes in float32 alone; ask onnxruntime"
+            )
+
+        if not self.mixed and (x.dtype.names or x.dtype.name not in NUMBERS):
+            what = "several inputs" if x.dtype.names else f"{x.dtype} inputs"
+            raise FileError(
+                f"expected a runtime that is fed {what}, as the file takes, got {self.name}, which "
+                f"gets one input of {', '.join(NUMBERS)} here; ask onnxruntime, onnxruntime-oldest "
+                "or onnx-reference"
             )
 
     def imported(self, module: str) -> Any:

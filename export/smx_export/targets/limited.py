@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx_export.artifact.check import first_line
+from smx_export.artifact.rows import heard, told
 from smx_export.targets import target
 from smx_export.targets.base import Outputs, Session, Target
 from smx_export.targets.process import crashed, end_group, python, search_path
@@ -116,7 +117,7 @@ class LimitedSession(Session):
         Raises:
             RuntimeError: Where it answers with an error, or takes more than it may.
         """
-        question = json.dumps([x.dtype.str, x.shape]).encode() + b"\n"
+        question = json.dumps([told(x.dtype), x.shape]).encode() + b"\n"
         head, data = self._asked(question + np.ascontiguousarray(x).tobytes())
         outputs, start = {}, 0
         for name, code, shape in head["outputs"]:
@@ -200,8 +201,9 @@ def main(name: str, file: str, seconds: str, memory: str) -> None:
     while line := sys.stdin.buffer.readline():
         limit_time(float(seconds))
         code, shape = json.loads(line)
-        size = math.prod(shape) * np.dtype(code).itemsize
-        x = np.frombuffer(sys.stdin.buffer.read(size), code).reshape(shape)
+        dtype = heard(code)
+        size = math.prod(shape) * dtype.itemsize
+        x = np.frombuffer(sys.stdin.buffer.read(size), dtype).reshape(shape)
         try:
             outputs = numbers(session.run(x))
         except Exception as error:  # as above

@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from smx_export.artifact.rows import parts_of
 from smx_export.targets.base import Outputs, Session, Target
 
 
@@ -22,6 +23,7 @@ class OnnxReference(Target):
 
     name = "onnx-reference"
     install = "pip install onnx"
+    mixed = True
 
     def version(self) -> str:
         """See :class:`Target`."""
@@ -35,10 +37,9 @@ class OnnxReference(Target):
 class _Session(Session):
     def __init__(self, evaluator: Any) -> None:
         self._evaluator = evaluator
-        self._input: str = evaluator.input_names[0]
         self._outputs: list[str] = evaluator.output_names
 
     def run(self, x: NDArray[np.generic]) -> Outputs:
         with np.errstate(all="ignore"):  # an infinity is seen in the outputs
-            answers = self._evaluator.run(None, {self._input: x})
+            answers = self._evaluator.run(None, parts_of(x))
         return dict(zip(self._outputs, answers, strict=True))

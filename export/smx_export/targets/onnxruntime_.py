@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from smx_export.artifact.rows import parts_of
 from smx_export.runtime.session import open_session
 from smx_export.targets.base import Outputs, Session, Target
 
@@ -17,6 +18,7 @@ class OnnxRuntime(Target):
 
     name = "onnxruntime"
     install = "pip install onnxruntime"
+    mixed = True
 
     def version(self) -> str:
         """See :class:`Target`."""
@@ -32,9 +34,8 @@ class OnnxRuntimeSession(Session):
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
-        self._input = session.get_inputs()[0].name
         self._outputs = [output.name for output in session.get_outputs()]
 
     def run(self, x: NDArray[np.generic]) -> Outputs:
         """See :class:`Session`."""
-        return dict(zip(self._outputs, self._session.run(None, {self._input: x}), strict=True))
+        return dict(zip(self._outputs, self._session.run(None, parts_of(x)), strict=True))

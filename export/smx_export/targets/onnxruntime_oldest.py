@@ -29,6 +29,7 @@ class OldestOnnxRuntime(Target):
 
     name = "onnxruntime-oldest"
     install = "pip install onnxruntime"
+    mixed = True
 
     def version(self) -> str:
         """What runs the file, and the limits."""

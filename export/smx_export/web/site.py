@@ -117,6 +117,13 @@ def _contents(model: Path, sidecar: dict[str, Any]) -> dict[str, bytes]:
             f"expected the sidecar of {model}, got one with another SHA-256; make it again from "
             "this file"
         )
+    given = sidecar["input"]
+    if isinstance(given, list) or given["dtype"] not in ("float32", "float64", "uint8"):
+        taken = ", ".join(f"{one['name']} of {one['dtype']}" for one in _listed(given))
+        raise FileError(
+            f"expected a file of one input of numbers, which the page draws or has typed, got "
+            f"{taken}; ask it with onnxruntime-web in a page of your own"
+        )
     if LOG_PROBS not in sidecar["outputs"]:
         raise FileError(
             f"expected a file that answers {LOG_PROBS}, which the page's self-test needs, got "
@@ -135,6 +142,10 @@ def _contents(model: Path, sidecar: dict[str, Any]) -> dict[str, bytes]:
         MODEL: content,
         SIDECAR: json.dumps(sidecar, ensure_ascii=False, allow_nan=False).encode(),
     }
+
+
+def _listed(given: Any) -> list[dict[str, Any]]:
+    return given if isinstance(given, list) else [given]
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from smx_export import FileError, export_onnx
-from smx_export.artifact.chosen import choose
 from smx_export.artifact.comparison import Expected
 from smx_export.artifact.sidecar import sidecar, write_sidecar
 from smx_export.artifact.vectors import Vectors
+from smx_export.parity.probes.chosen import choose
 from smx_export.profile import Profile
 from smx_export.targets.selftest import selftest
 

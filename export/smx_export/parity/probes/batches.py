@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from smx_export.artifact.rows import width_of
 from smx_export.parity.probes.probe import CHUNK_ELEMENTS, MOST_REPEATED, Probe
 
 # On either side of what kernels and loops are cut into.
@@ -25,9 +26,10 @@ def batches(
     one row, one answer, wherever it stands.
     """
     rng = np.random.default_rng(seed)
-    answered = max(4, CHUNK_ELEMENTS // max(rows[0].size, classes))
+    width = width_of(rows)
+    answered = max(4, CHUNK_ELEMENTS // max(width, classes))
     rows = rows if len(rows) <= answered else rows[:answered]
-    most = min(MOST_REPEATED // rows[0].size, max(4, CHUNK_ELEMENTS // classes))
+    most = min(MOST_REPEATED // width, max(4, CHUNK_ELEMENTS // classes))
     for size in sizes:
         if size <= most:
             at = rng.integers(0, len(rows), size)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx_export.artifact.comparison import Expected
+from smx_export.artifact.rows import scaled
 from smx_export.artifact.tolerance import UNIT_ROUNDOFF, Array
 from smx_export.artifact.vectors import Vectors, bfloat16
 from smx_export.errors import FileError
@@ -49,6 +50,35 @@ def choose(
         factors += [_stress_factor(rows, answer)]
     inputs = [(row, factor) for factor in factors for row in range(len(rows))] + [(0, 0.0)]
     inputs += [] if rows.dtype == np.uint8 else _at_a_border(rows, answer)
+    return _kept(rows, inputs, answer)
+
+
+def choose_mixed(
+    rows: NDArray[Any], answer: Callable[[NDArray[Any]], Expected], *, stressed: bool
+) -> Vectors:
+    """Vectors out of rows of several inputs, or of integers.
+
+    Args:
+        rows: As :mod:`smx_export.artifact.rows` has them.
+        answer: The float64 answers to inputs.
+        stressed: Whether floating-point numbers may also be zero, and as large as they like.
+
+    Raises:
+        FileError: As :func:`choose`.
+    """
+    inputs = [(row, 1.0) for row in range(len(rows))]
+    if stressed:
+        factor = _stress_factor(rows, answer)
+        inputs += [(row, factor) for row in range(len(rows))] + [(0, 0.0)]
+    return _kept(rows, inputs, answer)
+
+
+def _kept(
+    rows: NDArray[Any],
+    inputs: list[tuple[int, float]],
+    answer: Callable[[NDArray[Any]], Expected],
+) -> Vectors:
+    """Those of the inputs that float32 can tell the answer to, with their answers."""
     vectors = Vectors(rows, tuple(inputs), np.empty((0, 0), np.float32), np.empty(0))
     expected = answer(vectors.x)
     kept = np.flatnonzero(expected.comparable)
@@ -97,7 +127,7 @@ def _stress_factor(rows: NDArray[Any], answer: Callable[[NDArray[Any]], Expected
     factor = 1.0
     while factor < MOST_FACTOR:
         factor *= 2
-        expected = answer(rows * rows.dtype.type(factor))
+        expected = answer(scaled(rows, factor))
         if not expected.comparable.all():  # beyond float32 it would test nothing
             return factor / 2
         if expected.far.min() >= STRESS:
@@ -114,7 +144,7 @@ def _at_a_border(
     """
     found: list[tuple[float, int, float]] = []
     for factor in BORDER_FACTORS:
-        expected = answer(rows * rows.dtype.type(factor))
+        expected = answer(scaled(rows, factor))
         if not expected.sparse:
             return []
         for row in np.flatnonzero(expected.comparable):
