@@ -23,7 +23,7 @@ from smx_lightning.processes.files import check_writable
 from smx_lightning.processes.sharding import is_sharded
 from smx_lightning.training.first_epoch import fetched
 
-Rows = tuple[Tensor, Tensor]
+Rows = tuple[Tensor | dict[str, Tensor], Tensor]
 MOST_DATA_ROWS = 4096  # of the validation data: enough to see, quick to compare
 
 
@@ -127,7 +127,7 @@ class OnnxExport(Callback):
         with torch.random.fork_rng(devices=[]):  # what follows fit draws as it would without
             rows = _validation_rows(trainer, live)
             needed = self.profile.weights is not None  # to measure what rounding costs
-            data = rows if needed else _sound(rows, model.num_classes)
+            data: Any = rows if needed else _sound(rows, model.num_classes)
             self.export = export_copy(model, path, training, data, self.profile)
 
     def _best_of_this_fit(self, trainer: Trainer) -> str:
@@ -165,43 +165,51 @@ def _stamp(path: str) -> Stamp | None:
         return None
 
 
-def _sound(rows: Rows | None, num_classes: int) -> tuple[Tensor, Tensor | None] | None:
+def _sound(rows: Rows | None, num_classes: int) -> Any:
     """Without labels that only a step of its own understands: soft ones, or -1 of ignored rows."""
     if rows is None:
         return None
     x, y = rows
+    shape = (len(next(iter(x.values()))),) if isinstance(x, dict) else x.shape[:1]
     whole = not (y.is_floating_point() or y.is_complex())
-    known = whole and y.shape == x.shape[:1] and bool(((y >= 0) & (y < num_classes)).all())
+    known = whole and y.shape == shape and bool(((y >= 0) & (y < num_classes)).all())
     return x, y if known else None
 
 
 def _validation_rows(trainer: Trainer, model: SoftmaxRegression) -> Rows | None:
     """The first rows of the first validation loader, as the model sees them on this rank.
 
-    ``None`` where there are none, or where the model unpacks no pairs (x, y) of tensors.
+    ``None`` where there are none, or where the model unpacks no pairs (x, y) of tensors; x may be
+    a dict of them.
     """
     loaders, limits = trainer.val_dataloaders, trainer.num_val_batches
     if isinstance(loaders, (list, tuple)):
         loaders = loaders[0] if loaders else None
     if loaders is None or not limits:
         return None
-    pairs: list[tuple[Tensor, Tensor]] = []
+    pairs: list[tuple[dict[str, Tensor], Tensor]] = []
+    several = False
     stage = trainer.state.stage
     trainer.validating = True  # which hooks may ask for
     try:
         for number, batch in enumerate(loaders):
-            if number >= limits[0] or sum(len(x) for x, _ in pairs) >= MOST_DATA_ROWS:
+            if number >= limits[0] or sum(len(y) for _, y in pairs) >= MOST_DATA_ROWS:
                 break
             x, y = _unpacked(model, fetched(trainer, batch))
-            if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+            several = isinstance(x, dict)
+            parts = x if several else {"": x}
+            if {*map(type, (*parts.values(), y))} != {Tensor}:
                 return None
-            pairs.append((x.cpu(), class_indices(y).cpu()))
+            pairs.append(
+                ({name: part.cpu() for name, part in parts.items()}, class_indices(y).cpu())
+            )
     finally:
         trainer.state.stage = stage
     if not pairs:
         return None
-    x, y = (torch.cat(parts)[:MOST_DATA_ROWS] for parts in zip(*pairs, strict=True))
-    return x, y
+    y = torch.cat([y for _, y in pairs])[:MOST_DATA_ROWS]
+    x = {name: torch.cat([x[name] for x, _ in pairs])[:MOST_DATA_ROWS] for name in pairs[0][0]}
+    return (x if several else x[""]), y
 
 
 def _unpacked(model: SoftmaxRegression, batch: Any) -> tuple[Any, Any]:
