@@ -127,7 +127,7 @@ class OnnxExport(Callback):
         with torch.random.fork_rng(devices=[]):  # what follows fit draws as it would without
             rows = _validation_rows(trainer, live)
             needed = self.profile.weights is not None  # to measure what rounding costs
-            data = rows if needed else _sound(rows, model.num_classes)
+            data: Any = rows if needed else _sound(rows, model.num_classes)
             self.export = export_copy(model, path, training, data, self.profile)
 
     def _best_of_this_fit(self, trainer: Trainer) -> str:
@@ -170,9 +170,9 @@ def _sound(rows: Rows | None, num_classes: int) -> Any:
     if rows is None:
         return None
     x, y = rows
-    count = len(next(iter(x.values()))) if isinstance(x, dict) else len(x)
+    shape = (len(next(iter(x.values()))),) if isinstance(x, dict) else x.shape[:1]
     whole = not (y.is_floating_point() or y.is_complex())
-    known = whole and y.shape == (count,) and bool(((y >= 0) & (y < num_classes)).all())
+    known = whole and y.shape == shape and bool(((y >= 0) & (y < num_classes)).all())
     return x, y if known else None
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
 from sklearn.linear_model import LogisticRegression
 from torch.utils.data import DataLoader, TensorDataset
 from trainers import quiet_trainer
@@ -439,3 +440,14 @@ def test_predictions_of_several_loaders_follow_one_another():
     assert [len(answer) for answer in answers] == [3, 7, 3]
     torch.testing.assert_close(order.prediction.probs, model(X).exp().detach())
     assert torch.equal(order.prediction.label, order.prediction.probs.argmax(1))
+
+
+@pytest.mark.parametrize("monitor", ["val/nll", f"val/nll{DL}1"])
+def test_a_checkpoint_is_chosen_by_all_loaders_together_or_by_one(monitor, tmp_path):
+    best = ModelCheckpoint(tmp_path, monitor=monitor)
+    trainer = quiet_trainer(max_epochs=3, callbacks=[best], enable_checkpointing=True)
+    model = made()
+    trainer.fit(model, loader(KINDS["list"]), loaders())
+    kept = SoftmaxRegression.load_from_checkpoint(best.best_model_path)
+    part = slice(N) if monitor == "val/nll" else PARTS[1]
+    assert float(best.best_model_score) == pytest.approx(float(expected_nll(kept, part)), rel=1e-5)
