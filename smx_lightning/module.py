@@ -36,13 +36,14 @@ from smx_lightning.optim.configuring import configured
 from smx_lightning.preprocessing.standardization import Method, Preprocessing
 from smx_lightning.training import hooks, steps
 from smx_lightning.training.hooks import Bookkeeping, hook
+from smx_lightning.training.hyper_parameters import PlainHyperParameters
 from smx_lightning.training.objective import Objective, class_weights_of, l2_penalty
 from smx_lightning.training.overrides import join_overrides, know_activation, set_attribute
 from smx_lightning.training.precision import applied_wide, with_autocast_off
 from smx_lightning.training.statistics import Batch, DataStatistics
 
 
-class SoftmaxRegression(LightningModule):
+class SoftmaxRegression(PlainHyperParameters, LightningModule):
     """``y = softmax(W x + b)``: one perceptron a class, the largest logit wins.
 
     Subclass it by overriding one small method: :meth:`features` (a backbone), :meth:`loss`,
@@ -102,6 +103,7 @@ class SoftmaxRegression(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
+        self._smx_objective, self._smx_record = Objective(), Record()
         num_features = checks.at_least("num_features", num_features, 1)
         num_classes = checks.at_least("num_classes", num_classes, 2)
         class_names = checks.names_of(class_names, num_classes)
@@ -109,7 +111,7 @@ class SoftmaxRegression(LightningModule):
         input_range = None if input_range is None else list(checks.check_range(input_range))
         class_weight = class_weights(class_weight, class_names)
         l2 = checks.non_negative("l2", l2)
-        checks.check_threshold(threshold, num_classes)
+        threshold = checks.check_threshold(threshold, num_classes)
         checks.check_makers(optimizer, lr_scheduler)
         activation = (member := activation_of(activation)).spec
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])  # described below
@@ -127,7 +129,6 @@ class SoftmaxRegression(LightningModule):
         self.lr: float | None = None
         self.solver: ExactSolver | None = None
         self.confusion_matrix: Tensor | None = None
-        self._smx_objective, self._smx_record = Objective(), Record()
         self._smx_statistics = DataStatistics()
         self._smx_metrics = metrics.EpochMetrics(
             self.configure_metrics, num_classes, threshold, member
@@ -201,7 +202,7 @@ class SoftmaxRegression(LightningModule):
 
     @threshold.setter
     def threshold(self, threshold: float | None) -> None:
-        checks.check_threshold(threshold, self.num_classes)
+        threshold = checks.check_threshold(threshold, self.num_classes)
         self._smx_metrics.move_threshold(self._threshold, threshold)
         self._threshold = threshold
 
