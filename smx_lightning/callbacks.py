@@ -31,7 +31,7 @@ class ConfusionCsv(Callback):
         written: The file of the last test, or ``None``.
     """
 
-    brought_back: ClassVar = ("written",)  # see smx_lightning.processes.spawned
+    brought_back: ClassVar[tuple[str, ...]] = ("written",)  # see smx_lightning.processes.spawned
 
     def __init__(self, path: str | None = None) -> None:
         self.path = path
@@ -63,7 +63,7 @@ class PredictionsInOrder(BasePredictionWriter):
             before it, and on other ranks.
     """
 
-    brought_back: ClassVar = ("prediction",)
+    brought_back: ClassVar[tuple[str, ...]] = ("prediction",)
 
     def __init__(self) -> None:
         super().__init__(write_interval="epoch")
@@ -121,7 +121,7 @@ class PredictionsCsv(PredictionsInOrder):
         written: The file of the last prediction, or ``None``.
     """
 
-    brought_back: ClassVar = ("prediction", "written")
+    brought_back: ClassVar[tuple[str, ...]] = ("prediction", "written")
 
     def __init__(self, path: str | None = None) -> None:
         super().__init__()

@@ -107,7 +107,7 @@ class SoftmaxRegression(PlainHyperParameters, LightningModule):
         num_features = checks.at_least("num_features", num_features, 1)
         num_classes = checks.at_least("num_classes", num_classes, 2)
         class_names = checks.names_of(class_names, num_classes)
-        input_shape = checks.sides(input_shape or (num_features,))
+        input_shape = checks.sides((num_features,) if input_shape is None else input_shape)
         input_range = None if input_range is None else list(checks.check_range(input_range))
         class_weight = class_weights(class_weight, class_names)
         l2 = checks.non_negative("l2", l2)

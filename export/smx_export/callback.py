@@ -55,7 +55,7 @@ class OnnxExport(Callback):
         export: The path and the report of the last export, or ``None``.
     """
 
-    brought_back: ClassVar = ("export",)  # see smx_lightning.processes.spawned
+    brought_back: ClassVar[tuple[str, ...]] = ("export",)  # see smx_lightning.processes.spawned
 
     def __init__(
         self,

@@ -19,29 +19,34 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from smx_lightning.errors import InputError
 
 KEY = "smx_lightning"  # in what the launcher sends, where the file is
 BROUGHT_BACK = "brought_back"  # of a class: names of attributes
-OF_LIGHTNING = (ModelCheckpoint, EarlyStopping)  # whose state is what their users look at
+WITH_STATE = (ModelCheckpoint, EarlyStopping)  # Lightning's, whose users look at it
+LOGGERS: dict[type, tuple[str, ...]] = {  # Lightning's: with another number they log elsewhere, and a new file replaces the old
+    CSVLogger: ("_version", "_experiment"),
+    TensorBoardLogger: ("_version",),
+}
 REFUSED = f"{InputError.__module__}.{InputError.__qualname__}: "  # as tracebacks begin the sentence
 
 
 def holders(trainer: Trainer) -> Iterator[tuple[Any, Any]]:
-    """Models and callbacks that have something to bring back, each with its place in a Trainer."""
+    """What has something to bring back, each with its place in a Trainer."""
     for name, module in trainer.lightning_module.named_modules():
         if hasattr(type(module), BROUGHT_BACK):
             yield name, module
     of_kind: Counter[str] = Counter()
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        kind = f"{type(callback).__module__}.{type(callback).__qualname__}"
-        if hasattr(type(callback), BROUGHT_BACK) or isinstance(callback, OF_LIGHTNING):
-            yield (kind, of_kind[kind]), callback
+    for other in (*trainer.callbacks, *trainer.loggers):  # type: ignore[attr-defined]
+        kind = f"{type(other).__module__}.{type(other).__qualname__}"
+        if _names(other) or isinstance(other, WITH_STATE):
+            yield (kind, of_kind[kind]), other
         of_kind[kind] += 1
 
 
@@ -80,14 +85,20 @@ def restore(trainer: Trainer, path: str) -> None:
             vars(loop).update(values)
 
 
+def _names(holder: Any) -> tuple[str, ...]:
+    """The attributes that are brought back."""
+    own: tuple[str, ...] = getattr(type(holder), BROUGHT_BACK, ())
+    return own or LOGGERS.get(type(holder), ())
+
+
 def _found(holder: Any) -> dict[str, Any]:
-    if isinstance(holder, OF_LIGHTNING):
+    if isinstance(holder, WITH_STATE):
         return holder.state_dict()
-    return {name: getattr(holder, name) for name in getattr(type(holder), BROUGHT_BACK)}
+    return {name: getattr(holder, name) for name in _names(holder)}
 
 
 def _take(holder: Any, found: dict[str, Any]) -> None:
-    if not isinstance(holder, OF_LIGHTNING):
+    if not isinstance(holder, WITH_STATE):
         for name, value in found.items():
             setattr(holder, name, value)
         return
@@ -126,7 +137,7 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Tensor) and obj.device.type != "cpu":
-            return obj.detach().cpu().__reduce_ex__(4)
+            return obj.detach().cpu().__reduce_ex__(4)  # type: ignore[no-untyped-call]
         return NotImplemented
 
 

@@ -33,7 +33,7 @@ class PlainHyperParameters(LightningModule):
             :mod:`smx_lightning.processes.spawned`.
     """
 
-    brought_back: ClassVar = (
+    brought_back: ClassVar[tuple[str, ...]] = (
         *("solver", "automatic_optimization", "confusion_matrix", "lr", "input_range", *LIVE),
         *("_smx_record", "_smx_statistics", "_smx_noted"),
     )
