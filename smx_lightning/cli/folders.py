@@ -37,7 +37,7 @@ def _claim(logger: CSVLogger | TensorBoardLogger) -> None:
 class SaveConfig(SaveConfigCallback):
     """Lightning's own, whose refusal to overwrite is the user's to resolve."""
 
-    brought_back: ClassVar[tuple[str, ...]] = ("already_saved",)  # see smx_lightning.processes.spawned
+    brought_back: ClassVar[tuple[str, ...]] = ("already_saved",)  # see processes.spawned
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save the configuration in the log folder."""

@@ -30,8 +30,8 @@ from smx_lightning.errors import InputError
 KEY = "smx_lightning"  # in what the launcher sends, where the file is
 BROUGHT_BACK = "brought_back"  # of a class: names of attributes
 WITH_STATE = (ModelCheckpoint, EarlyStopping)  # Lightning's, whose users look at it
-LOGGERS: dict[type, tuple[str, ...]] = {  # Lightning's: with another number they log elsewhere, and a new file replaces the old
-    CSVLogger: ("_version", "_experiment"),
+LOGGERS: dict[type, tuple[str, ...]] = {  # with another number they log elsewhere
+    CSVLogger: ("_version", "_experiment"),  # a new one removes what was logged
     TensorBoardLogger: ("_version",),
 }
 REFUSED = f"{InputError.__module__}.{InputError.__qualname__}: "  # as tracebacks begin the sentence
