@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import os
 import typing
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -56,6 +57,27 @@ def plain(value: Any) -> Any:
         raise NotPlainError(f"of type {type(value).__name__}")
 
     return copy(value, 0)
+
+
+def without_numpy(value: Any) -> Any:
+    """A value with Python's numbers and texts in place of numpy's; itself, where it has none.
+
+    At any depth of lists, tuples and dicts. The containers that are given stay as they are.
+
+    >>> without_numpy({"lr": np.float64(0.5), "milestones": [np.int64(3)]})
+    {'lr': 0.5, 'milestones': [3]}
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    kind = type(value)
+    if kind in (dict, OrderedDict, Counter):
+        entries = [*value.items()]
+        found = without_numpy(entries)
+        return value if found is entries else kind(dict(found))
+    if kind in (list, tuple):
+        found = [without_numpy(entry) for entry in value]
+        return value if all(a is b for a, b in zip(value, found, strict=True)) else kind(found)
+    return value
 
 
 def shown(value: Any) -> Any:

@@ -16,12 +16,14 @@ import torch
 import yaml
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
+from torch.optim import lr_scheduler as schedules
 from torch.utils.data import DataLoader, TensorDataset
 from trainers import quiet_trainer
 
 from smx_export import export_onnx
 from smx_export.runtime import OnnxClassifier
 from smx_lightning import InputError, Recovery, SoftmaxRegression
+from smx_lightning.optim import ExactSolver
 
 
 class Colour(enum.Enum):
@@ -284,6 +286,44 @@ def test_a_backbone_is_given_again_to_load_and_to_export(tmp_path):
     export_onnx(path, tmp_path / "m.onnx", model_class=Behind, init_args={"backbone": fresh})
     answers = OnnxClassifier(tmp_path / "m.onnx").predict_proba(x.numpy())
     np.testing.assert_allclose(answers, model(x).exp().detach().numpy(), atol=1e-6)
+
+
+STEPPED = {  # with the numbers of np.logspace and of searches
+    "lr": {"optimizer": functools.partial(torch.optim.SGD, lr=np.logspace(-2, 0, 3)[1])},
+    "betas": {"optimizer": lambda params: torch.optim.Adam(params, betas=(np.float64(0.5), 0.9))},
+    "gamma": {"lr_scheduler": functools.partial(schedules.ExponentialLR, gamma=np.float64(0.5))},
+    "milestones": {
+        "lr_scheduler": functools.partial(schedules.MultiStepLR, milestones=np.array([1, 3]))
+    },
+    "solver": {"optimizer": functools.partial(ExactSolver, tol=np.float64(1e-4)), "l2": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_numpy_s_numbers_in_optimisers_and_schedules_are_plain_in_files(name, tmp_path):
+    given = STEPPED[name]
+    model, path = SoftmaxRegression(4, 2, **given), tmp_path / "c.ckpt"
+    if name != "solver":
+        model.lr = np.float64(0.25)
+    _, saved = trained(model, tmp_path)  # which torch's restricted reader reads
+    loaded = SoftmaxRegression.load_from_checkpoint(path)
+    assert loaded.hparams["optimizer"] == saved["optimizer"]
+    loaded.lr = model.lr
+    resumed(loaded, path)
+    made = loaded.configure_optimizers()
+    expected = SoftmaxRegression(4, 2, **given).configure_optimizers()
+    for one, other in zip(_settings(made), _settings(expected), strict=True):
+        assert one == other
+
+
+def _settings(made):
+    """Class and settings of an optimiser and its schedule, but for the learning rate."""
+    parts = made if isinstance(made, dict) else {"optimizer": made}
+    schedule = parts.get("lr_scheduler", {}).get("scheduler")
+    yield type(parts["optimizer"])
+    yield {n: v for n, v in parts["optimizer"].defaults.items() if n != "lr"}
+    for name in ("gamma", "milestones"):
+        yield getattr(schedule, name, None)
 
 
 def test_an_optimiser_that_is_ignored_comes_back_all_the_same(tmp_path):
