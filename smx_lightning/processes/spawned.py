@@ -115,7 +115,11 @@ def _loops(trainer: Trainer) -> list[Any]:
 
 def _progress(trainer: Trainer) -> list[dict[str, Any]]:
     """Of each loop, how many epochs, batches and steps it has done."""
-    return [{n: v for n, v in vars(p).items() if "progress" in n} for p in _loops(trainer)]
+    return [{n: v for n, v in vars(loop).items() if _counts(n)} for loop in _loops(trainer)]
+
+
+def _counts(name: str) -> bool:
+    return name.endswith("_progress") or name == "_batches_that_stepped"
 
 
 def _parts(module: LightningModule) -> Iterator[tuple[str, nn.Module | Tensor]]:

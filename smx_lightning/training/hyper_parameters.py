@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from lightning.fabric.utilities.data import AttributeDict
 from lightning.pytorch import LightningModule
+from torch import Tensor
+from torchmetrics import Metric
 
 from smx_lightning.checkpoint.describing import DATA, LIVE, RUN, listed, note
 from smx_lightning.checkpoint.injected import CALLABLES, Kept
@@ -85,9 +87,21 @@ class PlainHyperParameters(LightningModule):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`__getstate__`."""
-        super().__setstate__(  # type: ignore[no-untyped-call]
-            {n: v.make if isinstance(v, Kept) else v for n, v in state.items()}
-        )
+        made = {n: v.make if isinstance(v, Kept) else v for n, v in state.items()}
+        super().__setstate__(made)  # type: ignore[no-untyped-call]
+        _separate_counts(self)
+
+
+def _separate_counts(model: LightningModule) -> None:
+    """Give metrics memory of their own: started processes share that of tensors they were sent.
+
+    Lightning separates parameters and buffers; what metrics count they add to in place.
+    """
+    for metric in model.modules():
+        for name in metric._defaults if isinstance(metric, Metric) else ():
+            count = getattr(metric, name)
+            if isinstance(count, Tensor) and count.is_shared():
+                setattr(metric, name, count.clone())
 
 
 def _identity(value: Any) -> Any:

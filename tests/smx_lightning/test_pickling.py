@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.optim import SGD, lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import Metric
 from trainers import quiet_trainer
 
 from smx_export import export_onnx
@@ -122,6 +123,18 @@ def test_a_process_is_not_started_for_it(argument, monkeypatch):
     with pytest.raises(InputError, match=f"expected an {argument} that can be sent to the proc"):
         pickle.dumps(SoftmaxRegression(4, 2, **UNTOLD[argument]))
     pickle.dumps(SoftmaxRegression(4, 2))
+
+
+def test_metrics_of_a_started_process_count_in_memory_of_their_own():
+    """torch shares the memory of tensors that are sent, and metrics add to theirs in place."""
+    model = SoftmaxRegression(4, 2)
+    metrics = [m for m in model.modules() if isinstance(m, Metric) and m._defaults]
+    sent = [(m, name, getattr(m, name).share_memory_()) for m in metrics for name in m._defaults]
+    SoftmaxRegression.__new__(SoftmaxRegression).__setstate__(model.__getstate__())
+    assert len(sent) > 10
+    for metric, name, tensor in sent:
+        assert not getattr(metric, name).is_shared()
+        assert torch.equal(getattr(metric, name), tensor)
 
 
 def test_the_remedies_work():
