@@ -68,8 +68,7 @@ def export_onnx(
         head: Where the module is somebody's own that has a SoftmaxRegression as a part: its name,
             see :func:`smx_export.composed`.
         model_class: The subclass that wrote the checkpoint; code is never loaded from it.
-        init_args: Arguments of that class that count in place of the checkpoint's: a backbone, say,
-            that no plain value can stand for.
+        init_args: Arguments of that class in place of the checkpoint's, such as a backbone.
         profile: Where the file will run decides, see :class:`smx_export.profile.Profile`; a name
             such as ``"robust,image"`` will do.
         input_shape: Shape of one input, where it differs from ``model.input_shape``.
@@ -91,8 +90,7 @@ def export_onnx(
     else:
         _check_other_file(path, model_or_checkpoint)
         checkpoint = read_checkpoint(model_or_checkpoint)
-        live = model_of(checkpoint, model_class, init_args)
-        training = checkpoint.training
+        live, training = model_of(checkpoint, model_class, init_args), checkpoint.training
     copied = detached_copy(live, input_shape, input_range)
     return export_copy(copied, path, training, data, profile)
 
