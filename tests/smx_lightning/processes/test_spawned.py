@@ -43,3 +43,19 @@ def test_the_caller_has_all_results(alone, strategy, tmp_path):
 def test_a_refusal_is_one_sentence(strategy, tmp_path):
     said = answer_of(tmp_path, strategy, tmp_path, "refused")
     assert said.startswith("class_weight='balanced' needs a training sample of every class, got no")
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn"])
+def test_the_command_line_prints_its_summary(strategy, tmp_path):
+    command = [sys.executable, "-m", "smx_lightning", "fit", "--trainer.devices", "2"]
+    ((code, output),) = run([*command, "--trainer.strategy", strategy], folder=tmp_path, timeout=300)
+    assert code == 0, output
+    for row in ("test accuracy micro  0.97", "solver               converged", "verdict   "):
+        assert row in output, output
+    (version,) = (tmp_path / "lightning_logs").iterdir()
+    for name in ("model.onnx", "confusion_matrix.csv", "config.yaml", "checkpoints/best.ckpt"):
+        assert (version / name).is_file()
+    logged = (version / "metrics.csv").read_text()
+    assert "train/nll" in logged.splitlines()[0]
+    assert "test/nll" in logged.splitlines()[0]
