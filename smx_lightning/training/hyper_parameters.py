@@ -100,7 +100,7 @@ def _separate_counts(model: LightningModule) -> None:
     for metric in model.modules():
         for name in metric._defaults if isinstance(metric, Metric) else ():
             count = getattr(metric, name)
-            if isinstance(count, Tensor) and count.is_shared():
+            if isinstance(count, Tensor) and count.untyped_storage().is_shared():
                 setattr(metric, name, count.clone())
 
 

@@ -48,8 +48,9 @@ def test_a_refusal_is_one_sentence(strategy, tmp_path):
 @pytest.mark.whole
 @pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn"])
 def test_the_command_line_prints_its_summary(strategy, tmp_path):
-    command = [sys.executable, "-m", "smx_lightning", "fit", "--trainer.devices", "2"]
-    ((code, output),) = run([*command, "--trainer.strategy", strategy], folder=tmp_path, timeout=300)
+    options = ["--trainer.devices", "2", "--trainer.strategy", strategy]
+    command = [sys.executable, "-m", "smx_lightning", "fit", *options]
+    ((code, output),) = run(command, folder=tmp_path, timeout=300)
     assert code == 0, output
     for row in ("test accuracy micro  0.97", "solver               converged", "verdict   "):
         assert row in output, output
