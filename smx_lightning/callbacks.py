@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed
@@ -30,6 +30,8 @@ class ConfusionCsv(Callback):
     Attributes:
         written: The file of the last test, or ``None``.
     """
+
+    brought_back: ClassVar[tuple[str, ...]] = ("written",)  # see smx_lightning.processes.spawned
 
     def __init__(self, path: str | None = None) -> None:
         self.path = path
@@ -64,6 +66,8 @@ class PredictionsInOrder(BasePredictionWriter):
         prediction: label (n,) and probs (n, classes) of the last prediction, on the CPU; ``None``
             before it, and on other ranks.
     """
+
+    brought_back: ClassVar[tuple[str, ...]] = ("prediction",)
 
     def __init__(self) -> None:
         super().__init__(write_interval="epoch")
@@ -140,6 +144,8 @@ class PredictionsCsv(PredictionsInOrder):
     Attributes:
         written: The file of the last prediction, or ``None``.
     """
+
+    brought_back: ClassVar[tuple[str, ...]] = ("prediction", "written")
 
     def __init__(self, path: str | None = None) -> None:
         super().__init__()

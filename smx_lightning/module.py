@@ -34,6 +34,7 @@ from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.configuring import configured
 from smx_lightning.preprocessing.standardization import Method, Preprocessing
 from smx_lightning.training.hooks import Bookkeeping, signed_as
+from smx_lightning.training.hyper_parameters import PlainHyperParameters
 from smx_lightning.training.objective import Objective, class_weights_of, l2_penalty
 from smx_lightning.training.overrides import know_activation
 from smx_lightning.training.precision import applied_wide, with_autocast_off
@@ -41,7 +42,7 @@ from smx_lightning.training.statistics import DataStatistics
 from smx_lightning.training.steps import Steps
 
 
-class SoftmaxRegression(Steps):
+class SoftmaxRegression(PlainHyperParameters, Steps):
     """``y = softmax(W x + b)``: one perceptron a class, the largest logit wins.
 
     Subclass it by overriding one small method: :meth:`features` (a backbone), :meth:`loss`,
@@ -104,14 +105,17 @@ class SoftmaxRegression(Steps):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
+        self._smx_objective, self._smx_record = Objective(), Record()
         num_features = checks.at_least("num_features", num_features, 1)
         num_classes = checks.at_least("num_classes", num_classes, 2)
         class_names = checks.names_of(class_names, num_classes)
-        told = inputs.checked(input_shape or (num_features,), input_dtype, input_range)
+        told = inputs.checked(
+            (num_features,) if input_shape is None else input_shape, input_dtype, input_range
+        )
         input_shape, input_dtype, input_range = told  # plain values, for the hyper-parameters
         class_weight = class_weights(class_weight, class_names)
         l2 = checks.non_negative("l2", l2)
-        checks.check_threshold(threshold, num_classes)
+        threshold = checks.check_threshold(threshold, num_classes)
         checks.check_makers(optimizer, lr_scheduler)
         activation = (member := activation_of(activation)).spec
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])  # described below
@@ -129,7 +133,6 @@ class SoftmaxRegression(Steps):
         self.lr: float | None = None
         self.solver: ExactSolver | None = None
         self.confusion_matrix: Tensor | None = None
-        self._smx_objective, self._smx_record = Objective(), Record()
         self._smx_statistics = DataStatistics()
         self._smx_metrics = metrics.EpochMetrics(
             self.configure_metrics, num_classes, threshold, member
@@ -203,7 +206,7 @@ class SoftmaxRegression(Steps):
 
     @threshold.setter
     def threshold(self, threshold: float | None) -> None:
-        checks.check_threshold(threshold, self.num_classes)
+        threshold = checks.check_threshold(threshold, self.num_classes)
         self._smx_metrics.move_threshold(self._threshold, threshold)
         self._threshold = threshold
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from lightning.fabric.utilities.cloud_io import get_filesystem
@@ -55,6 +55,8 @@ class OnnxExport(Callback):
     Attributes:
         export: The path and the report of the last export, or ``None``.
     """
+
+    brought_back: ClassVar[tuple[str, ...]] = ("export",)  # see smx_lightning.processes.spawned
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ from smx_lightning.errors.unreadable import reason
 from smx_lightning.processes.files import at_home, written_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ def export_onnx(
     *,
     head: str | None = None,
     model_class: type[SoftmaxRegression] = SoftmaxRegression,
+    init_args: Mapping[str, Any] | None = None,
     profile: Profile | str = PORTABLE,
     input_shape: Sequence[int] | None = None,
     input_range: tuple[float, float] | None = None,
@@ -67,6 +68,7 @@ def export_onnx(
         head: Where the module is somebody's own that has a SoftmaxRegression as a part: its name,
             see :func:`smx_export.composed`.
         model_class: The subclass that wrote the checkpoint; code is never loaded from it.
+        init_args: Arguments of that class in place of the checkpoint's, such as a backbone.
         profile: Where the file will run decides, see :class:`smx_export.profile.Profile`; a name
             such as ``"robust,image"`` will do.
         input_shape: Shape of one input, where it differs from ``model.input_shape``.
@@ -88,7 +90,7 @@ def export_onnx(
     else:
         _check_other_file(path, model_or_checkpoint)
         checkpoint = read_checkpoint(model_or_checkpoint)
-        live, training = model_of(checkpoint, model_class), checkpoint.training
+        live, training = model_of(checkpoint, model_class, init_args), checkpoint.training
     copied = detached_copy(live, input_shape, input_range)
     return export_copy(copied, path, training, data, profile)
 
@@ -167,7 +169,9 @@ def refuse_untrained(live: SoftmaxRegression, profile: Profile) -> None:
 
 
 def model_of(
-    checkpoint: Checkpoint, model_class: type[SoftmaxRegression] = SoftmaxRegression
+    checkpoint: Checkpoint,
+    model_class: type[SoftmaxRegression] = SoftmaxRegression,
+    init_args: Mapping[str, Any] | None = None,
 ) -> SoftmaxRegression:
     """The model that wrote a checkpoint.
 
@@ -183,7 +187,9 @@ def model_of(
             "(in Python: model_class=…)"
         )
     try:
-        return model_class.load_from_checkpoint(checkpoint.path, map_location="cpu")
+        return model_class.load_from_checkpoint(
+            checkpoint.path, map_location="cpu", **(init_args or {})
+        )
     except InputError:
         raise
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:

@@ -47,12 +47,14 @@ class Record:
     Attributes:
         called: Names of the constructor's arguments.
         objects: Those of them that are no plain values, in words.
+        identities: Of hyper-parameters that are not plain what one is told from another by.
         run: Descriptions of the optimisers and schedules in use, as the training began.
         began_with: Hash of the weights that a checkpoint brought.
     """
 
     called: frozenset[str] = frozenset()
     objects: dict[str, str] = field(default_factory=dict)
+    identities: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] | None = None
     began_with: str | None = None
 
@@ -116,12 +118,22 @@ def _arguments(model: SoftmaxRegression) -> list[dict[str, Any]]:
         if code.co_name == "__init__" and names and frame.f_locals.get(names[0]) is model:
             _, _, extra, values = inspect.getargvalues(frame)
             given = {name: values[name] for name in names[1:] if name in values}
-            given = {**given, **(values.get(extra, {}) if extra else {})}
+            given = listed(model, {**given, **(values.get(extra, {}) if extra else {})})
             if ACTIVATION in given and _is_member(model, given[ACTIVATION]):
                 given[ACTIVATION] = model._smx_activation.spec
             found.append(given)
         frame = frame.f_back
     return found
+
+
+def listed(model: SoftmaxRegression, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments, with arrays as lists where they go by the name of one of the base class's own.
+
+    A subclass that passes class names, weights or a shape on is then loaded with the same ones.
+    """
+    ours = parameters_of(model._smx_hooks.kind, leave_out=())
+    arrays = {n for n in ours if n in values and array_in_words(values[n]) is not None}
+    return {name: v.tolist() if name in arrays else v for name, v in values.items()}
 
 
 def _is_member(model: SoftmaxRegression, value: Any) -> bool:

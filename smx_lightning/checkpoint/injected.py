@@ -6,8 +6,11 @@ imported.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import multiprocessing
+import pickle
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +33,12 @@ from smx_lightning.checkpoint.optimizers import (
 )
 from smx_lightning.checkpoint.plain import is_recipe
 from smx_lightning.errors import InputError
+
+REMEDY = (
+    "make it a class, functools.partial(torch.optim.SGD, lr=0.1) or a function that is defined at "
+    "the top of a module"
+)
+CALLABLES = {"_optimizer": OPTIMIZER, "_lr_scheduler": SCHEDULE}  # a model's attributes
 
 
 def describe_injected(
@@ -141,3 +150,65 @@ def restored(
     make = functools.partial(kind, **tuples)
     trial = _trial_layer() if argument == OPTIMIZER else torch.optim.SGD(_trial_layer())
     return Unrestored(argument, description) if _tried(make, trial) is None else make
+
+
+class Unpickled(Unrestored):
+    """Likewise of one that a pickle cannot hold, as no name leads to it."""
+
+    def __call__(self, _: Any) -> Any:
+        """Refuse to train on with anything else in its place."""
+        raise InputError(
+            f"expected an {self.argument} to train with, got a model from a pickle, which cannot "
+            f"hold {_name(self.description)}; {REMEDY}"
+        )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An injected callable in the state of a model that is copied or pickled.
+
+    A pickle holds functions by their names, which lambdas have none of. What is described whole is
+    pickled as that; of the rest the description alone, which is refused once it is to train. Where
+    a process is being started, that is now.
+
+    Attributes:
+        argument: ``optimizer`` or ``lr_scheduler``.
+        make: The callable.
+        description: As hyper-parameters hold it.
+    """
+
+    argument: str
+    make: Callable[..., Any]
+    description: Description | None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Kept:
+        return Kept(self.argument, copy.deepcopy(self.make, memo), copy.deepcopy(self.description))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make: Any = self.make
+        try:
+            pickle.dumps(make)
+        except Exception:  # of anybody's objects; no pickle can hold them, whatever they raise
+            make = self._described()
+        return Kept, (self.argument, make, self.description)
+
+    def _described(self) -> Callable[..., Any]:
+        """What the description makes, or what refuses to train in its place."""
+        made = restored(self.argument, self.description)
+        if made is not None and not isinstance(made, Unrestored):
+            return made
+        if _starting_a_process():
+            raise InputError(
+                f"expected an {self.argument} that can be sent to the processes to be started, got "
+                f"{_name(self.description)}; {REMEDY}"
+            )
+        return Unpickled(self.argument, self.description)
+
+
+def _starting_a_process() -> bool:
+    """Whether what is being pickled is for a process that this one is about to start."""
+    return multiprocessing.context.get_spawning_popen() is not None
+
+
+def _name(description: Description | None) -> str:
+    return "a function without a name" if description is None else in_words(description)

@@ -18,7 +18,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from smx_lightning.checkpoint.plain import NotPlainError, plain, plain_ones
+from smx_lightning.checkpoint.plain import NotPlainError, plain, plain_ones, without_numpy
 from smx_lightning.errors import InputError
 from smx_lightning.errors.sizes import check_inflation, check_room
 
@@ -101,10 +101,14 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
 def with_hashes(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint of this project as it is about to be written, with hashes of its model.
 
-    Another's is left as it is.
+    Another's is left as it is. Numpy's numbers, in the state of an optimiser or a callback, become
+    Python's: torch's restricted reader has no others.
     """
     kept = {name: entry for name, entry in checkpoint.items() if name != HASHES}
-    return {**kept, HASHES: json.dumps(_hashes(kept))} if NOTES in kept else kept
+    if NOTES not in kept:
+        return kept
+    kept = {name: without_numpy(entry) for name, entry in kept.items()}
+    return {**kept, HASHES: json.dumps(_hashes(kept))}
 
 
 def check_hashes(content: Mapping[str, Any], where: str, *, sound: bool) -> None:

@@ -245,7 +245,8 @@ def arguments_for(
             raise InputError(
                 f"expected plain hyper-parameters in the checkpoint, got {name}: {what}, and "
                 f"nothing is made from a file; give {name} yourself, with "
-                f"load_from_checkpoint(…, {name}=…) or --model.{name}"
+                f"load_from_checkpoint(…, {name}=…), export_onnx(…, init_args=dict({name}=…)) or "
+                f"--model.{name}"
             )
         arguments[name] = value
     return arguments

@@ -82,7 +82,7 @@ def _compare_arguments(
     saved = {**saved, **{name: said(arguments.get(name, objects.get(name))) for name in own}}
     present = {**present, **{name: said(here[name]) for name in own}}
     compared = dict.fromkeys((*LIVE, ACTIVATION, *own))
-    differing = [n for n in compared if n in saved and saved[n] != present[n]]
+    differing = [n for n in compared if n in saved and not _same(saved[n], present[n])]
     for name in differing if model.trainer.state.fn == "fit" else []:
         if name == "threshold" or (name in own and _are_paths(saved[name], present[name])):
             continue
@@ -95,6 +95,11 @@ def _compare_arguments(
     if differing:
         told = ", ".join(f"{n}={present[n]!r} and not {saved[n]!r}" for n in differing)
         rank_zero_info(f"The model has other settings than its checkpoint, which count: {told}")
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two plain values are the same; NaN, too, is what it was."""
+    return one == other or repr(one) == repr(other)
 
 
 def _own(model: SoftmaxRegression) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.cli import ReduceLROnPlateau
 from torch.optim import lr_scheduler as schedules
 
 from smx_lightning.checkpoint.plain import NotPlainError, plain
+from smx_lightning.data.described import array_in_words
 from smx_lightning.optim import ExactSolver
 
 Description = dict[str, Any]
@@ -140,6 +142,8 @@ def _written(value: Any) -> Any:
     """The plain form: lists for tuples, which YAML does not know, and numbers for tensors."""
     if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_meta:
         return value.item()
+    if isinstance(value, (torch.Tensor, np.ndarray)) and array_in_words(value) is not None:
+        return _written(value.tolist())
     if isinstance(value, Counter):  # MultiStepLR's milestones
         return sorted(value.elements())
     if isinstance(value, (list, tuple)):

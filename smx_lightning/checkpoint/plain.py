@@ -5,10 +5,12 @@ from __future__ import annotations
 import collections.abc
 import os
 import typing
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 DEEPEST = 32
 MOST_VALUES = 1_000_000  # a file of a few bytes can hold lists of lists that are far larger
@@ -22,7 +24,7 @@ class NotPlainError(TypeError):
 
 
 def plain(value: Any) -> Any:
-    """The value as None, bool, int, float and str, and lists, tuples and dicts of these.
+    """The value as None, bool, int, float, str and dtype, and lists, tuples and dicts of these.
 
     What equals a plain value becomes it: numpy's numbers, paths, subclasses of the types above.
 
@@ -36,7 +38,7 @@ def plain(value: Any) -> Any:
         left -= 1
         if depth > DEEPEST or left < 0:
             raise NotPlainError("a list without end")
-        if value is None or type(value) in SCALARS:
+        if value is None or type(value) in (*SCALARS, torch.dtype):
             return value
         if isinstance(value, np.generic):
             return copy(value.item(), depth + 1)
@@ -55,6 +57,40 @@ def plain(value: Any) -> Any:
         raise NotPlainError(f"of type {type(value).__name__}")
 
     return copy(value, 0)
+
+
+def without_numpy(value: Any) -> Any:
+    """A value with Python's numbers and texts in place of numpy's; itself, where it has none.
+
+    At any depth of lists, tuples and dicts. The containers that are given stay as they are.
+
+    >>> without_numpy({"lr": np.float64(0.5), "milestones": [np.int64(3)]})
+    {'lr': 0.5, 'milestones': [3]}
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    kind = type(value)
+    if kind in (dict, OrderedDict, Counter):
+        entries = [*value.items()]
+        found = without_numpy(entries)
+        return value if found is entries else kind(dict(found))
+    if kind in (list, tuple):
+        found = [without_numpy(entry) for entry in value]
+        return value if all(a is b for a, b in zip(value, found, strict=True)) else kind(found)
+    return value
+
+
+def shown(value: Any) -> Any:
+    """A plain value in the form of YAML, which knows neither tuples nor dtypes.
+
+    >>> shown({"sizes": (3, 4), "kind": torch.float16})
+    {'sizes': [3, 4], 'kind': 'torch.float16'}
+    """
+    if isinstance(value, dict):
+        return {shown(name): shown(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [shown(entry) for entry in value]
+    return str(value) if isinstance(value, torch.dtype) else value
 
 
 def is_recipe(value: Any) -> bool:
@@ -125,5 +161,5 @@ def _leaves(annotation: Any) -> Iterator[Any]:
 def _is_object(leaf: Any) -> bool:
     if leaf in (Callable, typing.Callable, collections.abc.Callable, type):
         return True
-    known = (*SCALARS, *CONTAINERS, object, Any)
+    known = (*SCALARS, *CONTAINERS, torch.dtype, object, Any)
     return isinstance(leaf, type) and leaf not in known and not issubclass(leaf, os.PathLike)

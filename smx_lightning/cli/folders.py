@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 from lightning.pytorch import LightningModule, Trainer
@@ -35,6 +36,8 @@ def _claim(logger: CSVLogger | TensorBoardLogger) -> None:
 
 class SaveConfig(SaveConfigCallback):
     """Lightning's own, whose refusal to overwrite is the user's to resolve."""
+
+    brought_back: ClassVar[tuple[str, ...]] = ("already_saved",)  # see processes.spawned
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save the configuration in the log folder."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -59,6 +61,31 @@ def array_in_words(value: Any) -> str | None:
     dtype = str(value.dtype).removeprefix("torch.")
     hashed = hashlib.blake2b(data, digest_size=8).hexdigest()
     return f"of type {type(value).__name__}, {dtype} of shape {tuple(value.shape)}, hash {hashed}"
+
+
+def identified(value: Any) -> Any:
+    """``value`` of None, bool, int, float, str, list, dict; arrays by hash, others by type."""
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1):
+        return identified(value.item())
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (str, int):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, float):  # 1 and 1.0 are one setting
+        return int(value) if value.is_integer() and abs(value) < 2**53 else float(value)
+    if isinstance(value, Mapping):
+        return {str(name): identified(entry) for name, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [identified(entry) for entry in value]
+    if isinstance(value, (os.PathLike, torch.dtype, torch.device)):
+        return str(value)
+    array = array_in_words(value)
+    if array is not None:
+        return array
+    return name_of(value if hasattr(value, "__qualname__") else type(value))
 
 
 def hash_of(tensors: Mapping[str, Any]) -> str:

@@ -81,13 +81,14 @@ def check_range(given: Sequence[float]) -> tuple[float, float]:
     return values
 
 
-def check_threshold(threshold: float | None, num_classes: int) -> None:
-    """Complain about a γ that is no probability or has more than two classes to decide between."""
+def check_threshold(threshold: float | None, num_classes: int) -> float | None:
+    """γ as a plain number, if it is a probability and there are two classes to decide between."""
     if threshold is not None and not (num_classes == 2 and 0 < threshold < 1):
         raise InputError(
             f"threshold must lie between 0 and 1 and needs num_classes=2, got "
             f"threshold={threshold} with num_classes={num_classes}"
         )
+    return None if threshold is None else float(threshold)
 
 
 def unrolled(x: Tensor) -> Tensor:

@@ -30,8 +30,10 @@ def class_weights(given: ClassWeight, class_names: Sequence[str]) -> Normal:
     >>> class_weights({"rare": 5}, ["common", "rare"]), class_weights({1: 5}, ["common", "rare"])
     ([1.0, 5.0], [1.0, 5.0])
     """
-    if given is None or (isinstance(given, str) and given == "balanced"):
-        return given
+    if given is None:
+        return None
+    if isinstance(given, str) and given == "balanced":
+        return "balanced"  # numpy's strings are no plain ones
     if isinstance(given, str):
         raise InputError(
             f"class_weight must be None, 'balanced', one weight a class or a dict, got {given!r}"

@@ -7,6 +7,7 @@ objective was logged.
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,7 @@ from smx_lightning.optim.status import Status, message
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+FOUND = ("evaluation", "trial", "rejected", "metrics", "_descent", "_loaded")
 EPOCH_WORK = 1e8  # an epoch of the Trainer takes some 5 ms besides its products
 
 
@@ -197,6 +199,21 @@ class ExactSolver(torch.optim.Optimizer):
         self._descent, self._loaded = self._restored(kept), kept
         if kept["evaluation"] is not None and "masses" in kept["evaluation"]:
             self.evaluation = Evaluation(**kept["evaluation"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: torch's optimisers keep no attributes of their own in these.
+
+        What was found so far is one piece: a process that is started shares no memory with it.
+        """
+        known = {name: vars(self)[name] for name in ("tol", "memory", "weight", "bias")}
+        torch.save({name: vars(self)[name] for name in FOUND}, found := io.BytesIO())
+        return {**super().__getstate__(), **known, "found": found.getvalue()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`__getstate__`."""
+        super().__setstate__({name: value for name, value in state.items() if name != "found"})
+        found = io.BytesIO(state["found"])  # as trustworthy as the pickle that it is a part of
+        vars(self).update(torch.load(found, self.weight.device, weights_only=False))
 
     # Details ---------------------------------------------------------------------------------
 

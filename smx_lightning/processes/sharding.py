@@ -63,8 +63,11 @@ def shard(model: SoftmaxRegression) -> None:
     strategy = model.trainer.strategy
     if getattr(strategy, "_save_distributed_checkpoint", False):
         raise InputError(
-            "expected checkpoints of one file, got a strategy that writes directories; set "
-            "ModelParallelStrategy(save_distributed_checkpoint=False)"
+            "expected checkpoints of one file, got a strategy that writes directories, as it does "
+            "by default; take Trainer(strategy=ModelParallelStrategy("
+            f"data_parallel_size={mesh['data_parallel'].size()}, tensor_parallel_size={parts}, "
+            "save_distributed_checkpoint=False)), or --trainer.strategy ModelParallelStrategy "
+            "--trainer.strategy.save_distributed_checkpoint false"
         )
     model.to(strategy.root_device)
     for tensor in (*model.parameters(), *model.buffers()):

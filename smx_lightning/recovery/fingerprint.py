@@ -8,20 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from enum import Enum
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 from torchmetrics import Metric
 
 from smx_lightning.activations import SOFTMAX
 from smx_lightning.checkpoint.describing import ACTIVATION, DATA, RUN, Record
-from smx_lightning.data.described import alone, array_in_words, described, hash_of, name_of
+from smx_lightning.data.described import alone, described, hash_of, identified, name_of
 from smx_lightning.preprocessing.standardization import Preprocessing
 
 if TYPE_CHECKING:
@@ -51,7 +48,7 @@ def fingerprint(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
         "optimizer": alone([_optimizer(o) for o in trainer.optimizers]),
         "schedule": alone([_schedule(config) for config in trainer.lr_scheduler_configs]),
         **settings(trainer, model),
-        "data": plain(_data(trainer)),
+        "data": identified(_data(trainer)),
     }
 
 
@@ -60,11 +57,13 @@ def settings(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
     # Optimiser, schedule and data are parts of their own, read off what training will use; the
     # range of inputs, which a model learns from its data as it is fitted, decides no weight.
     apart = (*RUN, DATA, "input_range")
-    hparams = {n: v for n, v in dict(model.hparams).items() if n[0] != "_" and n not in apart}
-    hparams = {n: v for n, v in hparams.items() if UNSAID.get(n) != v}
+    record = getattr(model, "_smx_record", Record())
+    hparams = {n: identified(v) for n, v in dict(model.hparams).items() if n[0] != "_"}
+    hparams = {**record.identities, **hparams}
+    hparams = {n: v for n, v in hparams.items() if n not in apart and UNSAID.get(n) != v}
     given: dict[str, Any] = {name: repr(getattr(trainer, name, None)) for name in TRAINER}
     given["seed_everything"] = os.environ.get("PL_GLOBAL_SEED")
-    return {"model": name_of(type(model)), "hparams": plain(hparams), "trainer": given}
+    return {"model": name_of(type(model)), "hparams": hparams, "trainer": given}
 
 
 def weights(model: LightningModule) -> dict[str, Any]:
@@ -119,31 +118,6 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], part: str = "
     return "; ".join(found[:NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
-def plain(value: Any) -> Any:
-    """``value`` of None, bool, int, float, str, list, dict; arrays by hash, others by type."""
-    if isinstance(value, Enum):
-        return value.name
-    if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1):
-        return plain(value.item())
-    if value is None or isinstance(value, bool):
-        return value
-    for kind in (str, int):
-        if isinstance(value, kind):
-            return kind(value)
-    if isinstance(value, float):  # 1 and 1.0 are one setting
-        return int(value) if value.is_integer() and abs(value) < 2**53 else float(value)
-    if isinstance(value, Mapping):
-        return {str(name): plain(entry) for name, entry in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-        return [plain(entry) for entry in value]
-    if isinstance(value, (os.PathLike, torch.dtype, torch.device)):
-        return str(value)
-    array = array_in_words(value)
-    if array is not None:
-        return array
-    return name_of(value if hasattr(value, "__qualname__") else type(value))
-
-
 def _optimizer(optimizer: torch.optim.Optimizer) -> Any:
     """Class and settings; those of the parameters' groups, and simple attributes (a ``tol``)."""
     own = {
@@ -153,12 +127,12 @@ def _optimizer(optimizer: torch.optim.Optimizer) -> Any:
     }
     groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
     several = {"groups": groups} if len(groups) > 1 else groups[0]
-    return plain({"class": name_of(type(optimizer)), **own, **several})
+    return identified({"class": name_of(type(optimizer)), **own, **several})
 
 
 def _schedule(config: Any) -> Any:
     state = {"class": name_of(type(config.scheduler)), **config.scheduler.state_dict()}
-    return plain({**state, "interval": config.interval, "frequency": config.frequency})
+    return identified({**state, "interval": config.interval, "frequency": config.frequency})
 
 
 def _data(trainer: Trainer) -> Any:

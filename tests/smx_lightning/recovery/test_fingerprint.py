@@ -18,8 +18,9 @@ from torch.utils.data import TensorDataset as Tensors
 from smx_lightning import SoftmaxRegression
 from smx_lightning.data import BatchLoader, DigitsDataModule, Rows
 from smx_lightning.data.described import ROWS, described
+from smx_lightning.data.described import identified as plain
 from smx_lightning.optim import ExactSolver
-from smx_lightning.recovery.fingerprint import differences, digest, fingerprint, plain
+from smx_lightning.recovery.fingerprint import differences, digest, fingerprint
 
 
 class Asked(Exception):  # noqa: N818
