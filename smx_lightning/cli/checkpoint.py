@@ -9,6 +9,7 @@ configuration file, goes before them; defaults come last.
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint
 from smx_lightning.cli.described import of_data, require_sizes
 from smx_lightning.cli.unnamed import named, raising
 from smx_lightning.errors import InputError
+from smx_lightning.errors.completion import require_shtab, shell_asked
 from smx_lightning.errors.naming import how_to_name
 from smx_lightning.module import SoftmaxRegression
 
@@ -67,6 +69,11 @@ class CheckpointCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse what is given alone, then all: what is given counts, whatever its value."""
         given = sys.argv[1:] if args is None else args
+        shell = shell_asked(given) if isinstance(given, list) else None
+        if shell is not None:
+            require_shtab()
+            print(parser.get_completion_script(f"shtab-{shell}"))
+            ArgumentParser.exit(parser)  # jsonargparse has its own parsers do nothing any more
         self.typed, completed = self._understood(parser, given)
         self.choose_defaults()
         if isinstance(completed, (dict, Namespace)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 import sys
 import warnings
@@ -16,18 +17,19 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from smx_lightning import DISTRIBUTION, __version__
 from smx_lightning.activations import SOFTMAX
 from smx_lightning.callbacks import ConfusionCsv, PredictionsCsv
+from smx_lightning.cli.bar import OneLineBar
 from smx_lightning.cli.described import has_rows
 from smx_lightning.cli.fitting import DATA, MODEL, MODEL_DEFAULTS, FitCLI, Parser, least_loss
-from smx_lightning.cli.folders import SaveConfig, claim_folders
+from smx_lightning.cli.folders import SaveConfig, claim_folders, give_up_empty
 from smx_lightning.cli.help import EPILOG, SUBCOMMANDS
-from smx_lightning.cli.outcome import Outcome, outcome
+from smx_lightning.cli.outcome import Course, Outcome, course, outcome
 from smx_lightning.errors.faults import BAD_INPUT, Fault, causes, fault_of
 from smx_lightning.errors.text import lines, one_line, printable
 from smx_lightning.metrics import loss_name
@@ -67,8 +69,26 @@ class SmxCLI(FitCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the Trainer, and the run's folder."""
         trainer = super().instantiate_trainer(**kwargs)
-        claim_folders(trainer)
+        self.claimed = claim_folders(trainer)
         return trainer
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Add the progress bar, where the user has neither another one nor none."""
+        given = config.get("callbacks") or []
+        bars = [
+            c for c in (given if isinstance(given, list) else [given]) if isinstance(c, ProgressBar)
+        ]
+        if config.get("enable_progress_bar") is not False and not config["barebones"] and not bars:
+            callbacks = [*callbacks, OneLineBar()]
+        return super()._instantiate_trainer(config, [*callbacks, Course()])
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; where it fails, its folder goes, if there is nothing in it."""
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException:
+            give_up_empty(self.claimed)
+            raise
 
     def before_fit(self) -> None:
         """Say which optimiser trains."""
@@ -98,7 +118,11 @@ class SmxCLI(FitCLI):
                 weights_only=True,
             )
         ended = outcome(self.model, self.trainer)
-        self._summary(stage or "train", best, ended)
+        loss = self.model._smx_metrics.loss
+        guessing = math.log(self.model.num_classes) if loss == loss_name(SOFTMAX) else math.inf
+        losses = self._callback(Course).losses
+        told = course(losses, f"train/{loss}", guessing, self.trainer.max_epochs)
+        self._summary(stage or "train", best, ended, told)
         if ended is not None and not ended.reached:
             self.exit_code = STOPPED_SHORT
             if self.trainer.is_global_zero:
@@ -128,7 +152,13 @@ class SmxCLI(FitCLI):
     def _callback(self, kind: type) -> Any:
         return next(c for c in self.trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
 
-    def _summary(self, stage: str, checkpoint: str = "", ended: Outcome | None = None) -> None:
+    def _summary(
+        self,
+        stage: str,
+        checkpoint: str = "",
+        ended: Outcome | None = None,
+        told: str | None = None,
+    ) -> None:
         if not self.trainer.is_global_zero:
             return
         measured = self.trainer.callback_metrics
@@ -142,6 +172,8 @@ class SmxCLI(FitCLI):
             rows["confusion matrix"] = os.path.relpath(confusion)
         if ended is not None:
             rows["solver"] = ended.line
+        elif told is not None:
+            rows["training"] = told
         if checkpoint:
             rows["checkpoint"] = os.path.relpath(checkpoint)
             export = self._callback(importlib.import_module(EXPORTER).OnnxExport).export
@@ -172,7 +204,10 @@ def run(args: list[str]) -> int:
             "prog": DISTRIBUTION,
             "version": __version__,
             "epilog": EPILOG,
-            **{name: {"epilog": EPILOG} for name in SUBCOMMANDS},
+            **{
+                name: {"epilog": EPILOG, "usage": f"{DISTRIBUTION} {name} [options]"}
+                for name in SUBCOMMANDS
+            },
         },
         trainer_defaults={
             "max_epochs": 100,

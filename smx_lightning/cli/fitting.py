@@ -38,7 +38,7 @@ from smx_lightning.cli.choice import (
 from smx_lightning.cli.described import has_rows
 from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
-from smx_lightning.errors.text import one_line
+from smx_lightning.errors.text import one_line, shortened
 from smx_lightning.metrics import loss_name
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.optim import ExactSolver
@@ -47,6 +47,7 @@ MODEL = "smx_lightning.SoftmaxRegression"
 MODEL_DEFAULTS: dict[str, Any] = {"preprocessing": "standardize", "l2": 1e-3}
 DATA = "smx_lightning.data.DigitsDataModule"
 OF_MODEL, BATCH_SIZE = f"model.init_args.{OPTIMIZER}", "data.init_args.batch_size"
+LONGEST = 600  # characters of a complaint: it may quote what a file holds
 LARGE, USUAL_BATCH = 8192, 256  # rows of a batch
 ENTRIES = 2**26  # of a batch, features or logits: 256 MB of float32
 LEAST_OBJECTIVE = {"checkpoint.monitor": "train/objective"}
@@ -86,7 +87,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with the usage and one sentence, in which what is quoted of files can be seen."""
-        super().error(one_line(message), ex)
+        super().error(shortened(one_line(message), LONGEST), ex)
 
 
 class FitCLI(CheckpointCLI):
