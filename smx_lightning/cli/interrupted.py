@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 from smx_lightning.processes.ending import exit_code
 
@@ -11,9 +12,8 @@ def ending_signal(end: BaseException) -> signal.Signals | None:
     """The signal that an exception on its way out of the command comes from, if it is of one."""
     if isinstance(end, KeyboardInterrupt) or isinstance(end.__context__, KeyboardInterrupt):
         return signal.SIGINT  # the Trainer makes a SystemExit of it
-    from lightning.pytorch.utilities.exceptions import SIGTERMException  # takes seconds
-
-    if not isinstance(end, SIGTERMException):
+    lightning = sys.modules.get("lightning.pytorch.utilities.exceptions")  # if it is there at all
+    if lightning is None or not isinstance(end, lightning.SIGTERMException):
         return None
     if not end.code:  # Lightning's own
         return signal.SIGTERM

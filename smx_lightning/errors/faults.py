@@ -28,6 +28,8 @@ INSTALLED = ("site-packages", "dist-packages")
 STANDARD = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")})
 # What torch says where memory is short, which is no MemoryError of Python's.
 NO_MEMORY = re.compile(r"DefaultCPUAllocator: |out of memory|can't allocate memory")
+# What is left to a process of several where another one has ended: gloo's words.
+LEFT_ALONE = re.compile(r"Connection (closed|reset) by peer")
 SPAWNED = "ProcessRaisedException"  # torch's: what a spawned process raised, as text
 INPUT_ERROR = f"{InputError.__module__}.{InputError.__qualname__}: "
 
@@ -66,8 +68,14 @@ def fault_of(error: BaseException, expected: tuple[type[BaseException], ...] = (
         error = cause
     if isinstance(error, ImportError):
         return _not_imported(error)
-    if isinstance(error, ValueError) and not _slipped(error):
-        return Fault(BAD_INPUT, one_line(error))  # a library's own complaint about an argument
+    if _complains(error):
+        return Fault(BAD_INPUT, one_line(error))
+    if isinstance(error, RuntimeError) and LEFT_ALONE.search(str(error)):
+        return Fault(
+            BAD_INPUT,
+            "expected all processes of this run to go on, got one that has ended; what it said is "
+            "the reason, or the system ended it",
+        )
     if isinstance(error, SystemExit):
         return Fault(BAD_INPUT, f"expected to run to the end, got exit code {error.code!r}", True)
     return Fault(
@@ -135,12 +143,18 @@ def _not_imported(error: ImportError) -> Fault:
     )
 
 
-def _slipped(error: BaseException) -> bool:
-    """Whether a line of ours met an exception, which it did not raise to say something."""
+def _complains(error: BaseException) -> bool:
+    """Whether a library, or ours, says by an exception that an argument is of no use to it.
+
+    A ValueError does, unless a line of ours met it without having raised it; Lightning says so by
+    other kinds, too, as of a callback's monitor that nobody logs.
+    """
     last = _last(error)
-    return (
-        last is not None and _is_ours(last.filename) and not (last.line or "").startswith("raise")
-    )
+    raised = last is not None and (last.line or "").startswith("raise")
+    if isinstance(error, ValueError):
+        return raised or last is None or not _is_ours(last.filename)
+    path = "" if last is None else _shown(last.filename)
+    return raised and isinstance(error, (RuntimeError, TypeError)) and path.startswith("lightning")
 
 
 def _spawned(error: BaseException) -> BaseException:
