@@ -80,7 +80,9 @@ class SmxCLI(FitCLI):
         ]
         if config.get("enable_progress_bar") is not False and not config["barebones"] and not bars:
             callbacks = [*callbacks, OneLineBar()]
-        return super()._instantiate_trainer(config, [*callbacks, Course()])
+        return super()._instantiate_trainer(
+            config, [*callbacks, Course(f"train/{self.model._smx_metrics.loss}")]
+        )
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it; where it fails, its folder goes, if there is nothing in it."""
@@ -121,8 +123,8 @@ class SmxCLI(FitCLI):
         loss = self.model._smx_metrics.loss
         guessing = math.log(self.model.num_classes) if loss == loss_name(SOFTMAX) else math.inf
         losses = self._callback(Course).losses
-        told = course(losses, f"train/{loss}", guessing, self.trainer.max_epochs)
-        self._summary(stage or "train", best, ended, told)
+        went = course(losses, f"train/{loss}", guessing, self.trainer.max_epochs)
+        self._summary(stage or "train", best, ended, went)
         if ended is not None and not ended.reached:
             self.exit_code = STOPPED_SHORT
             if self.trainer.is_global_zero:
@@ -157,7 +159,7 @@ class SmxCLI(FitCLI):
         stage: str,
         checkpoint: str = "",
         ended: Outcome | None = None,
-        told: str | None = None,
+        went: str | None = None,
     ) -> None:
         if not self.trainer.is_global_zero:
             return
@@ -172,8 +174,8 @@ class SmxCLI(FitCLI):
             rows["confusion matrix"] = os.path.relpath(confusion)
         if ended is not None:
             rows["solver"] = ended.line
-        elif told is not None:
-            rows["training"] = told
+        elif went is not None:
+            rows["training"] = went
         if checkpoint:
             rows["checkpoint"] = os.path.relpath(checkpoint)
             export = self._callback(importlib.import_module(EXPORTER).OnnxExport).export

@@ -56,11 +56,15 @@ def outcome(model: SoftmaxRegression, trainer: Trainer) -> Outcome | None:
 class Course(Callback):
     """Keep the loss of the training rows, an epoch at a time.
 
+    Args:
+        name: Under which it is logged.
+
     Attributes:
         losses: Means over the batches as they came, of the epochs of this run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.losses: list[float] = []
         self.epoch = 0
 
@@ -70,14 +74,14 @@ class Course(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the loss of the epoch before: at its end callbacks come before it is logged."""
-        self._keep(trainer, pl_module)
+        self._keep(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the loss of the last epoch."""
-        self._keep(trainer, pl_module)
+        self._keep(trainer)
 
-    def _keep(self, trainer: Trainer, model: LightningModule) -> None:
-        loss = trainer.callback_metrics.get(f"train/{model._smx_metrics.loss}")
+    def _keep(self, trainer: Trainer) -> None:
+        loss = trainer.callback_metrics.get(self.name)
         if loss is not None and trainer.current_epoch > self.epoch:
             self.losses.append(float(loss))
             self.epoch = trainer.current_epoch

@@ -151,6 +151,8 @@ def _complains(error: BaseException) -> bool:
     """
     last = _last(error)
     raised = last is not None and (last.line or "").startswith("raise")
+    if isinstance(error, Warning):  # which the user has made errors
+        return True
     if isinstance(error, ValueError):
         return raised or last is None or not _is_ours(last.filename)
     path = "" if last is None else _shown(last.filename)

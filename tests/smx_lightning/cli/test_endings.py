@@ -62,6 +62,7 @@ FAULTS = {  # source, its file: code, a part of the sentence
     ("{}['x']", LIBRARY): (70, "library/made_up.py line 1"),
     ("raise RuntimeError('no such monitor')", LIGHTNING): (2, "no such monitor"),
     ("raise RuntimeError('no such monitor')", LIBRARY): (70, "RuntimeError: no such monitor"),
+    ("raise UserWarning('this and that')", LIBRARY): (2, "this and that"),
     ("raise MemoryError", OURS): (2, "expected input that there is memory for"),
     ("raise MemoryError", USERS): (2, "expected input that there is memory for"),
     ("raise RuntimeError('CUDA out of memory. Tried')", LIBRARY): (2, "there is memory for"),
@@ -260,6 +261,37 @@ def test_a_run_that_ends_where_it_should_not(given, folder, capsys):
         assert len([line for line in said.splitlines() if line.startswith("smx-lightning: ")]) == 1
     for run in Path().glob("lightning_logs/version_*"):  # none of a run that did nothing
         assert {path.name for path in run.rglob("*.*")} - {"config.yaml", "hparams.yaml"}
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(
+    ("how", "given", "sentences"),
+    [
+        ("raise InputError('expected a, got b; c')", [], 1),
+        ("{}['absent']", [], 1),
+        ("raise InputError('expected a, got b; c')", ["--trainer.strategy=ddp_spawn"], 1),
+        ("trainer.global_rank == 1 and {}['absent']", [], 2),  # and that one has ended
+        (None, ["--data.path=nan.npz"], 1),
+        (None, ["--trainer.max_epochs=0.5"], 1),
+    ],
+)
+def test_many_processes_say_it_once(how, given, sentences, folder):
+    np.savez("nan.npz", x=np.full((60, 3), np.nan), y=np.arange(60) % 3)
+    source = BROKEN.replace("import SoftmaxRegression", "import InputError, SoftmaxRegression")
+    Path("broken.py").write_text(source)
+    hook = [] if how is None else [HOOK, f"--trainer.callbacks.how={how}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "smx_lightning", *FIT, "--trainer.devices=2", *hook, *given],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'export'}", "PYTHONWARNINGS": "ignore"},
+    )
+    assert done.returncode == 2
+    said = [line for line in done.stderr.splitlines() if re.match("smx-lightning: |error: ", line)]
+    assert len(said) == sentences, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not Path("lightning_logs").exists()
 
 
 def test_a_run_that_has_something_keeps_its_folder(folder, capsys):
