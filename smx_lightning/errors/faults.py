@@ -28,8 +28,10 @@ INSTALLED = ("site-packages", "dist-packages")
 STANDARD = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")})
 # What torch says where memory is short, which is no MemoryError of Python's.
 NO_MEMORY = re.compile(r"DefaultCPUAllocator: |out of memory|can't allocate memory")
-# What is left to a process of several where another one has ended: gloo's words.
+# What is left to a process of several where another one has ended or cannot be reached: gloo's
+# words, and torch's kinds.
 LEFT_ALONE = re.compile(r"Connection (closed|reset) by peer")
+UNREACHED = ("DistBackendError", "DistNetworkError", "DistStoreError")
 SPAWNED = "ProcessRaisedException"  # torch's: what a spawned process raised, as text
 INPUT_ERROR = f"{InputError.__module__}.{InputError.__qualname__}: "
 
@@ -70,11 +72,13 @@ def fault_of(error: BaseException, expected: tuple[type[BaseException], ...] = (
         return _not_imported(error)
     if _complains(error):
         return Fault(BAD_INPUT, one_line(error))
-    if isinstance(error, RuntimeError) and LEFT_ALONE.search(str(error)):
+    if isinstance(error, RuntimeError) and (
+        LEFT_ALONE.search(str(error)) or type(error).__name__ in UNREACHED
+    ):
         return Fault(
             BAD_INPUT,
-            "expected all processes of this run to go on, got one that has ended; what it said is "
-            "the reason, or the system ended it",
+            f"expected all processes of this run to reach one another, got: {one_line(error)}; "
+            "what another one said is the reason, or the network",
         )
     if isinstance(error, SystemExit):
         return Fault(BAD_INPUT, f"expected to run to the end, got exit code {error.code!r}", True)

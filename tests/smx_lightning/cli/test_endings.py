@@ -70,15 +70,17 @@ FAULTS = {  # source, its file: code, a part of the sentence
         2,
         "expected to read and write f",
     ),
+    ("raise DistNetworkError('address in use')", LIBRARY): (2, "got: address in use; what"),
     ("raise BrokenPipeError(32, 'Broken pipe')", OURS): (141, ""),
-    ("raise RuntimeError('gloo: Connection closed by peer')", LIBRARY): (2, "one that has ended"),
+    ("raise RuntimeError('gloo: Connection closed by peer')", LIBRARY): (2, "reach one another"),
 }
 
 
 @pytest.mark.parametrize(("source", "name"), FAULTS, ids=" in ".join)
 def test_whose_fault_it_is(source, name):
     code, words = FAULTS[source, name]
-    fault = fault_of(raised(source, name, InputError=InputError))
+    names = {"InputError": InputError, "DistNetworkError": torch.distributed.DistNetworkError}
+    fault = fault_of(raised(source, name, **names))
     assert fault.code == code
     assert words in fault.sentence
     assert "\n" not in fault.sentence
