@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import operator
 import re
 import sys
 from collections.abc import Iterable
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from smx_lightning.errors import InputError
+from smx_lightning.errors.unreadable import reason
 
 HELP = ("-h", "--help")
 ALL = "all"  # after --help
@@ -52,6 +55,7 @@ def completed(given: Iterable[str]) -> list[str]:
         if value and NAMES_A_CLASS.fullmatch(option):
             _check_no_rows(option, value)
             value = class_path(value)
+            _check_class(option, value)
         found.append(f"{option}{equals}{value}" if argument.startswith("-") else value)
     return found
 
@@ -88,6 +92,33 @@ def with_class_paths(settings: Any) -> Any:
         else with_class_paths(value)
         for key, value in settings.items()
     }
+
+
+def _check_class(option: str, name: str) -> None:
+    """Complain about a class that cannot be found: the parser would say why in a page.
+
+    What its module raises by itself goes on, and is told as the user's.
+    """
+    if "." not in name or not CLASS.fullmatch(name) or Path(name).suffix in SETTINGS:
+        return
+    parts = name.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:count])
+        try:
+            operator.attrgetter(".".join(parts[count:]))(importlib.import_module(module))
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise
+            missing: Exception = error
+        except AttributeError as error:
+            missing = error
+            break
+        else:
+            return
+    raise InputError(
+        f"expected {option} with a class that can be imported, got {name} ({reason(missing)}); run "
+        "where its module lies, or install it"
+    )
 
 
 def _check_no_rows(option: str, value: str) -> None:

@@ -58,6 +58,20 @@ def require_sizes(kind: type[SoftmaxRegression], unknown: Sequence[str], data: s
         )
 
 
+def require_made(model: SoftmaxRegression) -> SoftmaxRegression:
+    """A model, if the constructor of its class has made it one.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    if not hasattr(model, "_smx_metrics"):
+        raise InputError(
+            f"expected {type(model).__name__}.__init__ to call super().__init__(num_features, "
+            "num_classes, …), got a model without it; call it first"
+        )
+    return model
+
+
 def has_rows(data: LightningDataModule, stage: str) -> bool:
     """Whether a data module has rows for a stage: ``train``, ``val``, ``test`` or ``predict``."""
     return is_overridden(f"{stage}_dataloader", data, LightningDataModule)

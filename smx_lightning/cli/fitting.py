@@ -35,7 +35,7 @@ from smx_lightning.cli.choice import (
     trains_exactly,
     trains_otherwise,
 )
-from smx_lightning.cli.described import has_rows
+from smx_lightning.cli.described import has_rows, require_made
 from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
 from smx_lightning.errors.text import one_line, shortened
@@ -182,7 +182,7 @@ class FitCLI(CheckpointCLI):
         self, kind: type[SoftmaxRegression], /, *args: Any, **kwargs: Any
     ) -> SoftmaxRegression:
         self.passed = kwargs.get(OPTIMIZER)
-        return super()._model(kind, *args, **kwargs)
+        return require_made(super()._model(kind, *args, **kwargs))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Settle the optimiser, and what suits it, before the Trainer is made."""

@@ -38,6 +38,5 @@ def require_shtab() -> None:
     """
     if find_spec("shtab") is None:
         raise InputError(
-            "expected shtab, which writes completions, got none; install it with pip install "
-            "'smx-lightning[completion]'"
+            "expected shtab, which writes completions, got none; install it with pip install shtab"
         )

@@ -92,6 +92,8 @@ def fault_of(error: BaseException, expected: tuple[type[BaseException], ...] = (
 def users_line(error: BaseException) -> traceback.FrameSummary | None:
     """The last line in code that is neither ours nor installed, on the way to an exception."""
     frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) and error.filename is not None:  # of a module on its way in
+        frames.append(traceback.FrameSummary(error.filename, error.lineno, "<module>"))
     return next((frame for frame in reversed(frames) if _is_users(frame.filename)), None)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import operator
-import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from smx_export.contract import ALL_OUTPUTS, OUTPUTS
@@ -127,7 +127,7 @@ def model_class(args: argparse.Namespace) -> type[SoftmaxRegression]:
     if name is None:
         return SoftmaxRegression
     module_name, _, class_name = name.partition(":") if ":" in name else _by_last_dot(name)
-    sys.path.insert(0, os.curdir)  # as python -m does: the user's own modules lie here
+    sys.path.insert(0, str(Path.cwd()))  # as python -m does: the user's own modules lie here
     try:
         found: Any = operator.attrgetter(class_name)(importlib.import_module(module_name))
     except (ImportError, AttributeError, ValueError, TypeError) as error:

@@ -207,6 +207,10 @@ class Unmade(SoftmaxRegression):
     def __init__(self, num_features: int, num_classes: int):
         self.size = nowhere
 
+class Unfinished(SoftmaxRegression):
+    def __init__(self, num_features: int, num_classes: int):
+        pass
+
 class Data(LightningDataModule):
     num_features, num_classes = 3, 3
     def setup(self, stage):
@@ -219,6 +223,12 @@ ENDS = {  # arguments: code, a part of what is said
     "--model=broken.Hooked": (2, "KeyError: 'absent' in on_train_start, broken.py line 17"),
     "--model=broken.Wrong": (2, "in features, broken.py line 23"),
     "--model=broken.Unmade": (2, "NameError: name 'nowhere' is not defined"),
+    "--model=broken.Unfinished": (2, "expected Unfinished.__init__ to call super().__init__("),
+    "--model=broken.Absent": (2, "got broken.Absent (module 'broken' has no attribute 'Absent')"),
+    "--data=absent.Data": (2, "expected --data with a class that can be imported, got absent.Data"),
+    "--model=raises.Net": (2, "expected raises.py to run, got KeyError: 'at import' in <module>"),
+    "--model=needs.Net": (2, "got ModuleNotFoundError: No module named 'timm_absent' in <module>"),
+    "--model=torn.Net": (2, "SyntaxError"),
     "--model=broken.Data": ("usage", "error: "),
     "--data=broken.Data": (2, "AttributeError: 'Data' object has no attribute 'absent'"),
     f"{HOOK} --trainer.callbacks.how=sys.exit(0)": (2, "got an exit in on_train_start"),
@@ -240,6 +250,9 @@ def folder(cli_folder, monkeypatch):
     rng = np.random.default_rng(0)
     np.savez("d.npz", x=rng.normal(size=(60, 3)), y=np.arange(60) % 3)
     Path("broken.py").write_text(BROKEN)
+    Path("raises.py").write_text("raise KeyError('at import')")
+    Path("needs.py").write_text("import timm_absent")
+    Path("torn.py").write_text("class Net(:")
     monkeypatch.setattr("tempfile.tempdir", str(cli_folder))
     monkeypatch.setattr(sys, "path", sys.path.copy())
     yield cli_folder
