@@ -26,10 +26,11 @@ from smx_lightning.activations import SOFTMAX
 from smx_lightning.callbacks import ConfusionCsv, PredictionsCsv
 from smx_lightning.cli.bar import OneLineBar
 from smx_lightning.cli.described import has_rows
-from smx_lightning.cli.fitting import DATA, MODEL, MODEL_DEFAULTS, FitCLI, Parser, least_loss
+from smx_lightning.cli.fitting import DATA, MODEL, MODEL_DEFAULTS, FitCLI, least_loss
 from smx_lightning.cli.folders import SaveConfig, claim_folders, give_up_empty
 from smx_lightning.cli.help import EPILOG, SUBCOMMANDS
 from smx_lightning.cli.outcome import Course, Outcome, course, outcome
+from smx_lightning.cli.parser import Parser
 from smx_lightning.errors.faults import BAD_INPUT, Fault, causes, fault_of
 from smx_lightning.errors.text import lines, one_line, printable
 from smx_lightning.metrics import loss_name

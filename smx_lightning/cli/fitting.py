@@ -8,22 +8,17 @@ command line, and so does the optimiser of a checkpoint that is resumed.
 from __future__ import annotations
 
 import pkgutil
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import torch
-import yaml
-from jsonargparse import Namespace, dict_to_namespace, set_loader
-from jsonargparse import get_loader as loader_of
+from jsonargparse import Namespace, dict_to_namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LightningArgumentParser
 
 from smx_lightning.activations import SOFTMAX, Activation, activation_of
-from smx_lightning.checkpoint.bounded_yaml import load_yaml
 from smx_lightning.checkpoint.describing import ACTIVATION, describe
 from smx_lightning.checkpoint.matching import has_features
 from smx_lightning.checkpoint.optimizers import OPTIMIZER, SCHEDULE, parameters_of, path_of
-from smx_lightning.cli.arguments import with_class_paths
-from smx_lightning.cli.checkpoint import FOUND_BY_TRAINER, FROM_DATA, CheckpointCLI
+from smx_lightning.cli.checkpoint import FOUND_BY_TRAINER, CheckpointCLI
 from smx_lightning.cli.choice import (
     EXACT,
     MINI_BATCHES,
@@ -36,9 +31,9 @@ from smx_lightning.cli.choice import (
     trains_otherwise,
 )
 from smx_lightning.cli.described import has_rows, require_made
+from smx_lightning.cli.parser import Parser
 from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
-from smx_lightning.errors.text import one_line, shortened
 from smx_lightning.metrics import loss_name
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.optim import ExactSolver
@@ -47,7 +42,6 @@ MODEL = "smx_lightning.SoftmaxRegression"
 MODEL_DEFAULTS: dict[str, Any] = {"preprocessing": "standardize", "l2": 1e-3}
 DATA = "smx_lightning.data.DigitsDataModule"
 OF_MODEL, BATCH_SIZE = f"model.init_args.{OPTIMIZER}", "data.init_args.batch_size"
-LONGEST = 600  # characters of a complaint: it may quote what a file holds
 LARGE, USUAL_BATCH = 8192, 256  # rows of a batch
 ENTRIES = 2**26  # of a batch, features or logits: 256 MB of float32
 LEAST_OBJECTIVE = {"checkpoint.monitor": "train/objective"}
@@ -58,36 +52,6 @@ COUNT_BATCHES = (  # what they mean depends on the size of a batch
     "trainer.overfit_batches",
     "trainer.val_check_interval",
 )
-
-
-_load = loader_of("yaml")
-
-
-def bounded(text: str) -> Any:
-    """What the parser makes of YAML, if it is not deeper or larger than settings are."""
-    return with_class_paths(load_yaml(text, _load))
-
-
-class Parser(LightningArgumentParser):
-    """A parser that leaves out of a printed configuration what only the run can settle."""
-
-    unsettled: tuple[str, ...] = ()
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        set_loader("yaml", bounded, (yaml.YAMLError, ValueError))
-
-    def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
-        """As of every parser, without ``unsettled``, with sizes that were given by hand."""
-        shown = namespace.clone()
-        linked = (f"model.init_args.{name}" for name in FROM_DATA)
-        for key in (*self.unsettled, *(key for key in linked if shown.get(key) is None)):
-            shown.pop(key, None)
-        return cast("str", super().dump(shown, *args, **{**kwargs, "skip_link_targets": False}))
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """End with the usage and one sentence, in which what is quoted of files can be seen."""
-        super().error(shortened(one_line(message), LONGEST), ex)
 
 
 class FitCLI(CheckpointCLI):
