@@ -99,7 +99,12 @@ def _check_class(option: str, name: str) -> None:
 
     What its module raises by itself goes on, and is told as the user's.
     """
-    if "." not in name or not CLASS.fullmatch(name) or Path(name).suffix in SETTINGS:
+    if (
+        option not in REMEDIES
+        or "." not in name
+        or not CLASS.fullmatch(name)
+        or Path(name).suffix in SETTINGS
+    ):
         return
     parts = name.split(".")
     for count in range(len(parts) - 1, 0, -1):

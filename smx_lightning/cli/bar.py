@@ -12,10 +12,7 @@ from rich.progress import BarColumn, ProgressColumn, TimeRemainingColumn
 from smx_lightning.metrics import loss_name
 from smx_lightning.module import SoftmaxRegression
 
-BAR = 8  # characters
-# Of a line that are not for metrics: "Sanity Checking", the bar, "9999/9999", "0:00:00", and what
-# parts them.
-TAKEN = 15 + 1 + BAR + 1 + 9 + 1 + 7 + 1
+BAR, TIME = 8, len("0:00:00")  # characters
 FORMAT = ".3g"
 
 
@@ -40,7 +37,7 @@ class OneLineBar(RichProgressBar):
         if isinstance(pl_module, SoftmaxRegression):
             loss = loss_name(pl_module._smx_activation)
         first = [name for name in (f"train/{loss}", f"val/{loss}") if name in found]
-        room = (80 if self._console is None else self._console.width) - TAKEN
+        room = self._room(trainer)
         shown: dict[str, Any] = {}
         for name in (*first, *(name for name in found if name not in first)):
             value = f"{found[name]:{FORMAT}}" if isinstance(found[name], float) else found[name]
@@ -49,3 +46,11 @@ class OneLineBar(RichProgressBar):
                 shown[name] = value
                 room -= length + 1
         return shown
+
+    def _room(self, trainer: Trainer) -> int:
+        """Characters of a line that the rest leaves, and the spaces between."""
+        batches = trainer.num_training_batches
+        total = "--" if batches == float("inf") else str(batches)
+        parts = [self._get_train_description(trainer.current_epoch), f"{total}/{total}"]
+        width = 80 if self._console is None else self._console.width
+        return width - sum(len(part) + 1 for part in parts) - (BAR + 1) - (TIME + 1)

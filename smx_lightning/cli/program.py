@@ -35,9 +35,10 @@ def main(args: Sequence[str] | None = None) -> int:
 def _run(given: list[str]) -> int:
     traced, given = TRACEBACK in given, without(TRACEBACK, given)
     try:
+        given = completed(given)
         from smx_lightning.cli.commands import run  # with torch
 
-        return run(completed(given))
+        return run(given)
     except (Exception, KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and _is_parser_s(end):
             raise

@@ -344,6 +344,7 @@ def without(tmp_path_factory):
     folder = tmp_path_factory.mktemp("without")
     (folder / "sitecustomize.py").write_text("import sys\nsys.modules.update(torch=None)")
     (folder / "m.ckpt").write_bytes(b"")
+    (folder / "cover.csv").write_text("1,2,3\n" * 1000)
     return folder
 
 
@@ -353,6 +354,8 @@ def without(tmp_path_factory):
         ("smx_lightning fit --help", 0, "--model.l2"),
         ("smx_lightning --help", 0, "subcommands:"),
         ("smx_lightning predict -h", 0, "--predictions.path"),
+        ("smx_lightning fit --data cover.csv", 2, "got the file cover.csv; rows come as --data"),
+        ("smx_lightning fit --data absent.Data", 2, "got absent.Data (No module named 'absent')"),
         ("smx_lightning fit", 2, "; install it, or leave out what needs it"),
         ("smx_export convert m.ckpt o.onnx --profile bogus", 2, "expected a profile out of"),
         ("smx_export convert m.ckpt o.onnx --outputs bogus", 2, "expected outputs out of"),
