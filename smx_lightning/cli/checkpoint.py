@@ -116,7 +116,7 @@ class CheckpointCLI(LightningCLI):
         if checkpoint.model_class.rpartition(".")[2] != named.rpartition(".")[2]:
             raise InputError(
                 f"expected a checkpoint of {named}, got one of {checkpoint.model_class} in {path}; "
-                f"{how_to_name(checkpoint.model_class, '--model')}"
+                f"{how_to_name(checkpoint.model_class, '--model', '.')}"
             )
         self.checkpoint = checkpoint
         given = self.typed.get(f"{subcommand}.model.init_args")

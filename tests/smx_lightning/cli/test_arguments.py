@@ -256,7 +256,7 @@ def test_a_class_of_a_script_can_be_named_as_the_sentence_says(folder, capsys, m
     capsys.readouterr()
     test = ["test", *SHORT, "--trainer.logger=false", "--ckpt_path=script.ckpt"]
     assert main(test) == 2
-    assert "with --model FILE:Probe, FILE without its .py" in capsys.readouterr().err
+    assert "with --model FILE.Probe, FILE without its .py" in capsys.readouterr().err
     assert main([*test, "--model", "named_here:Probe"]) == 0
 
 
