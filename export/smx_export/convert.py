@@ -27,6 +27,7 @@ from smx_export.parity.report import ParityReport
 from smx_export.profile import PORTABLE, Profile
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint
+from smx_lightning.errors.naming import how_to_name
 from smx_lightning.errors.unreadable import reason
 from smx_lightning.processes.files import at_home, written_whole
 
@@ -179,12 +180,13 @@ def model_of(
         InputError: Where another class wrote it, or its content does not fit the class.
     """
     expected = f"{model_class.__module__}.{model_class.__qualname__}"
-    module, _, name = checkpoint.model_class.rpartition(".")
-    if name != model_class.__name__:  # its module may have been __main__ in training
+    if (
+        checkpoint.model_class.rpartition(".")[2] != model_class.__name__
+    ):  # its module may have been __main__ in training
         raise InputError(
             f"expected a checkpoint of {expected}, got one of {checkpoint.model_class} in "
-            f"{checkpoint.path}; name the class with --model-class {module}:{name} "
-            "(in Python: model_class=…)"
+            f"{checkpoint.path}; {how_to_name(checkpoint.model_class, '--model-class')} (in "
+            "Python: model_class=…)"
         )
     try:
         return model_class.load_from_checkpoint(

@@ -9,11 +9,13 @@ configuration file, goes before them; defaults come last.
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 from jsonargparse import ArgumentError, Namespace, dict_to_namespace
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from smx_lightning.checkpoint.describing import ACTIVATION
@@ -21,9 +23,11 @@ from smx_lightning.checkpoint.loading import adopt, arguments_for, check_sizes, 
 from smx_lightning.checkpoint.optimizers import KNOWN, OPTIMIZER, PARTIAL, SCHEDULE
 from smx_lightning.checkpoint.plain import annotations_of, wants_plain
 from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint
+from smx_lightning.cli.described import of_data, require_sizes
 from smx_lightning.cli.unnamed import named, raising
-from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
+from smx_lightning.errors.completion import require_shtab, shell_asked
+from smx_lightning.errors.naming import how_to_name
 from smx_lightning.module import SoftmaxRegression
 
 FROM_DATA = ("num_features", "num_classes", "class_names", "input_shape", "input_range")
@@ -36,6 +40,7 @@ class CheckpointCLI(LightningCLI):
 
     checkpoint: Checkpoint | None = None
     given: tuple[str, ...] = ()  # names of the model's arguments that the user gave
+    untold: tuple[str, ...] = ()  # names of those that the data should have told
 
     def link_model_to_data(self, parser: LightningArgumentParser) -> None:
         """Number of features, classes, names, shape and range flow from the data to the model."""
@@ -47,9 +52,16 @@ class CheckpointCLI(LightningCLI):
                 apply_on="instantiate",
             )
 
-    def _of_data(self, name: str, data: InMemoryDataModule) -> Any:
+    def _of_data(self, name: str, data: LightningDataModule) -> Any:
         """What the data say of themselves; they are not asked where rows may have no labels."""
-        return None if self._predicts_by_checkpoint() else getattr(data, name)
+        if self._predicts_by_checkpoint():
+            return None
+        given = self.typed.get(f"{self.config.subcommand}.model.init_args")
+        try:
+            return of_data(name, data, given)
+        except LookupError:
+            self.untold = (*self.untold, name)
+            return None
 
     def _predicts_by_checkpoint(self) -> bool:
         return self.checkpoint is not None and self.config.subcommand == "predict"
@@ -57,10 +69,15 @@ class CheckpointCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse what is given alone, then all: what is given counts, whatever its value."""
         given = sys.argv[1:] if args is None else args
+        shell = shell_asked(given) if isinstance(given, list) else None
+        if shell is not None:
+            require_shtab()
+            print(parser.get_completion_script(f"shtab-{shell}"))
+            ArgumentParser.exit(parser)  # jsonargparse has its own parsers do nothing any more
         self.typed, completed = self._understood(parser, given)
         self.choose_defaults()
-        if completed is given:
-            super().parse_arguments(parser, args)
+        if isinstance(completed, (dict, Namespace)):
+            self.config = parser.parse_object(completed)
         else:  # not by way of Lightning, which warns of arguments that are not sys.argv's
             self.config = parser.parse_args(completed)
 
@@ -99,7 +116,7 @@ class CheckpointCLI(LightningCLI):
         if checkpoint.model_class.rpartition(".")[2] != named.rpartition(".")[2]:
             raise InputError(
                 f"expected a checkpoint of {named}, got one of {checkpoint.model_class} in {path}; "
-                f"name the class with --model {checkpoint.model_class}"
+                f"{how_to_name(checkpoint.model_class, '--model', '.')}"
             )
         self.checkpoint = checkpoint
         given = self.typed.get(f"{subcommand}.model.init_args")
@@ -113,7 +130,9 @@ class CheckpointCLI(LightningCLI):
         self, kind: type[SoftmaxRegression], /, *args: Any, **kwargs: Any
     ) -> SoftmaxRegression:
         """The model: what is given counts, then the checkpoint's plain values, then defaults."""
+        kwargs = {name: value for name, value in kwargs.items() if name not in self.untold}
         if self.checkpoint is None:
+            require_sizes(kind, self.untold, self.config[self.config.subcommand].data.class_path)
             return kind(*args, **kwargs)
         from_data = () if self._predicts_by_checkpoint() else FROM_DATA
         given = {name: kwargs[name] for name in (*self.given, *from_data) if name in kwargs}

@@ -9,44 +9,35 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 import sys
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from smx_lightning import DISTRIBUTION, __version__
 from smx_lightning.activations import SOFTMAX
 from smx_lightning.callbacks import ConfusionCsv, PredictionsCsv
-from smx_lightning.cli.fitting import DATA, MODEL, MODEL_DEFAULTS, FitCLI, Parser, least_loss
-from smx_lightning.cli.folders import SaveConfig, claim_folders
-from smx_lightning.cli.interrupted import ending_signal, sentence
-from smx_lightning.cli.outcome import Outcome, outcome
-from smx_lightning.data import InMemoryDataModule
-from smx_lightning.errors import InputError
-from smx_lightning.errors.streams import tolerate_encodings, written_out
+from smx_lightning.cli.bar import OneLineBar
+from smx_lightning.cli.described import has_rows
+from smx_lightning.cli.fitting import DATA, MODEL, MODEL_DEFAULTS, FitCLI, least_loss
+from smx_lightning.cli.folders import SaveConfig, claim_folders, give_up_empty
+from smx_lightning.cli.help import EPILOG, SUBCOMMANDS
+from smx_lightning.cli.outcome import Course, Outcome, course, outcome
+from smx_lightning.cli.parser import Parser
+from smx_lightning.errors.faults import BAD_INPUT, Fault, causes, fault_of
 from smx_lightning.errors.text import lines, one_line, printable
-from smx_lightning.errors.unreadable import reason, sentence_of
 from smx_lightning.metrics import loss_name
 from smx_lightning.module import SoftmaxRegression
-from smx_lightning.recovery.signals import exit_code
 
-DONE, PARITY_FAILED, BAD_INPUT, STOPPED_SHORT = 0, 1, 2, 3
-EPILOG = (
-    "fit takes the exact solver for a plain model; --model.optimizer torch.optim.Adam makes it "
-    "mini-batches. Exit codes: 0 done and parity holds, and the exact solver, where it trained, "
-    "reached the optimum; 1 parity failed; 2 bad usage or bad input; 3 trained, exported and "
-    "parity holds, but the exact solver stopped short of the optimum, for which there may be none; "
-    "130 and 143 ended by Ctrl-C and SIGTERM. All but 0 come with one sentence on stderr."
-)
+DONE, PARITY_FAILED, STOPPED_SHORT = 0, 1, 3
 UNFIT_WEIGHTS = "Error(s) in loading state_dict"  # as torch says that a checkpoint has others
-BAD_INPUT_ERRORS = (InputError, MisconfigurationException, OSError)
 EXPORTER = "smx_export"  # named, not imported: training knows nothing of ONNX
 
 
@@ -79,8 +70,28 @@ class SmxCLI(FitCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the Trainer, and the run's folder."""
         trainer = super().instantiate_trainer(**kwargs)
-        claim_folders(trainer)
+        self.claimed = claim_folders(trainer)
         return trainer
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Add the progress bar, where the user has neither another one nor none."""
+        given = config.get("callbacks") or []
+        bars = [
+            c for c in (given if isinstance(given, list) else [given]) if isinstance(c, ProgressBar)
+        ]
+        if config.get("enable_progress_bar") is not False and not config["barebones"] and not bars:
+            callbacks = [*callbacks, OneLineBar()]
+        return super()._instantiate_trainer(
+            config, [*callbacks, Course(f"train/{self.model._smx_metrics.loss}")]
+        )
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; where it fails, its folder goes, if there is nothing in it."""
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException:
+            give_up_empty(self.claimed)
+            raise
 
     def before_fit(self) -> None:
         """Say which optimiser trains."""
@@ -99,16 +110,23 @@ class SmxCLI(FitCLI):
         if self.config_init.fit.trainer.fast_dev_run or not self.trainer.state.finished:
             return
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        tested = getattr(self.datamodule, "tested", True)
-        (self.trainer.test if tested else self.trainer.validate)(
-            self.model,
-            datamodule=self.datamodule,
-            ckpt_path=best or None,
-            verbose=False,
-            weights_only=True,
-        )
+        stage = next((stage for stage in ("test", "val") if has_rows(self.datamodule, stage)), "")
+        if stage:
+            measure = self.trainer.test if stage == "test" else self.trainer.validate
+            measure(
+                self.model,
+                datamodule=self.datamodule,
+                ckpt_path=best or None,
+                verbose=False,
+                weights_only=True,
+            )
         ended = outcome(self.model, self.trainer)
-        self._summary("test" if tested else "val", best, ended, tested=tested)
+        loss = self.model._smx_metrics.loss
+        guessing = math.log(self.model.num_classes) if loss == loss_name(SOFTMAX) else math.inf
+        losses = self._callback(Course).losses
+        went = course(losses, f"train/{loss}", guessing, self.trainer.max_epochs)
+        tested = getattr(self.datamodule, "tested", True)
+        self._summary(stage or "train", best, ended, went, tested=tested)
         if ended is not None and not ended.reached:
             self.exit_code = STOPPED_SHORT
             if self.trainer.is_global_zero:
@@ -143,6 +161,7 @@ class SmxCLI(FitCLI):
         stage: str,
         checkpoint: str = "",
         ended: Outcome | None = None,
+        went: str | None = None,
         *,
         tested: bool = True,
     ) -> None:
@@ -161,6 +180,8 @@ class SmxCLI(FitCLI):
             rows["confusion matrix"] = os.path.relpath(confusion)
         if ended is not None:
             rows["solver"] = ended.line
+        elif went is not None:
+            rows["training"] = went
         if checkpoint:
             rows["checkpoint"] = os.path.relpath(checkpoint)
             export = self._callback(importlib.import_module(EXPORTER).OnnxExport).export
@@ -171,85 +192,58 @@ class SmxCLI(FitCLI):
         print(lines(f"{label:{width}} {value}" for label, value in rows.items()))
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code, see ``--help``."""
-    tolerate_encodings()
+def run(args: list[str]) -> int:
+    """Run the command line on arguments; its exit code where nothing ends it before.
+
+    Args:
+        args: As :func:`smx_lightning.cli.arguments.completed` leaves them.
+    """
     _quieten()
-    return written_out(DISTRIBUTION, _run(args), BAD_INPUT)
-
-
-def _run(args: Sequence[str] | None) -> int:
-    try:
-        return SmxCLI(
-            SoftmaxRegression,
-            InMemoryDataModule,
-            save_config_callback=SaveConfig,
-            parser_class=Parser,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            parser_kwargs={
-                "prog": DISTRIBUTION,
-                "version": __version__,
-                "epilog": EPILOG,
-                "fit": {"epilog": EPILOG},
+    return SmxCLI(
+        SoftmaxRegression,
+        LightningDataModule,
+        save_config_callback=SaveConfig,
+        parser_class=Parser,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        parser_kwargs={
+            "prog": DISTRIBUTION,
+            "version": __version__,
+            "epilog": EPILOG,
+            **{
+                name: {"epilog": EPILOG, "usage": f"{DISTRIBUTION} {name} [options]"}
+                for name in SUBCOMMANDS
             },
-            trainer_defaults={
-                "max_epochs": 100,
-                "enable_model_summary": False,  # the summary at the end says what matters
-                "logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "."}},
-            },
-            args=None if args is None else list(args),
-        ).exit_code
-    except (KeyboardInterrupt, SystemExit) as end:
-        number = ending_signal(end)
-        if number is None:
-            raise
-        print(f"smx-lightning: {sentence(number)}", file=sys.stderr)
-        return exit_code(number)
-    except Exception as error:
-        code, cause = _blame(error)
-        if code is None:
-            raise
-        print(f"smx-lightning: {one_line(_sentence(cause))}", file=sys.stderr)
-        return code
+        },
+        trainer_defaults={
+            "max_epochs": 100,
+            "enable_model_summary": False,  # the summary at the end says what matters
+            "logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "."}},
+        },
+        args=args,
+    ).exit_code
 
 
-def _blame(error: BaseException) -> tuple[int | None, BaseException]:
-    """Exit code and cause where the user's input is to blame; the parser wraps what it catches."""
+def fault(end: BaseException) -> Fault:
+    """What ended a run: :func:`smx_lightning.errors.faults.fault_of`, and what is known here."""
     exporter = importlib.import_module(EXPORTER)
-    root: BaseException | None = error
-    while root is not None:
-        error = root
-        if isinstance(error, exporter.ParityError):
-            return PARITY_FAILED, error
-        if isinstance(error, (*BAD_INPUT_ERRORS, exporter.FileError)):
-            return BAD_INPUT, error
-        root = error.__cause__ or error.__context__
-    # Lightning's and torch's own complaints about an argument: no accelerator, no learning rate.
-    unfit = isinstance(error, RuntimeError) and str(error).startswith(UNFIT_WEIGHTS)
-    return BAD_INPUT if unfit or isinstance(error, (ValueError, MemoryError)) else None, error
-
-
-def _sentence(cause: BaseException) -> str:
-    if isinstance(cause, MemoryError):
-        return f"expected input that there is memory for, got more ({reason(cause)}); use less"
-    if not isinstance(cause, OSError):
-        return str(cause)
-    return sentence_of(cause)
+    for cause in causes(end):
+        if isinstance(cause, exporter.ParityError):
+            return Fault(PARITY_FAILED, str(cause))
+        if isinstance(cause, RuntimeError) and str(cause).startswith(UNFIT_WEIGHTS):
+            return Fault(BAD_INPUT, one_line(cause))
+    return fault_of(end, (MisconfigurationException, exporter.FileError))
 
 
 def _quieten() -> None:
     """Hide what libraries say about themselves; what concerns the user's run stays."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # slices need no workers
+    warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")  # the data module's choice
     warnings.filterwarnings("ignore", ".*The dirpath has changed.*")  # a run has its own folder
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # epochs are logged
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,17 +8,13 @@ command line, and so does the optimiser of a checkpoint that is resumed.
 from __future__ import annotations
 
 import pkgutil
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import torch
-import yaml
-from jsonargparse import Namespace, dict_to_namespace, set_loader
-from jsonargparse import get_loader as loader_of
+from jsonargparse import Namespace, dict_to_namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LightningArgumentParser
 
 from smx_lightning.activations import SOFTMAX, Activation, activation_of
-from smx_lightning.checkpoint.bounded_yaml import load_yaml
 from smx_lightning.checkpoint.describing import ACTIVATION, describe
 from smx_lightning.checkpoint.matching import has_features
 from smx_lightning.checkpoint.optimizers import OPTIMIZER, SCHEDULE, parameters_of, path_of
@@ -34,8 +30,10 @@ from smx_lightning.cli.choice import (
     trains_exactly,
     trains_otherwise,
 )
+from smx_lightning.cli.described import has_rows, require_made
+from smx_lightning.cli.parser import Parser
+from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
-from smx_lightning.errors.text import one_line
 from smx_lightning.metrics import loss_name
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.optim import ExactSolver
@@ -56,35 +54,6 @@ COUNT_BATCHES = (  # what they mean depends on the size of a batch
 )
 
 
-_load = loader_of("yaml")
-
-
-def bounded(text: str) -> Any:
-    """What the parser makes of YAML, if it is not deeper or larger than settings are."""
-    return load_yaml(text, _load)
-
-
-class Parser(LightningArgumentParser):
-    """A parser that leaves out of a printed configuration what only the run can settle."""
-
-    unsettled: tuple[str, ...] = ()
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        set_loader("yaml", bounded, (yaml.YAMLError, ValueError))
-
-    def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
-        """As of every parser, without ``unsettled``."""
-        shown = namespace.clone()
-        for key in self.unsettled:
-            shown.pop(key, None)
-        return cast("str", super().dump(shown, *args, **kwargs))
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """End with the usage and one sentence, in which what is quoted of files can be seen."""
-        super().error(one_line(message), ex)
-
-
 class FitCLI(CheckpointCLI):
     """The exact solver trains a plain model unless the user names an optimiser or a schedule."""
 
@@ -94,6 +63,7 @@ class FitCLI(CheckpointCLI):
 
     def choose_defaults(self) -> None:
         """Make the exact solver and what suits it the defaults, where that is already known."""
+        self._leave_data_to_others()
         kind = self._kind() if self.typed.get("subcommand") == "fit" else None
         if kind is None:
             return
@@ -105,7 +75,8 @@ class FitCLI(CheckpointCLI):
         exact = is_exact(named) if named else plain
         if exact:
             parser.set_defaults(suited())
-            if kind.features is SoftmaxRegression.features and self._may_enlarge():
+            usual = kind.features is SoftmaxRegression.features and self._is_data_ours()
+            if usual and self._may_enlarge():
                 data = {"class_path": DATA, "init_args": {"batch_size": LARGE}}
                 parser.set_defaults({"data": data})
         elif named is None and (resumed or trains_otherwise(kind) is None):
@@ -129,11 +100,22 @@ class FitCLI(CheckpointCLI):
 
     def _kind(self) -> type[SoftmaxRegression] | None:
         """The model's class; ``None`` where there is none, of which the parser complains."""
-        try:
-            kind = pkgutil.resolve_name(self._class_path())
-        except (ImportError, AttributeError, ValueError):
-            return None
-        return kind if isinstance(kind, type) and issubclass(kind, SoftmaxRegression) else None
+        kind = _imported(self._class_path())
+        return kind if kind is not None and issubclass(kind, SoftmaxRegression) else None
+
+    def _is_data_ours(self) -> bool:
+        """Whether the data module is of this library's kind, as the default is."""
+        kind = _imported(self._data_path())
+        return kind is not None and issubclass(kind, InMemoryDataModule)
+
+    def _data_path(self) -> str:
+        return str(self.typed.get(f"{self.typed.get('subcommand')}.data.class_path") or DATA)
+
+    def _leave_data_to_others(self) -> None:
+        """A data module of another kind has its own defaults, not those of ours."""
+        if not self._is_data_ours() and self.typed.subcommand in self._subcommand_parsers:
+            parser = self._subcommand_parsers[self.typed.subcommand]
+            parser.set_defaults({"data": {"class_path": self._data_path()}})
 
     def _named(self) -> dict[str, Any] | None:
         """What the user names that decides: an optimiser, or else a schedule."""
@@ -164,11 +146,12 @@ class FitCLI(CheckpointCLI):
         self, kind: type[SoftmaxRegression], /, *args: Any, **kwargs: Any
     ) -> SoftmaxRegression:
         self.passed = kwargs.get(OPTIMIZER)
-        return super()._model(kind, *args, **kwargs)
+        return require_made(super()._model(kind, *args, **kwargs))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Settle the optimiser, and what suits it, before the Trainer is made."""
-        self._suit(least_loss(self.model._smx_metrics.loss))
+        held_out = "val" if has_rows(self.datamodule, "val") else "train"
+        self._suit(least_loss(self.model._smx_metrics.loss, held_out))
         if self.subcommand == "fit":
             cast("Parser", self._subcommand_parsers["fit"]).unsettled = ()
             why = self._settle()
@@ -210,15 +193,25 @@ class FitCLI(CheckpointCLI):
     def _enlarge(self) -> None:
         """Make the batches as large as suits the exact solver, where nobody else chooses."""
         chosen = self.config.fit
-        if BATCH_SIZE in chosen and self._may_enlarge() and not has_features(self.model):
+        ours = isinstance(self.datamodule, InMemoryDataModule)  # of others nobody knows the cost
+        if ours and BATCH_SIZE in chosen and self._may_enlarge() and not has_features(self.model):
             widest = max(self.datamodule.num_features, self.datamodule.num_classes)
             chosen[BATCH_SIZE] = min(LARGE, max(USUAL_BATCH, ENTRIES // widest))
             self.datamodule.batch_size = chosen[BATCH_SIZE]
 
 
-def least_loss(name: str) -> dict[str, Any]:
-    """The best epoch is the one of the least held-out loss, whose name among metrics this is."""
-    return {"checkpoint.monitor": f"val/{name}"}
+def _imported(name: str) -> type | None:
+    """A class by its full name; ``None`` where there is none."""
+    try:
+        kind = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return kind if isinstance(kind, type) else None
+
+
+def least_loss(name: str, rows: str = "val") -> dict[str, Any]:
+    """The best epoch is the one of the least loss, of this name among metrics, on these rows."""
+    return {"checkpoint.monitor": f"{rows}/{name}"}
 
 
 def suited() -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,17 +15,36 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from smx_lightning.errors import InputError
 
+CONFIGURED = {"config.yaml", "hparams.yaml"}  # what a run knows before it has done anything
 
-def claim_folders(trainer: Trainer) -> None:
-    """Make the folders of loggers that would number them later, when others may take the number."""
+
+def claim_folders(trainer: Trainer) -> list[Path]:
+    """Make the folders of loggers that would number them later, when others may take the number.
+
+    Returns:
+        Those that were made.
+    """
+    claimed = []
     for logger in trainer.loggers if trainer.is_global_zero else ():
         if not isinstance(logger, (CSVLogger, TensorBoardLogger)) or logger._version is not None:
             continue  # it has a name already
         if _is_local_file_protocol(logger.root_dir):
-            _claim(logger)
+            claimed.append(_claim(logger))
+    return claimed
 
 
-def _claim(logger: CSVLogger | TensorBoardLogger) -> None:
+def give_up_empty(folders: Iterable[Path]) -> None:
+    """Remove what a failed run leaves of its folders, where that is its settings at most."""
+    for folder in folders:
+        with suppress(OSError):  # the next run's number is higher then, which is all
+            files = [path for path in folder.rglob("*") if not path.is_dir()]
+            if any(path.name not in CONFIGURED or path.parent != folder for path in files):
+                continue
+            shutil.rmtree(folder)
+            folder.parent.rmdir()  # if it was the first
+
+
+def _claim(logger: CSVLogger | TensorBoardLogger) -> Path:
     least = 0
     while True:
         logger._version = version = max(logger._get_next_version(), least)
@@ -31,7 +53,7 @@ def _claim(logger: CSVLogger | TensorBoardLogger) -> None:
         except FileExistsError:  # another run's, made since the version was chosen, or a file
             least = version + 1
         else:
-            return
+            return Path(logger.log_dir)
 
 
 class SaveConfig(SaveConfigCallback):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import signal
+import sys
 
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-
-from smx_lightning.recovery.signals import exit_code
+from smx_lightning.processes.ending import exit_code
 
 
 def ending_signal(end: BaseException) -> signal.Signals | None:
     """The signal that an exception on its way out of the command comes from, if it is of one."""
     if isinstance(end, KeyboardInterrupt) or isinstance(end.__context__, KeyboardInterrupt):
         return signal.SIGINT  # the Trainer makes a SystemExit of it
-    if not isinstance(end, SIGTERMException):
+    lightning = sys.modules.get("lightning.pytorch.utilities.exceptions")  # if it is there at all
+    if lightning is None or not isinstance(end, lightning.SIGTERMException):
         return None
     if not end.code:  # Lightning's own
         return signal.SIGTERM

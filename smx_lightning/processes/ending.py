@@ -32,6 +32,11 @@ def ended_in_order() -> Iterator[None]:
 def code_of(end: KeyboardInterrupt) -> int:
     """What shells give a process that a signal ended."""
     number = end.args[0] if isinstance(end, Ended) else signal.SIGINT
+    return exit_code(number)
+
+
+def exit_code(number: int) -> int:
+    """What shells give a process that a signal ended."""
     return 128 + int(number)
 
 

@@ -31,11 +31,12 @@ from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least, non_negative
 from smx_lightning.errors.unreadable import reason
 from smx_lightning.processes.distributed import Votes, decided, sharing
+from smx_lightning.processes.ending import exit_code
 from smx_lightning.recovery.fingerprint import fingerprint, settings, weights
 from smx_lightning.recovery.finite import NotFiniteError, is_finite, not_finite
 from smx_lightning.recovery.runs import KEY, Run, last_files, written
 from smx_lightning.recovery.seeding import seed_batch
-from smx_lightning.recovery.signals import Signals, exit_code
+from smx_lightning.recovery.signals import Signals
 
 
 class Recovery(ModelCheckpoint):

@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 HINT = b"\nSaving before the next batch, then ending; a second Ctrl-C ends at once\n"
 
 
-def exit_code(number: int) -> int:
-    """What shells give a process that a signal ended."""
-    return 128 + number
-
-
 class Signals:
     """Notes SIGTERM, SIGINT and those of a launcher, in place of their handlers.
 

@@ -50,6 +50,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """See :mod:`smx_export.commands`."""
+    profile_of(args)  # what it refuses is refused before torch is imported
     beside = Path(args.output).with_suffix(".json") if args.sidecar else None
     check_apart(args.output, args.data, args.json, beside)
     check_apart(args.checkpoint, args.json, beside)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
+import operator
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from smx_export.contract import ALL_OUTPUTS, OUTPUTS
 from smx_export.profile import Profile, Width
+from smx_lightning.errors.unreadable import reason
 
 if TYPE_CHECKING:
     from smx_export.graph.arrays import Data
@@ -24,7 +26,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model-class",
         metavar="MODULE:CLASS",
-        help="the subclass that wrote the checkpoint; it is imported, never unpickled",
+        help="the subclass that wrote the checkpoint, with dots or a colon; it is imported, never "
+        "unpickled",
     )
     parser.add_argument(
         "--data",
@@ -128,15 +131,28 @@ def model_class(args: argparse.Namespace) -> type[SoftmaxRegression]:
     name = args.model_class
     if name is None:
         return SoftmaxRegression
-    module_name, _, class_name = name.partition(":")
-    sys.path.insert(0, os.curdir)  # as python -m does: the user's own modules lie here
+    module_name, _, class_name = name.partition(":") if ":" in name else _by_last_dot(name)
+    sys.path.insert(0, str(Path.cwd()))  # as python -m does: the user's own modules lie here
     try:
-        found: Any = getattr(importlib.import_module(module_name), class_name)
+        found: Any = operator.attrgetter(class_name)(importlib.import_module(module_name))
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise InputError(
-            f"expected --model-class MODULE:CLASS, got {name!r} ({error}); run where MODULE can be "
-            "imported"
+            f"expected --model-class MODULE:CLASS, got {name!r} ({reason(error)}); run where "
+            f"MODULE can be imported{_instead(module_name, class_name)}"
         ) from error
     if not (isinstance(found, type) and issubclass(found, SoftmaxRegression)):
         raise InputError(f"expected a subclass of SoftmaxRegression, got {name!r}")
     return found
+
+
+def _by_last_dot(name: str) -> tuple[str, str, str]:
+    module, dot, class_name = name.rpartition(".")
+    return (module, dot, class_name) if module else (name, "", "")
+
+
+def _instead(module: str, name: str) -> str:
+    """The sentence's end where the module's name is that of a running script."""
+    from smx_lightning.errors.naming import SCRIPTS, how_to_name
+
+    script = module.partition(".")[0] in SCRIPTS
+    return f"; {how_to_name(f'{module}.{name}', '--model-class')}" if script else ""

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from smx_export.artifact.files import is_checkpoint
 from smx_export.commands import DONE, PARITY_FAILED, Subparsers
 from smx_export.commands.convert import exported
-from smx_export.commands.options import add_model_options, add_profile_options
+from smx_export.commands.options import add_model_options, add_profile_options, profile_of
 from smx_lightning.errors.text import printable
 
 
@@ -40,6 +40,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """See :mod:`smx_export.commands`."""
+    profile_of(args)  # what it refuses is refused before torch is imported
     from smx_export.artifact.sidecar import sidecar
     from smx_export.web.site import write_site
 

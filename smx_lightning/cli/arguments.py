@@ -1,0 +1,137 @@
+"""Arguments as users type them, made those that the parser knows: names of classes, and ``all``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import operator
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from smx_lightning.errors import InputError
+from smx_lightning.errors.unreadable import reason
+
+HELP = ("-h", "--help")
+ALL = "all"  # after --help
+CLASS = re.compile(
+    r"[^\W\d]\w*(\.[^\W\d]\w*)*[.:][^\W\d]\w*(\.[^\W\d]\w*)*"
+)  # package.module:Class
+CLASS_PATH = "class_path"
+NAMES_A_CLASS = re.compile(
+    r"--(model|data|.*\.(class_path|optimizer|lr_scheduler|callbacks\+?|logger))"
+)
+SETTINGS = (".yaml", ".yml", ".json")
+REMEDIES = {
+    "--data": "rows come as --data NpzDataModule --data.path FILE.npz, with x and y in it as "
+    "numpy.savez saves them",
+    "--model": "name the class, as in --model package.module.Class; a checkpoint comes as "
+    "--ckpt_path FILE",
+}
+
+
+def without(option: str, given: Iterable[str]) -> list[str]:
+    """Arguments without one that stands alone."""
+    return [argument for argument in given if argument != option]
+
+
+def completed(given: Iterable[str]) -> list[str]:
+    """Arguments with classes named by dots, as the parser wants them.
+
+    Raises:
+        InputError: For a file of rows in place of a data module.
+    """
+    found: list[str] = []
+    option = ""
+    for argument in given:
+        if argument == ALL and option in HELP:
+            continue
+        if argument.startswith("-"):
+            option, equals, value = argument.partition("=")
+        else:
+            equals, value = "", argument
+        if value and NAMES_A_CLASS.fullmatch(option):
+            _check_no_rows(option, value)
+            value = class_path(value)
+            _check_class(option, value)
+        found.append(f"{option}{equals}{value}" if argument.startswith("-") else value)
+    return found
+
+
+def class_path(name: str) -> str:
+    """The name of a class with dots alone; its module may lie in the working folder.
+
+    That folder is searched last, and only where a module of it is named: else what lies there might
+    be imported in place of a library.
+    """
+    if not CLASS.fullmatch(name):
+        return name
+    package = re.split("[.:]", name)[0]
+    here = Path.cwd()
+    if (here / f"{package}.py").is_file() or (here / package).is_dir():
+        try:
+            known = package in sys.modules or importlib.util.find_spec(package) is not None
+        except (ImportError, ValueError):
+            known = False
+        if not known:
+            sys.path.append(str(here))
+    return name.replace(":", ".")
+
+
+def with_class_paths(settings: Any) -> Any:
+    """What a file of settings says, with its classes named as :func:`class_path` does."""
+    if isinstance(settings, list):
+        return [with_class_paths(value) for value in settings]
+    if not isinstance(settings, dict):
+        return settings
+    return {
+        key: class_path(value)
+        if key == CLASS_PATH and isinstance(value, str)
+        else with_class_paths(value)
+        for key, value in settings.items()
+    }
+
+
+def _check_class(option: str, name: str) -> None:
+    """Complain about a class that cannot be found: the parser would say why in a page.
+
+    What its module raises by itself goes on, and is told as the user's.
+    """
+    if (
+        option not in REMEDIES
+        or "." not in name
+        or not CLASS.fullmatch(name)
+        or Path(name).suffix in SETTINGS
+    ):
+        return
+    parts = name.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:count])
+        try:
+            operator.attrgetter(".".join(parts[count:]))(importlib.import_module(module))
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise
+            missing: Exception = error
+        except AttributeError as error:
+            missing = error
+            break
+        else:
+            return
+    raise InputError(
+        f"expected {option} with a class that can be imported, got {name} ({reason(missing)}); run "
+        "where its module lies, or install it"
+    )
+
+
+def _check_no_rows(option: str, value: str) -> None:
+    """Complain about a file that is no settings: the parser would print what is in it."""
+    path = Path(value)
+    if option not in REMEDIES or path.suffix.lower() in ("", *SETTINGS) or not path.is_file():
+        return
+    raise InputError(
+        f"expected {option} with a class, or with a YAML file of its settings, got the file "
+        f"{value}; {REMEDIES[option]}"
+    )
