@@ -50,7 +50,8 @@ def _traced(inference: InferenceCopy) -> onnx_ir.Model:
     """The model up to its scores, or of a head that is not ours, to its log-probabilities."""
     model = inference.model
     dtype = torch.float64 if inference.wide else torch.float32
-    sample = torch.zeros(2, *model.input_shape, dtype=dtype)  # 1 would be taken for a constant
+    batch = inference.profile.batch  # a fixed one is traced as such: no shape is computed then
+    sample = torch.zeros(batch or 2, *model.input_shape, dtype=dtype)  # 1 would be a constant
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")  # about torch's own internals, none about the model
         try:
@@ -61,7 +62,7 @@ def _traced(inference: InferenceCopy) -> onnx_ir.Model:
                 opset_version=OPSET,
                 input_names=[INPUT],
                 output_names=[SCORES if has_own_head(model) else LOG_PROBS],
-                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+                dynamic_shapes=({0: torch.export.Dim(BATCH)},) if batch is None else None,
                 external_data=False,
                 verbose=False,
             )

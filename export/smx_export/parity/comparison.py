@@ -20,12 +20,20 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from smx_export.artifact.check import Check, first_line
-from smx_export.artifact.comparison import SUM, Outputs, log_probs_of, max_or_nan
+from smx_export.artifact.comparison import SUM, Outputs, log_probs_of, max_or_nan, shape_of
 from smx_export.artifact.content import read_bytes
 from smx_export.artifact.exported import read_exported
 from smx_export.artifact.files import parse, read_onnx
 from smx_export.artifact.operators import deterministic, draws
-from smx_export.contract import ALL_OUTPUTS, INPUT, LABEL, LOG_PROBS, PROBS, SELFTEST
+from smx_export.contract import (
+    INPUT,
+    KNOWN_OUTPUTS,
+    LABEL,
+    LOG_PROBS,
+    PROBS,
+    SELFTEST,
+    TOP_CLASSES,
+)
 from smx_export.graph.arrays import Data
 from smx_export.graph.detached import uncompiled
 from smx_export.graph.inference_copy import InferenceCopy, alpha_of_model, is_linear, unit_of
@@ -141,7 +149,7 @@ class Comparison:
         data = read_bytes(path)
         proto = parse(data, path)
         profile = self.inference.profile
-        outputs = [name for name in ALL_OUTPUTS if name in profile.outputs]
+        outputs = [name for name in KNOWN_OUTPUTS if name in profile.outputs]
         kinds = [AGAINST[name] for name in outputs if name in AGAINST]
         kinds += [AGAINST[SUM]] * (PROBS in outputs) + [LIVE] * (LOG_PROBS in outputs)
         found = Found({name: Worst() for name in [*kinds, LIVE_ITSELF]})
@@ -217,16 +225,17 @@ class Comparison:
             return None
         outputs = dict(zip(names, answered, strict=True))
         answers = self.answering.to(probe)
-        live = answers.live
+        live, top_k = answers.live, self.inference.profile.top_k
         for name, output in outputs.items():
-            shape, dtype = (live.shape[:1], np.int64) if name == LABEL else (live.shape, np.float32)
+            shape = shape_of(name, live.shape, top_k)
+            dtype = np.int64 if name in (LABEL, TOP_CLASSES) else np.float32
             if output.shape != shape or output.dtype != dtype:
                 found.shape_faults.append(
                     f"{probe.name}: {name} is {output.dtype} {output.shape}, not {shape}"
                 )
                 return None
         with np.errstate(invalid="ignore", over="ignore"):
-            compare_batch(self.answering, probe, answers, outputs, found)
+            compare_batch(self.answering, probe, answers, outputs, found, top_k)
         return live, outputs
 
     def _compare_data(self, session: Any, found: Found) -> Task | None:
@@ -242,12 +251,18 @@ class Comparison:
             answered = log_probs_of(outputs, alpha_of_model(self.model))
             model.add(live, decided(self.model, live), labels)
             if answered is None or LABEL in outputs:
-                file.add(answered, outputs[LABEL], labels)
+                file.add(answered, _labels(outputs), labels)
             else:
                 file.add(answered, decided(self.model, answered), labels)
         if not model.rows or found.shape_faults:
             return None
         return Task(model.rows, model.accuracy, file.accuracy, model.nll, file.nll)
+
+
+def _labels(outputs: Outputs) -> NDArray[np.int64]:
+    """The chosen classes of outputs that tell no probability of each."""
+    chosen = outputs[LABEL] if LABEL in outputs else outputs[TOP_CLASSES][:, 0]
+    return np.asarray(chosen, np.int64)
 
 
 def _opened(

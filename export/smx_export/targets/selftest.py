@@ -18,11 +18,11 @@ from smx_export.artifact.comparison import compare
 from smx_export.artifact.content import read_bytes
 from smx_export.artifact.declared import declared
 from smx_export.artifact.exported import ExportedFile, read_exported
-from smx_export.artifact.files import seal_holds, weights_sha256
+from smx_export.artifact.files import batch_of, seal_holds, weights_sha256
 from smx_export.artifact.operators import deterministic
 from smx_export.contract import PROFILE, SCORES
 from smx_export.profile import Profile
-from smx_export.targets.base import Session, Target
+from smx_export.targets.base import InBlocks, Session, Target
 from smx_export.targets.limited import LIMITS, Limited, Limits
 
 
@@ -92,7 +92,7 @@ def _offers(file: ExportedFile) -> Check:
 def check_vectors(
     file: ExportedFile, path: str | Path, target: Target | None = None
 ) -> Iterator[Check]:
-    """The vectors, as one batch and one by one."""
+    """The vectors, as one batch and one by one; of a file of one batch in blocks of that."""
     if target is None:
         from smx_export.targets.onnxruntime_ import OnnxRuntime
 
@@ -100,7 +100,8 @@ def check_vectors(
     name = f"{target.name} {target.version()}"
     target.check_takes(file.vectors.x)
     try:
-        session = target.load(Path(path))
+        loaded = target.load(Path(path))
+        session = InBlocks(loaded, batch_of(file.proto.graph.input[0]))
     except Exception as error:  # runtimes' exceptions share no base class
         yield Check(name, False, f"does not load it: {first_line(error)}")
         return
@@ -117,6 +118,7 @@ def _run(session: Session, file: ExportedFile) -> tuple[bool, str]:
     """Whether all outputs are there and right, and the largest error or what is wrong first."""
     x, expected = file.vectors.x, file.vectors.expected
     wanted = {output.name for output in file.proto.graph.output}
+    top_k = Profile.from_json(file.metadata.get(PROFILE)).top_k
     ratios: list[float] = []
     for start, stop in [(0, len(x)), *((i, i + 1) for i in range(len(x)))]:
         where = f"vector {start}, batch of {stop - start}"
@@ -125,7 +127,7 @@ def _run(session: Session, file: ExportedFile) -> tuple[bool, str]:
         if missing:
             return False, f"{where}: no {min(missing)}"
         part = expected.rows(slice(start, stop))
-        compared = compare(part, outputs, threshold=file.threshold)
+        compared = compare(part, outputs, threshold=file.threshold, top_k=top_k)
         if compared.wrong:
             return False, f"{where}: {compared.wrong}"
         ratios.append(compared.ratio)
