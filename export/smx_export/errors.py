@@ -16,6 +16,10 @@ class InputRangeWarning(UserWarning):
     """Inputs that are clearly not in the units of the training data."""
 
 
+class InputRoundingWarning(UserWarning):
+    """Inputs that were rounded to float32, within the tolerance of the file."""
+
+
 class NotInstalled(ImportError):  # noqa: N818 (an answer, not a fault)
     """A runtime is not on this machine; the message says how to get it."""
 

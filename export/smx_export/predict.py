@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from smx_export.artifact.files import parse
 from smx_export.errors import FileError
-from smx_export.runtime.classifier import Answer, OnnxClassifier
+from smx_export.runtime.answers import Answer, Top
+from smx_export.runtime.classifier import OnnxClassifier
 from smx_export.runtime.input_checks import lost_digits, other_axes
 from smx_export.runtime.policy import MISSING, OnNan, OnRange
 from smx_export.runtime.row_files import StoredArray, blocks_of, stored_arrays
@@ -39,6 +40,8 @@ def predict(
     progress: Progress = lambda done, total: None,
 ) -> int:
     """Write what a file answers to rows, in their order, as :func:`predictions_csv` does.
+
+    Of a file that names the most probable classes these are written, with their probabilities.
 
     Args:
         model: The ONNX file. Its self-test is run first.
@@ -93,20 +96,19 @@ def _write(
     progress: Progress,
 ) -> int:
     """The CSV file; the number of its rows."""
-    with _refusing(0):
-        classifier.predict_proba(np.empty((0, classifier.num_features), classifier.dtype))
+    _answer(classifier, np.empty((0, classifier.num_features), classifier.dtype))
     arrays = stored_arrays(rows)
     for array in arrays:
         _check_fits(array, classifier, rows)
     total, done, reported = sum(array.shape[0] for array in arrays), 0, time.monotonic()
     most = max(1, BLOCK_NUMBERS // max(classifier.num_features, len(classifier.class_names)))
-    with predictions_csv(output, classifier.class_names) as write:
+    with predictions_csv(output, classifier.class_names, top_k=classifier.top_k) as write:
         for array, first, block in blocks_of(rows, arrays, most):
-            label, probs = _answer(classifier, block)
+            answer = _answer(classifier, block)
             if on_nan == "raise":
-                _check_answered(label, first, f"{array.name} in {rows}")
-            write(label.tolist(), probs.tolist())
-            done += len(label)
+                _check_answered(answer.label, first, f"{array.name} in {rows}")
+            write(*(column.tolist() for column in answer))
+            done += len(answer.label)
             if time.monotonic() - reported > PATIENCE:
                 reported = time.monotonic()
                 progress(done, total)
@@ -152,12 +154,13 @@ def _check_answered(label: NDArray[np.int64], first: int, where: str) -> None:
         )
 
 
-def _answer(classifier: OnnxClassifier, block: NDArray[Any]) -> Answer:
+def _answer(classifier: OnnxClassifier, block: NDArray[Any]) -> Answer | Top:
     if classifier.dtype.kind == "f":
         with np.errstate(over="ignore"):  # to infinity, which has no answer
             block = block.astype(classifier.dtype, copy=False)
     with _refusing(len(block)):
-        return classifier.answer(block)
+        asked = classifier.answer if classifier.top_k is None else classifier.predict_top
+        return asked(block)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from smx_export.artifact.content import read_bytes
 from smx_export.artifact.exported import read_intact
+from smx_export.artifact.files import batch_of
 from smx_export.artifact.vectors import base64_of
 from smx_export.contract import ACTIVATION, CLASS_NAMES, INPUT_RANGE, INPUT_SHAPE, THRESHOLD
 from smx_export.errors import FileError
@@ -37,6 +38,7 @@ def sidecar(path: str | Path) -> dict[str, Any]:
             f"expected an input of a type that ONNX has in {path}, got type {tensor.elem_type}; "
             "export it again"
         )
+    batch = batch_of(given)
     x, expected = exported.vectors.x, exported.vectors
     answers, spec = {"log_probs": base64_of(expected.log_probs)}, exported.value(ACTIVATION)
     if expected.sparse:
@@ -51,6 +53,7 @@ def sidecar(path: str | Path) -> dict[str, Any]:
             "name": given.name,
             "dtype": helper.tensor_dtype_to_np_dtype(tensor.elem_type).name,
             "shape": [dim.dim_value for dim in tensor.shape.dim[1:]],
+            **({} if batch is None else {"batch": batch}),
         },
         "outputs": [output.name for output in exported.proto.graph.output],
         "selftest": {

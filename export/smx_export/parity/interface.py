@@ -54,6 +54,7 @@ class Budget(NamedTuple):
 
 
 DEFAULT = Budget()
+GIVEN, OFFERED = "input", "outputs"  # checks without which a file cannot be asked
 
 
 def inference_copy_like(
@@ -80,7 +81,7 @@ def interface(inference: InferenceCopy, data: bytes, proto: onnx.ModelProto) -> 
     # All inputs: a weight that is listed among them could be overridden by the caller.
     given = inference.fed(np.zeros((1, *model.input_shape), inference.dtype))
     wanted = _declared(profile, [(INPUT, given.dtype.name, list(given.shape[1:]))])
-    yield _same("input", wanted, signature(proto.graph.input))
+    yield _same(GIVEN, wanted, signature(proto.graph.input))
     wanted = _declared(
         profile,
         (
@@ -89,7 +90,7 @@ def interface(inference: InferenceCopy, data: bytes, proto: onnx.ModelProto) -> 
             if name in profile.outputs
         ),
     )
-    yield _same("outputs", wanted, signature(proto.graph.output))
+    yield _same(OFFERED, wanted, signature(proto.graph.output))
     names = json.dumps(list(model.class_names), ensure_ascii=False)
     yield _same("class names", names, metadata.get(CLASS_NAMES, "none"))
     yield _same("threshold", json.dumps(model.threshold), metadata.get(THRESHOLD, "null"))

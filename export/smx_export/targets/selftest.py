@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from smx_export.artifact.check import Check, first_line, strings_for_nan
+from smx_export.artifact.check import Check, as_html, first_line, strings_for_nan
 from smx_export.artifact.comparison import compare
 from smx_export.artifact.content import read_bytes
 from smx_export.artifact.declared import declared
@@ -24,6 +24,7 @@ from smx_export.contract import PROFILE, SCORES
 from smx_export.profile import Profile
 from smx_export.targets.base import InBlocks, Session, Target
 from smx_export.targets.limited import LIMITS, Limited, Limits
+from smx_lightning.errors.text import printable
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,23 @@ class SelfTest:
         """Whether the file answers as it did."""
         return all(check.passed for check in self.checks)
 
+    @property
+    def verdict(self) -> str:
+        """The last line of it."""
+        return "self-test passed" if self.passed else "self-test FAILED"
+
     def to_json(self) -> str:
         """The whole report, JSON without NaN."""
         return json.dumps(strings_for_nan({"passed": self.passed, **asdict(self)}), indent=2)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({printable(self.path)}: {self.verdict})"
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), str(self))
+
     def __str__(self) -> str:
-        verdict = "self-test passed" if self.passed else "self-test FAILED"
-        return "\n".join([*map(str, self.checks), verdict])
+        return "\n".join([*map(str, self.checks), self.verdict])
 
 
 def selftest(
