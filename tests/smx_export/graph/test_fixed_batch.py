@@ -103,10 +103,7 @@ def test_a_classifier_takes_any_number_of_rows(name, batch, count, exported):
         assert classifier.predict_proba(x).shape == (0, model.num_classes)
         assert classifier.predict(x).shape == (0,)
         return
-    if name == "traced":
-        right = convolved.answers(model, x)
-    else:
-        right = log_softmax(logits(model, x))
+    right = convolved.answers(model, x) if name == "traced" else log_softmax(logits(model, x))
     np.testing.assert_allclose(classifier.predict_proba(x), np.exp(right), rtol=1e-3, atol=1e-5)
     np.testing.assert_array_equal(classifier.predict(x), right.argmax(1))
     again = pickle.loads(pickle.dumps(classifier))
