@@ -21,6 +21,7 @@ class Convolved(SoftmaxRegression):
                 if tensor.is_floating_point():
                     tensor.copy_(0.5 + torch.rand(tensor.shape, generator=random))
             self.linear.weight.copy_(torch.randn(num_classes, 18, generator=random))
+            self.linear.bias.copy_(torch.randn(num_classes, generator=random))
             self.body[0].weight.copy_(torch.randn(2, 1, 3, 3, generator=random))
         self.body.eval()
 

@@ -10,6 +10,11 @@ from trainers import quiet_trainer
 from smx_export import OnnxExport, check_parity, export_onnx
 from smx_lightning import InputError, SoftmaxRegression
 
+# Of torch, about what its own compiler imports and looks at.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.torch.jit.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute"),
+]
 X = torch.rand(2, *convolved.SHAPE, generator=torch.Generator().manual_seed(0))
 
 
@@ -145,6 +150,6 @@ def test_the_callback_exports_the_best_checkpoint_of_a_compiled_model(change, tm
 
 
 def test_what_is_no_module_is_refused(tmp_path):
-    for given in (torch.compile(lambda x: x), object(), None):
+    for given in (compiled(lambda x: x), object(), None):
         with pytest.raises(InputError, match="expected a SoftmaxRegression, or a module with one"):
             export_onnx(given, tmp_path / "model.onnx")
