@@ -288,7 +288,7 @@ class SoftmaxRegression(LightningModule):
 
         It takes that one's arguments, and those of ``torch.onnx.export`` that ask for what it does.
         """
-        from smx_export.convert import to_onnx
+        from smx_export import to_onnx
 
         return to_onnx(self, file_path, input_sample, **kwargs)
 

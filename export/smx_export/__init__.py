@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from smx_export.callback import OnnxExport
-    from smx_export.convert import Export, export_onnx
+    from smx_export.convert import Export, export_onnx, to_onnx
     from smx_export.errors import FileError, InputRangeWarning, ParityError
     from smx_export.graph.composition import composed
     from smx_export.parity import check_parity
@@ -38,6 +38,7 @@ _HOME = {
     "check_parity": "parity",
     "composed": "graph.composition",
     "export_onnx": "convert",
+    "to_onnx": "convert",
 }
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "check_parity",
     "composed",
     "export_onnx",
+    "to_onnx",
 ]
 
 

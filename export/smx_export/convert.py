@@ -68,16 +68,14 @@ def export_onnx(
     once wait for each other.
 
     Args:
-        model_or_checkpoint: A live module, which ``torch.compile`` may have wrapped, or the path of
-            its checkpoint.
+        model_or_checkpoint: A live module, compiled or not, or the path of its checkpoint.
         path: Where the file goes.
-        head: Where the module is somebody's own that has a SoftmaxRegression as a part: its name,
-            see :func:`smx_export.composed`.
+        head: Of somebody's own module the name of its part, see :func:`smx_export.composed`.
         model_class: The subclass that wrote the checkpoint; code is never loaded from it.
         profile: Where the file will run decides, see :class:`smx_export.profile.Profile`; a name
             such as ``"robust,image"`` will do.
         batch: The one number of rows that the file takes, see there; any by default.
-        top_k: How many of the most probable classes the file names, likewise.
+        top_k: How many of the most probable classes it names, likewise.
         input_shape: Shape of one input, where it differs from ``model.input_shape``.
         input_range: Smallest and largest value of an input's entries, where the model does not
             know it; profile ``image`` maps the pixels 0..255 to it.
@@ -92,21 +90,26 @@ def export_onnx(
         InputError: For a checkpoint that cannot be used, or a path that cannot be written.
         ParityError: Where the file is not the model; nothing is left under ``path``.
     """
+    chosen = _sized(profile, batch, top_k)
+    if isinstance(model_or_checkpoint, (str, os.PathLike)):
+        _check_other_file(path, model_or_checkpoint)
+        checkpoint = read_checkpoint(model_or_checkpoint)
+        live, training = model_of(checkpoint, model_class), checkpoint.training
+    else:
+        live = _live(model_or_checkpoint, head, input_shape, data)
+        training = live.training_summary()
+    copied = detached_copy(live, input_shape, input_range)
+    return export_copy(copied, path, training, data, chosen, progress)
+
+
+def _sized(profile: Profile | str, batch: int | None, top_k: int | None) -> Profile:
+    """A profile with what is given besides."""
     chosen = Profile.of(profile) if isinstance(profile, str) else profile
-    chosen = replace(
+    return replace(
         chosen,
         batch=chosen.batch if batch is None else batch,
         top_k=chosen.top_k if top_k is None else top_k,
     )
-    if not isinstance(model_or_checkpoint, (str, os.PathLike)):
-        live = _live(model_or_checkpoint, head, input_shape, data)
-        training = live.training_summary()
-    else:
-        _check_other_file(path, model_or_checkpoint)
-        checkpoint = read_checkpoint(model_or_checkpoint)
-        live, training = model_of(checkpoint, model_class), checkpoint.training
-    copied = detached_copy(live, input_shape, input_range)
-    return export_copy(copied, path, training, data, chosen, progress)
 
 
 def _check_other_file(path: str | Path, checkpoint: str | Path) -> None:

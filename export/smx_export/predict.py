@@ -96,7 +96,8 @@ def _write(
     progress: Progress,
 ) -> int:
     """The CSV file; the number of its rows."""
-    _answer(classifier, np.empty((0, classifier.num_features), classifier.dtype))
+    with _refusing(0):
+        _asked(classifier)(np.empty((0, classifier.num_features), classifier.dtype))
     arrays = stored_arrays(rows)
     for array in arrays:
         _check_fits(array, classifier, rows)
@@ -159,8 +160,12 @@ def _answer(classifier: OnnxClassifier, block: NDArray[Any]) -> Answer | Top:
         with np.errstate(over="ignore"):  # to infinity, which has no answer
             block = block.astype(classifier.dtype, copy=False)
     with _refusing(len(block)):
-        asked = classifier.answer if classifier.top_k is None else classifier.predict_top
-        return asked(block)
+        return _asked(classifier)(block)
+
+
+def _asked(classifier: OnnxClassifier) -> Callable[[NDArray[Any]], Answer | Top]:
+    """What a classifier is asked for: its file names the most probable classes, or tells all."""
+    return classifier.answer if classifier.top_k is None else classifier.predict_top
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
-from smx_export.contract import KNOWN_OUTPUTS, OUTPUTS, TOP
+from smx_export.contract import ALL_OUTPUTS, KNOWN_OUTPUTS, OUTPUTS, TOP
 from smx_export.errors import FileError
 
 Width = Literal["float16", "int8"]
@@ -65,7 +65,7 @@ class Profile:
         unknown = [name for name in self.outputs if name not in KNOWN_OUTPUTS]
         if unknown or not self.outputs or len(set(self.outputs)) != len(self.outputs):
             raise FileError(
-                f"expected outputs out of {', '.join(KNOWN_OUTPUTS)}, each once, got "
+                f"expected outputs out of {', '.join(ALL_OUTPUTS)}, each once, got "
                 f"{', '.join(self.outputs) or 'none'}"
             )
         if self.top_k is None and {*TOP} & {*self.outputs}:

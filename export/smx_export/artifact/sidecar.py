@@ -32,13 +32,12 @@ def sidecar(path: str | Path) -> dict[str, Any]:
     data = read_bytes(path)
     exported = read_intact(path)
     (given,) = exported.proto.graph.input
-    tensor = given.type.tensor_type
+    tensor, batch = given.type.tensor_type, batch_of(given)
     if tensor.elem_type not in TensorProto.DataType.values():
         raise FileError(
             f"expected an input of a type that ONNX has in {path}, got type {tensor.elem_type}; "
             "export it again"
         )
-    batch = batch_of(given)
     x, expected = exported.vectors.x, exported.vectors
     answers, spec = {"log_probs": base64_of(expected.log_probs)}, exported.value(ACTIVATION)
     if expected.sparse:
