@@ -63,18 +63,16 @@ def export_onnx(
     """Write the model as one ONNX file that was checked against it.
 
     The file holds float32 log-probabilities and probabilities, in eval mode, with standardisation
-    folded into the weights, and class names and self-test vectors in its metadata. It is written
-    beside ``path`` and moved into place only when every check has passed. Threads that export at
-    once wait for each other.
+    folded into the weights. It is moved to ``path`` only when every check has passed. Threads that
+    export at once wait for each other.
 
     Args:
         model_or_checkpoint: A live module, compiled or not, or the path of its checkpoint.
         path: Where the file goes.
         head: Of somebody's own module the name of its part, see :func:`smx_export.composed`.
         model_class: The subclass that wrote the checkpoint; code is never loaded from it.
-        profile: Where the file will run decides, see :class:`smx_export.profile.Profile`; a name
-            such as ``"robust,image"`` will do.
-        batch: The one number of rows that the file takes, see there; any by default.
+        profile: See :class:`smx_export.profile.Profile`; a name (``"robust,image"``) will do.
+        batch: The number of rows that the file takes, of the profile.
         top_k: How many of the most probable classes it names, likewise.
         input_shape: Shape of one input, where it differs from ``model.input_shape``.
         input_range: Smallest and largest value of an input's entries, where the model does not
@@ -82,9 +80,6 @@ def export_onnx(
         data: Inputs, or (inputs, labels), to compare on besides the generated ones; what
             rounded weights cost is measured on them, so profile ``compact`` needs labels.
         progress: Told every few seconds what is under way; ``None`` for silence.
-
-    Returns:
-        The path and the parity report.
 
     Raises:
         InputError: For a checkpoint that cannot be used, or a path that cannot be written.

@@ -29,8 +29,7 @@ def sidecar(path: str | Path) -> dict[str, Any]:
     Raises:
         FileError: Where the file was not exported by smx_export, or was changed since.
     """
-    data = read_bytes(path)
-    exported = read_intact(path)
+    data, exported = read_bytes(path), read_intact(path)
     (given,) = exported.proto.graph.input
     tensor, batch = given.type.tensor_type, batch_of(given)
     if tensor.elem_type not in TensorProto.DataType.values():
@@ -39,7 +38,7 @@ def sidecar(path: str | Path) -> dict[str, Any]:
             "export it again"
         )
     x, expected = exported.vectors.x, exported.vectors
-    answers, spec = {"log_probs": base64_of(expected.log_probs)}, exported.value(ACTIVATION)
+    spec, answers = exported.value(ACTIVATION), {"log_probs": base64_of(expected.log_probs)}
     if expected.sparse:
         answers = {"probs": base64_of(np.exp(expected.log_probs))}
     found = {

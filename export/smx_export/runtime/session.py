@@ -88,8 +88,7 @@ def declared_classes(
             f"{', '.join(KNOWN_OUTPUTS)}, got inputs {inputs} and outputs {outputs} in {path}; "
             "export the model with smx-export convert"
         )
-    shape = session.get_inputs()[0].shape[1:]
-    _check_batch(session, path)
+    shape = _shape_of_one(session, path)
     if not shape or not all(isinstance(side, int) and side > 0 for side in shape):
         raise FileError(
             f"expected inputs of shape ('batch', …) with numbers behind the batch in {path}, got "
@@ -119,11 +118,12 @@ def declared_classes(
     return names, threshold
 
 
-def _check_batch(session: onnxruntime.InferenceSession, path: Path) -> None:
-    """Complain about a file whose one batch nobody would fill."""
-    batch = next(iter(session.get_inputs()[0].shape), None)
+def _shape_of_one(session: onnxruntime.InferenceSession, path: Path) -> list[int | str]:
+    """Shape of one input, behind the batch, which must be of a number that can be filled."""
+    batch, *shape = session.get_inputs()[0].shape or [None]
     if isinstance(batch, int) and not 0 < batch <= LARGEST_BATCH:
         raise FileError(
             f"expected a file of at most {LARGEST_BATCH} rows a batch at {path}, got {batch}; "
             "export the model again"
         )
+    return shape
