@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smx_export.callback import OnnxExport
     from smx_export.convert import Export, export_onnx, to_onnx
-    from smx_export.errors import FileError, InputRangeWarning, ParityError
+    from smx_export.errors import (
+        FileError,
+        InputRangeWarning,
+        InputRoundingWarning,
+        ParityError,
+    )
     from smx_export.graph.composition import composed
     from smx_export.parity import check_parity
     from smx_export.parity.report import ParityReport
@@ -30,6 +35,7 @@ _HOME = {
     "Export": "convert",
     "FileError": "errors",
     "InputRangeWarning": "errors",
+    "InputRoundingWarning": "errors",
     "OnnxClassifier": "runtime",
     "OnnxExport": "callback",
     "ParityError": "errors",
@@ -45,6 +51,7 @@ __all__ = [
     "Export",
     "FileError",
     "InputRangeWarning",
+    "InputRoundingWarning",
     "OnnxClassifier",
     "OnnxExport",
     "ParityError",

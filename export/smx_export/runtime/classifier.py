@@ -180,7 +180,7 @@ class OnnxClassifier:
         """Probabilities (batch, classes) of inputs (batch, …) with ``num_features`` entries a row.
 
         float64 and integers are rounded for a file that takes float32: silently where it holds
-        them exactly; with one :class:`smx_export.errors.InputRoundingWarning` where no answer moves
+        them exactly; with one :class:`smx_export.InputRoundingWarning` where no answer moves
         by more than the file's own tolerance.
 
         Raises:
