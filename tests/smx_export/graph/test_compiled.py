@@ -103,7 +103,14 @@ def plain(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "change",
-    [wrapped, in_place, a_part, a_layer_of_a_part, the_linear_layer, a_method, forward],
+    [
+        in_place,
+        a_part,
+        *(
+            pytest.param(change, marks=pytest.mark.whole)
+            for change in (wrapped, a_layer_of_a_part, the_linear_layer, a_method, forward)
+        ),
+    ],
 )
 def test_a_backbone_s_file_is_that_of_the_plain_model(change, plain, tmp_path):
     model = change(convolved.Convolved()).eval()
