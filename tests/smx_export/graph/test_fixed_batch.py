@@ -188,7 +188,7 @@ def test_all_targets_take_a_fixed_batch(name, batch, exported):
     found = matrix(exported(name, batch)[1], here)
     # ncnn has no batch of images.
     wrong = [row.target for row in found.rows if row.verdict == "FAILED"]
-    assert wrong == (["ncnn"] if name == "traced" and batch > 1 else []), str(found)
+    assert wrong == (["ncnn"] if name == "traced" else []), str(found)
 
 
 # What is wrong about them ------------------------------------------------------------------------
