@@ -11,6 +11,7 @@ import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.text import csv_text
@@ -193,7 +194,7 @@ def target_file(trainer: Trainer, path: str | None, name: str) -> Path:
     Raises:
         InputError: Where the folder cannot be made.
     """
-    target = file_path(path or Path(trainer.log_dir or trainer.default_root_dir) / name)
+    target = file_path(path or run_folder(trainer) / name)
     if trainer.is_global_zero:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -203,6 +204,19 @@ def target_file(trainer: Trainer, path: str | None, name: str) -> Path:
                 "path"
             ) from error
     return target
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """The folder of the run: that in which ModelCheckpoint makes ``checkpoints``.
+
+    Lightning's ``log_dir`` of loggers that keep no files of their own is that of all their runs.
+    """
+    logger = trainer.logger
+    if logger is None or isinstance(logger, (CSVLogger, TensorBoardLogger)):
+        return Path(trainer.log_dir or trainer.default_root_dir)
+    version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+    parent = logger.save_dir or trainer.default_root_dir
+    return Path(trainer.strategy.broadcast(str(Path(parent, str(logger.name), version))))
 
 
 def _write_csv(target: Path, rows: list[list[Any]]) -> Path:

@@ -259,17 +259,15 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
         return None if self._trainer is None else training_summary(self._trainer)
 
     def to_onnx(  # type: ignore[override]  # a safer promise than Lightning's: a path, verified
-        self, file_path: str | Path, input_sample: Any = None, **kwargs: Any
-    ) -> Path:
+        self, file_path: str | Path | IO[bytes], input_sample: Any = None, **kwargs: Any
+    ) -> Path | None:
         """Write one ONNX file and prove that it is this model, see :func:`smx_export.export_onnx`.
 
-        The shape of a row of ``input_sample`` replaces ``input_shape``; the rest is its ``kwargs``.
+        It takes that one's arguments, and those of ``torch.onnx.export`` that ask for what it does.
         """
-        from smx_export import export_onnx
+        from smx_export import to_onnx
 
-        if input_sample is not None:
-            kwargs.setdefault("input_shape", inputs.shape_of_rows(input_sample))
-        return export_onnx(self, file_path, **kwargs).path
+        return to_onnx(self, file_path, input_sample, **kwargs)
 
 
 SoftmaxRegression._smx_hooks = Bookkeeping(SoftmaxRegression)

@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from smx_export.callback import OnnxExport
-    from smx_export.convert import Export, export_onnx
-    from smx_export.errors import FileError, InputRangeWarning, ParityError
+    from smx_export.convert import Export, export_onnx, to_onnx
+    from smx_export.errors import (
+        FileError,
+        InputRangeWarning,
+        InputRoundingWarning,
+        ParityError,
+    )
     from smx_export.graph.composition import composed
     from smx_export.parity import check_parity
     from smx_export.parity.report import ParityReport
@@ -30,6 +35,7 @@ _HOME = {
     "Export": "convert",
     "FileError": "errors",
     "InputRangeWarning": "errors",
+    "InputRoundingWarning": "errors",
     "OnnxClassifier": "runtime",
     "OnnxExport": "callback",
     "ParityError": "errors",
@@ -38,12 +44,14 @@ _HOME = {
     "check_parity": "parity",
     "composed": "graph.composition",
     "export_onnx": "convert",
+    "to_onnx": "convert",
 }
 
 __all__ = [
     "Export",
     "FileError",
     "InputRangeWarning",
+    "InputRoundingWarning",
     "OnnxClassifier",
     "OnnxExport",
     "ParityError",
@@ -53,6 +61,7 @@ __all__ = [
     "check_parity",
     "composed",
     "export_onnx",
+    "to_onnx",
 ]
 
 

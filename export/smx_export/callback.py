@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from smx_export.convert import Export, export_copy, refuse_untrained
@@ -19,6 +19,7 @@ from smx_lightning.callbacks import softmax_regression, target_file
 from smx_lightning.checkpoint.content import is_url
 from smx_lightning.checkpoint.reading import read_checkpoint
 from smx_lightning.errors.checks import class_indices
+from smx_lightning.errors.text import printable
 from smx_lightning.processes.files import check_writable
 from smx_lightning.processes.sharding import is_sharded
 from smx_lightning.training.first_epoch import fetched
@@ -38,8 +39,8 @@ class OnnxExport(Callback):
     """Write the best checkpoint as a verified ONNX file when ``fit`` ends, on rank zero.
 
     Where this fit, or the one that it resumes, has left no checkpoint, the weights are exported as
-    training left them. The file is compared on
-    validation rows too. A failed check raises :class:`smx_export.ParityError`.
+    training left them. The file is compared on validation rows too. The verdict is said as
+    Lightning says such things. A failed check raises :class:`smx_export.ParityError`.
 
     Args:
         path: Where the file goes; ``model.onnx`` in the run's log folder by default.
@@ -51,6 +52,8 @@ class OnnxExport(Callback):
         weights: ``int8`` or ``float16``, of profile ``compact``.
         max_accuracy_loss: What ``compact`` may cost, as a fraction of the validation rows.
         max_nll_increase: Likewise, in nats a row.
+        batch: The one number of rows that the file takes, see :class:`smx_export.Profile`.
+        top_k: How many of the most probable classes the file names, likewise.
 
     Attributes:
         export: The path and the report of the last export, or ``None``.
@@ -66,6 +69,8 @@ class OnnxExport(Callback):
         weights: Width = "int8",
         max_accuracy_loss: float = Profile.max_accuracy_loss,
         max_nll_increase: float = Profile.max_nll_increase,
+        batch: int | None = None,
+        top_k: int | None = None,
     ) -> None:
         self.path = path
         self.profile = Profile.of(
@@ -74,6 +79,8 @@ class OnnxExport(Callback):
             weights=weights,
             max_accuracy_loss=max_accuracy_loss,
             max_nll_increase=max_nll_increase,
+            batch=batch,
+            top_k=top_k,
         )
         self.export: Export | None = None
         self._earlier: Stamp | None = None  # the best checkpoint of another fit
@@ -124,13 +131,18 @@ class OnnxExport(Callback):
         best = self._best_of_this_fit(trainer)
         if best:
             checkpoint = read_checkpoint(best)
-            model.load_state_dict(checkpoint.state_dict, strict=live.strict_loading)
+            state = {
+                key.replace("_orig_mod.", ""): value  # of parts that were compiled
+                for key, value in checkpoint.state_dict.items()
+            }
+            model.load_state_dict(state, strict=live.strict_loading)
             training = checkpoint.training
         with torch.random.fork_rng(devices=[]):  # what follows fit draws as it would without
             rows = _validation_rows(trainer, live)
             needed = self.profile.weights is not None  # to measure what rounding costs
             data: Any = rows if needed else _sound(rows, model.num_classes)
             self.export = export_copy(model, path, training, data, self.profile)
+        rank_zero_info(printable(f"{self.export.path}: {self.export.report.verdict}"))
 
     def _best_of_this_fit(self, trainer: Trainer) -> str:
         """The best checkpoint's path, empty where this fit has left none."""

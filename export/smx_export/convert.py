@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import IO, TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -14,11 +15,11 @@ from smx_export.contract import SELFTEST
 from smx_export.errors import ParityError
 from smx_export.graph.arrays import Data
 from smx_export.graph.composition import composed
+from smx_export.graph.customary import row_shape, taken
 from smx_export.graph.detached import detached_copy, uncompiled
 from smx_export.graph.inference_copy import check_activation, inference_copy, is_linear
 from smx_export.graph.metadata import model_metadata
 from smx_export.graph.portable import set_metadata
-from smx_export.graph.turns import in_turn
 from smx_export.parity.comparison import Comparison
 from smx_export.parity.determinism import ROWS, answering, refuse_nondeterministic
 from smx_export.parity.inputs import ParityInputs
@@ -28,8 +29,10 @@ from smx_export.profile import PORTABLE, Profile
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint
 from smx_lightning.errors.naming import how_to_name
+from smx_lightning.errors.streams import Doing, Say, on_stderr, said_meanwhile
 from smx_lightning.errors.unreadable import reason
 from smx_lightning.processes.files import at_home, written_whole
+from smx_lightning.processes.turns import in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,48 +55,59 @@ def export_onnx(
     model_class: type[SoftmaxRegression] = SoftmaxRegression,
     init_args: Mapping[str, Any] | None = None,
     profile: Profile | str = PORTABLE,
+    batch: int | None = None,
+    top_k: int | None = None,
     input_shape: Sequence[int] | None = None,
     input_range: tuple[float, float] | None = None,
     data: Data | None = None,
+    progress: Say | None = on_stderr,
 ) -> Export:
     """Write the model as one ONNX file that was checked against it.
 
     The file holds float32 log-probabilities and probabilities, in eval mode, with standardisation
-    folded into the weights, and class names and self-test vectors in its metadata. It is written
-    beside ``path`` and moved into place only when every check has passed. Threads that export at
-    once wait for each other.
+    folded into the weights. It is moved to ``path`` only when every check has passed. Threads that
+    export at once wait for each other.
 
     Args:
-        model_or_checkpoint: A live module, or the path of its checkpoint.
+        model_or_checkpoint: A live module, compiled or not, or the path of its checkpoint.
         path: Where the file goes.
-        head: Where the module is somebody's own that has a SoftmaxRegression as a part: its name,
-            see :func:`smx_export.composed`.
+        head: Of somebody's own module the name of its part, see :func:`smx_export.composed`.
         model_class: The subclass that wrote the checkpoint; code is never loaded from it.
         init_args: Arguments of that class in place of the checkpoint's, such as a backbone.
-        profile: Where the file will run decides, see :class:`smx_export.profile.Profile`; a name
-            such as ``"robust,image"`` will do.
+        profile: See :class:`smx_export.profile.Profile`; a name (``"robust,image"``) will do.
+        batch: The number of rows that the file takes, of the profile.
+        top_k: How many of the most probable classes it names, likewise.
         input_shape: Shape of one input, where it differs from ``model.input_shape``.
         input_range: Smallest and largest value of an input's entries, where the model does not
             know it; profile ``image`` maps the pixels 0..255 to it.
         data: Inputs, or (inputs, labels), to compare on besides the generated ones; what
             rounded weights cost is measured on them, so profile ``compact`` needs labels.
-
-    Returns:
-        The path and the parity report.
+        progress: Told every few seconds what is under way; ``None`` for silence.
 
     Raises:
         InputError: For a checkpoint that cannot be used, or a path that cannot be written.
         ParityError: Where the file is not the model; nothing is left under ``path``.
     """
-    if isinstance(model_or_checkpoint, nn.Module):
-        live = _live(model_or_checkpoint, head, input_shape, data)
-        training = live.training_summary()
-    else:
+    chosen = _sized(profile, batch, top_k)
+    if isinstance(model_or_checkpoint, (str, os.PathLike)):
         _check_other_file(path, model_or_checkpoint)
         checkpoint = read_checkpoint(model_or_checkpoint)
         live, training = model_of(checkpoint, model_class, init_args), checkpoint.training
+    else:
+        live = _live(model_or_checkpoint, head, input_shape, data)
+        training = live.training_summary()
     copied = detached_copy(live, input_shape, input_range)
-    return export_copy(copied, path, training, data, profile)
+    return export_copy(copied, path, training, data, chosen, progress)
+
+
+def _sized(profile: Profile | str, batch: int | None, top_k: int | None) -> Profile:
+    """A profile with what is given besides."""
+    chosen = Profile.of(profile) if isinstance(profile, str) else profile
+    return replace(
+        chosen,
+        batch=chosen.batch if batch is None else batch,
+        top_k=chosen.top_k if top_k is None else top_k,
+    )
 
 
 def _check_other_file(path: str | Path, checkpoint: str | Path) -> None:
@@ -107,17 +121,17 @@ def _check_other_file(path: str | Path, checkpoint: str | Path) -> None:
 
 
 def _live(
-    module: nn.Module, head: str | None, input_shape: Sequence[int] | None, data: Data | None
+    module: Any, head: str | None, input_shape: Sequence[int] | None, data: Data | None
 ) -> SoftmaxRegression:
     """The model that a live module is, or has as a part."""
     module = uncompiled(module)
-    if head is not None:
+    if head is not None and isinstance(module, nn.Module):
         return composed(module, head, input_shape, data)
     if isinstance(module, SoftmaxRegression):
         return module
     raise InputError(
-        f"expected a SoftmaxRegression, or a module with one as a part, got {type(module).__name__}"
-        "; name the part with head='…'"
+        f"expected a SoftmaxRegression, or a module with one as a part, or the path of a "
+        f"checkpoint, got {type(module).__name__}; name the part with head='…'"
     )
 
 
@@ -126,25 +140,62 @@ def export_copy(
     model: SoftmaxRegression,
     path: str | Path,
     training: dict[str, Any] | None,
-    data: Data | None = None,
-    profile: Profile | str = PORTABLE,
+    data: Data | None,
+    profile: Profile,
+    progress: Say | None = on_stderr,
 ) -> Export:
     """Export what :func:`detached_copy` made; ``training`` goes into the provenance."""
-    profile = Profile.of(profile) if isinstance(profile, str) else profile
-    inference = inference_copy(model, profile)
-    comparison = Comparison(inference, data)  # before anything is written: data may not fit
-    metadata = model_metadata(model, profile, training)
-    graph = comparison.graph
-    with answering(comparison.inputs.ordinary(1)):
-        vectors = comparison.inputs.vectors
-    metadata[SELFTEST] = vectors.to_json(weights_sha256(graph))
-    set_metadata(graph, metadata)
-    with written_whole(path) as draft:
-        draft.write_bytes(sealed(graph))
-        report = comparison.report(draft)
-        if not report.passed:
-            raise ParityError(report)
+    doing = Doing("asking the model about a few rows")
+    with said_meanwhile(progress, lambda: f"exporting {path}: {doing.words}"):
+        inference = inference_copy(model, profile)
+        # Before anything is written: data may not fit.
+        comparison = Comparison(inference, data, doing)
+        metadata = model_metadata(model, profile, training)
+        graph = comparison.graph
+        with answering(comparison.inputs.ordinary(1)):
+            vectors = comparison.inputs.vectors
+        metadata[SELFTEST] = vectors.to_json(weights_sha256(graph))
+        set_metadata(graph, metadata)
+        with written_whole(path) as draft:
+            draft.write_bytes(sealed(graph))
+            report = comparison.report(draft)
+            if not report.passed:
+                raise ParityError(report)
     return Export(at_home(path), report)
+
+
+def to_onnx(
+    model: SoftmaxRegression, file: str | Path | IO[bytes], sample: Any = None, **options: Any
+) -> Path | None:
+    """:func:`export_onnx` as ``LightningModule.to_onnx`` is called.
+
+    Args:
+        model: A live module.
+        file: A path, or a stream to write to.
+        sample: Inputs ``(batch, …)``, or a tuple of these alone; the shape of a row replaces
+            ``input_shape``. By default ``example_input_array``, where the model has one.
+        options: Of :func:`export_onnx`; and those of ``torch.onnx.export`` that ask for what it
+            does: see :mod:`smx_export.graph.customary`.
+
+    Returns:
+        The path; ``None`` of a stream.
+
+    Raises:
+        InputError: For options that ask for something else; and as :func:`export_onnx`.
+    """
+    sample = getattr(model, "example_input_array", None) if sample is None else sample
+    if sample is not None:
+        options.setdefault("input_shape", row_shape(sample))
+    options = taken(options, model)
+    if isinstance(file, (str, os.PathLike)):
+        return export_onnx(model, Path(file), **options).path
+    if not hasattr(file, "write"):
+        raise InputError(
+            f"expected a path, or a stream to write to, got {type(file).__name__}; give a path"
+        )
+    with TemporaryDirectory() as folder:
+        file.write(export_onnx(model, Path(folder, "model.onnx"), **options).path.read_bytes())
+    return None
 
 
 @in_turn

@@ -20,6 +20,10 @@ class InputRangeWarning(UserWarning):
     """Inputs that are clearly not in the units of the training data."""
 
 
+class InputRoundingWarning(UserWarning):
+    """Inputs that were rounded to float32, within the tolerance of the file."""
+
+
 class ParityError(RuntimeError):
     """The file is not the model. ``report`` holds every check.
 

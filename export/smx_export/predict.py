@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from smx_export.artifact.files import parse
 from smx_export.errors import FileError
-from smx_export.runtime.classifier import Answer, OnnxClassifier
+from smx_export.runtime.answers import Answer, Top
+from smx_export.runtime.classifier import OnnxClassifier
 from smx_export.runtime.input_checks import lost_digits, other_axes
 from smx_export.runtime.policy import MISSING, OnNan, OnRange
 from smx_export.runtime.row_files import (
@@ -45,6 +46,8 @@ def predict(
     progress: Progress = lambda done, total: None,
 ) -> int:
     """Write what a file answers to rows, in their order, as :func:`predictions_csv` does.
+
+    Of a file that names the most probable classes these are written, with their probabilities.
 
     Args:
         model: The ONNX file. Its self-test is run first.
@@ -101,17 +104,17 @@ def _write(
 ) -> int:
     """The CSV file; the number of its rows."""
     with _refusing(0):
-        classifier.predict_proba(_no_rows(classifier))
+        _asked(classifier)(_no_rows(classifier))
     most = max(1, BLOCK_NUMBERS // max(classifier.num_features, len(classifier.class_names)))
     total, blocks = _blocks(classifier, rows, most)
     done, reported = 0, time.monotonic()
-    with predictions_csv(output, classifier.class_names) as write:
+    with predictions_csv(output, classifier.class_names, top_k=classifier.top_k) as write:
         for name, first, block in blocks:
-            label, probs = _answer(classifier, block)
+            answer = _answer(classifier, block)
             if on_nan == "raise":
-                _check_answered(label, first, f"{name} in {rows}")
-            write(label.tolist(), probs.tolist())
-            done += len(label)
+                _check_answered(answer.label, first, f"{name} in {rows}")
+            write(*(column.tolist() for column in answer))
+            done += len(answer.label)
             if time.monotonic() - reported > PATIENCE:
                 reported = time.monotonic()
                 progress(done, total)
@@ -183,7 +186,7 @@ def _check_answered(label: NDArray[np.int64], first: int, where: str) -> None:
         )
 
 
-def _answer(classifier: OnnxClassifier, block: Any) -> Answer:
+def _answer(classifier: OnnxClassifier, block: Any) -> Answer | Top:
     with np.errstate(over="ignore"):  # to infinity, which has no answer
         if isinstance(block, dict):
             dtypes: Any = classifier.dtype
@@ -192,7 +195,12 @@ def _answer(classifier: OnnxClassifier, block: Any) -> Answer:
             block = _rounded(block, classifier.dtype)
     rows = len(next(iter(block.values()))) if isinstance(block, dict) else len(block)
     with _refusing(rows):
-        return classifier.answer(block)
+        return _asked(classifier)(block)
+
+
+def _asked(classifier: OnnxClassifier) -> Callable[[Any], Answer | Top]:
+    """What a classifier is asked for: its file names the most probable classes, or tells all."""
+    return classifier.answer if classifier.top_k is None else classifier.predict_top
 
 
 def _rounded(x: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 NAME_WIDTH = 33  # of the longest check's name
@@ -22,6 +23,17 @@ class Check:
 
         verdict = "ok  " if self.passed else "FAIL"
         return printable(f"{verdict} {self.name:{NAME_WIDTH}}  {self.detail}")
+
+
+def as_html(summary: str, text: str) -> str:
+    """A line for notebooks, which opens to more; whatever a file has put into it is text."""
+    from smx_lightning.errors.text import lines, printable
+
+    shown = lines(text.split("\n"))
+    return (
+        f"<details><summary>{escape(printable(summary))}</summary><pre>{escape(shown)}</pre>"
+        "</details>"
+    )
 
 
 def first_line(error: Exception) -> str:

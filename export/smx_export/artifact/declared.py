@@ -17,7 +17,7 @@ from onnx import helper
 
 from smx_export.artifact.activation import SOFTMAX, alpha_of
 from smx_export.artifact.check import Check
-from smx_export.artifact.files import metadata_of
+from smx_export.artifact.files import batch_of, metadata_of
 from smx_export.artifact.rows import Fields, rows_dtype
 from smx_export.artifact.vectors import Vectors
 from smx_export.contract import (
@@ -35,6 +35,7 @@ from smx_export.contract import (
     SELFTEST,
     SHA256,
     THRESHOLD,
+    TOP,
 )
 from smx_export.errors import FileError
 from smx_export.profile import Profile
@@ -59,6 +60,8 @@ class Interface:
         classes: Their number, ``None`` where only a label is offered and no answers are stored.
         sparse: Whether it is declared to end in another activation than softmax.
         softmax: Whether an output is that of a softmax.
+        batches: The numbers of rows that input and outputs are fixed to, ``None`` for any.
+        top: How many classes each row's most probable ones are, as the outputs say.
     """
 
     dtype: np.dtype[Any]
@@ -69,6 +72,8 @@ class Interface:
     classes: int | None
     sparse: bool
     softmax: bool
+    batches: frozenset[int | None]
+    top: frozenset[int]
 
 
 def is_ours(metadata: dict[str, str]) -> bool:
@@ -87,8 +92,7 @@ def declared(proto: onnx.ModelProto) -> Check:
 
 def interface_of(proto: onnx.ModelProto, metadata: dict[str, str]) -> Interface:
     """Input and outputs of a file, as far as they are of a kind that ONNX knows."""
-    initial = {tensor.name for tensor in proto.graph.initializer}
-    given = {v.name: v.type for v in proto.graph.input if v.name not in initial}
+    given = {value.name: value.type for value in _given(proto)}
     fields = {name: _of_tensor(kind.tensor_type) for name, kind in given.items()}
     dtype, shape = next(iter(fields.values()), (np.dtype(object), ()))
     if [*fields] != [INPUT] or metadata.get(INPUT_SHAPE, "").startswith("{"):
@@ -105,6 +109,8 @@ def interface_of(proto: onnx.ModelProto, metadata: dict[str, str]) -> Interface:
             node.op_type in ("Softmax", "LogSoftmax") and {*node.output} & {LOG_PROBS, PROBS}
             for node in proto.graph.node
         ),
+        batches=frozenset(map(batch_of, [*_given(proto), *proto.graph.output])),
+        top=frozenset(_last(output) for output in proto.graph.output if output.name in TOP),
     )
 
 
@@ -125,10 +131,22 @@ def _of_tensor(tensor: onnx.TypeProto.Tensor) -> tuple[np.dtype[Any], tuple[int,
     return dtype, tuple(dim.dim_value for dim in tensor.shape.dim[1:])
 
 
+def _given(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs, of which weights may be some."""
+    initial = {tensor.name for tensor in proto.graph.initializer}
+    return [value for value in proto.graph.input if value.name not in initial]
+
+
+def _last(value: onnx.ValueInfoProto) -> int:
+    """The last dimension, 0 of what has none."""
+    shape = value.type.tensor_type.shape.dim
+    return int(shape[-1].dim_value) if shape else 0
+
+
 def _classes(proto: onnx.ModelProto, metadata: dict[str, str]) -> int | None:
     """By the outputs' declared shapes, or by the answers that are stored."""
-    shapes = [o.type.tensor_type.shape.dim for o in proto.graph.output if o.name != LABEL]
-    sizes = {shape[-1].dim_value for shape in shapes if shape}
+    told = [output for output in proto.graph.output if output.name not in (LABEL, *TOP)]
+    sizes = {_last(output) for output in told if output.type.tensor_type.shape.dim}
     if len(sizes) == 1:
         return int(sizes.pop())
     try:
@@ -205,7 +223,8 @@ def _is_profile(value: Any, graph: Interface) -> bool:
     # uint8 alone is an input of bytes, of which a profile makes pixels.
     bytes_ = graph.dtype == np.uint8
     images = bytes_ if profile.image else not (bytes_ and graph.image)
-    return sorted(profile.outputs) == sorted(graph.outputs) and images
+    sizes = graph.batches == {profile.batch} and graph.top <= {profile.top_k}
+    return sorted(profile.outputs) == sorted(graph.outputs) and images and sizes
 
 
 def _is_self_test(value: Any, graph: Interface) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from smx_export.artifact.check import as_html
 from smx_export.artifact.content import read_bytes
 from smx_export.artifact.files import metadata_of, parse, seal_holds, signature
 from smx_export.artifact.vectors import Vectors
@@ -22,7 +23,7 @@ from smx_export.contract import (
     THRESHOLD,
 )
 from smx_export.errors import FileError
-from smx_lightning.errors.text import lines
+from smx_lightning.errors.text import lines, printable
 
 SHOWN_NAMES = 12
 DEEPEST = 8  # levels of JSON in JSON: what is deeper is not ours, and may exhaust the stack
@@ -53,6 +54,13 @@ class Description:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+    def __repr__(self) -> str:
+        told = map(printable, (self.path, self.inputs, self.outputs))
+        return "{}({}: {} → {})".format(type(self).__name__, *told)
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), str(self))
 
     def __str__(self) -> str:
         names, spec = self.class_names, self.activation

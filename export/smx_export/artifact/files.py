@@ -170,6 +170,12 @@ def _readable(message: Message) -> bool:
     )
 
 
+def batch_of(value: onnx.ValueInfoProto) -> int | None:
+    """The number of rows that an input or output is fixed to; ``None`` where it takes any."""
+    shape = value.type.tensor_type.shape.dim
+    return int(shape[0].dim_value) or None if shape else None
+
+
 def signature(values: Iterable[onnx.ValueInfoProto]) -> str:
     """Graph inputs or outputs in words: ``name: dtype [dimensions]``, comma-separated."""
     parts = []

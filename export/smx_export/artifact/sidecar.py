@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from smx_export.artifact.content import read_bytes
 from smx_export.artifact.exported import read_intact
+from smx_export.artifact.files import batch_of
 from smx_export.artifact.rows import parts_of
 from smx_export.artifact.vectors import base64_of
 from smx_export.contract import (
@@ -84,6 +85,7 @@ def _described(value: onnx.ValueInfoProto, path: str | Path) -> dict[str, Any]:
         "name": value.name,
         "dtype": helper.tensor_dtype_to_np_dtype(tensor.elem_type).name,
         "shape": [dim.dim_value for dim in tensor.shape.dim[1:]],
+        **({} if (batch := batch_of(value)) is None else {"batch": batch}),
     }
 
 

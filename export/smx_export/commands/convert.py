@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smx_export.commands import DONE, PARITY_FAILED, Subparsers
-from smx_export.commands.files import check_apart, report_to
+from smx_export.commands.files import check_apart, checkpoint_in, report_to
 from smx_export.commands.options import (
     add_model_options,
     add_profile_options,
@@ -33,9 +33,14 @@ def add_parser(subparsers: Subparsers) -> None:
         help="write a checkpoint as a verified ONNX file",
         description="Write a checkpoint as one ONNX file. It appears under its name only after "
         "every parity check has passed.",
-        epilog="Example: smx-export convert best.ckpt digits.onnx --profile robust",
+        epilog="Examples: smx-export convert best.ckpt digits.onnx --profile robust; "
+        "smx-export convert lightning_logs/version_0 digits.onnx --batch 1",
     )
-    parser.add_argument("checkpoint", help="a checkpoint that smx_lightning wrote")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a checkpoint that smx_lightning wrote, or the folder of a run",
+    )
     parser.add_argument("output", metavar="OUT.onnx", help="the file to write")
     parser.add_argument(
         "--sidecar",
@@ -44,22 +49,42 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_model_options(parser)
     add_profile_options(parser)
+    add_size_options(parser)
     add_report_option(parser)
     parser.set_defaults(run=run)
+
+
+def add_size_options(parser: argparse.ArgumentParser) -> None:
+    """What :func:`exported` reads besides, of files of fixed sizes."""
+    group = parser.add_argument_group("what the file is of a fixed size in")
+    group.add_argument(
+        "--batch",
+        type=int,
+        metavar="N",
+        help="take N rows and no other number, for NPUs and compilers that want all shapes fixed",
+    )
+    group.add_argument(
+        "--top-k",
+        type=int,
+        metavar="K",
+        help="also output the K most probable classes and their probabilities: top_classes, "
+        "top_probs",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """See :mod:`smx_export.commands`."""
     profile_of(args)  # what it refuses is refused before torch is imported
     beside = Path(args.output).with_suffix(".json") if args.sidecar else None
+    checkpoint = checkpoint_in(args.checkpoint)
     check_apart(args.output, args.data, args.json, beside)
-    check_apart(args.checkpoint, args.json, beside)
+    check_apart(checkpoint, args.json, beside)
     if beside is not None:
         from smx_lightning.processes.files import check_writable
 
         check_writable(beside)
     with report_to(args.json) as report:  # first of all: a report that cannot be kept ends it
-        export = exported(args, args.checkpoint, args.output, report)
+        export = exported(args, checkpoint, args.output, report)
     if export is None:
         return PARITY_FAILED
     print(printable(f"wrote {export.path} ({export.path.stat().st_size:,} bytes)"))
@@ -84,6 +109,8 @@ def exported(
             output,
             model_class=chosen,
             profile=profile_of(args),
+            batch=args.batch,
+            top_k=args.top_k,
             input_range=args.input_range and tuple(args.input_range),
             data=data,
         )

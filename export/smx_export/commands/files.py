@@ -22,12 +22,36 @@ if TYPE_CHECKING:
 
 
 MOST = 1e6  # seconds or GB
+BEST = "best.ckpt"  # as the command line calls it
+SHOWN = 5  # checkpoints of a folder with several
 
 
 def add_file(parser: argparse.ArgumentParser, purpose: str) -> None:
     """The file of a command that reads it and prints what it finds, in words or as JSON."""
     parser.add_argument("file", metavar="FILE.onnx", help=f"the file {purpose}")
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def checkpoint_in(path: str) -> str:
+    """The best checkpoint of a run, where its folder is given; any other path as it is.
+
+    Raises:
+        FileError: Where there is none, or more than one may be the best.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return path
+    found = sorted(file for file in folder.rglob("*.ckpt") if file.is_file())
+    best = [file for file in found if file.name == BEST] or [
+        file for file in found if not file.name.startswith("last")
+    ]
+    if len(best or found) != 1:
+        names = ", ".join(str(file.relative_to(folder)) for file in (best or found)[:SHOWN])
+        raise FileError(
+            f"expected the folder of one run, with {BEST} or one other checkpoint, got {path} with "
+            f"{names or 'none'}; name the checkpoint itself"
+        )
+    return str((best or found)[0])
 
 
 def check_apart(*paths: str | Path | None) -> None:

@@ -7,7 +7,13 @@ import sys
 from typing import Any
 
 from smx_export.commands import DONE, PARITY_FAILED, Subparsers
-from smx_export.commands.files import add_limits, check_apart, limits_of, report_to
+from smx_export.commands.files import (
+    add_limits,
+    check_apart,
+    checkpoint_in,
+    limits_of,
+    report_to,
+)
 from smx_export.commands.options import (
     add_budget_options,
     add_model_options,
@@ -33,7 +39,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "smx-export verify digits.onnx --targets all",
     )
     parser.add_argument("file", metavar="FILE.onnx", help="the file to verify")
-    parser.add_argument("--checkpoint", help="the checkpoint it should equal")
+    parser.add_argument("--checkpoint", help="the checkpoint it should equal, or a run's folder")
     parser.add_argument(
         "--targets", metavar="all|NAME,…", help=f"runtimes to try it on: {', '.join(NAMES)}"
     )
@@ -54,6 +60,8 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """See :mod:`smx_export.commands`."""
     _check_options(args)
+    if args.checkpoint is not None:
+        args.checkpoint = checkpoint_in(args.checkpoint)
     limits = limits_of(args)
     targets = [] if args.targets is None else named(args.targets)
     check_apart(args.file, args.checkpoint, args.data, args.json)

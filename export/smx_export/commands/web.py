@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 
 from smx_export.artifact.files import is_checkpoint
 from smx_export.commands import DONE, PARITY_FAILED, Subparsers
-from smx_export.commands.convert import exported
+from smx_export.commands.convert import add_size_options, exported
+from smx_export.commands.files import checkpoint_in
 from smx_export.commands.options import add_model_options, add_profile_options, profile_of
 from smx_lightning.errors.text import printable
 
@@ -26,7 +27,9 @@ def add_parser(subparsers: Subparsers) -> None:
         "It needs npm's onnxruntime-web: npm install onnxruntime-web.",
         epilog="Example: smx-export web best.ckpt site --open",
     )
-    parser.add_argument("model", metavar="MODEL", help="an exported ONNX file, or a checkpoint")
+    parser.add_argument(
+        "model", metavar="MODEL", help="an exported ONNX file, a checkpoint, or a run's folder"
+    )
     parser.add_argument("folder", metavar="DIR", help="the folder to write")
     parser.add_argument(
         "--serve", action="store_true", help="serve it on this machine until Ctrl-C"
@@ -35,6 +38,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--port", type=int, default=0, help="to serve at; a free one by default")
     add_model_options(parser)
     add_profile_options(parser)
+    add_size_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -45,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
     from smx_export.web.site import write_site
 
     with TemporaryDirectory() as folder:
-        model = Path(args.model)
+        model = Path(checkpoint_in(args.model))
         if is_checkpoint(model):
-            export = exported(args, args.model, Path(folder) / f"{model.stem}.onnx", print)
+            export = exported(args, str(model), Path(folder) / f"{model.stem}.onnx", print)
             if export is None:
                 return PARITY_FAILED
             model = export.path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from smx_export.artifact.check import first_line
 from smx_export.graph.arrays import as_rows, inputs_of, pair_of, tensors_of
-from smx_export.graph.detached import off_graph, shape_of
+from smx_export.graph.detached import copied, off_graph, shape_of, uncompiled
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.errors.inputs import FLOAT, checked, in_tuples
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from smx_export.graph.arrays import Data
 
+WRAPPED = "._orig_mod"  # of a part that torch.compile has wrapped
 BLOCK = 1024  # rows at a time
 FAR = 1e4  # deviations: where answers are clipped or replaced, if anywhere
 
@@ -46,7 +46,8 @@ def composed(
         InputError: Where the part is no SoftmaxRegression, the shape is not known or not that of
             the host's inputs, or ``forward`` answers something else than the head does.
     """
-    parts = {name: part for name, part in host.named_modules(remove_duplicate=False) if name}
+    named = host.named_modules(remove_duplicate=False)
+    parts = {name.removesuffix(WRAPPED): uncompiled(part) for name, part in named if name}
     if not isinstance(parts.get(head), SoftmaxRegression):
         found = [name for name, part in parts.items() if isinstance(part, SoftmaxRegression)]
         raise InputError(
@@ -122,7 +123,7 @@ def _detached(host: nn.Module) -> nn.Module:
     memo = off_graph(host)
     for part in host.modules():
         memo |= {id(getattr(part, name, None)): None for name in ("_trainer", "_fabric")}
-    return copy.deepcopy(host, memo).cpu().float().eval()
+    return copied(host, memo).cpu().float().eval()
 
 
 def _joined(body: nn.Module, head: Any, name: str, module: str) -> SoftmaxRegression:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -15,6 +15,9 @@ from smx_lightning.processes.sharding import is_sharded, whole_smx
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+Kind = TypeVar("Kind", bound=nn.Module)
+COMPILED = "_torchdynamo_orig_callable"  # of a function that torch.compile made: what it was given
 
 
 def detached_copy(
@@ -34,7 +37,7 @@ def detached_copy(
     if is_sharded(model.smx):
         memo |= {id(model.device_mesh): None, id(model.smx): whole_smx(model.smx)}
         memo |= {id(m.process_group): None for m in model.modules() if isinstance(m, Metric)}
-    detached = copy.deepcopy(model, memo)
+    detached = copied(model, memo)
     if input_shape is not None:
         detached.input_shape = _other_shape(detached, input_shape)
     if input_range is not None:
@@ -57,10 +60,47 @@ def detached_copy(
     return exported.requires_grad_(False)
 
 
-def uncompiled(module: nn.Module) -> nn.Module:
-    """The module that ``torch.compile`` was given, of what it made; any other as it is."""
-    inner = getattr(module, "_orig_mod", module)
-    return inner if isinstance(inner, nn.Module) else module
+def uncompiled(given: Any) -> Any:
+    """What ``torch.compile`` was given, of what it made; anything else as it is.
+
+    Of a module's own ``forward`` that is the module.
+    """
+    inner = getattr(given, "_orig_mod", None) or getattr(given, COMPILED, None)
+    if inner is not None:
+        return uncompiled(inner)
+    owner = getattr(given, "__self__", None)
+    return owner if isinstance(owner, nn.Module) and given.__name__ == "forward" else given
+
+
+def copied(module: Kind, memo: dict[int, Any]) -> Kind:
+    """A deep copy in which nothing is compiled: what was compiled belongs to the original.
+
+    Args:
+        module: It is not changed.
+        memo: Of ``deepcopy``: by its id, what takes the place of an object.
+    """
+    for part in module.modules():  # a LightningModule keeps it where others forget it
+        memo |= {id(part.__dict__.get("_compiled_call_impl")): None}
+    found = copy.deepcopy(module, memo)
+    for part in module.modules():
+        for name, value in vars(part).items():
+            if (inner := getattr(value, COMPILED, None)) is not None:
+                _put_back(memo.get(id(part)), name, copy.deepcopy(inner, memo))
+    for part in [*found.modules()]:
+        for name, child in part.named_children():
+            if child is not uncompiled(child):
+                setattr(part, name, uncompiled(child))
+    return found
+
+
+def _put_back(part: nn.Module | None, name: str, inner: Any) -> None:
+    """An attribute in place of a compiled one; what the class has anyway is left to it."""
+    if part is None:  # something else has taken its place
+        return
+    if getattr(inner, "__func__", None) is getattr(type(part), name, ...):
+        del vars(part)[name]
+    else:
+        vars(part)[name] = inner
 
 
 def _other_shape(model: SoftmaxRegression, given: Any) -> Any:

@@ -121,6 +121,11 @@ def inference_copy(model: SoftmaxRegression, profile: Profile) -> InferenceCopy:
     check_activation(model)
     if is_mixed(model):
         _check_mixed(model, profile)
+    if profile.top_k is not None and profile.top_k > model.num_classes:
+        raise InputError(
+            f"expected top_k of at most the model's {model.num_classes} classes, got "
+            f"{profile.top_k}; choose a smaller number"
+        )
     if profile.robust or SCORES in profile.outputs:
         _need(has_own_head(model), "a linear layer and log-softmax of its own", profile)
     if profile.image:
@@ -171,6 +176,7 @@ def layout_of(inference: InferenceCopy) -> Layout:
         wide=inference.wide,
         threshold=model.threshold,
         alpha=alpha_of_model(model),
+        top_k=profile.top_k,
     )
 
 

@@ -17,7 +17,7 @@ class Layout:
     """What a file offers and how it computes.
 
     Attributes:
-        outputs: Some of ``log_probs``, ``probs``, ``scores`` and ``label``.
+        outputs: Some of :data:`smx_export.contract.KNOWN_OUTPUTS`.
         robust: Log-probabilities out of elementary operators, for runtimes whose LogSoftmax is
             log(softmax), which is -inf from about 104 nats on; of α-entmax see
             :mod:`smx_export.graph.entmax`.
@@ -25,6 +25,7 @@ class Layout:
         wide: Features in float64, whose mean is subtracted before they become float32.
         threshold: γ of a binary problem, which the label obeys.
         alpha: α of α-entmax; 1 is softmax.
+        top_k: How many of the most probable classes it names.
     """
 
     outputs: tuple[str, ...] = OUTPUTS
@@ -33,6 +34,7 @@ class Layout:
     wide: bool = False
     threshold: float | None = None
     alpha: float = SOFTMAX
+    top_k: int | None = None
 
 
 PLAIN = Layout()
@@ -45,3 +47,9 @@ def float_tensor(name: str, shape: Sequence[int], *, wide: bool = False) -> onnx
     """
     dtype = TensorProto.DOUBLE if wide else TensorProto.FLOAT
     return helper.make_tensor_value_info(name, dtype, [BATCH, *shape])
+
+
+def fix_batch(model: onnx.ModelProto, batch: int) -> None:
+    """Let a graph take so many rows and no other number, as its inputs and outputs declare."""
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch

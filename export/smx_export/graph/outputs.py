@@ -9,7 +9,16 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from smx_export.artifact.activation import SOFTMAX, difference
-from smx_export.contract import ALL_OUTPUTS, BATCH, LABEL, LOG_PROBS, PROBS, SCORES
+from smx_export.contract import (
+    BATCH,
+    KNOWN_OUTPUTS,
+    LABEL,
+    LOG_PROBS,
+    PROBS,
+    SCORES,
+    TOP_CLASSES,
+    TOP_PROBS,
+)
 from smx_export.graph.entmax import AXES_ARE_INPUTS, AXIS, append_entmax
 from smx_export.graph.layout import Layout, float_tensor
 
@@ -26,18 +35,24 @@ def append_outputs(model: onnx.ModelProto, num_classes: int, layout: Layout) -> 
     foreign = any(LOG_PROBS in node.output for node in model.graph.node)
     if layout.alpha == SOFTMAX:
         _append_softmax(model, layout, foreign=foreign)
-    elif {LOG_PROBS, PROBS} & {*layout.outputs}:
+    elif {LOG_PROBS, PROBS, TOP_PROBS} & {*layout.outputs}:
         wanted = LOG_PROBS in layout.outputs
         append_entmax(model, num_classes, layout.alpha, log_probs=wanted, robust=layout.robust)
     if LABEL in layout.outputs:
         _append_label(model, LOG_PROBS if foreign else SCORES, layout)
+    if layout.top_k is not None:
+        _append_top(model, LOG_PROBS if foreign else SCORES, layout.top_k)
     model.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.INT64, [BATCH])
-        if name == LABEL
-        else float_tensor(name, [num_classes])
-        for name in ALL_OUTPUTS
-        if name in layout.outputs
+        _declared(name, num_classes, layout) for name in KNOWN_OUTPUTS if name in layout.outputs
     )
+
+
+def _declared(name: str, num_classes: int, layout: Layout) -> onnx.ValueInfoProto:
+    if name == LABEL:
+        return helper.make_tensor_value_info(name, TensorProto.INT64, [BATCH])
+    if name == TOP_CLASSES:
+        return helper.make_tensor_value_info(name, TensorProto.INT64, [BATCH, layout.top_k])
+    return float_tensor(name, [layout.top_k or 0 if name == TOP_PROBS else num_classes])
 
 
 def _append_softmax(model: onnx.ModelProto, layout: Layout, *, foreign: bool) -> None:
@@ -77,7 +92,7 @@ def _plain(layout: Layout, *, foreign: bool) -> Iterator[NodeProto]:
     """Log-probabilities and probabilities, an operator each."""
     if LOG_PROBS in layout.outputs and not foreign:
         yield helper.make_node("LogSoftmax", [SCORES], [LOG_PROBS], "log_softmax", axis=1)
-    if PROBS in layout.outputs:
+    if {PROBS, TOP_PROBS} & {*layout.outputs}:
         yield _probs(foreign=foreign)
 
 
@@ -89,6 +104,18 @@ def _label(scores: str, *, at_threshold: bool) -> Iterator[NodeProto]:
     # OpenCV 4 answers from stale memory where ArgMax drops the dimension itself.
     yield helper.make_node("ArgMax", [scores], ["winner"], "argmax", axis=1, keepdims=1)
     yield helper.make_node("Squeeze", ["winner", AXIS], [LABEL], "squeeze")
+
+
+def _append_top(model: onnx.ModelProto, scores: str, top_k: int) -> None:
+    """The classes of the largest scores, and their probabilities.
+
+    Of the scores, since probabilities may be rounded to one number, or to 0.
+    """
+    model.graph.initializer.append(numpy_helper.from_array(np.array([top_k], np.int64), "top_k"))
+    model.graph.node.extend([
+        helper.make_node("TopK", [scores, "top_k"], ["top_scores", TOP_CLASSES], "top_k", axis=1),
+        helper.make_node("GatherElements", [PROBS, TOP_CLASSES], [TOP_PROBS], "top_probs", axis=1),
+    ])  # fmt: skip
 
 
 def _robust_log_softmax(opset: int) -> list[NodeProto]:

@@ -65,11 +65,13 @@ def _traced(inference: InferenceCopy) -> onnx_ir.Model:
     """The model up to its scores, or of a head that is not ours, to its log-probabilities."""
     model = inference.model
     names = [name for name, _, _ in inference.inputs]
-    shape = (2, *row_shape(model))  # a batch of 1 would be taken for a constant
+    batch = inference.profile.batch  # a fixed one is traced as such: no shape is computed then
+    shape = (batch or 2, *row_shape(model))  # a batch of 1 would be taken for a constant
     sample = tensors_of(np.zeros(shape, inference.dtype))
     several = isinstance(sample, dict)
     given = tuple(sample[name] for name in names) if several else (sample,)
     axes = tuple({0: torch.export.Dim(BATCH)} for _ in given)
+    open_axes = (axes,) if several else axes
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")  # about torch's own internals, none about the model
         try:
@@ -80,7 +82,7 @@ def _traced(inference: InferenceCopy) -> onnx_ir.Model:
                 opset_version=OPSET,
                 input_names=names,
                 output_names=[SCORES if has_own_head(model) else LOG_PROBS],
-                dynamic_shapes=(axes,) if several else axes,
+                dynamic_shapes=open_axes if batch is None else None,
                 external_data=False,
                 verbose=False,
             )

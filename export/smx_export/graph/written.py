@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import onnx
 
 from smx_export.graph.inference_copy import InferenceCopy, is_linear, layout_of
+from smx_export.graph.layout import fix_batch
 from smx_export.graph.portable import softmax_regression_graph
 
 
@@ -20,6 +21,14 @@ def written_graph(inference: InferenceCopy, metadata: Mapping[str, str]) -> onnx
     Raises:
         InputError: Where torch cannot export it.
     """
+    graph = _of_any_batch(inference, metadata)
+    if inference.profile.batch is not None:
+        fix_batch(graph, inference.profile.batch)
+    return graph
+
+
+def _of_any_batch(inference: InferenceCopy, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """The graph, whose inputs and outputs do not say yet that it takes one number of rows alone."""
     model = inference.model
     if not is_linear(model):
         # It loads torch's exporter, which takes seconds.

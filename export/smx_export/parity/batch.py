@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from smx_export.artifact.comparison import SUM, Expected, Outputs, compare, log_probs_of, worst
-from smx_export.contract import LOG_PROBS, PROBS, SCORES
+from smx_export.contract import LOG_PROBS, PROBS, SCORES, TOP_CLASSES, TOP_PROBS
 from smx_export.graph.arrays import tensors_of
 from smx_export.graph.inference_copy import alpha_of_model, unit_of
 from smx_export.parity.findings import ORDINARY, Found, Lost
@@ -24,6 +24,8 @@ AGAINST = {
     PROBS: "probs against float64",
     SUM: "probs sum to 1",
     SCORES: "scores against float64",
+    TOP_CLASSES: "top_classes against float64",
+    TOP_PROBS: "top_probs against float64",
 }
 
 
@@ -70,6 +72,7 @@ def compare_batch(
     answers: Answers,
     outputs: Outputs,
     found: Found,
+    top_k: int | None = None,
 ) -> None:
     """Compare the outputs of one batch and the live model's, each with float64, and keep the worst.
 
@@ -79,6 +82,7 @@ def compare_batch(
         answers: To it.
         outputs: The file's, of the right shapes.
         found: What is found is added to it.
+        top_k: How many of the most probable classes the file names.
     """
     model, reference = answering.model, answering.reference
     live, expected = answers
@@ -88,7 +92,7 @@ def compare_batch(
     if not (same and np.array_equal(answers_of, right)):
         found.value_faults.append(f"{where}: the live model is not finite where the answer is")
         return
-    compared = compare(expected, outputs, threshold=model.threshold)
+    compared = compare(expected, outputs, threshold=model.threshold, top_k=top_k)
     if compared.faults:
         found.value_faults.append(f"{where}: {compared.faults[0]}")
         return

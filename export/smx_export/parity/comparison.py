@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,16 +20,15 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from smx_export.artifact.check import Check, first_line
-from smx_export.artifact.comparison import SUM, Outputs, log_probs_of, max_or_nan
+from smx_export.artifact.comparison import SUM, Outputs, log_probs_of, max_or_nan, shape_of
 from smx_export.artifact.content import read_bytes
 from smx_export.artifact.exported import read_exported
-from smx_export.artifact.files import parse, read_onnx
+from smx_export.artifact.files import parse, read_onnx, seal_holds
 from smx_export.artifact.operators import deterministic, draws
-from smx_export.contract import ALL_OUTPUTS, LABEL, LOG_PROBS, PROBS, SELFTEST
+from smx_export.contract import KNOWN_OUTPUTS, LABEL, LOG_PROBS, PROBS, SELFTEST, TOP_CLASSES
 from smx_export.graph.arrays import Data
 from smx_export.graph.detached import uncompiled
 from smx_export.graph.inference_copy import InferenceCopy, alpha_of_model, is_linear, unit_of
-from smx_export.graph.turns import in_turn
 from smx_export.graph.written import written_graph
 from smx_export.parity.accuracy import Score, cost_of_rounding, decided
 from smx_export.parity.batch import AGAINST, LIVE, LIVE_ITSELF, Answering, compare_batch
@@ -38,6 +37,8 @@ from smx_export.parity.findings import Found, Worst
 from smx_export.parity.inputs import ParityInputs
 from smx_export.parity.interface import (
     DEFAULT,
+    GIVEN,
+    OFFERED,
     Budget,
     declares,
     inference_copy_like,
@@ -50,9 +51,11 @@ from smx_export.parity.structure import structure
 from smx_export.parity.user_data import UserRows
 from smx_export.runtime.session import open_session
 from smx_export.targets.apart import open_apart
-from smx_export.targets.limited import Limited, Limits
+from smx_export.targets.limited import LIMITS, Limited, Limits
 from smx_export.targets.selftest import check_vectors
 from smx_lightning import SoftmaxRegression
+from smx_lightning.errors.streams import Doing
+from smx_lightning.processes.turns import in_turn
 
 
 @in_turn
@@ -99,7 +102,7 @@ def comparison(
     input_shape: Sequence[int] | None = None,
 ) -> Comparison:
     """The model in the shape of the profile that a file names; see :func:`check_parity`."""
-    model = cast("SoftmaxRegression", uncompiled(model))
+    model = uncompiled(model)
     return Comparison(inference_copy_like(model, read_onnx(path), budget, input_shape), data)
 
 
@@ -109,13 +112,17 @@ class Comparison:
     Args:
         inference: The model in the shape of a profile.
         data: As for :func:`check_parity`.
+        doing: Told what is under way.
 
     Raises:
         InputError: Where data does not fit, or no file can be the model: see
             :mod:`smx_export.parity.determinism`.
     """
 
-    def __init__(self, inference: InferenceCopy, data: Data | None = None) -> None:
+    def __init__(
+        self, inference: InferenceCopy, data: Data | None = None, doing: Doing | None = None
+    ) -> None:
+        self.doing = doing or Doing("")
         self.inference = inference
         self.model = inference.model
         self.reference = reference_of(self.model)
@@ -134,6 +141,7 @@ class Comparison:
         Raises:
             InputError: Where torch cannot export it.
         """
+        self.doing.words = "writing the graph"
         return written_graph(self.inference, {})
 
     def report(self, path: str | Path, limits: Limits | None = None) -> ParityReport:
@@ -141,19 +149,23 @@ class Comparison:
         data = read_bytes(path)
         proto = parse(data, path)
         profile = self.inference.profile
-        outputs = [name for name in ALL_OUTPUTS if name in profile.outputs]
+        outputs = [name for name in KNOWN_OUTPUTS if name in profile.outputs]
         kinds = [AGAINST[name] for name in outputs if name in AGAINST]
         kinds += [AGAINST[SUM]] * (PROBS in outputs) + [LIVE] * (LOG_PROBS in outputs)
         found = Found({name: Worst() for name in [*kinds, LIVE_ITSELF]})
         checks = list(interface(self.inference, data, proto))
         task = rounding = None
         known = structure(self.inference, lambda: self.graph, proto)
-        runs = all(check.passed for check in checks) and known.harmless and not draws(proto)
+        # What else a file says wrongly of itself, or was changed in, does not keep it from running.
+        fed = all(check.passed for check in checks if check.name in (GIVEN, OFFERED))
+        runs = fed and known.harmless and not draws(proto)
         checks.append(known.check)
         # An operator in training mode is run all the same, to tell how far off it is.
         checks.append(deterministic(proto))
         if runs:
-            apart = None if known.exact else limits  # what the exporter writes is harmless
+            # What the exporter writes is harmless; a damaged file crashes whoever loads it.
+            whole = seal_holds(data) is not False
+            apart = None if known.exact else limits or (None if whole else LIMITS)
             with ExitStack() as stack:
                 session = _opened(data, path, proto, apart, checks, stack)
                 if session is not None:
@@ -209,6 +221,7 @@ class Comparison:
         """One batch through both sides; the live model's log-probabilities and the outputs."""
         batch = probe.batch
         found.rows += len(batch)
+        self.doing.words = f"comparing {probe.name}, {found.rows:,} rows so far"
         names = [output.name for output in session.get_outputs()]
         try:
             answered = session.run(names, self.inference.feed(batch))
@@ -217,16 +230,17 @@ class Comparison:
             return None
         outputs = dict(zip(names, answered, strict=True))
         answers = self.answering.to(probe)
-        live = answers.live
+        live, top_k = answers.live, self.inference.profile.top_k
         for name, output in outputs.items():
-            shape, dtype = (live.shape[:1], np.int64) if name == LABEL else (live.shape, np.float32)
+            shape = shape_of(name, live.shape, top_k)
+            dtype = np.int64 if name in (LABEL, TOP_CLASSES) else np.float32
             if output.shape != shape or output.dtype != dtype:
                 found.shape_faults.append(
                     f"{probe.name}: {name} is {output.dtype} {output.shape}, not {shape}"
                 )
                 return None
         with np.errstate(invalid="ignore", over="ignore"):
-            compare_batch(self.answering, probe, answers, outputs, found)
+            compare_batch(self.answering, probe, answers, outputs, found, top_k)
         return live, outputs
 
     def _compare_data(self, session: Any, found: Found) -> Task | None:
@@ -242,12 +256,18 @@ class Comparison:
             answered = log_probs_of(outputs, alpha_of_model(self.model))
             model.add(live, decided(self.model, live), labels)
             if answered is None or LABEL in outputs:
-                file.add(answered, outputs[LABEL], labels)
+                file.add(answered, _labels(outputs), labels)
             else:
                 file.add(answered, decided(self.model, answered), labels)
         if not model.rows or found.shape_faults:
             return None
         return Task(model.rows, model.accuracy, file.accuracy, model.nll, file.nll)
+
+
+def _labels(outputs: Outputs) -> NDArray[np.int64]:
+    """The chosen classes of outputs that tell no probability of each."""
+    chosen = outputs[LABEL] if LABEL in outputs else outputs[TOP_CLASSES][:, 0]
+    return np.asarray(chosen, np.int64)
 
 
 def _opened(

@@ -20,16 +20,18 @@ from smx_export.artifact.files import metadata_of, seal_holds, signature, weight
 from smx_export.artifact.vectors import Vectors
 from smx_export.contract import (
     ACTIVATION,
-    ALL_OUTPUTS,
     BATCH,
     CLASS_NAMES,
     INPUT_RANGE,
     INPUT_SHAPE,
+    KNOWN_OUTPUTS,
     LABEL,
     PROFILE,
     PROVENANCE,
     SELFTEST,
     THRESHOLD,
+    TOP,
+    TOP_CLASSES,
 )
 from smx_export.errors import FileError
 from smx_export.graph.detached import detached_copy
@@ -51,6 +53,7 @@ class Budget(NamedTuple):
 
 
 DEFAULT = Budget()
+GIVEN, OFFERED = "input", "outputs"  # checks without which a file cannot be asked
 
 
 def inference_copy_like(
@@ -75,14 +78,17 @@ def interface(inference: InferenceCopy, data: bytes, proto: onnx.ModelProto) -> 
     # A file that smx_export wrote bears one; of others, and of the first ones, none is expected.
     yield Check("seal", holds is True or (holds is None and not is_ours(metadata)), words[holds])
     # All inputs: a weight that is listed among them could be overridden by the caller.
-    wanted = _declared(inference.inputs)
-    yield _same("input", wanted, signature(proto.graph.input))
+    wanted = _declared(profile, inference.inputs)
+    yield _same(GIVEN, wanted, signature(proto.graph.input))
     wanted = _declared(
-        (name, "int64", []) if name == LABEL else (name, "float32", [model.num_classes])
-        for name in ALL_OUTPUTS
-        if name in profile.outputs
+        profile,
+        (
+            (name, *_output(name, model.num_classes, profile))
+            for name in KNOWN_OUTPUTS
+            if name in profile.outputs
+        ),
     )
-    yield _same("outputs", wanted, signature(proto.graph.output))
+    yield _same(OFFERED, wanted, signature(proto.graph.output))
     names = json.dumps(list(model.class_names), ensure_ascii=False)
     yield _same("class names", names, metadata.get(CLASS_NAMES, "none"))
     yield _same("threshold", json.dumps(model.threshold), metadata.get(THRESHOLD, "null"))
@@ -145,8 +151,17 @@ def _range_of(metadata: dict[str, str]) -> Any:
         ) from error
 
 
-def _declared(values: Iterable[tuple[str, str, list[int]]]) -> str:
-    return ", ".join(f"{name}: {dtype} {[BATCH, *shape]}" for name, dtype, shape in values)
+def _output(name: str, num_classes: int, profile: Profile) -> tuple[str, list[int]]:
+    """Dtype of an output, and its shape for one row."""
+    if name == LABEL:
+        return "int64", []
+    size = num_classes if name not in TOP or profile.top_k is None else profile.top_k
+    return "int64" if name == TOP_CLASSES else "float32", [size]
+
+
+def _declared(profile: Profile, values: Iterable[tuple[str, str, list[int]]]) -> str:
+    rows = profile.batch or BATCH
+    return ", ".join(f"{name}: {dtype} {[rows, *shape]}" for name, dtype, shape in values)
 
 
 def _same(name: str, expected: str, got: str) -> Check:

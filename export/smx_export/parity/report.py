@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from smx_export.artifact.check import Check, strings_for_nan
+from smx_export.artifact.check import Check, as_html, strings_for_nan
 from smx_export.errors import ParityError
 from smx_lightning.errors.text import lines, printable
 
@@ -147,6 +147,12 @@ class ParityReport:
     def to_json(self) -> str:
         """The whole report, JSON without NaN."""
         return json.dumps(strings_for_nan({"passed": self.passed, **asdict(self)}), indent=2)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.verdict})"
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), str(self))
 
     def __str__(self) -> str:
         said = [str(check) for check in self.checks]

@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from smx_export.artifact.activation import alpha_of, probabilities
+from smx_export.artifact.activation import SOFTMAX
+from smx_export.artifact.check import as_html
+from smx_export.artifact.comparison import shape_of
 from smx_export.artifact.content import read_bytes
 from smx_export.artifact.rows import parts_of
-from smx_export.contract import ACTIVATION, INPUT, LABEL, LINEAR, LOG_PROBS, PROBS, SCORES
-from smx_export.errors import FileError
+from smx_export.contract import (
+    INPUT,
+    LABEL,
+    LINEAR,
+    LOG_PROBS,
+    PROBS,
+    SCORES,
+    TOP_CLASSES,
+    TOP_PROBS,
+)
+from smx_export.runtime.answers import (
+    Answer,
+    Outputs,
+    Top,
+    alpha_in,
+    first_of,
+    probabilities_of,
+    top_k_of,
+)
 from smx_export.runtime.input_checks import lost_digits, other_axes, unmasked
 from smx_export.runtime.input_range import InputRange, declared_range, declared_shape, remedy
 from smx_export.runtime.inputs import MixedInputs
 from smx_export.runtime.policy import MISSING, OnNan, OnRange, Policy, Rows, check_options
+from smx_export.runtime.rounding import Rounding, is_exact, narrowed
 from smx_export.runtime.session import declared_classes, open_file, open_session
 
+SHOWN_NAMES = 12
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(double)": np.float64}  # of inputs that are not float32
 
 Given = ArrayLike | Mapping[str, ArrayLike]  # of several inputs an array each, by name
-
-
-class Answer(NamedTuple):
-    """label (batch,) int64, -1 for missing, and probs (batch, classes)."""
-
-    label: NDArray[np.int64]
-    probs: NDArray[np.float32]
 
 
 class OnnxClassifier:
@@ -60,6 +73,9 @@ class OnnxClassifier:
         input_range: Smallest and largest entry of the training data, or ``None``.
             Of several inputs dtype, shapes and range are dicts by name, and rows are given as such.
         threshold: γ of a binary problem, or ``None``.
+        top_k: How many of the most probable classes the file names, or ``None``.
+        batch: The number of rows that the file takes, ``None`` for any; other numbers are given in
+            blocks of it, the last one filled up.
 
     Raises:
         FileError: Where the file is missing, damaged, or was not exported by smx_export.
@@ -84,21 +100,27 @@ class OnnxClassifier:
         self.class_names, self.threshold = declared_classes(self.session, metadata, path)
         given = self.session.get_inputs()[0]
         self.input_shape: tuple[int, ...] = tuple(given.shape[1:])
+        self.batch: int | None = given.shape[0] if isinstance(given.shape[0], int) else None
         self.num_features = math.prod(self.input_shape)
         shape = declared_shape(metadata)  # of the linear model, whose file takes flat rows
         self.trained_shape = shape if math.prod(shape) == self.num_features else self.input_shape
         self._outputs = outputs
-        offered = [name for name in (PROBS, LOG_PROBS, SCORES) if name in outputs]
-        self._all = offered[:1] + [name for name in (LABEL,) if name in outputs]
+        self.top_k = top_k_of(self.session)
+        self._told = [name for name in (PROBS, LOG_PROBS, SCORES) if name in outputs][:1]
+        self._label = [name for name in (LABEL,) if name in outputs]
+        top = [] if self.top_k is None else [TOP_PROBS, TOP_CLASSES]
+        self._all = [*(self._told or top), *self._label]
         self.dtype = np.dtype(DTYPES.get(given.type, np.float32))
         self.input_range = declared_range(metadata)
-        self._alpha = _alpha(metadata, path)
+        self._alpha = alpha_in(metadata, path)
         self._mixed = MixedInputs.of(self.session, metadata, on_nan, on_range)
         if self._mixed is not None:
             self._know(self._mixed)
         pixels = self.dtype == np.uint8
         linear = self.session.get_modelmeta().graph_name == LINEAR
         in_training = InputRange.of(metadata, pixels=pixels)
+        judged = LOG_PROBS if LOG_PROBS in outputs else self._all[0]
+        self._rounding = Rounding(judged, metadata, sparse=self._alpha > SOFTMAX)
         self._policy = Policy(on_nan, on_range, in_training, shows_nan=linear or pixels)
 
     def _know(self, mixed: MixedInputs) -> None:
@@ -106,6 +128,17 @@ class OnnxClassifier:
         self.input_shape = self.trained_shape = mixed.told("shape")
         self.dtype, self.input_range = mixed.told("dtype"), mixed.told("bounds")
         self.num_features = sum(math.prod(given.shape) for given in mixed.inputs)
+
+    def __repr__(self) -> str:
+        shape = " × ".join(map(str, self.input_shape))
+        fixed = [] if self.batch is None else [f"batches of {self.batch}"]
+        parts = [f"{self.dtype} {shape} → {len(self.class_names)} classes", *fixed]
+        return f"{type(self).__name__}({', '.join([*parts, *self._outputs])})"
+
+    def _repr_html_(self) -> str:
+        names = self.class_names
+        more = f", … ({len(names)} in all)" if len(names) > SHOWN_NAMES else ""
+        return as_html(repr(self), f"classes: {', '.join(names[:SHOWN_NAMES])}{more}")
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the session, which is opened anew from the file's content."""
@@ -125,6 +158,35 @@ class OnnxClassifier:
         """
         return self._labels(*self._run(self._all, x))
 
+    def predict_top(self, x: Given, k: int | None = None) -> Top:
+        """The k most probable classes of each row and their probabilities.
+
+        Args:
+            x: Inputs (batch, …).
+            k: How many; by default as many as the file names. A file that tells all probabilities
+                answers any number of classes.
+
+        Raises: As :meth:`predict_proba`, and a ValueError for a number that there is not.
+        """
+        count = self.top_k if k is None else k
+        if count is None or not 1 <= count <= len(self.class_names):
+            raise ValueError(
+                f"expected k out of 1..{len(self.class_names)}, got {count}; give k, or export the "
+                "file with top_k"
+            )
+        if self.top_k is not None and count <= self.top_k:
+            answers, missing = self._run([TOP_PROBS, TOP_CLASSES, *self._label], x)
+            classes = answers[TOP_CLASSES].astype(np.int64)[:, :count]
+            probs = answers[TOP_PROBS][:, :count]
+        else:
+            self._probs()
+            answers, missing = self._run(self._all, x)
+            classes = np.argsort(-answers[PROBS], axis=1, kind="stable")[:, :count]
+            probs = np.take_along_axis(answers[PROBS], classes, 1)
+        if missing is not None:
+            classes[missing] = MISSING
+        return Top(self._labels(answers, missing), classes, probs)
+
     def predict_names(self, x: Given) -> list[str | None]:
         """The class name of each row; ``None`` of one that has no answer."""
         return [None if k == MISSING else self.class_names[k] for k in self.predict(x)]
@@ -132,49 +194,55 @@ class OnnxClassifier:
     def predict_proba(self, x: Given) -> NDArray[np.float32]:
         """Probabilities (batch, classes) of inputs (batch, …) with ``num_features`` entries a row.
 
+        float64 and integers are rounded for a file that takes float32: silently where it holds
+        them exactly; with one :class:`smx_export.InputRoundingWarning` where no answer moves
+        by more than the file's own tolerance.
+
         Raises:
-            TypeError: For a dtype that the file's own (float32, float64, or uint8) cannot hold
-                without loss, and for float32 where the file takes float64.
+            TypeError: For a dtype that the file's own (float32, float64, or uint8) cannot hold, nor
+                within that tolerance, and for float32 where the file takes float64.
             ValueError: For another number of features, other axes, or no batch dimension; for a row
                 that has no answer, and for inputs of other units, where ``on_nan`` and ``on_range``
                 say so; and where the file holds nothing that tells probabilities.
         """
-        return self._run(self._probs(), x)[0][0]
+        return self._run(self._probs(), x)[0][PROBS]
 
     def answer(self, x: Given) -> Answer:
         """:meth:`predict` and :meth:`predict_proba` of one run, which raises as they do."""
         self._probs()
         answers, missing = self._run(self._all, x)
-        return Answer(self._labels(answers, missing), answers[0])
+        return Answer(self._labels(answers, missing), answers[PROBS])
 
     def _probs(self) -> list[str]:
         """The one output that probabilities are made of."""
-        if self._all == [LABEL]:
+        if not self._told:
             raise ValueError(
                 f"expected a file that tells probabilities, got outputs {', '.join(self._outputs)};"
                 " export it with probs"
             )
-        return self._all[:1]
+        return self._told
 
-    def _labels(self, answers: list[NDArray[Any]], missing: Rows | None) -> NDArray[np.int64]:
-        if LABEL in self._outputs:
-            labels = answers[-1]
+    def _labels(self, answers: Outputs, missing: Rows | None) -> NDArray[np.int64]:
+        if LABEL in answers:
+            labels = answers[LABEL]
             if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.class_names):
                 raise ValueError(
                     f"expected labels in 0..{len(self.class_names) - 1}, got {labels.min()} to "
                     f"{labels.max()}; the file is not as it was exported: export it again"
                 )
+        elif PROBS not in answers:
+            labels = first_of(answers, self.threshold)
         elif self.threshold is not None:
-            labels = answers[0][:, 1] >= self.threshold
+            labels = answers[PROBS][:, 1] >= self.threshold
         else:
-            labels = answers[0].argmax(1)
+            labels = answers[PROBS].argmax(1)
         labels = np.asarray(labels, np.int64)
         if missing is not None:
             labels[missing] = MISSING
         return labels
 
-    def _run(self, wanted: list[str], x: Given) -> tuple[list[NDArray[Any]], Rows | None]:
-        """What the file answers, probabilities first, and which rows have no answer."""
+    def _run(self, wanted: list[str], x: Given) -> tuple[Outputs, Rows | None]:
+        """What the file answers, probabilities among it, and which rows have no answer."""
         if self._mixed is None:
             rows = self._rows(x)
             missing = self._policy.missing_inputs(rows, finite=wanted == [LABEL])
@@ -183,17 +251,20 @@ class OnnxClassifier:
             rows = self._mixed.rows(x)
             missing = self._mixed.missing(rows, finite=wanted == [LABEL])
             feed = parts_of(rows)
-        answers: list[NDArray[Any]] = self.session.run(wanted, feed)
-        self._check_answered(len(rows), wanted, answers)
-        if wanted[0] == LABEL:
+        answers = dict(zip(wanted, self.session.run(wanted, feed), strict=True))
+        self._check_answered(len(rows), answers)
+        first = wanted[0]
+        if first == LABEL:
             return answers, missing
-        answers[0] = _probabilities(wanted[0], answers[0], self._alpha)
-        return answers, self._policy.missing_answers(answers[0], missing)
+        if first != TOP_PROBS:
+            answers[PROBS] = probabilities_of(first, answers[first], self._alpha)
+            first = PROBS
+        return answers, self._policy.missing_answers(answers[first], missing)
 
-    def _check_answered(self, rows: int, wanted: list[str], answers: list[NDArray[Any]]) -> None:
+    def _check_answered(self, rows: int, answers: Outputs) -> None:
         """Complain about answers that cannot be those to so many rows: a graph may say more."""
-        for name, answer in zip(wanted, answers, strict=True):
-            shape = (rows,) if name == LABEL else (rows, len(self.class_names))
+        for name, answer in answers.items():
+            shape = shape_of(name, (rows, len(self.class_names)), self.top_k)
             if answer.shape != shape:
                 raise ValueError(
                     f"expected {name} of shape {shape}, got {answer.shape}; the file is not as it "
@@ -202,7 +273,9 @@ class OnnxClassifier:
 
     def _rows(self, x: Given) -> NDArray[Any]:
         array = x if isinstance(x, np.ma.MaskedArray) else np.asarray(x)
-        if array.dtype != self.dtype and not np.can_cast(array.dtype, self.dtype, "safe"):
+        fits = array.dtype == self.dtype or np.can_cast(array.dtype, self.dtype, "safe")
+        narrow = None if fits else narrowed(array, self.dtype)
+        if not fits and narrow is None:
             raise TypeError(
                 f"expected {self.dtype} inputs, or a dtype that fits into it, got {array.dtype}; "
                 + remedy(array, self.dtype, self.input_range)
@@ -220,25 +293,14 @@ class OnnxClassifier:
             )
         if wrong := other_axes(array.shape[1:], self.trained_shape):
             raise ValueError(wrong)
-        array = array.astype(self.dtype, copy=False)
-        return unmasked(array).reshape(-1, *self.input_shape)
+        if narrow is None:
+            narrow = array.astype(self.dtype, copy=False)
+        elif not is_exact(narrow, array):
+            self._rounding.check(self._asked, narrow, array)
+        return unmasked(narrow).reshape(-1, *self.input_shape)
 
-
-def _alpha(metadata: Mapping[str, str], path: Path) -> float:
-    """α of the activation that a file names; softmax's where it names none."""
-    try:
-        return alpha_of(json.loads(metadata.get(ACTIVATION, '"softmax"')))
-    except (ValueError, RecursionError) as error:  # as FileError is one
-        raise FileError(
-            f"expected an activation in the metadata of {path} that there is, got "
-            f"{metadata[ACTIVATION][:40]!r}; export it again"
-        ) from error
-
-
-def _probabilities(name: str, answer: NDArray[Any], alpha: float) -> NDArray[Any]:
-    """Probabilities of what an output of that name answered."""
-    if name == PROBS:
-        return answer
-    if name == LOG_PROBS:
-        return np.asarray(np.exp(answer))
-    return np.asarray(probabilities(answer, alpha), answer.dtype)
+    def _asked(self, name: str, rows: NDArray[Any]) -> NDArray[Any]:
+        answered: NDArray[Any] = self.session.run(
+            [name], {INPUT: rows.reshape(-1, *self.input_shape)}
+        )[0]
+        return answered

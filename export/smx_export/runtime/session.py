@@ -6,12 +6,23 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import onnxruntime
 
 from smx_export.artifact.check import first_line
-from smx_export.contract import ALL_OUTPUTS, CLASS_NAMES, INPUT, INPUT_SHAPE, LABEL, THRESHOLD
+from smx_export.contract import (
+    CLASS_NAMES,
+    INPUT,
+    INPUT_SHAPE,
+    KNOWN_OUTPUTS,
+    LABEL,
+    THRESHOLD,
+    TOP,
+)
 from smx_export.errors import FileError
+from smx_export.profile import LARGEST_BATCH
+from smx_export.runtime.blocks import BlockSession
 
 CONFINES_DATA = (1, 24)  # older onnxruntimes read external data from anywhere on the disk
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -22,12 +33,20 @@ _VERSION = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
 def open_session(
     model: Path | bytes, providers: Sequence[str] = ("CPUExecutionProvider",)
 ) -> onnxruntime.InferenceSession:
-    """An onnxruntime session of a file or its content; it raises and does not log as well."""
+    """An onnxruntime session of a file or its content; it raises and does not log as well.
+
+    Of a file of one batch it takes any number of rows: :mod:`smx_export.runtime.blocks`.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     if isinstance(model, bytes):  # onnxruntime would look for its tensors in the current folder
         options.add_session_config_entry(EXTERNAL_FOLDER, NOWHERE)
-    return onnxruntime.InferenceSession(model, options, providers=list(providers))
+    session = onnxruntime.InferenceSession(model, options, providers=list(providers))
+    batches = {shape[0] for shape in (given.shape for given in session.get_inputs()) if shape}
+    (batch,) = batches if len(batches) == 1 else (None,)
+    if not (isinstance(batch, int) and 0 < batch <= LARGEST_BATCH):
+        return session
+    return cast("onnxruntime.InferenceSession", BlockSession(session, batch))
 
 
 def open_file(content: bytes, path: Path, providers: Sequence[str]) -> onnxruntime.InferenceSession:
@@ -70,16 +89,16 @@ def declared_classes(
         threshold = json.loads(metadata.get(THRESHOLD, "null"))
     except (ValueError, RecursionError):
         names = threshold = None
-    known = bool(outputs) and set(outputs) <= set(ALL_OUTPUTS)
+    known = bool(outputs) and set(outputs) <= set(KNOWN_OUTPUTS)
     named = _named_inputs(metadata)
     if {*inputs} != {*(named or [INPUT])} or not known or not isinstance(names, list):
         raise FileError(
             f"expected a file exported by smx_export, with input {INPUT!r} and outputs out of "
-            f"{', '.join(ALL_OUTPUTS)}, got inputs {inputs} and outputs {outputs} in {path}; "
+            f"{', '.join(KNOWN_OUTPUTS)}, got inputs {inputs} and outputs {outputs} in {path}; "
             "export the model with smx-export convert"
         )
     _check_shapes(session, path, one_number=bool(named))
-    counts = [node.shape[-1:] for node in session.get_outputs() if node.name != LABEL]
+    counts = [node.shape[-1:] for node in session.get_outputs() if node.name not in (LABEL, *TOP)]
     if not all(type(name) is str for name in names) or any(
         count != [len(names)] for count in counts
     ):
@@ -104,9 +123,17 @@ def declared_classes(
 
 
 def _check_shapes(session: onnxruntime.InferenceSession, path: Path, *, one_number: bool) -> None:
-    """Complain about inputs whose rows are of no known shape; whether one may be a mere number."""
+    """Complain about inputs whose rows are of no known shape; whether one may be a mere number.
+
+    A fixed batch must be of a number that can be filled.
+    """
     for node in session.get_inputs():
-        shape = node.shape[1:]
+        batch, *shape = node.shape or [None]
+        if isinstance(batch, int) and not 0 < batch <= LARGEST_BATCH:
+            raise FileError(
+                f"expected a file of at most {LARGEST_BATCH} rows a batch at {path}, got {batch}; "
+                "export the model again"
+            )
         some = bool(shape) or (one_number and len(node.shape) == 1)
         if not some or not all(isinstance(side, int) and side > 0 for side in shape):
             raise FileError(

@@ -1,4 +1,6 @@
-"""One target in a process of its own: NAME FILE FOLDER SECONDS [BYTES] are its arguments.
+"""One target in a process of its own: NAME FILE FOLDER SECONDS BATCH [BYTES] are its arguments.
+
+BATCH is the number of rows that the file takes, 0 where it takes any.
 
 A runtime that crashes, hangs or prints takes nobody along. The folder holds ``inputs.npz``, batches
 named 0, 1, …; ``outputs.npz`` and ``answer.json`` are written there as the work goes on, so that
@@ -17,6 +19,7 @@ import numpy as np
 from smx_export.artifact.check import first_line
 from smx_export.errors import FileError
 from smx_export.targets import NotInstalled, Session, target
+from smx_export.targets.base import InBlocks
 from smx_export.targets.limited import limit_memory, limit_time, numbers
 
 SHARE = 16  # of the memory that it may take, an answer is at most one in so many
@@ -24,7 +27,9 @@ MOST = 1 << 30  # bytes of an answer, where there is no limit to share
 TIMED = {1: 200, 1024: 20}  # runs a batch size
 
 
-def main(name: str, file: str, folder: str, seconds: str, memory: str | None = None) -> None:
+def main(
+    name: str, file: str, folder: str, seconds: str, batch: str, memory: str | None = None
+) -> None:
     """Load, run every batch in turn, and time what the first is made of."""
     limit_time(float(seconds))
     if memory is not None:
@@ -43,7 +48,7 @@ def main(name: str, file: str, folder: str, seconds: str, memory: str | None = N
         answer["missing"] = str(other)
         return _tell(folder, answer)
     try:
-        session = runtime.load(Path(file))
+        session = InBlocks(runtime.load(Path(file)), int(batch) or None)
     except Exception as error:  # runtimes' exceptions share no base class
         answer["refused"] = first_line(error)
         return _tell(folder, answer)

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx_export.errors import FileError, NotInstalled
+from smx_export.runtime.blocks import in_blocks
 
 NUMBERS = ("float32", "float64", "uint8")  # of one input: what every runtime is fed
 
-__all__ = ["NotInstalled", "Outputs", "Session", "Target"]
+__all__ = ["InBlocks", "NotInstalled", "Outputs", "Session", "Target"]
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -40,6 +41,43 @@ class Session(ABC):
 
     def close(self) -> None:  # noqa: B027 (most have nothing to end)
         """End what the session started."""
+
+
+class InBlocks(Session):
+    """A session of a file of one batch, which is asked about any number of rows.
+
+    Args:
+        session: Of the file.
+        batch: The number of rows that the file takes; ``None`` where it takes any.
+    """
+
+    def __init__(self, session: Session, batch: int | None) -> None:
+        self._session, self._batch = session, batch
+
+    def run(self, x: NDArray[np.generic]) -> Outputs:
+        """See :class:`Session`."""
+        if self._batch is None:
+            return self._session.run(x)
+        names: list[str] = []
+
+        def answers(block: NDArray[Any]) -> list[NDArray[Any]]:
+            outputs = self._session.run(block)
+            names[:] = outputs
+            return [*map(np.asarray, outputs.values())]
+
+        answered = in_blocks(answers, x, self._batch)
+        return dict(zip(names, answered, strict=True))
+
+    def seconds(self, x: NDArray[np.generic], runs: int) -> float:
+        """See :class:`Session`: those of one block, as often as there are blocks."""
+        if self._batch is None:
+            return self._session.seconds(x, runs)
+        block = np.resize(x, (self._batch, *x.shape[1:]))
+        return -(-len(x) // self._batch) * self._session.seconds(block, runs)
+
+    def close(self) -> None:
+        """See :class:`Session`."""
+        self._session.close()
 
 
 class Target(ABC):

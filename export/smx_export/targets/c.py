@@ -1,8 +1,9 @@
 """C: emx-onnx-cgen writes it, the machine's compiler compiles it, ctypes calls it.
 
 Traps, all of the generator: of a batch with a name it reduces the first row only and cannot ArgMax,
-so it writes the code of one row and a loop calls that; it copies metadata into comments, which
-``*/`` in a class name would end; weights over 100 KiB go to a second file. C checks no shapes.
+so it writes the code of one row (of a file of one batch, that of a batch), and a loop calls that;
+it copies metadata into comments, which ``*/`` in a class name would end; weights over 100 KiB go to
+a second file. C checks no shapes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.artifact.files import read_onnx
+from smx_export.artifact.files import batch_of, read_onnx
 from smx_export.targets.base import Outputs, Session, Target
 
 COMPILE = ("cc", "-std=c99", "-O2", "-w", "-shared", "-fPIC")  # c99: a · b + c is not fused
@@ -44,10 +45,11 @@ class CompiledC(Target):
         model = read_onnx(path)
         del model.metadata_props[:], model.graph.value_info[:]
         tensors = [*model.graph.input, *model.graph.output]
+        batch = batch_of(model.graph.input[0]) or 1
         for tensor in tensors:
-            tensor.type.tensor_type.shape.dim[0].dim_value = 1
+            tensor.type.tensor_type.shape.dim[0].dim_value = batch
         source = Compiler(CompilerOptions(large_weight_threshold=0)).compile(model)
-        return _Session(source, {tensor.name: _row(tensor) for tensor in tensors})
+        return _Session(source, {tensor.name: _row(tensor) for tensor in tensors}, batch)
 
 
 def _row(tensor: Any) -> np.dtype[Any]:
@@ -58,10 +60,12 @@ def _row(tensor: Any) -> np.dtype[Any]:
 
 
 class _Session(Session):
-    def __init__(self, source: str, rows: dict[str, np.dtype[Any]]) -> None:
+    def __init__(self, source: str, rows: dict[str, np.dtype[Any]], batch: int) -> None:
+        self._batch = batch
         (_, self._input), *self._outputs = rows.items()
         at = ", ".join(f"(void *)at[{k}]" for k in range(len(rows)))
-        steps = " ".join(f"at[{k}] += {row.itemsize};" for k, row in enumerate(rows.values()))
+        sizes = [batch * row.itemsize for row in rows.values()]
+        steps = " ".join(f"at[{k}] += {size};" for k, size in enumerate(sizes))
         loop = f"void rows(long n, char **at) {{ while (n-- > 0) {{ model({at}); {steps} }} }}"
         with TemporaryDirectory() as folder:  # needed no more once the library is loaded
             code, library = Path(folder, "model.c"), Path(folder, "model.so")
@@ -75,8 +79,10 @@ class _Session(Session):
     def run(self, x: NDArray[np.generic]) -> Outputs:
         if (x.dtype, x.shape[1:]) != (self._input.base, self._input.shape):
             raise ValueError(f"expected rows of {self._input}, got {x.dtype} {x.shape[1:]}")
+        if len(x) % self._batch:
+            raise ValueError(f"expected batches of {self._batch} rows, got {len(x)} rows")
         answers = {name: np.empty(len(x), row) for name, row in self._outputs}
         arrays = [np.ascontiguousarray(x), *answers.values()]
         at = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
-        self._call(ctypes.c_long(len(x)), at)
+        self._call(ctypes.c_long(len(x) // self._batch), at)
         return answers

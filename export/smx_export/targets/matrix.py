@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from smx_export.artifact.comparison import Compared, Expected, Outputs, compare, max_or_nan
 from smx_export.artifact.exported import ExportedFile, read_intact
+from smx_export.artifact.files import batch_of
 from smx_export.artifact.vectors import UNDERFLOW
 from smx_export.contract import PROFILE
 from smx_export.profile import Profile
@@ -38,6 +39,8 @@ class _Cases:
     outputs: tuple[str, ...]
     threshold: float | None
     stress_must_hold: bool
+    batch: int | None
+    top_k: int | None
 
 
 def matrix(
@@ -69,7 +72,8 @@ def matrix(
     rows = []
     for name in targets:
         progress(name)
-        rows.append(_row(name, ask(name, Path(path), cases.x, patience, memory), cases))
+        answer = ask(name, Path(path), cases.x, patience, memory, cases.batch)
+        rows.append(_row(name, answer, cases))
     return Matrix(str(path), profile.name, tuple(rows))
 
 
@@ -90,7 +94,15 @@ def _cases(
     if len(x) == 1:  # of a steep model, zero alone: several rows are run nevertheless
         ordinary[0] = x.repeat(2, 0), expected.rows(np.zeros(2, np.intp))
     xs, answers = zip((x[:1], expected.rows(slice(1))), *ordinary, *stress, strict=True)
-    return _Cases(xs, answers, profile.outputs, exported.threshold, profile.robust)
+    return _Cases(
+        xs,
+        answers,
+        profile.outputs,
+        exported.threshold,
+        profile.robust,
+        batch_of(exported.proto.graph.input[0]),
+        profile.top_k,
+    )
 
 
 def _row(name: str, answered: Answer, cases: _Cases) -> Row:
@@ -135,7 +147,7 @@ def _compared(
     missing = set(cases.outputs) - set(own)
     if missing:
         return errors.get(str(i)) or ended or f"no output {sorted(missing)[0]}"
-    found = compare(cases.expected[i], own, threshold=cases.threshold)
+    found = compare(cases.expected[i], own, threshold=cases.threshold, top_k=cases.top_k)
     return found.faults[0] if found.faults else found
 
 

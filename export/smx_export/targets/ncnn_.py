@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.artifact.files import read_onnx
+from smx_export.artifact.files import batch_of, read_onnx
 from smx_export.targets.base import Outputs, Session, Target
 
 PRECISIONS = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage")
@@ -57,7 +57,9 @@ class _Session(Session):
             setattr(self._net.opt, f"use_{precision}", False)
         with TemporaryDirectory() as folder:
             shutil.copy(path, Path(folder, "model.onnx"))
-            shapes = [f"inputshape=[1{row}]{dtype}", f"inputshape2=[2{row}]{dtype}"]
+            batch = batch_of(graph.input[0])
+            shapes = [f"inputshape=[{batch or 1}{row}]{dtype}"]
+            shapes += [] if batch else [f"inputshape2=[2{row}]{dtype}"]
             command = [_pnnx(), "model.onnx", *shapes, "fp16=0"]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             param, weights = (Path(folder, f"model.ncnn.{end}") for end in ("param", "bin"))

@@ -37,6 +37,7 @@ def ask(
     batches: Sequence[NDArray[Any]],
     patience: float,
     memory: int | None = None,
+    batch: int | None = None,
 ) -> Answer:
     """Run a file on a target, batch after batch, within limits.
 
@@ -46,11 +47,12 @@ def ask(
         batches: What it is asked.
         patience: Seconds after which it is ended.
         memory: Bytes that it may take, on Linux; any by default.
+        batch: The number of rows that the file takes, where it takes no other.
     """
     with tempfile.TemporaryDirectory(prefix="smx-target-", ignore_cleanup_errors=True) as folder:
         inputs: dict[str, Any] = {str(i): x for i, x in enumerate(batches)}
         np.savez(Path(folder) / "inputs.npz", **inputs)
-        limits = [str(patience), *([] if memory is None else [str(memory)])]
+        limits = [str(patience), str(batch or 0), *([] if memory is None else [str(memory)])]
         ended = _run([name, os.path.realpath(path), folder, *limits], folder, patience)
         answer, outputs = Path(folder) / "answer.json", Path(folder) / "outputs.npz"
         arrays: dict[str, NDArray[Any]] = {}

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from smx_export.artifact.check import strings_for_nan
+from smx_export.artifact.check import as_html, strings_for_nan
 from smx_lightning.errors.text import lines, printable
 
 PASSED, FAILED, NOT_RUN = VERDICTS = "passed", "FAILED", "not run"
@@ -61,9 +61,21 @@ class Matrix:
         verdicts = [row.verdict for row in self.rows]
         return FAILED not in verdicts and PASSED in verdicts
 
+    @property
+    def verdict(self) -> str:
+        """How many passed, failed and were not run."""
+        counts = [f"{sum(row.verdict == v for row in self.rows)} {v}" for v in VERDICTS]
+        return ", ".join(counts)
+
     def to_json(self) -> str:
         """The whole matrix, JSON without NaN."""
         return json.dumps(strings_for_nan({"passed": self.passed, **asdict(self)}), indent=2)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({printable(self.path)}: {self.verdict})"
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), str(self))
 
     def __str__(self) -> str:
         notes = [f"{row.target}: {row.detail}" for row in self.rows if row.detail]
@@ -72,8 +84,7 @@ class Matrix:
                 "under stress (classes over 87 nats apart) a runtime that computes log(softmax) "
                 "fails; export with --profile robust if that matters"
             )
-        counts = [f"{sum(row.verdict == v for row in self.rows)} {v}" for v in VERDICTS]
-        return "\n".join([_table(self.rows), lines([*notes, ", ".join(counts)])])
+        return "\n".join([_table(self.rows), lines([*notes, self.verdict])])
 
 
 COLUMNS = (

@@ -13,17 +13,18 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from smx_export.artifact.check import Check, first_line, strings_for_nan
+from smx_export.artifact.check import Check, as_html, first_line, strings_for_nan
 from smx_export.artifact.comparison import compare
 from smx_export.artifact.content import read_bytes
 from smx_export.artifact.declared import declared
 from smx_export.artifact.exported import ExportedFile, read_exported
-from smx_export.artifact.files import seal_holds, weights_sha256
+from smx_export.artifact.files import batch_of, seal_holds, weights_sha256
 from smx_export.artifact.operators import deterministic
 from smx_export.contract import PROFILE, SCORES
 from smx_export.profile import Profile
-from smx_export.targets.base import Session, Target
+from smx_export.targets.base import InBlocks, Session, Target
 from smx_export.targets.limited import LIMITS, Limited, Limits
+from smx_lightning.errors.text import printable
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,23 @@ class SelfTest:
         """Whether the file answers as it did."""
         return all(check.passed for check in self.checks)
 
+    @property
+    def verdict(self) -> str:
+        """The last line of it."""
+        return "self-test passed" if self.passed else "self-test FAILED"
+
     def to_json(self) -> str:
         """The whole report, JSON without NaN."""
         return json.dumps(strings_for_nan({"passed": self.passed, **asdict(self)}), indent=2)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({printable(self.path)}: {self.verdict})"
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), str(self))
+
     def __str__(self) -> str:
-        verdict = "self-test passed" if self.passed else "self-test FAILED"
-        return "\n".join([*map(str, self.checks), verdict])
+        return "\n".join([*map(str, self.checks), self.verdict])
 
 
 def selftest(
@@ -92,7 +103,7 @@ def _offers(file: ExportedFile) -> Check:
 def check_vectors(
     file: ExportedFile, path: str | Path, target: Target | None = None
 ) -> Iterator[Check]:
-    """The vectors, as one batch and one by one."""
+    """The vectors, as one batch and one by one; of a file of one batch in blocks of that."""
     if target is None:
         from smx_export.targets.onnxruntime_ import OnnxRuntime
 
@@ -100,7 +111,8 @@ def check_vectors(
     name = f"{target.name} {target.version()}"
     target.check_takes(file.vectors.x)
     try:
-        session = target.load(Path(path))
+        loaded = target.load(Path(path))
+        session = InBlocks(loaded, batch_of(file.proto.graph.input[0]))
     except Exception as error:  # runtimes' exceptions share no base class
         yield Check(name, False, f"does not load it: {first_line(error)}")
         return
@@ -117,6 +129,7 @@ def _run(session: Session, file: ExportedFile) -> tuple[bool, str]:
     """Whether all outputs are there and right, and the largest error or what is wrong first."""
     x, expected = file.vectors.x, file.vectors.expected
     wanted = {output.name for output in file.proto.graph.output}
+    top_k = Profile.from_json(file.metadata.get(PROFILE)).top_k
     ratios: list[float] = []
     for start, stop in [(0, len(x)), *((i, i + 1) for i in range(len(x)))]:
         where = f"vector {start}, batch of {stop - start}"
@@ -125,7 +138,7 @@ def _run(session: Session, file: ExportedFile) -> tuple[bool, str]:
         if missing:
             return False, f"{where}: no {min(missing)}"
         part = expected.rows(slice(start, stop))
-        compared = compare(part, outputs, threshold=file.threshold)
+        compared = compare(part, outputs, threshold=file.threshold, top_k=top_k)
         if compared.wrong:
             return False, f"{where}: {compared.wrong}"
         ratios.append(compared.ratio)

@@ -45,11 +45,11 @@ def test_a_subcommand_gives_an_example_of_itself(name, capsys):
 
 OPTIONS = {  # beside --help; a strange one is refused by argparse itself
     "convert": "--sidecar --model-class --data --profile --outputs --input-range --weights "
-    "--max-accuracy-loss --max-nll-increase --json",
+    "--max-accuracy-loss --max-nll-increase --batch --top-k --json",
     "verify": "--checkpoint --targets --input-shape --model-class --data --max-accuracy-loss "
     "--max-nll-increase --json --max-seconds --max-memory",
     "web": "--serve --open --port --model-class --data --profile --outputs --input-range --weights "
-    "--max-accuracy-loss --max-nll-increase",
+    "--max-accuracy-loss --max-nll-increase --batch --top-k",
     "selftest": "--target --json --max-seconds --max-memory",
     "predict": "--nan --range --max-seconds --max-memory",
     "inspect": "--json",

@@ -17,8 +17,9 @@ import torch
 from sampled import whole
 
 from smx_export import ParityError, check_parity, export_onnx
-from smx_export.graph import turns, written
+from smx_export.graph import written
 from smx_lightning import SoftmaxRegression
+from smx_lightning.processes import turns
 
 THREADS = 8
 

@@ -124,6 +124,19 @@ def test_numbers_that_float32_would_round_are_answered(drive, tmp_path):
     assert page["problems"] == []
 
 
+def test_a_file_of_one_batch_is_given_blocks_of_it(drive, trained, tmp_path):
+    path, folder = site_of(trained, tmp_path, input_range=(0, 16), batch=3, top_k=2)
+    with serve(folder) as url:
+        (page,) = drive({"url": url, "steps": [{"draw": TOP}]})
+    loaded, drawn = page["states"]
+    assert loaded["badge"]["state"] == "good"
+    assert "float32 [3, 64]" in loaded["facts"]
+    x = np.asarray([drawn["lastInput"]] * 3, np.float32)
+    expected = onnxruntime.InferenceSession(path).run(["probs"], {"input": x})[0][0]
+    np.testing.assert_allclose(drawn["lastProbs"], expected, rtol=1e-4, atol=1e-6)
+    assert page["problems"] == []
+
+
 def test_the_file_is_verified_on_load(drive, digits_url):
     (page,) = drive({"url": digits_url})
     (state,) = page["states"]

@@ -8,15 +8,16 @@ from smx_lightning import InputError
 
 # fmt: off
 CASES = [
-    ("float64 inputs", classify(np.zeros((2, D))), TypeError,
-     "expected float32 inputs, or a dtype that fits into it, got float64; convert them with "
-     "x.astype(numpy.float32)"),
+    ("float64 inputs beyond float32", classify(np.full((2, D), 1e39)), TypeError,
+     "expected float32 inputs, or a dtype that fits into it, got float64; leave out what float32 "
+     "cannot hold"),
     ("string inputs", classify(np.full((2, D), "a")), TypeError,
      "expected float32 inputs, or a dtype that fits into it, got <U1; convert them with"),
     ("object inputs", classify(np.zeros((2, D), object)), TypeError,
      "expected float32 inputs, or a dtype that fits into it, got object; convert them with"),
-    ("integer inputs too wide", classify(np.zeros((2, D), int)), TypeError,
-     "expected float32 inputs, or a dtype that fits into it, got int64; convert them with"),
+    ("integer inputs too wide", classify(np.full((2, D), 2**60 + 2**30)), TypeError,
+     "expected float32 inputs, or what rounds to it within the file's tolerance of …, got int64 "
+     "whose rounding moves answers by …; convert them with x.astype(numpy.float32)"),
     ("inputs of one dimension", classify(X[0]), ValueError,
      "expected inputs of shape (batch, 4), got (4,); add a batch dimension with x[None]"),
     ("inputs of another width", classify(X[:, :3]), ValueError,

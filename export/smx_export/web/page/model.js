@@ -62,12 +62,34 @@ export async function loadModel(sidecar) {
 }
 
 async function run(ort, session, sidecar, values, rows) {
-  const { name, dtype, shape } = sidecar.input;
-  const tensor = new ort.Tensor(dtype, values, [rows, ...shape]);
+  const { name, dtype, shape, batch = rows } = sidecar.input; // batch: it takes no other number
   const wanted = ["log_probs", "probs"].filter((output) => sidecar.outputs.includes(output));
-  const outputs = await session.run({ [name]: tensor }, wanted);
-  const logProbs = outputs.log_probs.data;
-  return { logProbs, probs: outputs.probs?.data ?? Float32Array.from(logProbs, Math.exp) };
+  const width = values.length / rows;
+  const answers = { log_probs: [], probs: [] };
+  for (let row = 0; row < rows; row += batch) {
+    const block = new ARRAYS[dtype](batch * width); // zeros fill up the last one
+    block.set(values.subarray(row * width, (row + batch) * width));
+    const tensor = new ort.Tensor(dtype, block, [batch, ...shape]);
+    const outputs = await session.run({ [name]: tensor }, wanted);
+    for (const output of wanted) {
+      const { data } = outputs[output];
+      answers[output].push(data.subarray(0, (data.length / batch) * Math.min(batch, rows - row)));
+    }
+  }
+  const logProbs = joined(answers.log_probs);
+  const probs = answers.probs.length ? joined(answers.probs) : Float32Array.from(logProbs, Math.exp);
+  return { logProbs, probs };
+}
+
+/** The numbers of several arrays in one. */
+function joined(parts) {
+  const all = new Float32Array(parts.reduce((length, part) => length + part.length, 0));
+  let start = 0;
+  for (const part of parts) {
+    all.set(part, start);
+    start += part.length;
+  }
+  return all;
 }
 
 /** A session takes no second run before the first one ends. */

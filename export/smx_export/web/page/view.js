@@ -89,11 +89,11 @@ export function showError(sentence) {
 
 /** What the page runs, and with what. */
 export function showFacts(model, sidecar) {
-  const { dtype, shape } = sidecar.input;
+  const { dtype, shape, batch = "batch" } = sidecar.input;
   const size = model.bytes.length;
   const facts = [
     `model.onnx, ${size < 1e6 ? `${(size / 1e3).toFixed(1)} kB` : `${(size / 1e6).toFixed(1)} MB`}`,
-    `${dtype} [batch, ${shape.join(", ")}]`,
+    `${dtype} [${batch}, ${shape.join(", ")}]`,
     `onnxruntime-web ${model.version}`,
     "runs in this browser: nothing is sent anywhere",
   ];

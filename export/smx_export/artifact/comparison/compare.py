@@ -15,62 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx_export.artifact.activation import SOFTMAX, difference, probabilities
-from smx_export.artifact.tolerance import NEAR_ZERO, Array, gamma
-from smx_export.contract import LABEL, LOG_PROBS, PROBS, SCORES
+from smx_export.artifact.comparison.expected import Expected
+from smx_export.artifact.comparison.top import differences_of_top, unfit_top, worst
+from smx_export.artifact.tolerance import Array, gamma
+from smx_export.contract import LABEL, LOG_PROBS, PROBS, SCORES, TOP, TOP_CLASSES
 
 Outputs = Mapping[str, NDArray[Any]]
 
 SUM = "sum"  # of a row's probabilities
-
-
-class Expected(NamedTuple):
-    """Of n rows and K classes, all float64 (n, K).
-
-    The answers of a softmax are compared in nats, those of a sparse activation as probabilities.
-
-    Attributes:
-        log_probs: The answer.
-        tolerance: How far a correct float32 file may be from it; infinite in rows on which float32
-            keeps too few digits to tell a right file from a wrong one. They are not compared.
-        live_tolerance: How far the live model in float32 may be from it.
-        scores: The logits, where the model has any.
-        score_tolerance: How far a file's may be from them; of a softmax ``tolerance``.
-        sparse: Whether probabilities may be 0.
-    """
-
-    log_probs: Array
-    tolerance: Array
-    live_tolerance: Array
-    scores: Array | None = None
-    score_tolerance: Array | None = None
-    sparse: bool = False
-
-    @property
-    def comparable(self) -> NDArray[np.bool_]:
-        """Of each row, whether its answers are numbers and its tolerance tells right from wrong."""
-        return self.answered & ~np.isinf(self.tolerance).any(1)
-
-    @property
-    def answered(self) -> NDArray[np.bool_]:
-        """Of each row, whether its answers are numbers."""
-        return np.asarray(np.isfinite(self.in_units(self.log_probs)).all(1))
-
-    def in_units(self, log_probs: NDArray[np.floating]) -> Array:
-        """Log-probabilities as they are compared: in nats, or as probabilities."""
-        return np.asarray(np.exp(log_probs, dtype=np.float64) if self.sparse else log_probs)
-
-    @property
-    def far(self) -> Array:
-        """Of each row, how far its classes lie apart, in nats; of sparse ones, of their scores."""
-        if self.sparse and self.scores is not None:
-            return np.asarray(np.ptp(self.scores, axis=1))
-        return np.asarray(-self.log_probs.min(1))
-
-    def rows(self, which: slice | NDArray[np.bool_ | np.intp]) -> Expected:
-        """The answers to some of the rows."""
-        scores, near = (None if of is None else of[which] for of in self[3:5])
-        first, file, live = (of[which] for of in self[:3])
-        return Expected(first, file, live, scores, near, self.sparse)
 
 
 class Changed(NamedTuple):
@@ -125,17 +77,25 @@ class Compared:
         return tuple(c for c in self.changed if not c.margin <= c.tolerance)
 
 
-def compare(expected: Expected, outputs: Outputs, *, threshold: float | None = None) -> Compared:
+def compare(
+    expected: Expected,
+    outputs: Outputs,
+    *,
+    threshold: float | None = None,
+    top_k: int | None = None,
+) -> Compared:
     """Hold the outputs of n rows against what is expected.
 
     Args:
         expected: The answers.
-        outputs: Some of log_probs, probs, scores (n, K) and label (n,).
+        outputs: Some of log_probs, probs, scores (n, K), label (n,), top_classes and top_probs
+            (n, k).
         threshold: γ of a binary problem, which the label obeys.
+        top_k: k.
     """
     truth = expected.log_probs
     with np.errstate(invalid="ignore", over="ignore"):
-        faults = [*_shape_faults(truth.shape, outputs)] or [*_value_faults(expected, outputs)]
+        faults = _shape_faults(truth.shape, outputs, top_k) or _value_faults(expected, outputs)
         # Rows with a NaN in them hold nothing else: what remains are whole rows.
         rows = np.flatnonzero(expected.comparable)
         if faults or not len(rows):
@@ -143,6 +103,9 @@ def compare(expected: Expected, outputs: Outputs, *, threshold: float | None = N
         part, ratios = expected.rows(rows), dict[str, float]()
         for name, output in outputs.items():
             ratios |= _ratios(name, output[rows].astype(np.float64), part)
+        if TOP_CLASSES in outputs:
+            top = {name: outputs[name][rows] for name in TOP if name in outputs}
+            ratios |= differences_of_top(part, top)
         changed = {
             change.row: change
             for name, output in outputs.items()
@@ -167,9 +130,7 @@ def _ratios(name: str, values: Array, expected: Expected) -> dict[str, float]:
     if expected.sparse:
         of_sums = np.maximum(tolerance.sum(1), gamma(2.0 * truth.shape[1]))
         return {name: worst(values - np.exp(truth), tolerance), SUM: worst(sums, of_sums)}
-    # p = exp(log p): t nats off is a factor of exp(t), and p is never above 1.
-    allowed = np.exp(np.minimum(truth + tolerance, 0)) * -np.expm1(-tolerance)
-    error = worst(values - np.exp(truth), allowed + NEAR_ZERO)
+    error = worst(values - np.exp(truth), expected.probs_tolerance)
     return {name: error, SUM: worst(sums, gamma(2.0 * truth.shape[1] + 16))}
 
 
@@ -197,19 +158,14 @@ def log_softmax(logits: Array) -> Array:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
 
 
-def worst(error: Array, tolerance: Array) -> float:
-    """The largest error over tolerance; NaN where one is."""
-    return float(np.max(np.abs(error) / tolerance))
-
-
 def max_or_nan(values: Any) -> float:
     """The largest, NaN where one is, 0 of none: Python's own ``max`` passes over NaN."""
     return float(np.max(list(values), initial=0.0))
 
 
-def _shape_faults(shape: tuple[int, ...], outputs: Outputs) -> list[str]:
+def _shape_faults(shape: tuple[int, ...], outputs: Outputs, top_k: int | None) -> list[str]:
     # Exact shapes first: numpy would broadcast (4, 3) against (1, 3) to a difference of zero.
-    wanted = {name: shape[:1] if name == LABEL else shape for name in outputs}
+    wanted = {name: shape_of(name, shape, top_k) for name in outputs}
     return [
         f"{name} is {output.dtype} {output.shape}, not {wanted[name]}"
         for name, output in outputs.items()
@@ -224,6 +180,9 @@ def _value_faults(expected: Expected, outputs: Outputs) -> list[str]:
         right = expected.scores if name == SCORES else truth
         if name == LABEL or right is None:
             continue
+        if name in TOP:
+            faults += unfit_top(name, output, truth)
+            continue
         # A class ruled out, log p = -inf, has a finite probability: 0.
         as_probs = name == PROBS or (name == LOG_PROBS and expected.sparse)
         numbers = ~np.isnan(right) if as_probs else np.isfinite(right)
@@ -234,6 +193,13 @@ def _value_faults(expected: Expected, outputs: Outputs) -> list[str]:
     return faults
 
 
+def shape_of(name: str, shape: tuple[int, ...], top_k: int | None) -> tuple[int, ...]:
+    """Shape of an output, where that of log-probabilities is (n, K)."""
+    if name == LABEL:
+        return shape[:1]
+    return (shape[0], top_k or 0) if name in TOP else shape
+
+
 def _changed(
     name: str,
     output: NDArray[Any],
@@ -242,13 +208,18 @@ def _changed(
     threshold: float | None,
 ) -> list[Changed]:
     """Rows whose choice differs; a label outside the classes differs by an infinite margin."""
+    if name in TOP and name != TOP_CLASSES:
+        return []
     tolerance = expected.tolerance
     ahead = expected.in_units(expected.log_probs).copy()
     if name == LABEL and threshold is not None:
         # Of probabilities of two classes, p₁ ≥ γ is p₁ - p₀ ≥ 2γ - 1.
         ahead[:, 0] += 2 * threshold - 1 if expected.sparse else difference(threshold)
     right = ahead.argmax(1)
-    chosen = output.astype(np.int64) if name == LABEL else output.argmax(1)
+    if name in (LABEL, TOP_CLASSES):
+        chosen = output.astype(np.int64).reshape(len(output), -1)[:, 0]
+    else:
+        chosen = output.argmax(1)
     classes = ahead.shape[1]
     changed = []
     for i in np.flatnonzero(chosen != right):
