@@ -109,9 +109,8 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
         num_features = checks.at_least("num_features", num_features, 1)
         num_classes = checks.at_least("num_classes", num_classes, 2)
         class_names = checks.names_of(class_names, num_classes)
-        told = inputs.checked(
-            (num_features,) if input_shape is None else input_shape, input_dtype, input_range
-        )
+        shape = (num_features,) if input_shape is None else input_shape
+        told = inputs.checked(shape, input_dtype, input_range)
         input_shape, input_dtype, input_range = told  # plain values, for the hyper-parameters
         class_weight = class_weights(class_weight, class_names)
         l2 = checks.non_negative("l2", l2)
@@ -134,10 +133,8 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
         self.solver: ExactSolver | None = None
         self.confusion_matrix: Tensor | None = None
         self._smx_statistics = DataStatistics()
-        self._smx_metrics = metrics.EpochMetrics(
-            self.configure_metrics, num_classes, threshold, member
-        )
-        self.tallies = self._smx_metrics.tallies
+        epochs = metrics.EpochMetrics(self.configure_metrics, num_classes, threshold, member)
+        self._smx_metrics, self.tallies = epochs, epochs.tallies
         describe(self)
 
     def features(self, x: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "batch features"]:

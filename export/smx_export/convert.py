@@ -15,7 +15,7 @@ from smx_export.contract import SELFTEST
 from smx_export.errors import ParityError
 from smx_export.graph.arrays import Data
 from smx_export.graph.composition import composed
-from smx_export.graph.customary import row_shape, taken
+from smx_export.graph.customary import sample_shape, taken
 from smx_export.graph.detached import detached_copy, uncompiled
 from smx_export.graph.inference_copy import check_activation, inference_copy, is_linear
 from smx_export.graph.metadata import model_metadata
@@ -78,8 +78,7 @@ def export_onnx(
         batch: The number of rows that the file takes, of the profile.
         top_k: How many of the most probable classes it names, likewise.
         input_shape: Shape of one input, where it differs from ``model.input_shape``.
-        input_range: Smallest and largest value of an input's entries, where the model does not
-            know it; profile ``image`` maps the pixels 0..255 to it.
+        input_range: Smallest and largest entry, where the model does not know it, as of pixels.
         data: Inputs, or (inputs, labels), to compare on besides the generated ones; what
             rounded weights cost is measured on them, so profile ``compact`` needs labels.
         progress: Told every few seconds what is under way; ``None`` for silence.
@@ -185,7 +184,7 @@ def to_onnx(
     """
     sample = getattr(model, "example_input_array", None) if sample is None else sample
     if sample is not None:
-        options.setdefault("input_shape", row_shape(sample))
+        options.setdefault("input_shape", sample_shape(sample, model))
     options = taken(options, model)
     if isinstance(file, (str, os.PathLike)):
         return export_onnx(model, Path(file), **options).path

@@ -11,6 +11,7 @@ from smx_export.contract import INPUT, KNOWN_OUTPUTS
 from smx_export.graph.inference_copy import is_linear
 from smx_export.graph.portable import OPSET
 from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.errors.inputs import is_named, shape_of_rows
 
 TRACED_OPSET = 18  # see smx_export.graph.trace, which loads torch's exporter
 # What each may be, the first of which is what is done; in other words why.
@@ -28,13 +29,17 @@ PLAIN: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 
 
-def row_shape(sample: Any) -> tuple[int, ...]:
+def sample_shape(sample: Any, model: SoftmaxRegression) -> Any:
     """The shape of one input out of a sample: inputs ``(batch, …)``, or a tuple of these alone.
+
+    Of a model of several inputs a dict of them, and of their shapes.
 
     Raises:
         InputError: For anything else.
     """
     inner = sample
+    if is_named(model.input_shape) and isinstance(sample, Mapping):
+        return shape_of_rows(sample)
     if isinstance(inner, Mapping) and len(inner) == 1:
         (inner,) = inner.values()
     while isinstance(inner, (tuple, list)) and len(inner) == 1:
@@ -62,7 +67,7 @@ def taken(options: Mapping[str, Any], model: SoftmaxRegression) -> dict[str, Any
         value = left.pop(name, None)
         if value is not None and value not in allowed:
             raise _refused(name, allowed[0], value, why)
-    _check_names(left)
+    _check_names(left, [*model.input_shape] if is_named(model.input_shape) else [INPUT])
     opset = OPSET if is_linear(model) else TRACED_OPSET
     given = left.pop("opset_version", None)
     if given not in (None, opset):
@@ -77,11 +82,11 @@ def taken(options: Mapping[str, Any], model: SoftmaxRegression) -> dict[str, Any
     return left
 
 
-def _check_names(options: dict[str, Any]) -> None:
+def _check_names(options: dict[str, Any], inputs: list[str]) -> None:
     """Take out names of inputs and outputs, if they are those that files have."""
     names = options.pop("input_names", None)
-    if names is not None and [*names] != [INPUT]:
-        raise _refused("input_names", [INPUT], names, "so every runtime finds it")
+    if names is not None and [*names] != inputs:
+        raise _refused("input_names", inputs, names, "so every runtime finds it")
     names = options.pop("output_names", None)
     if names is not None and not (names and {*names} <= {*KNOWN_OUTPUTS}):
         allowed = [*KNOWN_OUTPUTS]
