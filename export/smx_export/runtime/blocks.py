@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.artifact.rows import joined, parts_of
-
 Arrays = Sequence[NDArray[Any]]
 
 
@@ -51,14 +49,14 @@ class BlockSession:
     def run(
         self, names: Sequence[str] | None, feed: Mapping[str, NDArray[Any]], *options: Any
     ) -> list[NDArray[Any]]:
-        """The outputs of those names, as onnxruntime's own ``run``."""
-        if len(feed) == 1:
-            ((name, x),) = feed.items()
-            return in_blocks(
-                lambda block: self._session.run(names, {name: block}, *options), x, self._batch
-            )
-        return in_blocks(
-            lambda block: self._session.run(names, parts_of(block), *options),
-            joined(feed),
-            self._batch,
-        )
+        """The outputs of those names, as onnxruntime's own ``run`` gives them."""
+        rows = np.arange(len(next(iter(feed.values()))))
+        if not len(rows):  # one of zeros is run in their place
+            feed = {name: np.zeros((1, *x.shape[1:]), x.dtype) for name, x in feed.items()}
+
+        def run(at: NDArray[Any]) -> Arrays:
+            block = {name: x[at] for name, x in feed.items()}
+            answered: Arrays = self._session.run(names, block, *options)
+            return answered
+
+        return in_blocks(run, rows, self._batch)
