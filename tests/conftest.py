@@ -11,10 +11,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one core each; for the processes that
 
 import numpy as np
 import pytest
+import rich
 import torch
 import trainers
 from hypothesis import settings
 from processes import Ranks
+from torch.utils.data import BatchSampler, DataLoader
 
 from smx_lightning import SoftmaxRegression
 from smx_lightning.data import DigitsDataModule
@@ -44,6 +46,23 @@ def pytest_collection_finish():
 def _seeded():
     torch.manual_seed(0)
     np.random.seed(0)  # the models of some tests draw from it
+
+
+@pytest.fixture(autouse=True)
+def _whole():
+    """What Lightning and rich leave behind where a loader or a bar raised, undone."""
+    yield
+    for kind in (DataLoader, *all_subclasses(DataLoader), BatchSampler):
+        for name in ("__init__", "__setattr__", "__delattr__"):
+            if (before := vars(kind).get(f"__old{name}")) is not None:
+                setattr(kind, name, before)
+                delattr(kind, f"__old{name}")
+    rich.reconfigure()
+
+
+def all_subclasses(kind):
+    """Of a class, at any distance."""
+    return {below for child in kind.__subclasses__() for below in (child, *all_subclasses(child))}
 
 
 @pytest.fixture

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smx_lightning.errors.extras import NotInstalled
-
 if TYPE_CHECKING:
     from smx_export.parity.report import ParityReport
-
-__all__ = ["FileError", "InputRangeWarning", "NotInstalled", "ParityError"]
 
 
 class FileError(ValueError):
@@ -22,6 +18,10 @@ class InputRangeWarning(UserWarning):
 
 class InputRoundingWarning(UserWarning):
     """Inputs that were rounded to float32, within the tolerance of the file."""
+
+
+class NotInstalled(ImportError):  # noqa: N818 (an answer, not a fault)
+    """A runtime is not on this machine; the message says how to get it."""
 
 
 class ParityError(RuntimeError):

@@ -16,7 +16,7 @@ TRAINING = {
 }
 
 
-class NotInstalled(ImportError):  # noqa: N818 (an answer, not a fault)
+class TrainingNotInstalled(ImportError):  # noqa: N818 (an answer, not a fault)
     """What is needed is not on this machine; the message says how to get it."""
 
 
@@ -25,15 +25,15 @@ def training_needed() -> Iterator[None]:
     """Imports in it may need what the extra brings.
 
     Raises:
-        NotInstalled: Where a package of the extra is missing. Any other import that fails, of
-            another package or in the midst of one that is there, is left as it is.
+        TrainingNotInstalled: Where a package of the extra is missing. Any other import that fails,
+            of another package or in the midst of one that is there, is left as it is.
     """
     try:
         yield
     except ModuleNotFoundError as error:
         if error.name not in TRAINING:
             raise
-        raise NotInstalled(
+        raise TrainingNotInstalled(
             f"expected {error.name}, which training and checkpoints need, found none; "
             "pip install 'smx-lightning[train]' brings it",
             name=error.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,8 +25,12 @@ class Unpacked(NamedTuple):
     y: Any
 
 
-def unpacked(batch: Any) -> Unpacked:
+def unpacked(batch: Any, inputs: Collection[str] = ()) -> Unpacked:
     """Inputs and labels of a batch, by position or by name; see ``SoftmaxRegression.unpack``.
+
+    Args:
+        batch: As the Trainer hands it to a step.
+        inputs: Names of a model's inputs, where it has several; what goes by all of them is x.
 
     Raises:
         InputError: For another kind of batch, and for names of which several would do.
@@ -38,6 +42,8 @@ def unpacked(batch: Any) -> Unpacked:
         if isinstance(batch, Tensor):
             return Unpacked(batch, None)
         named = _named(batch)
+        if named is not None and inputs and named.keys() >= {*inputs}:
+            return _of_several(named, inputs, batch)
         if named is not None:
             return _by_name(named, batch)
     if isinstance(batch, (tuple, list)) and batch:
@@ -97,14 +103,19 @@ def _named(batch: Any) -> dict[str, Any] | None:
     return dict(zip(names, batch, strict=True)) if {*names} & {*INPUTS, *LABELS} else None
 
 
+def _of_several(named: dict[str, Any], inputs: Collection[str], batch: Any) -> Unpacked:
+    """A model's several inputs, and the label among the rest."""
+    rest = {name: value for name, value in named.items() if name not in inputs}
+    labels = [name for name in LABELS if name in rest]
+    _check_one(labels, batch)
+    x = {name: named[name] for name in inputs}
+    return Unpacked(x, rest[labels[0]] if labels else None)
+
+
 def _by_name(named: dict[str, Any], batch: Any) -> Unpacked:
     given, labels = ([n for n in names if n in named] for names in (INPUTS, LABELS))
-    if len(given) > 1 or len(labels) > 1:
-        several = given if len(given) > 1 else labels
-        raise InputError(
-            f"expected one of {', '.join(several)} in a batch, got all of these in "
-            f"{in_words(batch)}; leave one, or override unpack(batch), which returns (x, y)"
-        )
+    _check_one(given, batch)
+    _check_one(labels, batch)
     rest = {name: value for name, value in named.items() if name not in labels}
     if not rest:
         raise InputError(
@@ -112,3 +123,12 @@ def _by_name(named: dict[str, Any], batch: Any) -> Unpacked:
             "unpack(batch), which returns (x, y)"
         )
     return Unpacked(named[given[0]] if given else rest, named[labels[0]] if labels else None)
+
+
+def _check_one(names: list[str], batch: Any) -> None:
+    """Complain about several names of which one would do."""
+    if len(names) > 1:
+        raise InputError(
+            f"expected one of {', '.join(names)} in a batch, got all of these in "
+            f"{in_words(batch)}; leave one, or override unpack(batch), which returns (x, y)"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch import LightningModule
@@ -65,6 +66,7 @@ class Steps(LightningModule):
         labels, and dicts, dataclasses and namedtuples, by name. Their inputs are ``x``, ``input``,
         ``inputs``, ``features``, ``image``, ``images`` or ``pixel_values``, or else all entries but
         the labels, as a dict; their labels ``y``, ``label``, ``labels``, ``target`` or ``targets``.
+        Of a model of several inputs x is a dict of those, by their names in ``input_shape``.
 
         Args:
             batch: As the Trainer hands it to a step, through the hooks of transfer.
@@ -76,7 +78,8 @@ class Steps(LightningModule):
         Raises:
             InputError: For another kind of batch, and for names of which several would do.
         """
-        return unpacked(batch)
+        shape = cast("SoftmaxRegression", self).input_shape
+        return unpacked(batch, shape if isinstance(shape, Mapping) else ())
 
     @signed_as()
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:

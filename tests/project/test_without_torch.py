@@ -16,7 +16,7 @@ from tools import ROOT
 import smx_export
 import smx_lightning
 from smx_export import export_onnx
-from smx_lightning.errors.extras import TRAINING, NotInstalled, training_needed
+from smx_lightning.errors.extras import TRAINING, TrainingNotInstalled, training_needed
 
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 SENTENCE = (
@@ -79,7 +79,7 @@ def test_a_name_loads_or_says_what_to_install(package):
     needs_torch = {
         smx_lightning: {"Prediction", "Recovery", "SoftmaxRegression"},
         smx_export: {"Export", "OnnxExport", "ParityReport", "check_parity", "composed",
-                     "export_onnx"},
+                     "export_onnx", "to_onnx"},
     }  # fmt: skip
     assert {name for name, _, _ in refused} == needs_torch[package]
     for _, missing, said in refused:
@@ -130,7 +130,7 @@ def test_a_classifier_needs_onnxruntime_and_numpy_alone(folder):
 
 
 def test_torch_without_the_rest_of_the_extra_names_the_rest():
-    with pytest.raises(NotInstalled) as raised, training_needed():
+    with pytest.raises(TrainingNotInstalled) as raised, training_needed():
         raise ModuleNotFoundError("No module named 'lightning'", name="lightning")
     assert str(raised.value) == SENTENCE.format("lightning")
     assert (raised.value.name, raised.value.__suppress_context__) == ("lightning", True)
@@ -146,4 +146,4 @@ def test_other_imports_that_fail_are_left_alone():
         with pytest.raises(type(error)) as raised, training_needed():
             raise error
         assert raised.value is error
-        assert not isinstance(error, NotInstalled)
+        assert not isinstance(error, TrainingNotInstalled)

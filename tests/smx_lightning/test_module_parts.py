@@ -26,7 +26,7 @@ OVERRIDDEN = {
     *("on_fit_start", "on_train_start", "on_train_epoch_start", "on_train_batch_start"),
     *("on_after_backward", "on_train_epoch_end", "on_validation_start"),
     *("on_validation_epoch_end", "on_test_start", "on_test_epoch_end", "on_predict_start"),
-    *("on_save_checkpoint", "on_load_checkpoint"),
+    *("on_save_checkpoint", "on_load_checkpoint", "_set_hparams", "remove_ignored_hparams"),
 }
 
 

@@ -50,6 +50,7 @@ def named(names: str) -> list[str]:
     unknown = [name for name in chosen if name not in NAMES]
     if unknown:
         raise FileError(
-            f"expected targets out of {', '.join(NAMES)}, or all, got {', '.join(unknown)}"
+            f"expected targets out of {', '.join(NAMES)}, or all, got "
+            f"{', '.join(name or repr(name) for name in unknown)}; name some of them"
         )
     return chosen

@@ -356,7 +356,7 @@ def without(tmp_path_factory):
         ("smx_lightning predict -h", 0, "--predictions.path"),
         ("smx_lightning fit --data cover.csv", 2, "got the file cover.csv; rows come as --data"),
         ("smx_lightning fit --data absent.Data", 2, "got absent.Data (No module named 'absent')"),
-        ("smx_lightning fit", 2, "; install it, or leave out what needs it"),
+        ("smx_lightning fit", 2, "pip install 'smx-lightning[train]' brings it"),
         ("smx_export convert m.ckpt o.onnx --profile bogus", 2, "expected a profile out of"),
         ("smx_export convert m.ckpt o.onnx --outputs bogus", 2, "expected outputs out of"),
         ("smx_export convert m.ckpt o.onnx --max-nll-increase -1", 2, "must be a finite number"),
@@ -364,7 +364,7 @@ def without(tmp_path_factory):
         (
             "smx_export convert m.ckpt o.onnx",
             2,
-            "import of torch halted; None in sys.modules; install it",
+            "pip install 'smx-lightning[train]' brings it",
         ),
     ],
 )

@@ -451,3 +451,12 @@ def test_a_checkpoint_is_chosen_by_all_loaders_together_or_by_one(monitor, tmp_p
     kept = SoftmaxRegression.load_from_checkpoint(best.best_model_path)
     part = slice(N) if monitor == "val/nll" else PARTS[1]
     assert float(best.best_model_score) == pytest.approx(float(expected_nll(kept, part)), rel=1e-5)
+
+
+def test_a_dict_of_several_inputs_and_their_label_is_read_by_the_model_s_own_names():
+    batch = {"image": 1, "features": 2, "label": 3, "path": 4}
+    assert unpacked(batch, ("image", "features")) == ({"image": 1, "features": 2}, 3)
+    assert unpacked({"image": 1, "features": 2}, ("features", "image")).y is None
+    assert unpacked({"ids": 1, "label": 2, "y": 3}, ("ids", "label")) == ({"ids": 1, "label": 2}, 3)
+    with pytest.raises(InputError, match="expected one of y, label"):
+        unpacked({"ids": 1, "label": 2, "y": 3}, ("ids",))
