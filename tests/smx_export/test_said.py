@@ -72,12 +72,13 @@ def fit(model, callback, **options):
     quiet_trainer(callbacks=[callback], **options).fit(model, loader)
 
 
-def test_the_callback_says_the_verdict(tmp_path):
+def test_the_callback_says_the_verdict(tmp_path, caplog):
     said = []
     listener = logging.Handler()
     listener.emit = lambda record: said.append(record.getMessage())
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     logger.addHandler(listener)
+    caplog.set_level(logging.INFO, logger.name)  # the command line lets less be said
     callback = OnnxExport(str(tmp_path / "m.onnx"))
     try:
         fit(SoftmaxRegression(6, 3), callback)
