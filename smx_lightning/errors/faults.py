@@ -32,8 +32,6 @@ NO_MEMORY = re.compile(r"DefaultCPUAllocator: |out of memory|can't allocate memo
 # words, and torch's kinds.
 LEFT_ALONE = re.compile(r"Connection (closed|reset) by peer")
 UNREACHED = ("DistBackendError", "DistNetworkError", "DistStoreError")
-SPAWNED = "ProcessRaisedException"  # torch's: what a spawned process raised, as text
-INPUT_ERROR = f"{InputError.__module__}.{InputError.__qualname__}: "
 
 
 class Fault(NamedTuple):
@@ -57,7 +55,6 @@ def fault_of(error: BaseException, expected: tuple[type[BaseException], ...] = (
         error: With its traceback and its causes: parsers and Trainers wrap what they catch.
         expected: Other exceptions than InputError that say what was wrong with the input.
     """
-    error = _spawned(error)
     for cause in causes(error):
         if (sentence := _of_input(cause, (InputError, *expected))) is not None:
             return Fault(BAD_INPUT, sentence)
@@ -163,14 +160,6 @@ def _complains(error: BaseException) -> bool:
         return raised or last is None or not _is_ours(last.filename)
     path = "" if last is None else _shown(last.filename)
     return raised and isinstance(error, (RuntimeError, TypeError)) and path.startswith("lightning")
-
-
-def _spawned(error: BaseException) -> BaseException:
-    """The InputError of a spawned process, of which its parent knows the text."""
-    if type(error).__name__ != SPAWNED:
-        return error
-    last = (str(error).strip().splitlines() or [""])[-1]
-    return InputError(last.removeprefix(INPUT_ERROR)) if last.startswith(INPUT_ERROR) else error
 
 
 def _last(error: BaseException) -> traceback.FrameSummary | None:

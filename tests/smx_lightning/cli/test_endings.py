@@ -1,7 +1,6 @@
 """Whatever ends a command, its code means nothing else, and one sentence says why."""
 
 import builtins
-import importlib
 import linecache
 import os
 import re
@@ -110,16 +109,6 @@ def test_what_wraps_a_sentence_gives_it_back_and_what_meets_one_does_not():
     fault = fault_of(raised(meets, USERS, InputError=InputError))
     assert "KeyError" in fault.sentence
     assert "line 4" in fault.sentence
-
-
-def test_the_sentence_of_a_spawned_process_is_that_of_the_command():
-    text = (
-        "\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call …\n"
-        "smx_lightning.errors.InputError: expected a, got b; c\n"
-    )
-    spawn = importlib.import_module("torch.multiprocessing.spawn")  # a function has its name
-    error = spawn.ProcessRaisedException(text, 1, 7)
-    assert fault_of(error)[:2] == (2, "expected a, got b; c")
 
 
 # Where the traceback goes, and who speaks -------------------------------------------------------
