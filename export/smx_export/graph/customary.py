@@ -32,14 +32,21 @@ PLAIN: dict[str, tuple[tuple[Any, ...], str]] = {
 def sample_shape(sample: Any, model: SoftmaxRegression) -> Any:
     """The shape of one input out of a sample: inputs ``(batch, …)``, or a tuple of these alone.
 
-    Of a model of several inputs a dict of them, and of their shapes.
+    Of a model of several inputs a dict of them, or a tuple of this alone, and of their shapes.
 
     Raises:
         InputError: For anything else.
     """
     inner = sample
-    if is_named(model.input_shape) and isinstance(sample, Mapping):
-        return shape_of_rows(sample)
+    if is_named(model.input_shape):
+        if isinstance(inner, (tuple, list)) and len(inner) == 1:
+            (inner,) = inner
+        if isinstance(inner, Mapping):
+            return shape_of_rows(inner)
+        raise InputError(
+            f"expected a sample as a dict of the inputs {', '.join(model.input_shape)}, or a tuple "
+            f"of one, got {type(sample).__name__}; give {{name: rows[:1], …}}, or leave it out"
+        )
     if isinstance(inner, Mapping) and len(inner) == 1:
         (inner,) = inner.values()
     while isinstance(inner, (tuple, list)) and len(inner) == 1:
@@ -76,8 +83,11 @@ def taken(options: Mapping[str, Any], model: SoftmaxRegression) -> dict[str, Any
     if training not in (None, torch.onnx.TrainingMode.EVAL):
         raise _refused("training", torch.onnx.TrainingMode.EVAL, training, "files predict")
     for name in ("dynamic_axes", "dynamic_shapes"):
-        other = sorted({*_axes(left.pop(name, None))} - {0})
-        if other:
+        axes = {*_axes(left.pop(name, None))}
+        if 0 in axes and left.get("batch") is not None:
+            raise _refused(name, None, sorted(axes), f"batch={left['batch']} fixes the rows")
+        if axes - {0}:
+            other = sorted(axes - {0})
             raise _refused(name, {INPUT: {0: "batch"}}, other, "the batch alone is open")
     return left
 

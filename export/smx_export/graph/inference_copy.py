@@ -161,8 +161,8 @@ def _check_mixed(model: SoftmaxRegression, profile: Profile) -> None:
             given = f"{{{name!r}: (0, …)}}" if several else "(0, …)"
             raise InputError(
                 f"expected the range of the {dtype} input{several * f' {name}'}, out of which the "
-                f"parity check draws, got none; give the model input_range={given}, for token ids "
-                "(0, vocabulary - 1)"
+                f"parity check draws, got none; give the model, or export_onnx, "
+                f"input_range={given}, for token ids (0, vocabulary - 1)"
             )
 
 

@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 from files import model_of
+from trainers import quiet_trainer
 
 from smx_export import FileError
 from smx_lightning import InputError, SoftmaxRegression
@@ -126,3 +127,47 @@ def test_a_traced_model_has_the_opset_that_it_is_traced_in(tmp_path):
     assert onnx.load(path).opset_import[0].version == 18
     with pytest.raises(InputError, match="expected opset_version=18"):
         model.to_onnx(tmp_path / "model.onnx", opset_version=17)
+
+
+class Pair(SoftmaxRegression):
+    """Two inputs by name, and an example of them."""
+
+    def __init__(self, example=None):
+        super().__init__(5, 3, input_shape={"left": (2,), "right": (3,)})
+        self.example_input_array = example
+
+    def features(self, left, right):
+        return torch.cat([left, right], 1)
+
+
+def named_rows():
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(6, n, generator=generator) for name, n in (("left", 2), ("right", 3))}
+
+
+def test_the_example_that_lightning_summarises_is_the_exporters_too(tmp_path):
+    rows = named_rows()
+    model = Pair((rows,))  # Lightning calls forward(*example)
+    batches = [(rows, torch.arange(6) % 3)]
+    quiet_trainer(enable_model_summary=True).fit(model, torch.utils.data.DataLoader(batches, None))
+    path = model.to_onnx(tmp_path / "m.onnx")
+    shapes = {
+        given.name: [side.dim_param or side.dim_value for side in given.type.tensor_type.shape.dim]
+        for given in onnx.load(path).graph.input
+    }
+    assert shapes == {"left": ["batch", 2], "right": ["batch", 3]}
+
+
+@pytest.mark.parametrize(
+    "sample", [torch.zeros(1, 5), (torch.zeros(1, 2), torch.zeros(1, 3)), ((torch.zeros(1, 5),),)]
+)
+def test_a_sample_of_several_inputs_goes_by_name(sample, tmp_path):
+    with pytest.raises(InputError, match="dict of the inputs left, right, or a tuple of one"):
+        Pair().to_onnx(tmp_path / "m.onnx", sample)
+
+
+@pytest.mark.parametrize("options", [{"dynamic_axes": AXES}, {"dynamic_shapes": ({0: "n"},)}])
+def test_an_open_batch_is_not_fixed_too(model, options, tmp_path):
+    with pytest.raises(InputError, match="batch=4 fixes the rows"):
+        model.to_onnx(tmp_path / "m.onnx", batch=4, **options)
+    assert not (tmp_path / "m.onnx").exists()
