@@ -17,6 +17,7 @@ from smx_export.profile import PORTABLE, Profile, Width
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.callbacks import softmax_regression, target_file
 from smx_lightning.checkpoint.content import is_url
+from smx_lightning.checkpoint.matching import by_names_of
 from smx_lightning.checkpoint.reading import read_checkpoint
 from smx_lightning.errors.checks import class_indices
 from smx_lightning.errors.text import printable
@@ -131,10 +132,7 @@ class OnnxExport(Callback):
         best = self._best_of_this_fit(trainer)
         if best:
             checkpoint = read_checkpoint(best)
-            state = {
-                key.replace("_orig_mod.", ""): value  # of parts that were compiled
-                for key, value in checkpoint.state_dict.items()
-            }
+            state = by_names_of(model, checkpoint.state_dict)
             model.load_state_dict(state, strict=live.strict_loading)
             training = checkpoint.training
         with torch.random.fork_rng(devices=[]):  # what follows fit draws as it would without

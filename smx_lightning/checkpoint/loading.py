@@ -18,7 +18,7 @@ from smx_lightning.checkpoint.bounded_yaml import load_yaml
 from smx_lightning.checkpoint.content import load_plain
 from smx_lightning.checkpoint.describing import DATA, LIVE, RUN, settings_of
 from smx_lightning.checkpoint.injected import restored
-from smx_lightning.checkpoint.matching import has_features
+from smx_lightning.checkpoint.matching import by_names_of, has_features
 from smx_lightning.checkpoint.plain import annotations_of, is_recipe, plain_ones, wants_object
 from smx_lightning.checkpoint.reading import (
     CHECKPOINT_KEY,
@@ -111,7 +111,8 @@ def _load(
     model.on_load_checkpoint(seen)
     _check_input_shape(model)
     keys = model.load_state_dict(
-        content["state_dict"], strict=model.strict_loading if strict is None else strict
+        by_names_of(model, content["state_dict"]),
+        strict=model.strict_loading if strict is None else strict,
     )
     for what, names in (("lacks", keys.missing_keys), ("has besides", keys.unexpected_keys)):
         if names:

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
 
 from smx_lightning.activations import SOFTMAX
 from smx_lightning.checkpoint.describing import ACTIVATION, DATA, LIVE, RUN, settings_of
-from smx_lightning.checkpoint.optimizers import (
-    said,
-)
+from smx_lightning.checkpoint.optimizers import said
 from smx_lightning.checkpoint.plain import plain_ones
 from smx_lightning.checkpoint.reading import (
     HYPER_PARAMETERS,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 BASE = "smx_lightning.module.SoftmaxRegression"
+WRAPPED = "_orig_mod."  # torch.compile's word in the names of what it wraps
 
 
 def check_fits(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> None:
@@ -147,3 +147,14 @@ def anew(model: SoftmaxRegression) -> str:
 def has_features(model: SoftmaxRegression) -> bool:
     """Whether a subclass makes features of its own, and so takes inputs of any shape."""
     return type(model).features is not model._smx_hooks.kind.features
+
+
+def by_names_of(model: nn.Module, weights: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A checkpoint's weights by a model's names, whichever parts of either are compiled.
+
+    torch.compile puts a word of its own into the names of what it wraps.
+    """
+    own = {name.replace(WRAPPED, ""): name for name in model.state_dict()}
+    if not any(WRAPPED in name for name in (*weights, *own.values())):
+        return weights
+    return {own.get(name.replace(WRAPPED, ""), name): value for name, value in weights.items()}

@@ -1,6 +1,7 @@
 """What torch.compile has wrapped is exported as what it was given, byte for byte."""
 
 import convolved
+import onnx
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -160,3 +161,36 @@ def test_what_is_no_module_is_refused(tmp_path):
     for given in (compiled(lambda x: x), object(), None):
         with pytest.raises(InputError, match="expected a SoftmaxRegression, or a module with one"):
             export_onnx(given, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("again", ["plain", "compiled"])
+@pytest.mark.parametrize("first", ["plain", "compiled"])
+def test_a_checkpoint_is_read_whatever_was_compiled_when_it_was_saved(first, again, tmp_path):
+    saved, file = convolved.Convolved(), tmp_path / "saved.ckpt"
+    with torch.no_grad():
+        for weight in saved.body.parameters():
+            weight.add_(1)
+    whole, plain = saved.eval()(X), export_onnx(saved, tmp_path / "plain.onnx").path
+    if first == "compiled":
+        a_part(saved)
+        assert any("_orig_mod" in name for name in saved.state_dict())
+    trainer = quiet_trainer(max_epochs=0)
+    trainer.strategy.connect(saved)
+    trainer.save_checkpoint(file)
+    kind = {"plain": convolved.Convolved, "compiled": Compiled}[again]
+    loaded = kind.load_from_checkpoint(file).eval()
+    torch.testing.assert_close(loaded(X), whole, rtol=0, atol=0)
+    found = export_onnx(file, tmp_path / "f.onnx", model_class=kind).path
+    assert onnx.load(found).graph == onnx.load(plain).graph
+
+
+class Compiled(convolved.Convolved):
+    """The same, compiled where it is made."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        a_part(self)
+
+
+Compiled.__module__, Compiled.__qualname__ = "convolved", "Convolved"
+Compiled.__name__ = "Convolved"
