@@ -26,7 +26,7 @@ from smx_lightning.data.checks import (
 from smx_lightning.data.loading import BatchLoader, Inputs, Rows
 from smx_lightning.data.split import stratified_split
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import at_least
+from smx_lightning.errors.checks import at_least, number, whole
 from smx_lightning.preprocessing.digits import wide_columns
 from smx_lightning.preprocessing.standardization import Preprocessing
 from smx_lightning.processes.distributed import sharing
@@ -87,13 +87,15 @@ class InMemoryDataModule(LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         batch_size = at_least("batch_size", batch_size, 1)
+        val_fraction = number("val_fraction", val_fraction)
+        test_fraction = number("test_fraction", test_fraction)
         for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
             if not (0 < fraction < 1 or (fraction == 0 and name == "test_fraction")):
                 raise InputError(f"{name} must lie between 0 and 1, got {fraction}")
         self.batch_size = batch_size
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
-        self.seed = seed
+        self.seed = whole("seed", seed)
         self.exact = False
 
     @abstractmethod

@@ -61,7 +61,7 @@ class IdxDataModule(InMemoryDataModule):
     ) -> None:
         super().__init__(batch_size, val_fraction, seed=seed)
         self.path = at_home(path)
-        self.given_names = class_names
+        self.given_names = None if class_names is None else [*class_names]  # an array, too
 
     def load(self) -> Loaded:
         """Read the four files."""

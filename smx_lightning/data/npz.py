@@ -59,7 +59,7 @@ class NpzDataModule(InMemoryDataModule):
         super().__init__(batch_size, val_fraction, test_fraction, seed)
         self.input_dtype = dtype_name(input_dtype)
         self.path = at_home(path)
-        self.given_names = class_names
+        self.given_names = None if class_names is None else [*class_names]  # an array, too
 
     def load(self) -> Loaded:
         """Read and check the file."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,18 +18,42 @@ from smx_lightning.errors.text import check_encodable
 LISTED = 10  # classes in a sentence
 
 
+def whole(name: str, value: Any) -> int:
+    """``value`` as a plain integer, if it is a whole number: 3, 3.0, NumPy's, not "3"."""
+    if isinstance(value, (float, np.floating)) and value.is_integer():
+        value = int(value)
+    try:
+        return int(operator.index(value))
+    except TypeError as error:
+        said = f"{name} must be a whole number, got {value!r}; give such a one"
+        raise InputError(said) from error
+
+
+def number(name: str, value: Any) -> float:
+    """``value`` as a plain float, if it is one number: NumPy's and torch's too, not "1e-3"."""
+    remedy = "give such a one"
+    try:
+        given = float(value)
+        if not isinstance(value, (str, bytes)):
+            return given
+        remedy = "write it without quotes, in YAML with a point, as 1.0e-3"
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise InputError(f"{name} must be a number, got {value!r}; {remedy}")
+
+
 def at_least(name: str, value: int, least: int) -> int:
-    """``value``, if it is at least ``least``."""
-    if value < least:
+    """``value`` as a plain integer, if it is whole and at least ``least``."""
+    if (given := whole(name, value)) < least:
         raise InputError(f"{name} must be at least {least}, got {value}")
-    return int(value)
+    return given
 
 
 def non_negative(name: str, value: float) -> float:
-    """``value``, if it is finite and not below zero."""
-    if not (value >= 0 and math.isfinite(value)):
+    """``value`` as a plain float, if it is finite and not below zero."""
+    if not ((given := number(name, value)) >= 0 and math.isfinite(given)):
         raise InputError(f"{name} must be a finite number of at least 0, got {value}")
-    return float(value)
+    return given
 
 
 def check_makers(optimizer: Any, lr_scheduler: Any) -> None:
@@ -73,22 +98,27 @@ def sides(input_shape: Sequence[int]) -> list[int]:
 
 def check_range(given: Sequence[float]) -> tuple[float, float]:
     """Smallest and largest value of an input, if they are two finite numbers in that order."""
-    values = tuple(float(value) for value in given)
+    try:
+        values = tuple(float(value) for value in given)
+    except (TypeError, ValueError):
+        values = ()
     if len(values) != 2 or not -math.inf < values[0] < values[1] < math.inf:
         raise InputError(
-            f"input_range must be two finite numbers, the smaller first, got {list(given)}"
+            f"input_range must be two finite numbers, the smaller first, got "
+            f"{list(given) if isinstance(given, Iterable) else given!r}"
         )
     return values
 
 
 def check_threshold(threshold: float | None, num_classes: int) -> float | None:
     """γ as a plain number, if it is a probability and there are two classes to decide between."""
-    if threshold is not None and not (num_classes == 2 and 0 < threshold < 1):
+    given = None if threshold is None else number("threshold", threshold)
+    if given is not None and not (num_classes == 2 and 0 < given < 1):
         raise InputError(
             f"threshold must lie between 0 and 1 and needs num_classes=2, got "
             f"threshold={threshold} with num_classes={num_classes}"
         )
-    return None if threshold is None else float(threshold)
+    return given
 
 
 def unrolled(x: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class Preprocessing(nn.Module):
         if method not in get_args(Method):
             expected = ", ".join(get_args(Method))
             raise InputError(f"preprocessing must be one of {expected}, got {method!r}")
-        self.method = method
+        self.method: Method = next(name for name in get_args(Method) if name == method)  # plain
         self.wide = False  # whether fitting found a feature that needs float64 inputs
         self.centred_first = False  # set where the scale is no longer the deviation; see fold
         self.register_buffer("mean", torch.zeros(num_features))

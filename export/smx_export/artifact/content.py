@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from smx_export.errors import FileError
@@ -13,9 +14,14 @@ def read_bytes(path: str | Path) -> bytes:
     """The content of a file that may be an ONNX model.
 
     Raises:
-        FileError: Where it is missing, or larger than any such file can be.
+        FileError: Where it is missing, no path, or larger than any such file can be.
     """
-    path = Path(path)
+    if not isinstance(path, (str, os.PathLike)):
+        raise FileError(
+            f"expected the path of an ONNX file, got {type(path).__name__}; write the content to a "
+            "file, and give its path"
+        )
+    path = Path(os.path.expanduser(path))  # noqa: PTH111  # Path's own fails for nobody's
     if not path.is_file():
         raise FileError(f"expected an ONNX file at {path}, found none; check the path")
     size = path.stat().st_size

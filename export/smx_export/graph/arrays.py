@@ -81,6 +81,7 @@ def as_inputs(
             f"expected data of shape (rows, {wanted}), got {x.shape}; it must be what the "
             "model was trained on"
         )
+    x = np.require(x, requirements="W")  # pandas lends arrays that torch warns of
     return x.reshape(len(x), *shape)
 
 

@@ -121,6 +121,12 @@ def inference_copy(model: SoftmaxRegression, profile: Profile) -> InferenceCopy:
     check_activation(model)
     if is_mixed(model):
         _check_mixed(model, profile)
+    elif is_linear(model) and math.prod(model.input_shape) != model.num_features:
+        raise InputError(
+            f"expected inputs of {model.num_features} entries, as many as the model has features, "
+            f"got input_shape={tuple(model.input_shape)}; give the shape, or a sample, of rows as "
+            "it is trained on"
+        )
     if profile.top_k is not None and profile.top_k > model.num_classes:
         raise InputError(
             f"expected top_k of at most the model's {model.num_classes} classes, got "

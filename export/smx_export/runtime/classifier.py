@@ -91,9 +91,9 @@ class OnnxClassifier:
         on_range: OnRange = "warn",
     ) -> None:
         check_options(on_nan, on_range)
-        path = Path(path)
         # Kept for pickling: by its path a worker might find another file, or none.
         self._content, self._providers = read_bytes(path), tuple(providers)
+        path = Path(path)
         self.session = self._opened(path)
         outputs = [node.name for node in self.session.get_outputs()]
         metadata = self.session.get_modelmeta().custom_metadata_map

@@ -140,6 +140,8 @@ def remedy(x: NDArray[Any], wanted: np.dtype[Any], in_training: tuple[float, flo
     """
     if x.dtype.kind == "c":
         return "convert them to real numbers"
+    if x.ndim == 0 and hasattr(x.item(), "toarray"):  # of scipy.sparse
+        return "convert them with x.toarray()"
     try:
         values = x.astype(np.float64)
     except (ValueError, TypeError):
