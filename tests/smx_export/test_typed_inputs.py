@@ -373,6 +373,7 @@ def test_a_kit_for_one_input_of_numbers_refuses_others_in_one_sentence(
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert said.returncode == 1
     assert re.fullmatch(r"expected .*, got.*\n", said.stderr), said.stderr
+    assert "operand" not in said.stderr  # what is refused, not how Python stumbled over it
 
 
 # Composition -------------------------------------------------------------------------------------
