@@ -41,11 +41,11 @@ try:
     texts = {e[1]: e[2] for e in [dict(fields(part)) for number, part in model if number == 14]}
     names, test = json.loads(texts[b"class_names"]), json.loads(texts[b"selftest"])
     threshold = json.loads(texts.get(b"threshold", "null"))  # of two classes
+    if not {b"weight", b"bias"} <= arrays.keys():
+        raise ValueError("a graph that is more than one linear layer of float32 numbers")
     low, high = json.loads(texts.get(b"input_range", "null")) or (-np.inf, np.inf)  # in training
     low, high = (0, 255) if test["dtype"] == "uint8" else (low, high)
     far = (high - low) * (0.5 if len(json.loads(texts[b"input_shape"])) > 1 else 4)
-    if not {b"weight", b"bias"} <= arrays.keys():
-        raise ValueError("a graph that is more than one linear layer of float32 numbers")
     width = arrays[b"weight"].size // arrays[b"bias"].size
     vectors = inputs(test, width)
     activation = json.loads(texts.get(b"activation", '"softmax"'))

@@ -13,6 +13,7 @@ from smx_export.graph.inference_copy import InferenceCopy
 from smx_export.parity.report import Flip, Rounding
 from smx_export.parity.user_data import YOUR_DATA, UserRows
 from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.activations import SOFTMAX, fenchel_young_loss
 
 
 @dataclass
@@ -61,16 +62,23 @@ def cost_of_rounding(inference: InferenceCopy, own: UserRows) -> Rounding:
         InputError: Where no row has one.
     """
     before, after, flips = Score(), Score(), []
-    names = inference.model.class_names
+    model, exactly = inference.model, inference.unrounded
+    names, member = model.class_names, model._smx_activation
+    lost = np.zeros(2)  # of a sparse activation its loss: log p may be -∞, which no budget holds
     for block, labels in own.blocks(inference.width):
         assert labels is not None
         x = torch.from_numpy(block.x)
         with torch.no_grad():
-            exact = inference.unrounded(x).double().numpy()
-            coarse = inference.model(x).double().numpy()
-        answered = ~np.isnan(exact).any(1)
+            exact, coarse = (side(x).double().numpy() for side in (exactly, model))
+            answered = ~np.isnan(exact).any(1)
+            if member != SOFTMAX:
+                x, y = x[answered], torch.from_numpy(labels[answered])
+                lost += [
+                    float(fenchel_young_loss(side.scores(x).double(), y, member, reduction="sum"))
+                    for side in (exactly, model)
+                ]
         exact, coarse, labels = exact[answered], coarse[answered], labels[answered]
-        chosen, moved = decided(inference.model, exact), decided(inference.model, coarse)
+        chosen, moved = decided(model, exact), decided(model, coarse)
         before.add(exact, chosen, labels)
         after.add(coarse, moved, labels)
         for row in np.flatnonzero(chosen != moved):
@@ -83,6 +91,7 @@ def cost_of_rounding(inference: InferenceCopy, own: UserRows) -> Rounding:
             "expected data with rows that have an answer, got NaN or what overflows in all of "
             f"{len(own.x)}; remove or impute such rows"
         )
-    return Rounding(
-        before.rows, before.accuracy, after.accuracy, before.nll, after.nll, tuple(flips)
-    )
+    nll, measure = (before.nll, after.nll), "NLL"
+    if member != SOFTMAX:
+        nll, measure = (float(lost[0]) / before.rows, float(lost[1]) / before.rows), "loss"
+    return Rounding(before.rows, before.accuracy, after.accuracy, *nll, tuple(flips), measure)

@@ -60,7 +60,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Rounding:
-    """What fewer bits a weight cost on your labelled rows; ``flips`` are choices that changed."""
+    """What fewer bits a weight cost on your labelled rows; ``flips`` are choices that changed.
+
+    ``measure`` says what ``nll_before`` and ``nll`` are: of a sparse activation, whose NLL may be
+    infinite, the mean of the loss that it is trained by.
+    """
 
     rows: int
     accuracy_before: float
@@ -68,13 +72,15 @@ class Rounding:
     nll_before: float
     nll: float
     flips: tuple[Flip, ...]
+    measure: str = "NLL"
 
     def checks(self, profile: Profile) -> Iterator[Check]:
         """The budget, as two checks."""
+        nats = " nats" if self.measure == "NLL" else ""
         for name, unit, cost, budget, before, after in (
             ("accuracy after rounding", "", self.accuracy_before - self.accuracy,
              profile.max_accuracy_loss, self.accuracy_before, self.accuracy),
-            ("NLL after rounding", " nats", self.nll - self.nll_before,
+            (f"{self.measure} after rounding", nats, self.nll - self.nll_before,
              profile.max_nll_increase, self.nll_before, self.nll),
         ):  # fmt: skip
             detail = f"{before:.4f} → {after:.4f}, {budget:g}{unit} allowed"

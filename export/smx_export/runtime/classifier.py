@@ -36,7 +36,7 @@ from smx_export.runtime.answers import (
 )
 from smx_export.runtime.input_checks import lost_digits, other_axes, unmasked
 from smx_export.runtime.input_range import InputRange, declared_range, declared_shape, remedy
-from smx_export.runtime.inputs import MixedInputs
+from smx_export.runtime.inputs import MixedInputs, only
 from smx_export.runtime.policy import MISSING, OnNan, OnRange, Policy, Rows, check_options
 from smx_export.runtime.rounding import Rounding, is_exact, narrowed
 from smx_export.runtime.session import declared_classes, open_file, open_session
@@ -131,8 +131,11 @@ class OnnxClassifier:
 
     def __repr__(self) -> str:
         shape = " × ".join(map(str, self.input_shape))
+        taken = f"{self.dtype} {shape}"
+        if self._mixed is not None:
+            taken = ", ".join(map(str, self._mixed.inputs))
         fixed = [] if self.batch is None else [f"batches of {self.batch}"]
-        parts = [f"{self.dtype} {shape} → {len(self.class_names)} classes", *fixed]
+        parts = [f"{taken} → {len(self.class_names)} classes", *fixed]
         return f"{type(self).__name__}({', '.join([*parts, *self._outputs])})"
 
     def _repr_html_(self) -> str:
@@ -244,7 +247,7 @@ class OnnxClassifier:
     def _run(self, wanted: list[str], x: Given) -> tuple[Outputs, Rows | None]:
         """What the file answers, probabilities among it, and which rows have no answer."""
         if self._mixed is None:
-            rows = self._rows(x)
+            rows = self._rows(only(x))
             missing = self._policy.missing_inputs(rows, finite=wanted == [LABEL])
             feed = {INPUT: rows}
         else:

@@ -15,6 +15,7 @@ from smx_export.contract import INPUT, INPUT_RANGE, INPUT_SHAPE, PROFILE
 from smx_export.runtime.input_checks import other_axes, unmasked
 from smx_export.runtime.input_range import InputRange
 from smx_export.runtime.policy import CALLER, OnNan, OnRange, Policy, Rows
+from smx_export.runtime.rounding import is_exact, narrowed
 
 DTYPES = {  # as onnxruntime says them
     "tensor(float)": "float32",
@@ -41,6 +42,10 @@ class FileInput(NamedTuple):
     shape: tuple[int, ...]
     bounds: tuple[float, float] | None
 
+    def __str__(self) -> str:
+        shape = " × ".join(map(str, self.shape))
+        return f"{self.name} {self.dtype} {shape}".rstrip()
+
     def rows(self, x: ArrayLike, *, checked: bool) -> NDArray[Any]:
         """Rows (batch, *shape) in the file's dtype.
 
@@ -49,13 +54,13 @@ class FileInput(NamedTuple):
             checked: Whether integers must lie within the bounds: an embedding has no others.
 
         Raises:
-            TypeError: For a dtype that the file's own cannot hold without loss.
+            TypeError: For numbers that the file's dtype cannot hold without loss.
             ValueError: For another shape, and integers out of range.
         """
         array = x if isinstance(x, np.ma.MaskedArray) else np.asarray(x)
-        if array.dtype != self.dtype and not np.can_cast(array.dtype, self.dtype, "safe"):
+        if array.dtype != self.dtype and not _holds(self.dtype, array):
             raise TypeError(
-                f"expected {self.name} of {self.dtype}, or a dtype that fits into it, got "
+                f"expected {self.name} of {self.dtype}, or numbers that fit into it, got "
                 f"{array.dtype}; convert it with x.astype(numpy.{self.dtype})"
             )
         if array.ndim == 0 or math.prod(array.shape[1:]) != math.prod(self.shape):
@@ -66,7 +71,7 @@ class FileInput(NamedTuple):
         if wrong := other_axes(array.shape[1:], self.shape):
             raise ValueError(wrong)
         array = unmasked(array)
-        if checked and array.dtype.kind != "f" and self.bounds is not None and array.size:
+        if checked and self.dtype.kind != "f" and self.bounds is not None and array.size:
             low, high = int(array.min()), int(array.max())
             if not self.bounds[0] <= low <= high <= self.bounds[1]:
                 raise ValueError(
@@ -127,7 +132,7 @@ class MixedInputs:
             ValueError: Likewise, and for other names and unequal numbers of rows.
         """
         if not self.several:
-            return self.inputs[0].rows(x, checked=self._checked)
+            return self.inputs[0].rows(only(x), checked=self._checked)
         names = [given.name for given in self.inputs]
         if not isinstance(x, Mapping):
             raise TypeError(
@@ -160,6 +165,35 @@ class MixedInputs:
             if found is not None:
                 missing = found if missing is None else missing | found
         return missing
+
+
+def only(x: Any) -> Any:
+    """The array of a file's one input, which may be given by its name, as onnxruntime has it.
+
+    Raises:
+        TypeError: For a dict of anything else.
+    """
+    if not isinstance(x, dict):
+        return x
+    if x.keys() != {INPUT}:
+        raise TypeError(
+            f"expected an array, as the file has one input, got a dict of "
+            f"{', '.join(map(str, x)) or 'nothing'}; give the array alone"
+        )
+    return x[INPUT]
+
+
+def _holds(dtype: np.dtype[Any], given: NDArray[Any]) -> bool:
+    """Whether a dtype holds all of some numbers exactly; no integers are made of real numbers."""
+    if np.can_cast(given.dtype, dtype, "safe"):
+        return True
+    if dtype.kind == "f":
+        rows = narrowed(given, dtype)
+        return rows is not None and is_exact(rows, given)
+    if given.dtype.kind not in "iu":
+        return False
+    least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return not given.size or bool(least <= given.min() and given.max() <= most)
 
 
 def _image(metadata: Mapping[str, str]) -> bool:
