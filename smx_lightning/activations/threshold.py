@@ -48,9 +48,12 @@ def entmax_probs(scores: Tensor, alpha: float | Tensor, dim: int) -> Tensor:
     # By a table, for which torch.compile takes α as a number; else it follows it, and rounds anew.
     solve = {2.0: _sparsemax_, 1.5: _entmax15_}.get(alpha, _entmax_)
     if solve is not _entmax_ and _is_small(shifted):
-        wide = shifted.double()  # beside float32's its rounding is nothing, so no step is needed
-        solve(wide, alpha - 1, int(wide is shifted), dim, True)
-        return wide if wide is shifted else wide.float()
+        wide = shifted.double()
+        if wide is not shifted:  # beside float32's its rounding is nothing
+            solve(wide, alpha - 1, 0, dim, True)
+            return wide.float()
+        solve(wide, alpha - 1, int(scores.shape[dim] > FEW), dim, True)
+        return wide.div_(wide.sum(dim, keepdim=True))
     steps = newton_steps(_known(scores.shape[dim]), alpha - 1, torch.finfo(scores.dtype).eps)
     for block in _blocks(shifted, dim):
         solve(block, alpha - 1, steps, dim, False)
@@ -127,7 +130,7 @@ def _sparsemax_(z: Tensor, _power: float, steps: int, dim: int, near: bool) -> N
         surplus = x.sum(dim, keepdim=True).sub_(1).relu_()
         z.sub_(surplus.mul_(short).div_(x.sign_().sum(dim, keepdim=True)))
     z.relu_()
-    if steps:
+    if not near:
         z.div_(z.sum(dim, keepdim=True))
 
 
@@ -150,7 +153,7 @@ def _entmax15_(z: Tensor, _power: float, steps: int, dim: int, near: bool) -> No
         z.addcdiv_(total.sqrt().sub_(total), slope).relu_().square_()
     else:
         z.relu_().square_()
-        if steps:
+        if not near:
             z.div_(z.sum(dim, keepdim=True))
 
 

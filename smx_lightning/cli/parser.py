@@ -14,7 +14,7 @@ from smx_lightning.cli.arguments import with_class_paths
 from smx_lightning.cli.checkpoint import FROM_DATA
 from smx_lightning.errors.text import one_line, shortened
 
-LONGEST = 600  # characters of a complaint: it may quote what a file holds
+LONGEST = 700  # characters of a complaint: it may quote what a file holds
 
 _load = loader_of("yaml")
 

@@ -40,5 +40,12 @@ def test_good_files_pass(short, fuzz):
 def test_what_a_command_is_spared_changes_nothing(seeds, fuzz):
     for seed in seeds:
         kind = ORDER[seed % len(ORDER)]
-        spared, usual = (fuzz.ended(kind, seed, short)[0] for short in (True, False))
+        spared, usual = (in_time(fuzz, kind, seed, short) for short in (True, False))
         assert spared[:3] == usual[:3], f"{kind} {seed}"
+
+
+def in_time(fuzz, kind, seed, short, tries=4):
+    """How a command ended; once more where a second was too little, as on a busy machine."""
+    ended = fuzz.ended(kind, seed, short)[0]
+    late = "took more than" in f"{ended[1]}{ended[2]}"
+    return in_time(fuzz, kind, seed, short, tries - 1) if late and tries > 1 else ended

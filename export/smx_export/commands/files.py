@@ -45,11 +45,16 @@ def checkpoint_in(path: str) -> str:
     best = [file for file in found if file.name == BEST] or [
         file for file in found if not file.name.startswith("last")
     ]
+    if not found:
+        raise FileError(
+            f"expected a checkpoint at {path}, found none; check the path, of a file or of a run's "
+            "folder"
+        )
     if len(best or found) != 1:
         names = ", ".join(str(file.relative_to(folder)) for file in (best or found)[:SHOWN])
         raise FileError(
             f"expected the folder of one run, with {BEST} or one other checkpoint, got {path} with "
-            f"{names or 'none'}; name the checkpoint itself"
+            f"{names}; name the checkpoint itself"
         )
     return str((best or found)[0])
 
