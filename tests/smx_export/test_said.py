@@ -193,7 +193,7 @@ def test_a_folder_of_several_or_none_is_refused(run, tmp_path, capsys):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert main(["convert", str(empty), str(tmp_path / "m.onnx")]) == BAD_INPUT
-    assert "with none; name the checkpoint itself" in capsys.readouterr().err
+    assert "found none; check the path, of a file or of a run's folder" in capsys.readouterr().err
 
 
 # Files that were changed on purpose --------------------------------------------------------------
