@@ -308,3 +308,20 @@ def test_onnx2tf_rewrites_the_file_it_is_given_and_our_target_gives_it_a_copy(ex
     assert copied.read_bytes() != before, gone("rewrites its input", "onnx2tf", remedy)
     assert selftest(path, target("litert")).passed
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("classes", [31, 64])
+def test_onnx_reference_gathers_out_of_few_classes_only(classes, tmp_path):
+    """Its GatherElements stands on numpy.choose, which takes so many arrays at once."""
+    file, rows = tmp_path / "m.onnx", np.ones((2, 6), np.float32)
+    model = SoftmaxRegression(6, classes).eval()
+    export_onnx(model, file, top_k=2)
+    live = model(torch.as_tensor(rows)).exp().topk(2).values.detach().numpy()
+    answers = target("onnxruntime").load(file).run(rows)
+    np.testing.assert_allclose(answers["top_probs"], live, rtol=1e-5)
+    session = target("onnx-reference").load(file)
+    if classes < 64:
+        np.testing.assert_allclose(session.run(rows)["top_probs"], live, rtol=1e-5)
+    else:
+        with pytest.raises(ValueError, match="cannot reshape"):
+            session.run(rows)
