@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from smx_lightning.errors import InputError
 from smx_lightning.errors.sizes import check_members
 from smx_lightning.errors.unreadable import UNREADABLE, reason
+from smx_lightning.processes.files import at_home
 
 LABELS = "y"
 
@@ -23,7 +24,7 @@ def read_named(path: str | Path, names: Sequence[str]) -> dict[str, NDArray[np.g
         InputError: Where the file is missing, no .npz, damaged, holds pickled objects, or lacks one
             of the arrays.
     """
-    path, wanted = Path(path), [*names, LABELS]
+    path, wanted = at_home(path), [*names, LABELS]
     if not (path.is_file() and zipfile.is_zipfile(path)):
         raise InputError(
             f"expected an .npz file with {', '.join(wanted)} at {path}, found none; save it with "

@@ -22,6 +22,7 @@ from smx_lightning.data import (
     NpzDataModule,
     Rows,
 )
+from smx_lightning.data.named import read_named
 
 Y, Y_TEST = np.arange(30) % 3, np.arange(9) % 3
 
@@ -279,3 +280,9 @@ def test_a_printed_model_shows_its_layers_in_a_few_lines():
     assert "Linear(in_features=4, out_features=3" in printed
     assert len(printed.splitlines()) <= 8
     assert "Accuracy" not in printed
+
+
+def test_a_file_of_several_inputs_is_found_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.savez(tmp_path / "rows.npz", age=np.arange(3.0), y=[0, 1, 0])
+    assert read_named("~/rows.npz", ["age"])["age"].tolist() == [0, 1, 2]
