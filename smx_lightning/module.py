@@ -33,6 +33,7 @@ from smx_lightning.metrics import Prediction as Prediction
 from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.configuring import configured
 from smx_lightning.preprocessing.standardization import Method, Preprocessing
+from smx_lightning.tables.naming import in_use, named_features
 from smx_lightning.training.hooks import Bookkeeping, signed_as
 from smx_lightning.training.hyper_parameters import PlainHyperParameters
 from smx_lightning.training.objective import Objective, class_weights_of, l2_penalty
@@ -63,6 +64,9 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
         threshold: γ of a binary problem: class 1 is predicted where its probability is at least γ.
         activation: From scores to probabilities: ``softmax``, ``entmax15``, ``sparsemax``, or
             ``{"alpha": 1.3}``; see :func:`smx_lightning.activations.activation_of`.
+        feature_names: One name an entry of an unrolled input; those of a schema, where it is given.
+        schema: Which columns of a table the features are: a :class:`smx_lightning.tables.Schema`,
+            or the dict that stands for it.
         optimizer: Called with the parameters; once before on the meta device, to be described.
             :class:`~smx_lightning.optim.ExactSolver` makes an epoch one evaluation of the whole
             objective, and stops the trainer at the optimum.
@@ -86,6 +90,9 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
     class_counts: Tensor
     activation: Activation
     _smx_activation: Activation
+    lr: float | None = None
+    solver: ExactSolver | None = None
+    confusion_matrix: Tensor | None = None
 
     def __init__(
         self,
@@ -101,6 +108,8 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
         preprocessing: Method = "none",
         threshold: float | None = None,
         activation: str | dict[str, float] | Activation = "softmax",
+        feature_names: Sequence[str] | None = None,
+        schema: dict[str, Any] | None = None,
         optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=0.01),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -117,9 +126,11 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
         threshold = checks.check_threshold(threshold, num_classes)
         checks.check_makers(optimizer, lr_scheduler)
         activation = (member := activation_of(activation)).spec
+        schema, feature_names = columns = named_features(schema, feature_names, num_features)
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])  # described below
         self.num_features, self.num_classes = num_features, num_classes
         self.class_names = tuple(class_names)
+        self.schema, self.feature_names = in_use(columns)
         self.input_shape, self.input_dtype, self.input_range = inputs.taken(self, *told)
         self.l2, self.class_weight, self._threshold = l2, class_weight, threshold
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
@@ -129,9 +140,6 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
         self.register_buffer("class_counts", torch.zeros(num_classes, dtype=torch.int64))
         # Alike on all processes: DDP need not broadcast them at every step, a fifth of a small one.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
-        self.lr: float | None = None
-        self.solver: ExactSolver | None = None
-        self.confusion_matrix: Tensor | None = None
         self._smx_statistics = DataStatistics()
         epochs = metrics.EpochMetrics(self.configure_metrics, num_classes, threshold, member)
         self._smx_metrics, self.tallies = epochs, epochs.tallies

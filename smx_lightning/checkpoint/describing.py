@@ -68,6 +68,8 @@ def settings_of(model: SoftmaxRegression) -> dict[str, Any]:
         "num_classes": int(shape[0]),
         "class_names": [str(name) for name in model.class_names],
         **inputs_of(model),
+        "feature_names": None if model.feature_names is None else [*model.feature_names],
+        "schema": None if model.schema is None else model.schema.to_dict(),
         "l2": float(model.l2),
         "class_weight": class_weights(weights, model.class_names),
         "threshold": None if model.threshold is None else float(model.threshold),

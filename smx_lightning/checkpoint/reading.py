@@ -26,6 +26,8 @@ SETTINGS: dict[str, Any] = {  # and what they may be
     "class_names": list,
     "input_shape": (list, dict),
     "input_range": (list, dict, NONE),
+    "feature_names": (list, NONE),
+    "schema": (dict, NONE),
     "l2": NUMBER,
     "class_weight": (list, str, NONE),
     "threshold": (*NUMBER, NONE),

@@ -30,7 +30,10 @@ from smx_lightning.errors.completion import require_shtab, shell_asked
 from smx_lightning.errors.naming import how_to_name
 from smx_lightning.module import SoftmaxRegression
 
-FROM_DATA = ("num_features", "num_classes", "class_names", "input_shape", "input_range")
+FROM_DATA = (
+    *("num_features", "num_classes", "class_names", "input_shape", "input_range"),
+    *("feature_names", "schema"),
+)
 SPOKEN_FOR = ("class_path", "init_args", "dict_kwargs")  # to the parser these are no arguments
 FOUND_BY_TRAINER = ("best", "last", "hpc", "registry")  # in place of a path
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -178,6 +179,16 @@ class InMemoryDataModule(LightningDataModule, ABC):
     def num_features(self) -> int:
         """Entries of one unrolled input."""
         return self.splits.train.x[0].numel()
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        """One name an entry of an input, where the data have such."""
+        return None
+
+    @property
+    def schema(self) -> dict[str, Any] | None:
+        """Which columns of a table the features are, where the data are a table."""
+        return None
 
     @property
     def num_classes(self) -> int:
