@@ -69,20 +69,29 @@ class EpochMetrics(nn.ModuleDict):
         """The stages alone: who prints a model asks for its layers."""
         return f"{type(self).__name__}({', '.join(n for n in self.tallies if '/' not in n)})"
 
-    def add(self, names: Iterable[str], scores: Tensor, y: Tensor) -> None:
-        """Count a batch, scores (batch, classes) and y (batch,), in each tally that exists.
+    def add(
+        self, names: Iterable[str], scores: Tensor, y: Tensor, weight: Tensor | None = None
+    ) -> None:
+        """Count a batch in each tally that exists, see :meth:`.Tally.add`.
 
         Raises:
-            InputError: For another number of labels.
+            InputError: For another number of labels or weights.
         """
         check_as_many(y, scores.shape[0])
         for name in names:
             if name in self.tallies:
-                self.tallies[name].add(scores, y)
+                self.tallies[name].add(scores, y, weight)
 
-    def score(self, model: SoftmaxRegression, x: Any, y: Tensor, names: Iterable[str]) -> None:
+    def score(
+        self,
+        model: SoftmaxRegression,
+        x: Any,
+        y: Tensor,
+        names: Iterable[str],
+        weight: Tensor | None = None,
+    ) -> None:
         """Count a batch of which a model tells the scores."""
-        self.add(names, whole(scored(model, x).detach()), y)
+        self.add(names, whole(scored(model, x).detach()), y, weight)
 
     def compute(self, name: str, device: torch.device) -> dict[str, Tensor]:
         """The values over all rows of the epoch; none where no process has counted a batch.
@@ -100,10 +109,7 @@ class EpochMetrics(nn.ModuleDict):
         for name in [name for name in self.tallies if name.startswith(stage + LOADER.format(""))]:
             del self.tallies[name]
         for index in range(loaders if loaders > 1 else 0):
-            whole = self.tallies[stage]
-            own = Tally(whole.metrics.clone(), whole.num_classes, whole.where, whole.activation)
-            own.metrics.reset()
-            self.tallies[stage + LOADER.format(index)] = own
+            self.tallies[stage + LOADER.format(index)] = self.tallies[stage].anew()
 
     def log(self, name: str, module: LightningModule, prefix: str) -> dict[str, Tensor]:
         """Compute, and log under the prefix from a hook of the Trainer's module.
