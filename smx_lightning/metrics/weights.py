@@ -83,8 +83,9 @@ class Weighing(Metric):
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
         """Move the states as torchmetrics does; the sums keep their digits on the way."""
         this = super()._apply(fn, exclude_state=[*exclude_state, "sums"])
-        self._defaults["sums"] = on(self._defaults["sums"], self.device)
-        self.sums = on(self.sums, self.device)
+        wide = widest(self.device)
+        self._defaults["sums"] = on(self._defaults["sums"], self.device).to(wide)
+        self.sums = on(self.sums, self.device).to(wide)
         return this
 
 
@@ -94,11 +95,12 @@ def widest(device: torch.device) -> torch.dtype:
 
 
 def on(value: Tensor, device: torch.device) -> Tensor:
-    """The same on a device, floating-point numbers as wide as it has them."""
-    dtype = widest(device) if value.dtype == torch.float64 else value.dtype
+    """The same on a device, float64 as wide as it has it there."""
+    if value.dtype == torch.float64:
+        value = value.to(widest(device))
     if value.is_meta and device.type != "meta":  # zeros of a model made without memory
-        return torch.zeros_like(value, dtype=dtype, device=device)
-    return value.to(device, dtype)
+        return torch.zeros_like(value, device=device)
+    return value.to(device)
 
 
 def told(metric: Metric) -> dict[str, Any]:
