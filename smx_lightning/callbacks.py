@@ -22,7 +22,7 @@ from smx_lightning.processes.files import file_path, predictions_csv, written_wh
 class ConfusionCsv(Callback):
     """Write the confusion matrix of a test as a CSV file: a row a label, a column a prediction.
 
-    Sums of weights are written to 15 digits, those that a float64 is sure of; whole ones as integers.
+    Sums of weights are written to the 15 digits that float64 is sure of, whole ones as integers.
     Names that a spreadsheet would take for formulas are quoted, see
     :func:`smx_lightning.errors.text.csv_text`.
 

@@ -58,7 +58,7 @@ class Deciding(OfScores, Weighing):
 
 
 class Accuracy(Deciding, MulticlassAccuracy):
-    """Micro accuracy at γ: :class:`MulticlassAccuracy`, and of weighted rows ``Σ c q[decided] / Σ c``.
+    """Micro accuracy at γ, :class:`MulticlassAccuracy`; of weights ``Σ c q[decided] / Σ c``.
 
     With ``top_k`` a label is right where it is among the k classes of the highest scores.
     """

@@ -18,8 +18,8 @@ class CalibrationError(Weighing):
     Bin b of B has the rows whose confidence, max p, lies in (b/B, (b+1)/B].
     Guo et al., "On calibration of modern neural networks", ICML 2017, eq. 3.
 
-    Rows weigh ``c[i] / Σ c`` in place of 1 / n, and a distribution has ``q[i, argmax p[i]]`` for what
-    is in brackets.
+    Rows weigh ``c[i] / Σ c`` in place of 1 / n, and a distribution has ``q[i, argmax p[i]]`` for
+    what is in brackets.
 
     Args:
         bins: B.

@@ -32,7 +32,7 @@ def hand(metrics: MetricCollection, log_probs: Tensor, y: Tensor, weight: Tensor
 
 
 def takes_weights(metric: nn.Module) -> bool:
-    """Whether its ``update`` has an argument ``weight``; of a wrapper, whether all it wraps have."""
+    """Whether its ``update`` has an argument ``weight``; of a wrapper, whether all in it have."""
     parameters = inspect.signature(metric.update).parameters
     if "weight" in parameters:
         return True
@@ -75,9 +75,9 @@ def check_distributions(metrics: MetricCollection, where: str) -> None:
         for part in metric.modules():
             if isinstance(part, Metric) and type(part).update.__module__.startswith(OF_LABELS):
                 raise InputError(
-                    f"expected labels in the {where} for {_in_words(name, part)}, got distributions "
-                    "over the classes; take it out of configure_metrics, or override its update "
-                    "with super().update(preds, target.argmax(1))"
+                    f"expected labels in the {where} for {_in_words(name, part)}, got "
+                    "distributions over the classes; take it out of configure_metrics, or override "
+                    "its update with super().update(preds, target.argmax(1))"
                 )
 
 

@@ -1,7 +1,7 @@
 """The two proper scores that torchmetrics lacks for several classes.
 
 Symbols: n rows, K classes, ``p[i, k]`` the probability of class k in row i, ``y[i]`` the label, or
-``q[i, k]`` the distribution in its place; what rows weigh is in :mod:`smx_lightning.metrics.weights`.
+``q[i, k]`` a distribution in its place; of weights see :mod:`smx_lightning.metrics.weights`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class NegativeLogLikelihood(MeanScore):
     def scores(
         self, preds: Float[Tensor, "batch classes"], target: Shaped[Tensor, "batch ..."]
     ) -> Float[Tensor, " batch"]:
-        """``-log p[i, y[i]]``, of a distribution its cross-entropy ``-Σ_k q[i, k] log p[i, k]``."""
+        """``-log p[i, y[i]]``, of a distribution the cross-entropy ``-Σ_k q[i, k] log p[i, k]``."""
         return -of_target(preds, target)
 
 

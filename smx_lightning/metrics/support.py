@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class MeanFenchelYoungLoss(MeanScore, OfScores):
     """Mean of the losses of the labels, ``Ω*(s[i]) - s[i, y[i]]``; of softmax it is the NLL.
 
-    Of a distribution ``Ω*(s[i]) - Σ_k q[i, k] s[i, k]``, the mean of its labels' losses, without the
-    Ω(q[i]) that makes the loss 0 at p = q; of softmax that is the cross-entropy.
+    Of a distribution ``Ω*(s[i]) - Σ_k q[i, k] s[i, k]``, the mean of its labels' losses, without
+    the Ω(q[i]) that makes the loss 0 at p = q; of softmax that is the cross-entropy.
 
     Blondel, Martins & Niculae, "Learning with Fenchel-Young losses", JMLR 21, 2020.
 

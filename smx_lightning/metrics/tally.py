@@ -213,6 +213,6 @@ def _alike(batches: Sequence[Weighed]) -> Iterator[Weighed]:
     for batch in batches:
         _, y, weight = batch
         kinds.setdefault((weight is None, y.is_floating_point(), y.shape[1:]), []).append(batch)
-    for unweighted, *rest in sorted(kinds):
-        scores, y, weights = zip(*kinds[unweighted, *rest], strict=True)
-        yield _joined(scores), _joined(y), None if unweighted else _joined(weights)
+    for kind in sorted(kinds):
+        scores, y, weights = zip(*kinds[kind], strict=True)
+        yield _joined(scores), _joined(y), None if weights[0] is None else _joined(weights)

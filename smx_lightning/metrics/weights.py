@@ -2,9 +2,10 @@
 
 Conventions
 -----------
-A row of the distribution q and the weight c counts as K rows, row k of label k and weight ``c q[k]``;
-a row without a weight has c = 1. So every metric here is a mean over labels as ever, a weighted one,
-which is what scikit-learn's ``sample_weight`` means, and where it is an integer, repeated rows.
+A row of the distribution q and the weight c counts as K rows, row k of label k and weight
+``c q[k]``; a row without a weight has c = 1. So every metric is a mean over labels as ever, a
+weighted one: scikit-learn's with its ``sample_weight``, and where weights are integers, that of
+repeated rows.
 
 torchmetrics' ``MeanMetric`` has weights too, in sums of float32, which count to 2²⁴.
 """
@@ -80,7 +81,9 @@ class Weighing(Metric):
     ) -> None:
         """Add rows of weights to the sums, whose dtype weights and distributions have."""
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
+    ) -> nn.Module:
         """Move the states as torchmetrics does; the sums keep their digits on the way."""
         this = super()._apply(fn, exclude_state=[*exclude_state, "sums"])
         wide = widest(self.device)
@@ -104,7 +107,7 @@ def on(value: Tensor, device: torch.device) -> Tensor:
 
 
 def told(metric: Metric) -> dict[str, Any]:
-    """A metric's state, without sums of weights where no row had any: so it reads as it ever did."""
+    """A metric's state, without sums of weights where no row had any: so it is as it ever was."""
     state = dict(metric.metric_state)
     if isinstance(metric, Weighing) and not metric.weighs:
         del state["sums"]
@@ -143,7 +146,7 @@ def share_of(
 
 
 def _shares(target: Tensor, weight: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Targets and weights; of a distribution that sums to 1 only about, its sum is in the weight."""
+    """Targets and weights, in which the sum of a distribution is that sums to 1 only about."""
     weight = target.new_ones(len(target), dtype=dtype) if weight is None else weight.to(dtype)
     if not target.is_floating_point():
         return target.long(), weight

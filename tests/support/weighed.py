@@ -1,4 +1,4 @@
-"""Rows that weigh and distributions for labels: drawn, judged row by row, and shared by processes."""
+"""Rows that weigh and distributions for labels: drawn, judged one by one, shared by processes."""
 
 import math
 
@@ -14,16 +14,22 @@ BINS = 15
 
 
 @st.composite
-def rows(draw, classes=st.integers(2, 12), soft=st.booleans(), whole=st.booleans()):
-    """Scores (n, K) float64, targets and weights (n,) float64; some of these are 0."""
-    num_classes, n = draw(classes), draw(st.integers(1, 30))
+def rows(draw, soft=None, whole=None):
+    """Scores (n, K) float64, targets and weights (n,) float64; some of these are 0.
+
+    Args:
+        draw: Hypothesis' own.
+        soft: Whether targets are distributions; either, where it is ``None``.
+        whole: Whether weights are integers, likewise.
+    """
+    num_classes, n = draw(st.integers(2, 12)), draw(st.integers(1, 30))
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     scores = draw(st.sampled_from([0.1, 3.0, 60.0])) * rng.standard_normal((n, num_classes))
     y = rng.integers(num_classes, size=n)
-    if draw(soft):
+    if draw(st.booleans()) if soft is None else soft:
         y = distributions(rng, n, num_classes)
     c = rng.integers(0, 4, size=n).astype(float)
-    if not draw(whole):
+    if not (draw(st.booleans()) if whole is None else whole):
         c *= rng.random(n)
     c[rng.integers(n)] = 1.5 if not c.any() else c.max()
     return torch.tensor(scores), torch.tensor(y), torch.tensor(c)
@@ -59,9 +65,7 @@ def judged(scores, probs, y, c, threshold=None, conjugate=None):
     ranked = np.argsort(-scores, axis=1, kind="stable")
 
     def mean(value):
-        return math.fsum(w * value(i, k) for i, k, w in counted) / math.fsum(
-            w for *_, w in counted
-        )
+        return math.fsum(w * value(i, k) for i, k, w in counted) / math.fsum(w for *_, w in counted)
 
     def log(p):
         return math.log(p) if p > 0 else -math.inf
@@ -72,9 +76,7 @@ def judged(scores, probs, y, c, threshold=None, conjugate=None):
     rows = confusion.sum(1)
     bins = np.zeros(BINS)
     for i, k, w in counted:
-        (inside,) = (
-            b for b in range(BINS) if b / BINS < confidence[i] <= (b + 1) / BINS
-        )
+        (inside,) = (b for b in range(BINS) if b / BINS < confidence[i] <= (b + 1) / BINS)
         bins[inside] += w * ((guessed[i] == k) - float(confidence[i]))
     values = {
         "accuracy_micro": mean(lambda i, k: decided[i] == k),
