@@ -81,6 +81,7 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
         solver: The exact solver of the last training, with its status; ``None`` with others.
         activation: The :class:`~smx_lightning.activations.Activation` that was asked for.
         confusion_matrix: (classes, classes) of the last test, a row a label; up to 1000 classes.
+            Integers, and float64 where rows had weights or distributions.
 
     Raises:
         InputError: For an argument that is out of its range; it says what was expected.
