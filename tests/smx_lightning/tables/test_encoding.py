@@ -144,9 +144,7 @@ def test_durations_and_times_of_day_are_seconds():
 
 def test_nan_is_missing_and_infinity_is_refused_by_column_and_row():
     schema = Schema((Column("x", missing=True, fill=1.0),))
-    np.testing.assert_array_equal(
-        encoded(schema, pa.table({"x": [np.nan, 2.0]})), [[1, 1], [2, 0]]
-    )
+    np.testing.assert_array_equal(encoded(schema, pa.table({"x": [np.nan, 2.0]})), [[1, 1], [2, 0]])
     place = Place("a.csv", first=100)
     with pytest.raises(InputError, match=r"column 'x', got -inf in row 102 of a\.csv, counted"):
         encoded(schema, pa.table({"x": [1.0, 2.0, -np.inf]}), place=place)
@@ -208,10 +206,12 @@ def test_whole_numbers_are_categories_where_the_schema_says_so():
 def test_unknown_categories_are_none_of_the_known_and_are_counted_aloud():
     schema = Schema((Column("c", "category", categories=("a", "b"), other=("d",)),))
     table = pa.table({"c": ["a", "z", "d", "y", None, "z"]})
-    expected = "got others in rows of 'c': 3 .z, y., of 6 rows; they count as none"
-    with pytest.warns(UserWarning, match="expected a value where every training row has one"):
-        with pytest.warns(UserWarning, match=expected):
-            made = encoded(schema, table)
+    gaps, others = (
+        "expected a value where every training row has one",
+        "got others in rows of 'c': 3 .z, y., of 6 rows; they count as none",
+    )
+    with pytest.warns(UserWarning, match=gaps), pytest.warns(UserWarning, match=others):
+        made = encoded(schema, table)
     np.testing.assert_array_equal(
         made, [[1, 0, 0], [0, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
     )
