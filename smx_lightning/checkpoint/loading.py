@@ -90,6 +90,16 @@ def load_model(
     return model.to(next(tensors, torch.tensor(0)).device)
 
 
+def load_weights(model: SoftmaxRegression, path: str | Path) -> None:
+    """Load a checkpoint's weights into a model that its arguments have made.
+
+    Raises:
+        InputError: For a file that is no such checkpoint, or one of another problem.
+    """
+    content = load_plain(path)
+    _load(model, content, content, None)
+
+
 def _load(
     model: SoftmaxRegression, content: dict[str, Any], seen: dict[str, Any], strict: bool | None
 ) -> None:

@@ -35,6 +35,7 @@ FROM_DATA = (
     *("feature_names", "schema"),
 )
 SPOKEN_FOR = ("class_path", "init_args", "dict_kwargs")  # to the parser these are no arguments
+BY_CHECKPOINT = ("predict", "coefficients")  # subcommands that ask it, and not the data, for sizes
 FOUND_BY_TRAINER = ("best", "last", "hpc", "registry")  # in place of a path
 
 
@@ -57,7 +58,7 @@ class CheckpointCLI(LightningCLI):
 
     def _of_data(self, name: str, data: LightningDataModule) -> Any:
         """What the data say of themselves; they are not asked where rows may have no labels."""
-        if self._predicts_by_checkpoint():
+        if self._stands_by_checkpoint():
             return None
         given = self.typed.get(f"{self.config.subcommand}.model.init_args")
         try:
@@ -66,8 +67,8 @@ class CheckpointCLI(LightningCLI):
             self.untold = (*self.untold, name)
             return None
 
-    def _predicts_by_checkpoint(self) -> bool:
-        return self.checkpoint is not None and self.config.subcommand == "predict"
+    def _stands_by_checkpoint(self) -> bool:
+        return self.checkpoint is not None and self.config.subcommand in BY_CHECKPOINT
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse what is given alone, then all: what is given counts, whatever its value."""
@@ -137,7 +138,7 @@ class CheckpointCLI(LightningCLI):
         if self.checkpoint is None:
             require_sizes(kind, self.untold, self.config[self.config.subcommand].data.class_path)
             return kind(*args, **kwargs)
-        from_data = () if self._predicts_by_checkpoint() else FROM_DATA
+        from_data = () if self._stands_by_checkpoint() else FROM_DATA
         given = {name: kwargs[name] for name in (*self.given, *from_data) if name in kwargs}
         saved, left_out = self.checkpoint.hyper_parameters, self.checkpoint.left_out
         taken = arguments_for(kind, saved, left_out, given)
