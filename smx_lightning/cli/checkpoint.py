@@ -30,10 +30,8 @@ from smx_lightning.errors.completion import require_shtab, shell_asked
 from smx_lightning.errors.naming import how_to_name
 from smx_lightning.module import SoftmaxRegression
 
-FROM_DATA = (
-    *("num_features", "num_classes", "class_names", "input_shape", "input_range"),
-    *("feature_names", "schema"),
-)
+NAMES = ("feature_names", "schema")
+FROM_DATA = ("num_features", "num_classes", "class_names", "input_shape", "input_range", *NAMES)
 SPOKEN_FOR = ("class_path", "init_args", "dict_kwargs")  # to the parser these are no arguments
 BY_CHECKPOINT = ("predict", "coefficients")  # subcommands that ask it, and not the data, for sizes
 FOUND_BY_TRAINER = ("best", "last", "hpc", "registry")  # in place of a path
@@ -138,8 +136,9 @@ class CheckpointCLI(LightningCLI):
         if self.checkpoint is None:
             require_sizes(kind, self.untold, self.config[self.config.subcommand].data.class_path)
             return kind(*args, **kwargs)
-        from_data = () if self._stands_by_checkpoint() else FROM_DATA
-        given = {name: kwargs[name] for name in (*self.given, *from_data) if name in kwargs}
+        told = () if self._stands_by_checkpoint() else FROM_DATA
+        told = (n for n in told if n not in NAMES or kwargs.get(n) is not None)  # data without
+        given = {name: kwargs[name] for name in (*self.given, *told) if name in kwargs}
         saved, left_out = self.checkpoint.hyper_parameters, self.checkpoint.left_out
         taken = arguments_for(kind, saved, left_out, given)
         check_sizes(kind, taken, self.checkpoint.state_dict, given)
