@@ -154,9 +154,7 @@ def _check_optimum_exists(model: SoftmaxRegression, information: Information) ->
         )
 
 
-def _check_identified(
-    model: SoftmaxRegression, bread: Factored, information: Information
-) -> None:
+def _check_identified(model: SoftmaxRegression, bread: Factored, information: Information) -> None:
     if bread.singular is None:
         return
     column = bread.singular % (model.num_features + 1)
@@ -180,10 +178,10 @@ def _name(model: SoftmaxRegression, column: int) -> str:
 def _check_near(distance: float) -> None:
     if not distance <= FARTHEST:
         raise InputError(
-            f"expected a model at the optimum of these rows for standard errors, got one that may "
-            f"be {distance:.3g} of them away, where {FARTHEST} is allowed; give the rows that it was "
-            "trained on, and train to the optimum with optimizer=ExactSolver, in float64 where "
-            "float32 ends short of it"
+            f"expected coefficients within {FARTHEST} standard errors of the optimum of these rows, "
+            f"got a model that may be {distance:.3g} of them away from it; give the rows that "
+            "it was trained on, and train to the optimum with optimizer=ExactSolver, in float64 "
+            "where float32 ends short of it"
         )
 
 
@@ -199,7 +197,8 @@ def _check_finite(
     """
     moved = float((step.abs() @ information.extent).max())
     if moved > MOVED:
-        moved = max((float(_scores(step, part.x).abs().max()) for part in rows if len(part.x)), default=moved)
+        asked = [_largest_score(step, part.x) for part in rows]  # none, where they were iterated up
+        moved = max(asked, default=moved)
     if moved > MOVED:
         raise InputError(
             f"expected classes that overlap for standard errors without a penalty, got a model that "
@@ -209,5 +208,6 @@ def _check_finite(
         )
 
 
-def _scores(step: Tensor, x: Tensor) -> Tensor:
-    return torch.addmm(step[:, -1], x, step[:, :-1].T)
+def _largest_score(point: Tensor, x: Tensor) -> float:
+    scores = torch.addmm(point[:, -1], x, point[:, :-1].T)
+    return float(scores.abs().max()) if scores.numel() else 0.0

@@ -45,7 +45,9 @@ def _check_same(name: str, own: Any, told: Any) -> None:
     if own is None or told is None or [*own] == [*map(str, told)]:
         return
     first = next((k for k, (a, b) in enumerate(zip(own, told, strict=False)) if a != str(b)), None)
-    found = f"{len(told)} of them" if first is None else f"{told[first]!r} in place of {own[first]!r}"
+    found = (
+        f"{len(told)} of them" if first is None else f"{told[first]!r} in place of {own[first]!r}"
+    )
     raise InputError(
         f"expected data with the model's {len(own)} {name}, got {found}; give the data that it was "
         "trained on"

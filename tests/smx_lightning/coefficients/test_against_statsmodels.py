@@ -48,9 +48,7 @@ def judged(x, y, errors="model"):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the test's own covariance type, and of convergence
         judge = sm.MNLogit(y, sm.add_constant(x))
-        return judge.fit(
-            method="newton", disp=0, tol=1e-14, maxiter=200, cov_type=ERRORS[errors]
-        )
+        return judge.fit(method="newton", disp=0, tol=1e-14, maxiter=200, cov_type=ERRORS[errors])
 
 
 @pytest.mark.parametrize("errors", ERRORS)

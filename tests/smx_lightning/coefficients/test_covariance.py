@@ -39,8 +39,11 @@ def covariance(model, batches, errors, weights):
         meat = torch.autograd.functional.hessian(lambda at: (r * losses(at)).sum(), flat)
     else:
         scores = torch.autograd.functional.jacobian(losses, flat)
-        u, a, n = (scores, r, r.sum()) if weights == "frequency" else (
-            scores * r[:, None], torch.ones_like(r), (r > 0).sum())
+        u, a, n = (
+            (scores, r, r.sum())
+            if weights == "frequency"
+            else (scores * r[:, None], torch.ones_like(r), (r > 0).sum())
+        )
         total = (a[:, None] * u).sum(0)
         meat = (a[:, None] * u).T @ u - torch.outer(total, total) / n
     # Vectors that sum to zero over the classes.
@@ -90,9 +93,7 @@ GRID = [
 
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize(("errors", "weights", "weighted", "l2", "class_weight"), GRID)
-def test_errors_are_those_of_a_dense_computation(
-    errors, weights, weighted, l2, class_weight, soft
-):
+def test_errors_are_those_of_a_dense_computation(errors, weights, weighted, l2, class_weight, soft):
     x, y = problem()
     rng = np.random.default_rng(1)
     if soft:
