@@ -6,7 +6,6 @@ the device, and nothing else: nothing is trained and no folder of a run is made.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningDataModule, Trainer

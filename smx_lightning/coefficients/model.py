@@ -1,4 +1,4 @@
-"""A model's coefficients as a named table, with standard errors where its training rows are given."""
+"""A model's coefficients as a named table, with standard errors of its training rows."""
 
 from __future__ import annotations
 
