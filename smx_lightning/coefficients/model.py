@@ -59,8 +59,7 @@ def coefficients_of(
         error = None if found is None else units.std_error(found.covariance, coding).numpy()
         return Estimates(units.estimate(coding @ point).numpy(), error, level)
 
-    step = model.preprocessing
-    own = Units(step.centre.cpu(), step.scale.double().cpu())
+    own = Units(model.preprocessing.centre.cpu(), model.preprocessing.scale.double().cpu())
     return Coefficients(
         feature_names=_feature_names(model),
         class_names=tuple(name for k, name in enumerate(names) if k != chosen),
@@ -68,8 +67,7 @@ def coefficients_of(
         standardised=estimates(Units(0 * own.centre, torch.ones_like(own.spread))),
         reference=reference,
         errors=errors,
-        num_rows=None if found is None else found.rows,
-        distance=None if found is None else found.distance,
+        **({} if found is None else {"num_rows": found.rows, "distance": found.distance}),
     )
 
 

@@ -24,8 +24,8 @@ Weights = Literal["frequency", "sampling"]
 MOST_UNKNOWNS = 10_000  # 800 MB a matrix, of which there are four
 # Of a standard deviation: no coefficient may be farther from the optimum.
 FARTHEST = 0.1
-# Of a row's score, by a Newton step. Where the optimum lies at infinity, as Albert & Anderson (1984)
-# tell of classes that are separated in part, a step moves a score by 1 and gains next to nothing.
+# Of a row's score, by a Newton step. Where the optimum lies at infinity, as of classes that are
+# separated in part (Albert & Anderson, 1984), a step moves a score by 1 and gains next to nothing.
 MOVED = 0.1
 
 
@@ -110,8 +110,8 @@ def _check_kind(model: SoftmaxRegression) -> None:
         )
     if type(model).loss is not model._smx_hooks.kind.loss:
         raise InputError(
-            f"expected the loss of SoftmaxRegression for standard errors, got {type(model).__name__} "
-            "with one of its own, whose curvature nobody knows here; leave the rows out for the "
+            "expected the loss of SoftmaxRegression for standard errors, got "
+            f"{type(model).__name__} with one of its own, whose curvature nobody knows here; leave the rows out for the "
             "coefficients alone"
         )
     if is_sharded(model.smx):
@@ -124,8 +124,8 @@ def _check_kind(model: SoftmaxRegression) -> None:
         raise InputError(
             f"expected at most {MOST_UNKNOWNS} coefficients for standard errors, (classes - 1) · "
             f"(features + 1), got {unknowns}, whose matrices would take "
-            f"{4 * 8 * unknowns**2 / 1e9:.3g} GB; leave the rows out for the coefficients alone, or "
-            "take fewer features"
+            f"{4 * 8 * unknowns**2 / 1e9:.3g} GB; leave the rows out for the coefficients alone, "
+            "or take fewer features"
         )
 
 
@@ -158,16 +158,18 @@ def _check_identified(model: SoftmaxRegression, bread: Factored, information: In
     if bread.singular is None:
         return
     column = bread.singular % (model.num_features + 1)
-    name = "the intercept" if column == model.num_features else f"feature {_name(model, column)!r}"
+    if column == model.num_features:
+        found = "features that make up a constant, as one-hot ones do; drop one of them"
+    else:
+        found = f"feature {_name(model, column)!r}, which those before it determine; drop it"
     if model.l2 == 0:
         raise InputError(
-            f"expected features that are no linear combinations of one another and are not "
-            f"constant for standard errors without a penalty, got {name}, which those before it "
-            "determine; drop it, or train with l2 above 0"
+            "expected features that vary, and none that others determine, for standard errors "
+            f"without a penalty, got {found}, or train with l2 above 0"
         )
     raise InputError(
-        f"expected features that float64 can tell apart at l2={model.l2:g}, got {name}, which those "
-        "before it determine; drop it, train with a larger l2, or with preprocessing='standardize'"
+        f"expected features that float64 can tell apart at l2={model.l2:g}, got {found}, or train "
+        "with a larger l2, or with preprocessing='standardize'"
     )
 
 
@@ -178,8 +180,8 @@ def _name(model: SoftmaxRegression, column: int) -> str:
 def _check_near(distance: float) -> None:
     if not distance <= FARTHEST:
         raise InputError(
-            f"expected coefficients within {FARTHEST} standard errors of the optimum of these rows, "
-            f"got a model that may be {distance:.3g} of them away from it; give the rows that "
+            f"expected coefficients within {FARTHEST} standard errors of the optimum of these "
+            f"rows, got a model that may be {distance:.3g} of them away from it; give the rows that "
             "it was trained on, and train to the optimum with optimizer=ExactSolver, in float64 "
             "where float32 ends short of it"
         )
@@ -201,7 +203,7 @@ def _check_finite(
         moved = max(asked, default=moved)
     if moved > MOVED:
         raise InputError(
-            f"expected classes that overlap for standard errors without a penalty, got a model that "
+            "expected classes that overlap for standard errors without a penalty, got a model that "
             f"a Newton step moves by {moved:.2g} in a row's score although it gains nothing: its "
             "optimum lies at infinity, or it is not there yet; train with l2 above 0, or, where "
             "classes do overlap, nearer to the optimum in float64"

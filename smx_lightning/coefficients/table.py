@@ -149,7 +149,7 @@ class Coefficients:
                 yield Row(class_name, term, *(float(part[k, j]) for part in known))
 
     def to_csv(self, path: str | Path) -> Path:
-        """Write all rows as CSV (RFC 4180, UTF-8): class, feature, coefficient, standardised, …
+        """Write all rows as CSV (RFC 4180, UTF-8), under a line of :data:`COLUMNS`.
 
         Names that a spreadsheet would take for formulas are quoted, see
         :func:`smx_lightning.errors.text.csv_text`; what is not known is empty.
@@ -215,7 +215,8 @@ class Coefficients:
             yield f"differences from class {_cut(printable(self.reference))}"
         if self.errors is not None:
             kind = "of the model" if self.errors == "model" else "robust"
-            yield f"standard errors: {kind}, of {self.num_rows:.10g} rows; intervals of {self.own.level:.4g}"
+            rows, level = f"{self.num_rows:.10g} rows", f"{self.own.level:.4g}"
+            yield f"standard errors: {kind}, of {rows}; intervals of {level}"
 
 
 def _cut(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Estimates, standard errors, p-values and intervals against statsmodels' MNLogit, Logit and GLM."""
+"""Estimates, errors, p-values and intervals against statsmodels' MNLogit, Logit and GLM."""
 
 import warnings
 from functools import cache

@@ -65,7 +65,7 @@ def test_intervals_of_a_strong_penalty_do_not():
 @pytest.mark.whole
 @pytest.mark.parametrize(("errors", "most"), [("robust", 0.1), ("model", 0.2)])
 def test_errors_of_a_penalised_estimate_are_its_spread(errors, most):
-    """The model's are a little too large: they take the shrunken probabilities for the true ones."""
+    """The model's are a little too large: they take the shrunken probabilities for true."""
     x = np.random.default_rng(0).normal(size=(400, 2))
     found, told = [], []
     for seed in range(600):
