@@ -47,6 +47,10 @@ class Factored:
         scaled = torch.cholesky_solve(self.scale[:, None] * right, self.lower)
         return scaled.mul_(self.scale[:, None])
 
+    def least_distance(self, gradient: Tensor) -> float:
+        """max |g| / √diagonal of A, which :meth:`distance` is not below: A need have no factor."""
+        return float((self.scale * gradient).abs().max())
+
     def distance(self, gradient: Tensor) -> float:
         """√(gᵀ A⁻¹ g), the Newton decrement of the sum over rows.
 

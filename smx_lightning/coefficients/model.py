@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
+from torch import Tensor
 
 from smx_lightning.checkpoint.matching import has_features
 from smx_lightning.coefficients.covariance import Units, contrasts
@@ -52,7 +53,7 @@ def coefficients_of(
     errors, level = _checked(batches, errors, weights, level)
     coding = contrasts(model.num_classes, chosen)
     weight, bias = (whole(p.detach()).double().cpu() for p in model.linear.parameters())
-    point = torch.cat([weight, bias[:, None]], 1)
+    point = _finite(torch.cat([weight, bias[:, None]], 1))
     found = None if errors is None else covariance_of(model, point, batches, errors, weights)
 
     def estimates(units: Units) -> Estimates:
@@ -76,6 +77,15 @@ def _feature_names(model: SoftmaxRegression) -> tuple[str, ...]:
     if model.feature_names is None or has_features(model):
         return tuple(map(str, range(model.num_features)))
     return tuple(model.feature_names)
+
+
+def _finite(point: Tensor) -> Tensor:
+    if not point.isfinite().all():
+        raise InputError(
+            "expected a model whose weights are finite, got NaN or infinity in them; train it anew, "
+            "on finite features and with a step that converges"
+        )
+    return point
 
 
 def _chosen(reference: str | None, names: Sequence[str]) -> int | None:

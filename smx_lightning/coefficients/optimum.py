@@ -76,9 +76,10 @@ def covariance_of(
         information = information_of(labelled_rows(model, batches, device), sums)
         _check_optimum_exists(model, information)
         bread = factored(information, model.l2)
-        _check_identified(model, bread, information)
         gradient = information.gradient
         gradient = gradient + _penalty_gradient(point.to(device), model.l2, information)
+        _check_near(bread.least_distance(gradient))  # far away A may be 0, whatever the features
+        _check_identified(model, bread, information)
         distance = bread.distance(gradient)
         _check_near(distance)
         if model.l2 == 0:
@@ -111,8 +112,8 @@ def _check_kind(model: SoftmaxRegression) -> None:
     if type(model).loss is not model._smx_hooks.kind.loss:
         raise InputError(
             "expected the loss of SoftmaxRegression for standard errors, got "
-            f"{type(model).__name__} with one of its own, whose curvature nobody knows here; leave the rows out for the "
-            "coefficients alone"
+            f"{type(model).__name__} with one of its own, whose curvature nobody knows here; leave "
+            "the rows out for the coefficients alone"
         )
     if is_sharded(model.smx):
         raise InputError(
@@ -181,9 +182,9 @@ def _check_near(distance: float) -> None:
     if not distance <= FARTHEST:
         raise InputError(
             f"expected coefficients within {FARTHEST} standard errors of the optimum of these "
-            f"rows, got a model that may be {distance:.3g} of them away from it; give the rows that "
-            "it was trained on, and train to the optimum with optimizer=ExactSolver, in float64 "
-            "where float32 ends short of it"
+            f"rows, got a model that may be {distance:.3g} of them away from it; give the rows "
+            "that it was trained on, and train to the optimum with optimizer=ExactSolver, in "
+            "float64 where float32 ends short of it"
         )
 
 
