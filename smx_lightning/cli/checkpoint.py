@@ -136,9 +136,10 @@ class CheckpointCLI(LightningCLI):
         if self.checkpoint is None:
             require_sizes(kind, self.untold, self.config[self.config.subcommand].data.class_path)
             return kind(*args, **kwargs)
-        told = () if self._stands_by_checkpoint() else FROM_DATA
-        told = (n for n in told if n not in NAMES or kwargs.get(n) is not None)  # data without
-        given = {name: kwargs[name] for name in (*self.given, *told) if name in kwargs}
+        of_data = () if self._stands_by_checkpoint() else FROM_DATA
+        unnamed = {name for name in NAMES if kwargs.get(name) is None}  # the checkpoint's stay
+        told = (*self.given, *(name for name in of_data if name not in unnamed))
+        given = {name: kwargs[name] for name in told if name in kwargs}
         saved, left_out = self.checkpoint.hyper_parameters, self.checkpoint.left_out
         taken = arguments_for(kind, saved, left_out, given)
         check_sizes(kind, taken, self.checkpoint.state_dict, given)

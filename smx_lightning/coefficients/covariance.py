@@ -48,7 +48,7 @@ class Factored:
         return scaled.mul_(self.scale[:, None])
 
     def least_distance(self, gradient: Tensor) -> float:
-        """max |g| / √diagonal of A, which :meth:`distance` is not below: A need have no factor."""
+        """The largest |g| / √diagonal of A: at most :meth:`distance`, and A need have no factor."""
         return float((self.scale * gradient).abs().max())
 
     def distance(self, gradient: Tensor) -> float:

@@ -82,8 +82,8 @@ def _feature_names(model: SoftmaxRegression) -> tuple[str, ...]:
 def _finite(point: Tensor) -> Tensor:
     if not point.isfinite().all():
         raise InputError(
-            "expected a model whose weights are finite, got NaN or infinity in them; train it anew, "
-            "on finite features and with a step that converges"
+            "expected a model whose weights are finite, got NaN or infinity in them; train it "
+            "anew, on finite features and with a step that converges"
         )
     return point
 

@@ -72,7 +72,8 @@ def labelled_rows(
         rows = LabelledRows(_standardised(model, features, device), y, _weights(weight, y))
         if y.ndim == 1 and ignored is not None and (y == ignored).any():
             kept = y != ignored
-            rows = LabelledRows(*(None if part is None else part[kept] for part in rows))
+            weight = None if rows.weight is None else rows.weight[kept]
+            rows = LabelledRows(rows.x[kept], y[kept], weight)
         _check_targets(rows.y, model.num_classes)
         yield rows
 
@@ -97,13 +98,13 @@ def _standardised(model: SoftmaxRegression, features: Tensor, device: torch.devi
 def _weights(weight: Any, y: Tensor) -> Tensor | None:
     if weight is None:
         return None
-    weight = torch.as_tensor(weight).to(y.device).double()
-    if weight.shape != y.shape[:1] or not (weight.isfinite() & (weight >= 0)).all():
+    wide: Tensor = torch.as_tensor(weight).to(y.device).double()
+    if wide.shape != y.shape[:1] or not (wide.isfinite() & (wide >= 0)).all():
         raise InputError(
             f"expected {len(y)} row weights, finite and not below 0, got shape "
-            f"{tuple(weight.shape)}; give one a row"
+            f"{tuple(wide.shape)}; give one a row"
         )
-    return weight
+    return wide
 
 
 def _check_targets(y: Tensor, num_classes: int) -> None:

@@ -77,7 +77,7 @@ class NpzDataModule(InMemoryDataModule):
         return Loaded(class_names=classes.names, **rows)
 
     @cached_property
-    def feature_names(self) -> list[str] | None:  # type: ignore[override]  # asked for once
+    def feature_names(self) -> list[str] | None:
         """Those of the file."""
         names, entries = read_names(self.path), self.num_features
         if names is not None and len(names) != entries:

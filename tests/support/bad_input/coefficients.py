@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
+
 from bad_input.actions import BAD, NPZ, USAGE, model, save, train
 from bad_input.files import D, K, X, Y
-
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.data import NpzDataModule
 
@@ -25,7 +25,7 @@ def named(names):
 CASES = [
     ("coefficients of no checkpoint", train("coefficients"), BAD,
      "coefficients needs the checkpoint of a trained model, got none; name it with --ckpt_path"),
-    ("coefficients of a checkpoint that is not there", train("coefficients --ckpt_path=absent.ckpt"),
+    ("coefficients of a checkpoint that is absent", train("coefficients --ckpt_path=absent.ckpt"),
      BAD, "absent.ckpt"),
     ("coefficients of a bomb", train("coefficients --ckpt_path=bomb.ckpt"), BAD, "bomb.ckpt"),
     ("coefficients of weights that are NaN", train("coefficients --ckpt_path=nan.ckpt"), BAD,
@@ -38,15 +38,15 @@ CASES = [
      train("coefficients --ckpt_path=good.ckpt --errors=hc0"), USAGE, "errors"),
     ("robust errors without rows", train("coefficients --ckpt_path=good.ckpt --errors=robust"), BAD,
      "expected the training rows for robust standard errors, got none; give batches, a loader"),
-    ("reference that is no class", train("coefficients --ckpt_path=good.ckpt --reference=nope"), BAD,
-     "expected reference to be one of the classes …, got 'nope'; name one of them, or leave it ou"),
+    ("reference that is no class", train("coefficients --ckpt_path=good.ckpt --reference=nope"),
+     BAD, "expected reference to be one of the classes …, got 'nope'; name one of them, or le"),
     ("errors of sparsemax", table(arguments={"activation": "sparsemax"}), InputError,
      "expected softmax for standard errors, got sparsemax, whose loss is no likelihood"),
     ("model errors with class weights", table(arguments={"class_weight": [1.0] * (K - 1) + [2.0]}),
      InputError, "expected errors='robust' of a model with class weights, got errors='model'"),
     ("model errors with sampling weights", table(weights="sampling"), InputError,
      "expected errors='robust' with sampling weights, got errors='model'"),
-    ("errors of no rows", table([]), InputError, "expected training rows, got an epoch without any"),
+    ("errors of no rows", table([]), InputError, "expected training rows, got an epoch without"),
     ("errors of an untrained model", table(), InputError, "expected coefficients within 0.1 stand"),
     ("feature_names of another number", model(feature_names=["a"]), InputError,
      f"feature_names must hold {D} different names, one a feature, got 1, 1 of them different; na"),
