@@ -32,7 +32,7 @@ from smx_lightning.optim.models.hessians import Whole
 AT_ONCE = 2**22  # entries of p ⊗ x of the rows in one product: 32 MB
 
 
-class LabelledRows(NamedTuple):
+class TargetRows(NamedTuple):
     """Rows as the linear layer takes them, in float64: x (n, d), y (n,) or (n, K), weight (n,)."""
 
     x: Tensor
@@ -87,12 +87,12 @@ class Sums:
         self._rows = point.new_zeros(1)
         self._extent = point.new_ones(width)
 
-    def add(self, rows: LabelledRows) -> None:
+    def add(self, rows: TargetRows) -> None:
         """Add a batch."""
         for part in _parts(rows, max(AT_ONCE // self._point.numel(), 1)):
             self._add(part)
 
-    def _add(self, rows: LabelledRows) -> None:
+    def _add(self, rows: TargetRows) -> None:
         x, r = rows.x, rows.weight
         y, k = weighted(rows.y, None, self._class_weight)
         ones = x.new_ones(len(x))
@@ -134,7 +134,7 @@ class Sums:
         )
 
 
-def information_of(batches: Iterable[LabelledRows], sums: Sums) -> Information:
+def information_of(batches: Iterable[TargetRows], sums: Sums) -> Information:
     """One pass.
 
     Raises:
@@ -151,11 +151,11 @@ def information_of(batches: Iterable[LabelledRows], sums: Sums) -> Information:
     return information
 
 
-def _parts(rows: LabelledRows, size: int) -> Iterator[LabelledRows]:
+def _parts(rows: TargetRows, size: int) -> Iterator[TargetRows]:
     for at in range(0, len(rows.x), size):
         part = slice(at, at + size)
         weight = None if rows.weight is None else rows.weight[part]
-        yield LabelledRows(rows.x[part], rows.y[part], weight)
+        yield TargetRows(rows.x[part], rows.y[part], weight)
 
 
 def _distributions(y: Tensor, num_classes: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smx_lightning.activations import SOFTMAX
 from smx_lightning.coefficients.covariance import Factored, factored
-from smx_lightning.coefficients.information import Information, LabelledRows, Sums, information_of
+from smx_lightning.coefficients.information import Information, TargetRows, Sums, information_of
 from smx_lightning.coefficients.rows import labelled_rows, training_batches
 from smx_lightning.errors import InputError
 from smx_lightning.processes.sharding import is_sharded
@@ -132,10 +132,12 @@ def _check_kind(model: SoftmaxRegression) -> None:
 
 def _class_weight(model: SoftmaxRegression, errors: Errors) -> Tensor | None:
     weight = model.class_weights_for(torch.empty(0, dtype=torch.float64, device=model.device))
-    if weight is not None and errors == "model" and (weight != 1).any():
+    weighs = weight is not None and bool((weight != 1).any())
+    if errors == "model" and (weighs or model.label_smoothing):
+        what = "class weights" if weighs else "label smoothing"
         raise InputError(
-            "expected errors='robust' of a model with class weights, got errors='model', which "
-            "takes the loss for a likelihood; give errors='robust'"
+            f"expected errors='robust' of a model with {what}, got errors='model', which takes the "
+            "loss for a likelihood; give errors='robust'"
         )
     return weight
 
@@ -192,7 +194,7 @@ def _check_finite(
     model: SoftmaxRegression,
     step: Tensor,
     information: Information,
-    rows: Iterable[LabelledRows],
+    rows: Iterable[TargetRows],
 ) -> None:
     """Complain about an optimum at infinity, where a Newton step still moves some row's score.
 

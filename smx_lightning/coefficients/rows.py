@@ -10,14 +10,16 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from smx_lightning.coefficients.information import LabelledRows
+from smx_lightning.coefficients.information import TargetRows
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import check_as_many, check_labels, class_indices, in_words
+from smx_lightning.errors.checks import check_as_many, in_words
+from smx_lightning.errors.targets import check_targets
+from smx_lightning.optim.evaluation import smoothed
+from smx_lightning.training.rows import labelled
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
-IGNORED = -1  # the label of a row without one, where the model has no ``ignore_index``
 WHERE = "training rows"
 
 
@@ -54,38 +56,23 @@ def _check_same(name: str, own: Any, told: Any) -> None:
     )
 
 
-@torch.no_grad()
 def labelled_rows(
     model: SoftmaxRegression, batches: Iterable[Any], device: torch.device
-) -> Iterator[LabelledRows]:
-    """Rows of every batch; those without a label are left out.
+) -> Iterator[TargetRows]:
+    """The rows that count of every batch, with their smoothed targets.
 
     Raises:
         InputError: For rows without labels, labels out of range, and other shapes.
     """
-    ignored = getattr(model, "ignore_index", IGNORED)
     for batch in batches:
-        x, y, weight = _unpacked(model, batch)
-        y = class_indices(y).to(device)
+        x, y, weight = labelled(model, batch, WHERE)
+        check_targets(y.cpu(), model.num_classes, WHERE)
         features = model.checked_features(move_data_to_device(x, model.device))
         check_as_many(y, len(features))
-        rows = LabelledRows(_standardised(model, features, device), y, _weights(weight, y))
-        if y.ndim == 1 and ignored is not None and (y == ignored).any():
-            kept = y != ignored
-            weight = None if rows.weight is None else rows.weight[kept]
-            rows = LabelledRows(rows.x[kept], y[kept], weight)
-        _check_targets(rows.y, model.num_classes)
-        yield rows
-
-
-def _unpacked(model: SoftmaxRegression, batch: Any) -> tuple[Any, Tensor, Tensor | None]:
-    parts = model.unpack(batch)
-    if not (isinstance(parts, tuple) and len(parts) in (2, 3) and isinstance(parts[1], Tensor)):
-        raise InputError(
-            f"expected labels as a tensor in the {WHERE}, got {in_words(batch)}; give batches "
-            "(x, y) or (x, y, weight), or override unpack(batch), which returns such a tuple"
-        )
-    return parts[0], parts[1], parts[2] if len(parts) == 3 else None
+        y = smoothed(y, model.label_smoothing, model.num_classes, torch.float64)
+        rows = _standardised(model, features, device)
+        weight = None if weight is None else weight.to(device).double()
+        yield TargetRows(rows, y.to(device), weight)
 
 
 def _standardised(model: SoftmaxRegression, features: Tensor, device: torch.device) -> Tensor:
@@ -93,25 +80,3 @@ def _standardised(model: SoftmaxRegression, features: Tensor, device: torch.devi
     step = model.preprocessing
     step(features[:1])  # complains of digits that wide features have lost before
     return (features.to(device).double() - step.centre.to(device)) / step.scale.to(device)
-
-
-def _weights(weight: Any, y: Tensor) -> Tensor | None:
-    if weight is None:
-        return None
-    wide: Tensor = torch.as_tensor(weight).to(y.device).double()
-    if wide.shape != y.shape[:1] or not (wide.isfinite() & (wide >= 0)).all():
-        raise InputError(
-            f"expected {len(y)} row weights, finite and not below 0, got shape "
-            f"{tuple(wide.shape)}; give one a row"
-        )
-    return wide
-
-
-def _check_targets(y: Tensor, num_classes: int) -> None:
-    if y.ndim == 1 and not y.is_floating_point():
-        check_labels(y.cpu(), num_classes, WHERE)
-    elif y.ndim != 2 or y.shape[1] != num_classes or not (y >= 0).all():
-        raise InputError(
-            f"expected labels, or a distribution over {num_classes} classes a row, got "
-            f"{in_words(y)}; give integers, or probabilities (rows, {num_classes})"
-        )
