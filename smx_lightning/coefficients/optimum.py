@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smx_lightning.activations import SOFTMAX
 from smx_lightning.coefficients.covariance import Factored, factored
-from smx_lightning.coefficients.information import Information, TargetRows, Sums, information_of
+from smx_lightning.coefficients.information import Information, Sums, TargetRows, information_of
 from smx_lightning.coefficients.rows import labelled_rows, training_batches
 from smx_lightning.errors import InputError
 from smx_lightning.processes.sharding import is_sharded

@@ -4,27 +4,23 @@ import numpy as np
 import torch
 
 from smx_lightning import SoftmaxRegression
+from smx_lightning.optim.evaluation import smoothed
 from smx_lightning.optim.minimise import minimise
-
-
-class Triples(SoftmaxRegression):
-    """Takes batches (x, y, weight), and pairs, as they are."""
-
-    def unpack(self, batch):
-        return tuple(batch)
 
 
 def at_optimum(x, y, num_classes, *, weight=None, l2=0.0, tol=1e-13, **arguments):
     """A model, and its rows as a list of batches of unequal sizes."""
     parts = [torch.as_tensor(np.asarray(part)) for part in (x, y, weight) if part is not None]
     x, y, *rest = parts
-    model = Triples(x.shape[1], num_classes, l2=l2, **arguments).double()
-    labels = y if y.ndim == 1 else y.argmax(1)
-    model.fit_statistics([(x, labels)])
+    model = SoftmaxRegression(x.shape[1], num_classes, l2=l2, **arguments).double()
+    sizes = [len(x) // 3, len(x) - len(x) // 3]
+    batches = list(zip(*(part.split(sizes) for part in parts), strict=True))
+    model.fit_statistics(batches)
     step = model.preprocessing
     rows = (x.double() - step.centre) / step.scale.double()
+    targets = smoothed(y, model.label_smoothing, num_classes, torch.float64)
     solution = minimise(
-        [(rows, y, *rest)],
+        [(rows, targets, *rest)],
         x.shape[1],
         num_classes,
         l2=l2,
@@ -35,8 +31,7 @@ def at_optimum(x, y, num_classes, *, weight=None, l2=0.0, tol=1e-13, **arguments
     with torch.no_grad():
         model.linear.weight.copy_(solution.weight)
         model.linear.bias.copy_(solution.bias)
-    sizes = [len(x) // 3, len(x) - len(x) // 3]
-    return model, list(zip(*(part.split(sizes) for part in parts), strict=True))
+    return model, batches
 
 
 def drawn(x, weight, bias, seed=0):

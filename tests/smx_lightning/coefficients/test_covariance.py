@@ -10,6 +10,7 @@ import torch
 from at_optimum import at_optimum, drawn
 from hypothesis import given
 from hypothesis import strategies as st
+from sampled import sampled
 
 from smx_lightning.optim.evaluation import weighted
 
@@ -18,8 +19,9 @@ def covariance(model, batches, errors, weights):
     """Of W, then b, all (classes, features + 1) of them, flattened, in standardised units."""
     x, y, *rest = (torch.cat(part) for part in zip(*batches, strict=True))
     x = (x - model.preprocessing.centre) / model.preprocessing.scale.double()
-    y, k = weighted(y, None, model.class_weights_for(x))
     q = torch.nn.functional.one_hot(y, model.num_classes).double() if y.ndim == 1 else y
+    q = (1 - model.label_smoothing) * q + model.label_smoothing / model.num_classes
+    q, k = weighted(q, None, model.class_weights_for(x))
     r = rest[0].double() if rest else torch.ones(len(x), dtype=torch.float64)
     k = torch.ones_like(r) if k is None else k
     classes, features = model.linear.weight.shape
@@ -82,25 +84,35 @@ def problem(num_classes=3, rows=200, features=3, seed=0):
 
 
 GRID = [
-    (errors, weights, weighted, l2, class_weight)
+    (errors, weights, weighted, l2, class_weight, smoothing)
     for errors, weights in (("model", "frequency"), ("robust", "frequency"), ("robust", "sampling"))
     for weighted in (False, True)
     for l2 in (0.0, 0.003, 1.0)
     for class_weight in (None, [1.0, 3.0, 0.5])
-    if class_weight is None or errors == "robust"
+    for smoothing in (0.0, 0.2)
+    if errors == "robust" or (class_weight is None and not smoothing)
 ]
 
 
 @pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize(("errors", "weights", "weighted", "l2", "class_weight"), GRID)
-def test_errors_are_those_of_a_dense_computation(errors, weights, weighted, l2, class_weight, soft):
+@pytest.mark.parametrize(
+    ("errors", "weights", "weighted", "l2", "class_weight", "smoothing"), sampled(GRID, every=5)
+)
+def test_errors_are_those_of_a_dense_computation(
+    errors, weights, weighted, l2, class_weight, smoothing, soft
+):
     x, y = problem()
     rng = np.random.default_rng(1)
     if soft:
         y = 0.7 * np.eye(3)[y] + 0.3 * rng.dirichlet(np.ones(3), len(x))
     weight = rng.choice([0.0, 0.5, 1, 2.5], len(x)) if weighted else None
     model, batches = at_optimum(
-        x, y, 3, weight=weight, l2=l2, class_weight=class_weight, preprocessing="standardize"
+        *(x, y, 3),
+        weight=weight,
+        l2=l2,
+        class_weight=class_weight,
+        label_smoothing=smoothing,
+        preprocessing="standardize",
     )
     cov = covariance(model, batches, errors, weights)
     for reference in (None, 1):
@@ -130,8 +142,9 @@ def test_errors_of_other_sizes(num_classes, features, seed, l2):
 def test_frequencies_are_rows_that_are_repeated(errors, l2):
     x, y = problem()
     counts = np.random.default_rng(2).integers(0, 4, len(x))
-    once, batches = at_optimum(x, y, 3, weight=counts.astype(float), l2=l2)
-    many, rows = at_optimum(x.repeat(counts, 0), y.repeat(counts), 3, l2=l2)
+    kept = {"l2": l2, "preprocessing": "standardize"}
+    once, batches = at_optimum(x, y, 3, weight=counts.astype(float), **kept)
+    many, rows = at_optimum(x.repeat(counts, 0), y.repeat(counts), 3, **kept)
     one, other = once.coefficients(batches, errors=errors), many.coefficients(rows, errors=errors)
     np.testing.assert_allclose(one.own.std_error, other.own.std_error, rtol=1e-9)
     assert one.num_rows == other.num_rows == counts.sum()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from at_optimum import Triples, at_optimum, drawn
+from at_optimum import at_optimum, drawn
 from sklearn.datasets import load_iris
 
 from smx_lightning import InputError, SoftmaxRegression
@@ -150,6 +150,14 @@ def test_class_weights_want_robust_errors():
     model.coefficients(batches, errors="robust")
 
 
+def test_label_smoothing_wants_robust_errors():
+    x, y = problem()
+    model, batches = at_optimum(x, y, 3, label_smoothing=0.1)
+    with pytest.raises(InputError, match="a model with label smoothing, got errors='model'"):
+        model.coefficients(batches)
+    model.coefficients(batches, errors="robust")
+
+
 GOOD = [(torch.zeros(3, 2, dtype=torch.float64), torch.arange(3))]
 ARGUMENTS = [
     ({"reference": "3"}, "one of the classes 0, 1, 2, got '3'"),
@@ -167,9 +175,15 @@ ARGUMENTS = [
     ({"batches": [(GOOD[0][0], GOOD[0][1][:2])]}, "a label for each of the 3 rows"),
     ({"batches": [(GOOD[0][0][:, :1], GOOD[0][1])]}, "expected 2 features a row, got 1"),
     ({"batches": [(GOOD[0][0] + np.nan, GOOD[0][1])]}, "expected finite features, got NaN"),
-    ({"batches": [(*GOOD[0], torch.ones(2))]}, "expected 3 row weights"),
-    ({"batches": [(*GOOD[0], -torch.ones(3))]}, "expected 3 row weights, finite and not below 0"),
-    ({"batches": [(*GOOD[0], torch.zeros(3))]}, "row weights with a positive sum"),
+    (
+        {"batches": [dict(zip("xy", GOOD[0], strict=True), weight=torch.ones(2))]},
+        "expected 3 row weights",
+    ),
+    (
+        {"batches": [(*GOOD[0], -torch.ones(3))]},
+        "expected 3 row weights in the training rows, finite and not",
+    ),
+    ({"batches": [(*GOOD[0], torch.zeros(3))]}, "expected training rows, got an epoch without any"),
     ({"batches": [(GOOD[0][0], torch.eye(3)[:, :2])]}, "a distribution over 3 classes"),
 ]
 
@@ -177,7 +191,7 @@ ARGUMENTS = [
 @pytest.mark.parametrize(("given", "said"), ARGUMENTS)
 def test_arguments_and_rows_that_do_not_fit(given, said):
     with pytest.raises(InputError) as error:
-        Triples(2, 3).double().coefficients(**given)
+        SoftmaxRegression(2, 3).double().coefficients(**given)
     assert said in str(error.value)
 
 
