@@ -27,6 +27,7 @@ from smx_lightning.activations import Activation, activation_of
 from smx_lightning.activations.layers import log_probabilities
 from smx_lightning.checkpoint.describing import Record, describe, training_summary
 from smx_lightning.checkpoint.loading import load_model
+from smx_lightning.coefficients import Coefficients, coefficients_of
 from smx_lightning.errors import checks, inputs
 from smx_lightning.errors.class_weight import ClassWeight, class_weights
 from smx_lightning.errors.targets import check_smoothing
@@ -266,6 +267,11 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
     ) -> Self:
         """See :func:`smx_lightning.checkpoint.loading.load_model`, whose arguments it takes."""
         return load_model(cls, checkpoint_path, *args, **kwargs)
+
+    @signed_as(coefficients_of)
+    def coefficients(self, batches: Any = None, **kwargs: Any) -> Coefficients:
+        """See :func:`smx_lightning.coefficients.coefficients_of`, whose arguments it takes."""
+        return coefficients_of(self, batches, **kwargs)
 
     def training_summary(self) -> dict[str, Any] | None:
         """Epochs begun, steps taken, finite held-out metrics; ``None`` without a trainer."""
