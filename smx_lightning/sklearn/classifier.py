@@ -212,12 +212,16 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                     "expected sample_weight with a positive sum, got zeros only; leave it out, or "
                     "give some rows a positive one"
                 )
-        return X, weight, targets(
-            classes,
-            known,
+        return (
+            X,
             weight,
-            class_weight=self.class_weight,
-            label_smoothing=self.label_smoothing,
+            targets(
+                classes,
+                known,
+                weight,
+                class_weight=self.class_weight,
+                label_smoothing=self.label_smoothing,
+            ),
         )
 
     def _keep(self, point: Point, prepared: Any, dtype: Any) -> None:

@@ -16,7 +16,7 @@ from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import non_negative, number
 from smx_lightning.optim import Solution, Status, minimise
 from smx_lightning.preprocessing import Method, Moments, Preprocessing
-from smx_lightning.sklearn.rows import Parts, batches
+from smx_lightning.sklearn.rows import Parts, batches, dense
 from smx_lightning.sklearn.targets import Targets
 
 Statistics = dict[str, NDArray[np.float32]]  # of a Preprocessing, as it keeps them
@@ -74,7 +74,7 @@ def statistics_of(
             "whose means are an intercept in the units of the data; take preprocessing='scale'"
         )
     ones = torch.ones(x.shape[0], dtype=torch.float64)
-    c = ones if weight is None else torch.from_numpy(weight) * (len(ones) / weight.sum())
+    c = ones if weight is None else dense(weight) * (len(ones) / weight.sum())
     moments = Moments.empty(x.shape[1])
     for rows, own in Parts(x, c, prepare=lambda rows: rows):
         moments = moments.merged(_moments(rows, None if weight is None else own))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,8 +38,7 @@ class Parts(Sequence[tuple[Tensor, ...]]):
 
 def dense(x: Any) -> Tensor:
     """Rows as a tensor: the array's own memory, or a copy of what is sparse or only to be read."""
-    if hasattr(x, "toarray"):
-        x = x.toarray()
+    x = np.ascontiguousarray(x.toarray() if hasattr(x, "toarray") else x)
     return torch.from_numpy(x if x.flags.writeable else x.copy())
 
 

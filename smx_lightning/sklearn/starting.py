@@ -19,8 +19,7 @@ def started(
     preprocessing: Preprocessing | None,
     **options: Any,
 ) -> Point:
-    """The rows of the classes that stay, found by their labels; zero for new ones.
-    """
+    """The rows of the classes that stay, found by their labels; zero for new ones."""
     classes, point = before
     places = {label: k for k, label in enumerate(classes.tolist())}
     known = [places.get(label) for label in targets.classes.tolist()]

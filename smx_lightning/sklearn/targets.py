@@ -19,6 +19,7 @@ from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import LISTED, number
 from smx_lightning.optim.evaluation import weighted
 from smx_lightning.optim.problem import SUMS_TO
+from smx_lightning.sklearn.rows import dense
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ def soft_targets(y: Any) -> tuple[NDArray[Any], NDArray[np.float64]]:
     Raises:
         InputError: For what is no distribution.
     """
-    columns = getattr(y, "columns", None)
-    classes = np.arange(y.shape[1]) if columns is None else np.asarray(columns)
     q = check_array(y, dtype=np.float64, input_name="y")
+    columns = getattr(y, "columns", None)
+    classes = np.arange(q.shape[1]) if columns is None else np.asarray(columns)
     sums = q.sum(1)
     if q.min() < 0 or abs(sums - 1).max() > SUMS_TO:
         raise InputError(
@@ -106,8 +107,8 @@ def targets(
     Raises:
         InputError: For class weights or a smoothing that are none.
     """
-    given = torch.from_numpy(y)
-    weight = None if sample_weight is None else torch.from_numpy(sample_weight)
+    given = dense(y)
+    weight = None if sample_weight is None else dense(sample_weight)
     by_class = _class_weights(class_weight, classes, given, weight)
     smoothed = _smoothed(given, len(classes), label_smoothing)
     answer, c = weighted(smoothed, weight, by_class)
