@@ -199,7 +199,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             classes, known = hard_targets(y)
         if fitted is not None and fitted != X.shape[1]:
             raise InputError(
-                f"expected {fitted} features, as the fit had that warm_start=True goes on from, got "
+                f"expected {fitted} features, as the fit that warm_start=True goes on from, got "
                 f"{X.shape[1]}; set warm_start=False to begin anew"
             )
         weight = None

@@ -13,7 +13,7 @@ from smx_lightning.errors import InputError
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.optim import ExactSolver
 from smx_lightning.preprocessing import Preprocessing
-from smx_lightning.sklearn.fitting import Point, inside, outside, prepared_by
+from smx_lightning.sklearn.fitting import Point, inside, outside
 
 if TYPE_CHECKING:
     from smx_lightning.optim import Solution

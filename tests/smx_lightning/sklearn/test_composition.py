@@ -125,7 +125,8 @@ def test_the_file_is_the_model(settings, tmp_path):
     found = SoftmaxClassifier(**settings).fit(x.astype(np.float32), names[y])
     path = found.to_onnx(tmp_path / "iris.onnx", data=(x.astype(np.float32), y))
     wanted = found.predict(x.astype(np.float32))
-    np.testing.assert_array_equal(OnnxClassifier(path).predict(x.astype(np.float32)), wanted)
+    index = OnnxClassifier(path).predict(x.astype(np.float32))
+    np.testing.assert_array_equal(found.classes_[index], wanted)
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -159,7 +160,7 @@ def test_a_threshold_is_refused_and_the_remedy_works(tmp_path):
     trainer = Trainer(logger=False, enable_checkpointing=False, max_epochs=1, barebones=True)
     trainer.strategy.connect(model)
     trainer.save_checkpoint(tmp_path / "model.ckpt")
-    with pytest.raises(InputError, match="without a threshold, got 0.3; give threshold=None"):
+    with pytest.raises(InputError, match=r"without a threshold, got 0\.3; give threshold=None"):
         SoftmaxClassifier.from_checkpoint(tmp_path / "model.ckpt")
     found = SoftmaxClassifier.from_checkpoint(tmp_path / "model.ckpt", threshold=None)
     assert found.classes_.tolist() == ["no", "yes"]
