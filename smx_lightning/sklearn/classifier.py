@@ -146,11 +146,9 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         l2 = penalty(self.l2, self.C, found)
         intercept = bool(self.fit_intercept)
         prepared = statistics_of(X, weight, self.preprocessing, intercept=intercept)
-        options |= {"l2": l2, "activation": known, "intercept": intercept}
-        start = None
-        if before is not None:
-            start = started(before, X, found, prepared, **options)
-        solution = solve(X, found, prepared, start, **options)
+        settings: dict[str, Any] = {"l2": l2, "activation": known, "intercept": intercept}
+        start = None if before is None else started(before, X, found, prepared, **settings)
+        solution = solve(X, found, prepared, start, **options, **settings)
         self.classes_, self.l2_ = found.classes, l2
         self._keep(lightning.point_of(solution, prepared), prepared, X.dtype)
         self.n_iter_, self.status_ = solution.evaluations, solution.status.name

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from torch import Tensor
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import non_negative, number
@@ -73,24 +72,15 @@ def statistics_of(
             "expected preprocessing 'none' or 'scale' with fit_intercept=False, got 'standardize', "
             "whose means are an intercept in the units of the data; take preprocessing='scale'"
         )
-    ones = torch.ones(x.shape[0], dtype=torch.float64)
-    c = ones if weight is None else dense(weight) * (len(ones) / weight.sum())
     moments = Moments.empty(x.shape[1])
-    for rows, own in Parts(x, c, prepare=lambda rows: rows):
-        moments = moments.merged(_moments(rows, None if weight is None else own))
+    along = () if weight is None else (dense(weight),)
+    for rows, *own in Parts(x, *along, prepare=lambda rows: rows):
+        if own:
+            counts = own[0] > 0
+            rows, own = rows[counts], [own[0][counts]]
+        moments = moments.merged(Moments.of(rows, *own))
     preprocessing.fit(moments)
     return preprocessing
-
-
-def _moments(rows: Tensor, weight: Tensor | None) -> Moments:
-    """Of rows that count as much as their weights say; as many as there are, all together."""
-    seen = Moments.of(rows if weight is None else rows[weight > 0])
-    if weight is None or not seen.count:
-        return seen
-    c, x = weight[weight > 0], rows[weight > 0].double()
-    mean = (c @ x) / c.sum()
-    total: Any = float(c.sum())
-    return Moments(total, mean, c @ (x - mean).square(), seen.magnitude, seen.rounding)
 
 
 def prepared_by(statistics: Mapping[str, NDArray[Any]], method: Method) -> Preprocessing:

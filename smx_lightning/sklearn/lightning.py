@@ -40,6 +40,7 @@ def module_of(estimator: SoftmaxClassifier, **kwargs: Any) -> SoftmaxRegression:
         "class_names": [str(label) for label in estimator.classes_.tolist()],
         "l2": estimator.l2_,
         "class_weight": estimator._class_weight,
+        "label_smoothing": estimator.label_smoothing,
         "preprocessing": estimator.preprocessing,
         "activation": estimator.activation,
         "feature_names": None if names is None else [str(name) for name in names],
@@ -74,6 +75,7 @@ def estimator_of(kind: type[Estimator], path: str | Path, **kwargs: Any) -> Esti
         class_weight=None,
         activation=model.hparams["activation"],
         preprocessing=preprocessing.method,
+        label_smoothing=model.label_smoothing,
     )
     estimator.classes_ = _labels(model.class_names)
     estimator.n_features_in_, estimator.l2_ = model.num_features, model.l2

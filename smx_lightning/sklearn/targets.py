@@ -17,8 +17,8 @@ from torch import Tensor
 from smx_lightning.data.labels import shown
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import LISTED, number
-from smx_lightning.optim.evaluation import weighted
-from smx_lightning.optim.problem import SUMS_TO
+from smx_lightning.errors.targets import SUMS_TO, check_smoothing
+from smx_lightning.optim.evaluation import smoothed, weighted
 from smx_lightning.sklearn.rows import dense
 
 
@@ -110,22 +110,11 @@ def targets(
     given = dense(y)
     weight = None if sample_weight is None else dense(sample_weight)
     by_class = _class_weights(class_weight, classes, given, weight)
-    smoothed = _smoothed(given, len(classes), label_smoothing)
-    answer, c = weighted(smoothed, weight, by_class)
+    smoothing = check_smoothing(label_smoothing)
+    q = smoothed(given, smoothing, len(classes), torch.float64)
+    answer, c = weighted(q, weight, by_class)
     total = float(len(y)) if c is None else float(c.sum())
     return Targets(classes, answer, c, by_class, total)
-
-
-def _smoothed(y: Tensor, num_classes: int, smoothing: float) -> Tensor:
-    share = number("label_smoothing", smoothing)
-    if not 0 <= share < 1:
-        raise InputError(
-            f"label_smoothing must be at least 0 and below 1, got {smoothing}; 0 leaves it out"
-        )
-    if share == 0:
-        return y
-    q = y if y.ndim == 2 else torch.nn.functional.one_hot(y, num_classes).double()
-    return (1 - share) * q + share / num_classes
 
 
 def _class_weights(
