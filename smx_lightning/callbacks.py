@@ -16,7 +16,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from smx_lightning.errors import InputError
 from smx_lightning.errors.text import csv_text
 from smx_lightning.module import Prediction, SoftmaxRegression
-from smx_lightning.processes.files import file_path, predictions_csv, written_whole
+from smx_lightning.processes.files import file_path, written_whole
+from smx_lightning.processes.predictions import predictions_csv
 
 
 class ConfusionCsv(Callback):

@@ -1,4 +1,4 @@
-"""What the extra ``train`` brings, and one sentence where it is missing.
+"""What the extras ``train`` and ``tables`` bring, and one sentence where they are missing.
 
 Whoever holds an exported file needs none of it, and none of it is among the dependencies: torch
 alone is larger than many a device's disk.
@@ -14,27 +14,53 @@ TRAINING = {
     *("jaxtyping", "jsonargparse", "lightning", "onnxscript", "rich", "sklearn", "torch"),
     *("torchmetrics", "tqdm", "yaml"),
 }
+TABLES = {"pyarrow"}
 
 
-class TrainingNotInstalled(ImportError):  # noqa: N818 (an answer, not a fault)
+class ExtraNotInstalled(ImportError):  # noqa: N818 (an answer, not a fault)
     """What is needed is not on this machine; the message says how to get it."""
+
+
+class TrainingNotInstalled(ExtraNotInstalled):
+    """What training and checkpoints need."""
+
+
+class TablesNotInstalled(ExtraNotInstalled):
+    """What tables need."""
 
 
 @contextmanager
 def training_needed() -> Iterator[None]:
-    """Imports in it may need what the extra brings.
+    """Imports in it may need what an extra brings, whichever it is.
 
     Raises:
-        TrainingNotInstalled: Where a package of the extra is missing. Any other import that fails,
-            of another package or in the midst of one that is there, is left as it is.
+        TrainingNotInstalled: Where a package of the extra ``train`` is missing.
+        TablesNotInstalled: Likewise. Any other import that fails, of another package or in the
+            midst of one that is there, is left as it is.
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in TRAINING:
+        missing = _missing(error)
+        if missing is None:
             raise
-        raise TrainingNotInstalled(
-            f"expected {error.name}, which training and checkpoints need, found none; "
-            "pip install 'smx-lightning[train]' brings it",
-            name=error.name,
-        ) from None  # the sentence is all that there is to know
+        raise missing from None  # the sentence is all that there is to know
+
+
+tables_needed = training_needed  # by this name where it is a table that needs it
+
+
+def _missing(error: ModuleNotFoundError) -> ExtraNotInstalled | None:
+    """What is said of a module of an extra's that was not found."""
+    kind: type[ExtraNotInstalled]
+    if error.name in TRAINING:
+        kind, extra, purpose = TrainingNotInstalled, "train", "which training and checkpoints need"
+    elif error.name in TABLES:
+        kind, extra, purpose = TablesNotInstalled, "tables", "which tables need"
+    else:
+        return None
+    return kind(
+        f"expected {error.name}, {purpose}, found none; pip install 'smx-lightning[{extra}]' "
+        "brings it",
+        name=error.name,
+    )

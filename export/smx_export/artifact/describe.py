@@ -147,9 +147,7 @@ def _columns(schema: dict[str, Any] | None) -> list[str]:
         found = schema_of(schema)
     except UNREADABLE:
         return [f"{'columns':12} damaged"]
-    return [
-        f"{'' if row else 'columns':12} {line}" for row, line in enumerate(in_words(found))
-    ]
+    return [f"{'' if row else 'columns':12} {line}" for row, line in enumerate(in_words(found))]
 
 
 def _self_test(text: str | None, seal: bool | None) -> str:

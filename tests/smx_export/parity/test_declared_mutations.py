@@ -64,7 +64,7 @@ MODELS = {
                 Column("colour", "category", True, None, None, ("red", "blue"), ("grey", "pink")),
                 Column("born", "date", unit="s"),
                 Column("ok", "boolean"),
-                Column("n, \"ü\"", fill=-1.0),
+                Column('n, "ü"', fill=-1.0),
                 *map(Column, "abc"),
             ),
             target="class",
