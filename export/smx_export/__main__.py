@@ -28,7 +28,7 @@ from smx_export.commands import (
 from smx_export.errors import FileError, NotInstalled
 from smx_lightning.errors import InputError
 from smx_lightning.errors.completion import OPTIONS, require_shtab, shell_asked
-from smx_lightning.errors.extras import ExtraNotInstalled, training_needed
+from smx_lightning.errors.extras import TrainingNotInstalled, training_needed
 from smx_lightning.errors.faults import Fault, fault_of
 from smx_lightning.errors.streams import tolerate_encodings, written_out
 from smx_lightning.errors.text import printable, shortened
@@ -60,7 +60,7 @@ def _run(args: argparse.Namespace, *, traced: bool) -> int:
         fault = Fault(code_of(end), "ended by a signal before all was done; start it again")
         return complain(PROGRAM, fault, end, traced=traced)
     except (Exception, SystemExit) as error:
-        fault = fault_of(error, (FileError, NotInstalled, ExtraNotInstalled))
+        fault = fault_of(error, (FileError, NotInstalled, TrainingNotInstalled))
         return complain(PROGRAM, fault, error, traced=traced)
 
 

@@ -13,7 +13,7 @@ from smx_lightning import DISTRIBUTION
 from smx_lightning.cli.arguments import completed, without
 from smx_lightning.cli.help import help_asked
 from smx_lightning.cli.interrupted import ending_signal, sentence
-from smx_lightning.errors.extras import ExtraNotInstalled, training_needed
+from smx_lightning.errors.extras import TrainingNotInstalled, training_needed
 from smx_lightning.errors.faults import BAD_INPUT, Fault, fault_of
 from smx_lightning.errors.streams import tolerate_encodings, written_out
 from smx_lightning.processes.complaints import TRACEBACK, complain
@@ -51,7 +51,7 @@ def _fault_of(end: BaseException) -> Fault:
     number = ending_signal(end)
     if number is not None:
         return Fault(exit_code(number), sentence(number))
-    if isinstance(end, ExtraNotInstalled):
+    if isinstance(end, TrainingNotInstalled):
         return Fault(BAD_INPUT, str(end))
     commands = sys.modules.get("smx_lightning.cli.commands")  # not where torch is missing
     return cast("Fault", getattr(commands, "fault", fault_of)(end))

@@ -1,4 +1,4 @@
-"""What the extras ``train`` and ``tables`` bring, and one sentence where they are missing.
+"""What the extras ``train`` and ``tables`` bring, and one sentence where it is missing.
 
 Whoever holds an exported file needs none of it, and none of it is among the dependencies: torch
 alone is larger than many a device's disk.
@@ -9,58 +9,51 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from smx_lightning.errors import InputError
+
 # Modules of the extra's packages in pyproject.toml; tqdm and yaml come with Lightning.
 TRAINING = {
     *("jaxtyping", "jsonargparse", "lightning", "onnxscript", "rich", "sklearn", "torch"),
     *("torchmetrics", "tqdm", "yaml"),
 }
-TABLES = {"pyarrow"}
 
 
-class ExtraNotInstalled(ImportError):  # noqa: N818 (an answer, not a fault)
+class TrainingNotInstalled(ImportError):  # noqa: N818 (an answer, not a fault)
     """What is needed is not on this machine; the message says how to get it."""
-
-
-class TrainingNotInstalled(ExtraNotInstalled):
-    """What training and checkpoints need."""
-
-
-class TablesNotInstalled(ExtraNotInstalled):
-    """What tables need."""
 
 
 @contextmanager
 def training_needed() -> Iterator[None]:
-    """Imports in it may need what an extra brings, whichever it is.
+    """Imports in it may need what the extra brings.
 
     Raises:
-        TrainingNotInstalled: Where a package of the extra ``train`` is missing.
-        TablesNotInstalled: Likewise. Any other import that fails, of another package or in the
-            midst of one that is there, is left as it is.
+        TrainingNotInstalled: Where a package of the extra is missing. Any other import that fails,
+            of another package or in the midst of one that is there, is left as it is.
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        missing = _missing(error)
-        if missing is None:
+        if error.name not in TRAINING:
             raise
-        raise missing from None  # the sentence is all that there is to know
+        raise TrainingNotInstalled(
+            f"expected {error.name}, which training and checkpoints need, found none; "
+            "pip install 'smx-lightning[train]' brings it",
+            name=error.name,
+        ) from None  # the sentence is all that there is to know
 
 
-tables_needed = training_needed  # by this name where it is a table that needs it
+def require_arrow() -> None:
+    """Complain where pyarrow is missing, before a table is read.
 
-
-def _missing(error: ModuleNotFoundError) -> ExtraNotInstalled | None:
-    """What is said of a module of an extra's that was not found."""
-    kind: type[ExtraNotInstalled]
-    if error.name in TRAINING:
-        kind, extra, purpose = TrainingNotInstalled, "train", "which training and checkpoints need"
-    elif error.name in TABLES:
-        kind, extra, purpose = TablesNotInstalled, "tables", "which tables need"
-    else:
-        return None
-    return kind(
-        f"expected {error.name}, {purpose}, found none; pip install 'smx-lightning[{extra}]' "
-        "brings it",
-        name=error.name,
-    )
+    Raises:
+        InputError: Then; it says how to get it.
+    """
+    try:
+        import pyarrow  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "pyarrow":
+            raise
+        raise InputError(
+            "expected pyarrow, which tables need, found none; pip install 'smx-lightning[tables]' "
+            "brings it"
+        ) from None
