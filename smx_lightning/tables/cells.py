@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smx_lightning.errors import InputError
-from smx_lightning.errors.extras import tables_needed
 from smx_lightning.errors.text import csv_text, printable
 
 if TYPE_CHECKING:
@@ -26,9 +25,9 @@ def cells(name: str, column: pa.Array | pa.ChunkedArray) -> list[str]:
     Raises:
         InputError: For lists, records and bytes.
     """
-    with tables_needed():
-        import pyarrow as pa
-        import pyarrow.compute as pc
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)

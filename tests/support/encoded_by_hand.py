@@ -12,10 +12,10 @@ SCHEMA = Schema(
     (
         Column("age", fill=40.25, missing=True),
         Column("colour", "category", True, categories=("blue", "red"), other=("green",)),
-        Column("visits", fill=3.0),
+        Column("visits", fill=3.0, missing=True),
         Column("smokes", "boolean", fill=0.5, missing=True),
-        Column("size", "category", categories=("small", "medium", "large")),
-        Column("seen", "date", fill=1.6e9, unit="s"),
+        Column("size", "category", True, categories=("small", "medium", "large")),
+        Column("seen", "date", True, 1.6e9, "s"),
     ),
     target="outcome",
 )
@@ -37,7 +37,7 @@ def model_of(schema=SCHEMA, classes=CLASSES, **arguments):
 
 
 def features(table):
-    """The schema's features (rows, 13) of an Arrow table, without Arrow: column by column."""
+    """The schema's features (rows, 16) of an Arrow table, without Arrow: column by column."""
     frame = table.to_pandas(date_as_object=False)
     gap = {name: frame[name].isna().to_numpy(float) for name in frame}
 
@@ -49,10 +49,11 @@ def features(table):
         filled("age", 40.25), gap["age"],
         *((frame["colour"] == name).to_numpy(float) for name in ("blue", "red", "green")),
         gap["colour"],
-        filled("visits", 3.0),
+        filled("visits", 3.0), gap["visits"],
         filled("smokes", 0.5), gap["smokes"],
         *((frame["size"] == name).to_numpy(float) for name in ("small", "medium", "large")),
-        seconds.fillna(1.6e9).to_numpy(),
+        gap["size"],
+        seconds.fillna(1.6e9).to_numpy(), gap["seen"],
     ]  # fmt: skip
     return np.stack(columns, 1)
 

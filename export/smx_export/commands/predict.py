@@ -6,7 +6,7 @@ import argparse
 import csv
 import warnings
 from contextlib import closing
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from smx_export.commands import DONE, Subparsers
 from smx_export.commands.files import add_limits, check_apart, limits_of
@@ -14,6 +14,9 @@ from smx_export.commands.progress import Progress
 from smx_export.errors import InputRangeWarning, TableWarning
 from smx_export.runtime.policy import OnNan, OnRange
 from smx_lightning.errors.text import printable
+
+if TYPE_CHECKING:
+    from smx_export.predict.tables import TableOptions
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -42,6 +45,10 @@ def add_parser(subparsers: Subparsers) -> None:
         help="columns of a table that are written beside the answers (default: all); a name with a "
         "comma in double quotes",
     )
+    parser.add_argument(
+        "--separator", metavar="C", help="between the columns of a CSV file (default: a comma)"
+    )
+    parser.add_argument("--decimal", metavar="C", help="its decimal point (default: .)")
     parser.add_argument(
         "--nan",
         choices=get_args(OnNan),
@@ -73,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
             args.file,
             args.rows,
             args.output,
-            keep=_names(args.keep),
+            table=_options(args),
             on_nan=args.nan,
             on_range=args.range,
             limits=limits,
@@ -84,10 +91,12 @@ def run(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _names(keep: str | None) -> str | list[str] | None:
-    """Names of columns, with commas between them."""
-    from smx_export.predict.source import ALL, NONE
+def _options(args: argparse.Namespace) -> TableOptions | None:
+    """What is said of a table, ``None`` where nothing is."""
+    from smx_export.predict.tables import TableOptions
 
-    if keep is None or keep in (ALL, NONE):
-        return keep
-    return next(csv.reader([keep]), [])
+    told = {"keep": args.keep, "separator": args.separator, "decimal": args.decimal}
+    told = {name: value for name, value in told.items() if value is not None}
+    if told.get("keep") not in (None, "all", "none"):
+        told["keep"] = next(csv.reader([args.keep]), [])
+    return TableOptions(**told) if told else None

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from smx_export.artifact.files import parse
 from smx_export.errors import FileError
 from smx_export.predict.arrays import source_of_arrays
-from smx_export.predict.output import written_to
-from smx_export.predict.source import ALL, Source
-from smx_export.predict.tables import Keep, is_table, source_of_table
+from smx_export.predict.output import is_parquet, written_to
+from smx_export.predict.source import Source
+from smx_export.predict.tables import TableOptions, is_table, source_of_table
 from smx_export.runtime.answers import Answer, Top
 from smx_export.runtime.classifier import OnnxClassifier
 from smx_export.runtime.policy import MISSING, OnNan, OnRange
@@ -35,7 +35,7 @@ def predict(
     rows: str | Path,
     output: str | Path,
     *,
-    keep: Keep | None = None,
+    table: TableOptions | None = None,
     on_nan: OnNan = "raise",
     on_range: OnRange = "warn",
     limits: Limits = LIMITS,
@@ -55,8 +55,8 @@ def predict(
             or a folder of them, whose columns are found by the names that the ONNX file gives.
         output: The CSV file, or where it ends in .parquet such a one; it is written whole or not at
             all.
-        keep: Which columns of a table are kept beside the answers: ``all``, by default, ``none``,
-            or their names.
+        table: How a table is read, and which of its columns are kept beside the answers; all by
+            default.
         on_nan: As :class:`smx_export.OnnxClassifier` takes it.
         on_range: Likewise.
         limits: Of the process in which the ONNX file is run.
@@ -71,11 +71,12 @@ def predict(
         FileError: Where the ONNX file is not as it was exported, or the rows do not fit it.
         ValueError: Where an option or the lack of an output of the file says so.
         InputError: Where the output cannot be written.
-        TablesNotInstalled: Where pyarrow is missing, for a table or a .parquet file.
+            Likewise where pyarrow is missing, for a table or a .parquet file.
     """
-    if keep is not None and not is_table(rows):
+    if table is not None and not is_table(rows):
         raise FileError(
-            f"expected a table of which columns are kept, got {rows}; leave --keep (keep=) out"
+            f"expected a table of which columns are kept, got {rows}; leave --keep, --separator "
+            "and --decimal (table=) out"
         )
     _check_intact(model, limits)
     nan: OnNan = "missing" if on_nan == "raise" else on_nan
@@ -84,7 +85,8 @@ def predict(
             _asked(classifier)(_no_rows(classifier))
         most = max(1, BLOCK_NUMBERS // max(classifier.num_features, len(classifier.class_names)))
         if is_table(rows):
-            source = source_of_table(classifier, rows, most, keep or ALL, on_nan)
+            options, typed = table or TableOptions(), is_parquet(output)
+            source = source_of_table(classifier, rows, most, options, on_nan, typed=typed)
         else:
             source = source_of_arrays(classifier, rows, most)
         told = _Told(progress, PATIENCE if patience is None else patience)

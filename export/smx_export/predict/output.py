@@ -12,7 +12,7 @@ import numpy as np
 from smx_export.errors import FileError
 from smx_export.runtime.answers import Answer, Top
 from smx_export.runtime.policy import MISSING
-from smx_lightning.errors.extras import tables_needed
+from smx_lightning.errors.extras import require_arrow
 from smx_lightning.processes.files import written_whole
 from smx_lightning.processes.predictions import headings, predictions_csv
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 PARQUET = ".parquet"
 Write = Callable[[Answer | Top, "pa.RecordBatch | None"], None]
+
+
+def is_parquet(path: str | Path) -> bool:
+    """Whether answers that are written to a path become a Parquet file."""
+    return Path(path).suffix.lower() == PARQUET
 
 
 @contextmanager
@@ -41,7 +46,7 @@ def written_to(
         InputError: Where it cannot be written.
         FileError: For columns that such a file cannot hold.
     """
-    if Path(path).suffix.lower() == PARQUET:
+    if is_parquet(path):
         with _parquet(path, class_names, top_k, kept) as write:
             yield write
         return
@@ -66,9 +71,10 @@ def _parquet(
     path: str | Path, class_names: Sequence[str], top_k: int | None, kept: pa.Schema | None
 ) -> Iterator[Write]:
     """Types: int64 of row, text of classes, float32 of probabilities, and the table's own."""
-    with tables_needed():
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    require_arrow()
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     own_fields = [] if kept is None else [*kept]
     names = headings(class_names, top_k=top_k, kept=[field.name for field in own_fields])
     several = zip(names.answers, _answer_types(pa, top_k, len(names.answers)), strict=True)

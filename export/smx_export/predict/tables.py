@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,28 +13,50 @@ from smx_export.errors import FileError, TableWarning
 from smx_export.predict.source import ALL, NONE, Block, Source
 from smx_export.runtime.classifier import OnnxClassifier
 from smx_export.runtime.frames import Frames
-from smx_lightning.errors import InputError
-from smx_lightning.errors.extras import tables_needed
-from smx_lightning.errors.text import printable, shortened
+from smx_export.runtime.policy import OnNan
+from smx_lightning.errors.text import printable
 from smx_lightning.processes.predictions import headings
 from smx_lightning.tables import Column, Schema
-from smx_lightning.tables.reading import batches
+from smx_lightning.tables.encoding import listed
+from smx_lightning.tables.reading import ROWS, SUFFIXES, files_of, is_text, parts, suffix_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SUFFIXES = {".csv", ".tsv", ".gz", ".parquet", ".feather", ".arrow"}
+    from smx_lightning.tables.reading import Part
+
+PARQUET = "parquet"
 Keep = str | Sequence[str]
-MOST = 2**16  # rows at a time
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How tables are read, and which of their columns are kept.
+
+    Attributes:
+        keep: ``all`` columns are kept beside the answers, ``none``, or those named.
+        separator: Between the columns of CSV files; a tab for ``.tsv``, else a comma.
+        decimal: The decimal point of CSV files.
+    """
+
+    keep: Keep = ALL
+    separator: str | None = None
+    decimal: str = "."
 
 
 def is_table(path: str | Path) -> bool:
     """Whether a path is that of a table, or of a folder of them, by its name."""
-    return Path(path).is_dir() or Path(path).suffix.lower() in SUFFIXES
+    return Path(path).is_dir() or suffix_of(Path(path)) in SUFFIXES
 
 
 def source_of_table(
-    classifier: OnnxClassifier, path: str | Path, most: int, keep: Keep, on_nan: Any
+    classifier: OnnxClassifier,
+    path: str | Path,
+    most: int,
+    options: TableOptions,
+    on_nan: OnNan,
+    *,
+    typed: bool,
 ) -> Source:
     """All rows of a table, at most so many at a time.
 
@@ -41,116 +64,111 @@ def source_of_table(
         classifier: Its file says which columns the features are, and how.
         path: Of a file or a folder.
         most: Rows of a block, at most.
-        keep: ``all`` columns are kept beside the answers, ``none``, or those named.
+        options: Of the table.
         on_nan: What becomes of missing values that the file has no number for.
+        typed: Whether the kept columns of CSV files are numbers where they look so; else they stay
+            the text that they are.
 
     Raises:
-        FileError: Where there is no such table, or it does not fit the model.
+        InputError: Where there is no such table, it does not fit the model, or pyarrow is missing.
     """
-    if not Path(path).exists():
-        raise FileError(f"expected a table at {path}, found none; check the path")
     if classifier._mixed is not None:
         raise FileError(
             f"expected a file of one input of real numbers for the table {path}, got "
             f"{classifier!r}; save the rows with numpy.savez"
         )
-    with tables_needed():
-        import pyarrow as pa
-    parts = batches(path, rows=min(most, MOST))
-    first = next(parts, None)
-    if first is None:
-        return Source(0, pa.schema([]), iter(()))
-    columns = _kept(first.schema, keep, path)
-    frames = classifier._frames or _by_position(classifier, first.schema, path)
-    frames = Frames(frames.schema, on_nan)
-    kept = pa.schema([first.schema.field(at) for at in columns])
+    known = None if classifier._frames is None else classifier._frames.schema
+    read: dict[str, Any] = {"rows": min(most, ROWS), "schema": known}
+    read |= {"separator": options.separator, "decimal": options.decimal}
+    names = _names(path, read)
+    notes = []
+    if known is None:
+        known = _by_position(classifier, names, path)
+        notes = [f"the file names no features: in their order were taken {listed(names)}"]
+    used = {column.name for column in known.columns}
+    kinds = {} if typed else dict.fromkeys({*names} - used, "category")
+    given = parts(path, **{**read, "schema": known, "kinds": kinds})
+    first = next(given, None)
+    if first is None:  # not even a part of no rows
+        return Source(0, _empty(), iter(()))
+    columns = _kept(first.batch.schema.names, options.keep, path)
+    kept = _empty()
+    for at in columns:
+        kept = kept.append(first.batch.schema.field(at))
     _tell_of_names(classifier, kept)
-    blocks = _blocks(itertools.chain([first], parts), frames, columns, path)
-    return Source(_total(path), kept, blocks, lambda: _warn(frames.told()))
+    frames = Frames(known, on_nan)
+    blocks = _blocks(itertools.chain([first], given), frames, columns)
+    return Source(_total(path), kept, blocks, lambda: _warn(*notes, *frames.notes))
 
 
-def _blocks(
-    parts: Iterator[pa.RecordBatch], frames: Frames, columns: list[int], path: str | Path
-) -> Iterator[Block]:
-    first = 0
-    for part in parts:
-        try:
-            rows = frames.rows(part)
-        except InputError as error:
-            counted = f" (rows counted from row {first:,} of it)" if first else ""
-            raise FileError(f"{path}{counted}: {error}") from error
-        yield Block(str(path), first, rows, part.select(columns))
-        first += part.num_rows
+def _blocks(given: Iterator[Part], frames: Frames, columns: list[int]) -> Iterator[Block]:
+    for batch, place in given:
+        rows = frames.rows(batch, place)
+        yield Block(place.source, place.first, rows, batch.select(columns))
 
 
-def _by_position(classifier: OnnxClassifier, schema: pa.Schema, path: str | Path) -> Frames:
-    """The columns in their order, where the file names none and they can be no others."""
+def _empty() -> pa.Schema:
     import pyarrow as pa
 
-    def is_number(kind: Any) -> bool:
-        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    return pa.schema([])
 
-    others = [field.name for field in schema if not is_number(field.type)]
-    if others or len(schema) != classifier.num_features or len({*schema.names}) < len(schema):
-        got = f"{len(schema)} columns, {_listed(others)} no numbers" if others else _listed(schema)
+
+def _names(path: str | Path, read: dict[str, Any]) -> list[str]:
+    """The columns of a table, of which no more than the beginning is read."""
+    first = next(parts(path, **read), None)
+    return [] if first is None else list(first.batch.schema.names)
+
+
+def _by_position(classifier: OnnxClassifier, names: list[str], path: str | Path) -> Schema:
+    """The columns in their order, where the file names none and they can be no others.
+
+    That they are numbers is known when they are read.
+    """
+    if len(names) != classifier.num_features or len({*names}) < len(names):
         raise FileError(
             f"expected {classifier.num_features} columns of numbers in {path}, as the file names no"
-            f" features, got {got}; leave the others out of the table, or export a model with "
-            "feature_names or a schema"
+            f" features, got {len(names)}: {listed(names) or 'none'}; leave out what is no feature,"
+            " or export a model with feature_names or a schema"
         )
-    _warn(
-        f"the file names no features: the columns of {path} are taken in their order, "
-        f"{_listed(schema.names)}"
-    )
-    return Frames(Schema(tuple(map(Column, schema.names))), "raise")
+    return Schema(tuple(map(Column, names)))
 
 
-def _kept(schema: pa.Schema, keep: Keep, path: str | Path) -> list[int]:
+def _kept(names: list[str], keep: Keep, path: str | Path) -> list[int]:
     """Places of the columns that are kept."""
     if keep == ALL:
-        return [*range(len(schema))]
+        return [*range(len(names))]
     wanted = [] if keep == NONE else [keep] if isinstance(keep, str) else [*keep]
     for name in wanted:
-        count = len(schema.get_all_field_indices(name))
-        if count != 1:
+        if (count := names.count(name)) != 1:
             got = "none" if count == 0 else f"{count} of them"
             raise FileError(
                 f"expected one column {printable(name)!r} in {path} to keep, got {got}; choose "
-                f"from {_listed(schema.names)}"
+                f"from {listed(names)}"
             )
-    return [schema.get_field_index(name) for name in wanted]
+    return [names.index(name) for name in wanted]
 
 
 def _tell_of_names(classifier: OnnxClassifier, kept: pa.Schema) -> None:
     """Say which of our names had to give way to the table's own."""
-    options = {"top_k": classifier.top_k}
-    usual = headings(classifier.class_names, **options)
-    given = headings(classifier.class_names, **options, kept=kept.names)
-    pairs = zip(
-        (usual.row, usual.label, *usual.answers), (given.row, given.label, *given.answers),
-        strict=True,
-    )  # fmt: skip
-    moved = [f"{name!r} is called {other!r}" for name, other in pairs if name != other]
+    told: list[list[str]] = []
+    for own in ((), kept.names):
+        found = headings(classifier.class_names, top_k=classifier.top_k, kept=own)
+        told.append([found.row, found.label, *found.answers])
+    moved = [f"{name!r} as {other!r}" for name, other in zip(*told, strict=True) if name != other]
     if moved:
-        _warn(f"the table has columns of these names: {_listed(moved)}")
+        _warn(f"the table has columns of the answers' names: these are written {listed(moved)}")
 
 
 def _total(path: str | Path) -> int | None:
     """How many rows there are, where footers tell it."""
     import pyarrow.parquet as pq
 
-    path = Path(path)
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-    if not files or any(file.suffix.lower() != ".parquet" for file in files):
+    files = files_of(path)
+    if any(is_text(file) or SUFFIXES[suffix_of(file)] != PARQUET for file in files):
         return None
     return sum(pq.read_metadata(file).num_rows for file in files)
 
 
-def _listed(names: Sequence[Any]) -> str:
-    told = [getattr(name, "name", name) for name in names]
-    return shortened(", ".join(map(printable, told)) or "none", 300)
-
-
-def _warn(sentence: str) -> None:
-    if sentence:
+def _warn(*sentences: str) -> None:
+    for sentence in sentences:
         warnings.warn(sentence, TableWarning, stacklevel=2)

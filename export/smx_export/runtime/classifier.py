@@ -278,9 +278,9 @@ class OnnxClassifier(Estimator):
     def _features(self, frames: Frames, x: Any) -> NDArray[Any]:
         """Rows of features of a data frame, rounded as in training."""
         rows = frames.rows(table_of(x))
-        if not self._unknown_told and (said := frames.told()):
+        if frames.notes and not self._unknown_told:
             self._unknown_told = True
-            warnings.warn(said, TableWarning, stacklevel=CALLER)
+            warnings.warn("; ".join(frames.notes), TableWarning, stacklevel=CALLER - 1)
         with np.errstate(over="ignore"):  # to infinity, which has no answer
             return rows.astype(self.dtype) if self.dtype.kind == "f" else rows
 

@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from smx_export.runtime.frames import Frames
 
+SHOWN = 5  # classes in a sentence
+
 
 class Estimator:
     """Parameters, classes and names of features as scikit-learn's own classifiers have them.
@@ -99,9 +101,10 @@ class Estimator:
         places = {name: k for k, name in enumerate(self.class_names)}
         found = np.array([places.get(str(name), -2) for name in y.ravel()]).reshape(y.shape)
         if (found == -2).any():
+            known = ", ".join([*self.class_names[:SHOWN], *["…"] * (len(self.class_names) > SHOWN)])
             raise ValueError(
-                f"expected labels out of {', '.join(self.class_names[:5])} …, got "
-                f"{y.ravel()[found.ravel().argmin()]!r}; give indices or names of classes"
+                f"expected labels out of {known}, got {str(y.ravel()[found.ravel().argmin()])!r}; "
+                "give indices or names of classes"
             )
         return found
 
