@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.unreadable import reason
@@ -36,6 +36,18 @@ REMEDIES = {
 }
 
 
+class DataModule(NamedTuple):
+    """What reads a file or a folder.
+
+    Attributes:
+        module: The class, by its full name.
+        option: Takes the path.
+    """
+
+    module: str
+    option: str
+
+
 def without(option: str, given: Iterable[str]) -> list[str]:
     """Arguments without one that stands alone."""
     return [argument for argument in given if argument != option]
@@ -57,9 +69,10 @@ def completed(given: Iterable[str]) -> list[str]:
         else:
             equals, value = "", argument
         if value and option == "--data" and (rows := data_module(value)):
-            module, holder = rows
-            found += [f"--data={module}"] if argument.startswith("-") else [module]
-            found += [holder, value]
+            if not equals:
+                found.pop()
+            at = next((k for k, one in enumerate(found) if one.startswith("--data.")), len(found))
+            found[at:at] = ["--data", rows.module, rows.option, value]  # before its settings
             continue
         if value and NAMES_A_CLASS.fullmatch(option):
             _check_no_rows(option, value)
@@ -69,7 +82,7 @@ def completed(given: Iterable[str]) -> list[str]:
     return found
 
 
-def data_module(path: str) -> tuple[str, str] | None:
+def data_module(path: str) -> DataModule | None:
     """The data module that a file or a folder suits, and its option; ``None`` for what is neither.
 
     Raises:
@@ -78,15 +91,15 @@ def data_module(path: str) -> tuple[str, str] | None:
     given = Path(path).expanduser()
     suffix = suffix_of(given)
     if suffix == ".npz":
-        return f"{DATA}.NpzDataModule", "--data.path"
+        return DataModule(f"{DATA}.NpzDataModule", "--data.path")
     if suffix in SUFFIXES and not given.is_dir():
-        return f"{DATA}.TableDataModule", "--data.source"
+        return DataModule(f"{DATA}.TableDataModule", "--data.source")
     if not given.is_dir() or not (os.sep in path or suffix in ("", *SUFFIXES)):
         return None
     if any(any(given.glob(pattern)) for pattern in IDX):
-        return f"{DATA}.IdxDataModule", "--data.path"
+        return DataModule(f"{DATA}.IdxDataModule", "--data.path")
     if any(suffix_of(file) in SUFFIXES for file in given.iterdir()):
-        return f"{DATA}.TableDataModule", "--data.source"
+        return DataModule(f"{DATA}.TableDataModule", "--data.source")
     if os.sep not in path:  # may be the name of a class of that package
         return None
     raise InputError(

@@ -9,6 +9,7 @@ from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_labels, number
 
 SUMS_TO = 1e-3  # how far from 1 a distribution may sum: of float16 targets, say
+SMALLEST, LARGEST = -66, 50  # exponents of 2 of weights that leave float32 room for what is added
 
 
 def check_smoothing(given: float) -> float:
@@ -20,7 +21,7 @@ def check_smoothing(given: float) -> float:
 
 def is_soft(y: Tensor) -> bool:
     """Whether targets are meant as distributions (n, classes)."""
-    return y.ndim == 2 and y.is_floating_point()
+    return y.ndim == 2 and y.is_floating_point() and y.shape[1] > 1
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # it looks at values
@@ -70,4 +71,15 @@ def check_row_weights(weights: Tensor, count: int, what: str = "row weights") ->
             f"{weights.min().item() if weights.numel() else 'nothing'} to "
             f"{weights.max().item() if weights.numel() else 'nothing'}; leave out, or give the "
             "weight 0 to, rows that are not to count"
+        )
+
+
+def check_scale(weights: Tensor, what: str = "row weights") -> None:
+    """Complain about weights that leave float32 no room for what is added up of them."""
+    largest = float(weights.max()) if weights.numel() else 0.0
+    if largest and not 2.0**SMALLEST <= largest <= 2.0**LARGEST:
+        raise InputError(
+            f"expected {what} whose largest lies between {2.0**SMALLEST:.2g} and "
+            f"{2.0**LARGEST:.2g}, got {largest:.2g}; divide all of them by their mean: only their "
+            "ratios count"
         )

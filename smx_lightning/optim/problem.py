@@ -12,10 +12,8 @@ from torch import Tensor
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_dense, check_features, class_indices
-from smx_lightning.errors.targets import check_row_weights, check_targets
+from smx_lightning.errors.targets import LARGEST, SMALLEST, check_row_weights, check_targets
 from smx_lightning.optim.evaluation import gathered, weighted
-
-SMALLEST, LARGEST = -66, 50  # exponents of 2 of weights that leave float32 room for what is added
 
 Batches = Iterable[Sequence[Tensor]]
 

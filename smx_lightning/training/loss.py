@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from smx_lightning.activations import SOFTMAX, Activation, fenchel_young_loss
 from smx_lightning.errors import InputError
+from smx_lightning.errors.checks import class_indices
 from smx_lightning.errors.targets import is_soft
 from smx_lightning.optim.evaluation import smoothed, weighted
 
@@ -41,7 +42,7 @@ def mean_loss(model: SoftmaxRegression, scores: Tensor, y: Tensor, weight: Tenso
         y: (batch,) labels, or (batch, classes) distributions.
         weight: (batch,) or ``None``.
     """
-    member = model._smx_activation
+    member, y = model._smx_activation, class_indices(y)
     if weight is None and not model.label_smoothing and not is_soft(y):
         classes = model.class_weights_for(scores)
         if member == SOFTMAX:

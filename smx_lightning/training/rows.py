@@ -20,7 +20,7 @@ from torch.utils.data import TensorDataset
 from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_as_many, class_indices, in_words
-from smx_lightning.errors.targets import check_row_weights, is_soft
+from smx_lightning.errors.targets import check_row_weights, check_scale, is_soft
 from smx_lightning.processes.distributed import raised_anywhere
 from smx_lightning.training.batches import parts_of
 
@@ -85,6 +85,7 @@ def checked_weight(weight: Any, rows: int, where: str = "train batches") -> Tens
         weight = weight.float() if weight.is_floating_point() else weight.to(_widest(weight))
     if weight.device.type == "cpu":  # elsewhere looking would wait for the device
         check_row_weights(weight, rows, what)
+        check_scale(weight, what)
     return weight
 
 

@@ -10,8 +10,9 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
+from smx_lightning.data.labels import class_counts
 from smx_lightning.errors import InputError
-from smx_lightning.errors.targets import check_targets, is_soft
+from smx_lightning.errors.targets import check_targets
 from smx_lightning.preprocessing.digits import check_digits
 from smx_lightning.preprocessing.moments import Moments
 from smx_lightning.processes.distributed import in_group
@@ -158,20 +159,6 @@ def _of_all_processes(model: SoftmaxRegression, moments: Moments, counts: Tensor
         moments = moments.merged(Moments.unpacked(values.reshape(packed.shape)))
         counts += count
     return Statistics(moments, counts)
-
-
-def class_counts(y: Tensor, weight: Tensor | None, num_classes: int) -> Tensor:
-    """How many rows each class has, Σ r q (classes,) float64.
-
-    Args:
-        y: (rows,) labels or (rows, classes) distributions.
-        weight: (rows,) float64 or ``None``.
-        num_classes: K.
-    """
-    if is_soft(y):
-        y = y.double()
-        return y.sum(0) if weight is None else weight @ y
-    return torch.bincount(y, weight, minlength=num_classes).double()
 
 
 def _whole_counts(counts: Tensor) -> Tensor:

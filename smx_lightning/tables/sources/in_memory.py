@@ -23,7 +23,8 @@ def table_in_memory(source: Any) -> Any:
     if isinstance(source, PLAIN):
         return None
     try:
-        return _table(source)
+        table = _table(source)
+        return None if table is None else without_views(table)
     except (pa.ArrowException, TypeError, ValueError, KeyError) as error:
         if isinstance(error, InputError):
             raise
@@ -31,6 +32,35 @@ def table_in_memory(source: Any) -> Any:
             f"expected a table with columns of one type each, got a {type(source).__name__} of "
             f"which pyarrow says: {shortened(one_line(error), 300)}; give each column one type"
         ) from error
+
+
+def without_views(table: Any) -> Any:
+    """A table whose text lies in types that all of Arrow's functions take: polars' do not."""
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    is_view = getattr(types, "is_string_view", lambda _: False)
+    for at, field in enumerate(table.schema):
+        entries = types.is_dictionary(field.type) and is_view(field.type.value_type)
+        if not entries and not is_view(field.type):
+            continue
+        column = table.column(at)
+        if entries:
+            column = pa.chunked_array([_entries_plain(chunk) for chunk in column.chunks])
+        else:
+            column = column.cast(pa.large_string())
+        table = table.set_column(at, field.name, column)
+    return table
+
+
+def _entries_plain(chunk: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.DictionaryArray.from_arrays(
+        chunk.indices.cast(pa.int64()),
+        chunk.dictionary.cast(pa.large_string()),
+        ordered=chunk.type.ordered,
+    )
 
 
 def _table(source: Any) -> Any:
