@@ -30,9 +30,9 @@ def model_of(schema=SCHEMA, classes=CLASSES, **arguments):
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         model.linear.weight.normal_(generator=random)
-        if dates := [i for i, name in enumerate(schema.feature_names) if name == "seen"]:
-            model.preprocessing.mean[dates] = 1.58e9
-            model.preprocessing.scale[dates] = 3e6
+        for at, name in enumerate(schema.feature_names):
+            mean, scale = {"seen": (1.582e9, 9e6), "age": (40, 12)}.get(name, (0, 1))
+            model.preprocessing.mean[at], model.preprocessing.scale[at] = mean, scale
     return model
 
 
