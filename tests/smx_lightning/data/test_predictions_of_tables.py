@@ -77,7 +77,7 @@ def test_a_part_of_the_rows_has_its_own_columns(model, quiet_trainer, here):
 
 def test_a_column_that_is_not_there_is_refused(model, quiet_trainer, here):
     writer = PredictionsCsv("live.csv", keep=["id", "nom"])
-    with pytest.raises(InputError, match="expected the columns nom in the table to write .*keep="):
+    with pytest.raises(InputError, match=r"expected the columns nom in the table to write .*keep="):
         quiet_trainer(callbacks=[writer]).predict(
             model, datamodule=TableDataModule(tables.mixed(9))
         )
