@@ -1,0 +1,1 @@
+"""Parquet files larger than memory, as batches."""

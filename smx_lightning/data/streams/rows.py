@@ -1,0 +1,86 @@
+"""The rows of a stream as a data set: what they are of, and what a table's rows become."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from smx_lightning.data.streams.files import ParquetFiles
+from smx_lightning.data.streams.parts import Part
+from smx_lightning.tables.encoding import encoded
+from smx_lightning.tables.schema import Schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Arrays = tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True)
+class StreamedRows(Dataset[Any]):
+    """Rows of Parquet files that are read in order, and never all in memory.
+
+    Attributes:
+        files: Which files; their schema is of the columns that are read.
+        part: Which of their rows.
+        schema: What the columns become.
+        class_names: One name a class, in the order of the classes; ``None`` for the inputs alone.
+        dtype: Of the inputs, float32 or float64.
+        window: Rows that are in memory, and shuffled among one another, about.
+    """
+
+    files: ParquetFiles
+    part: Part
+    schema: Schema
+    class_names: tuple[str, ...] | None
+    dtype: torch.dtype
+    window: int
+
+    def __len__(self) -> int:
+        return int(self.counts.sum())
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """(groups,) rows of each row group."""
+        return self.part.counts(self.files.rows)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Plain values that tell these rows from others, of which none is read."""
+        return {**self.files.identity, "schema": self.schema.to_dict(), "window": self.window}
+
+    def empty(self, rows: int) -> tuple[Tensor, ...]:
+        """Room for so many rows: x (rows, features), y (rows,) or (rows, classes), weight (rows,).
+
+        Without y and weight where the inputs are alone, without weight where the rows have none.
+        """
+        x = torch.empty((rows, len(self.schema.feature_names)), dtype=self.dtype)
+        if self.class_names is None:
+            return (x,)
+        if isinstance(self.schema.target, str):
+            y = torch.empty(rows, dtype=torch.int64)
+        else:
+            y = torch.empty((rows, len(self.class_names)), dtype=torch.float64)
+        weight = () if self.schema.weight is None else (torch.empty(rows, dtype=torch.float64),)
+        return (x, y, *weight)
+
+    def encoded(self, table: pa.RecordBatch) -> Arrays:
+        """The rows of a table, in the order of :meth:`empty`.
+
+        Raises:
+            InputError: For values that the schema does not take.
+        """
+        x = encoded(self.schema, table)
+        if self.class_names is None:
+            return (x,)
+        from smx_lightning.tables.labels import row_weights, targets
+
+        y = targets(self.schema, self.class_names, table)
+        return (x, y) if self.schema.weight is None else (x, y, row_weights(self.schema, table))
