@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ Source = str | Path | Sequence[str | Path]
 
 SUFFIXES = (".parquet", ".parq", ".pq")
 OTHER_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".feather", ".arrow", ".ipc", ".orc", ".avro")
+PAGE = 9 * 2**18  # bytes: a page and a dictionary of 1 MiB, as usual, and what is packed of them
+LISTED = 10  # names in a sentence
 LOCAL, DISTANT = 2**16, 2**20  # bytes that are read of a column at a time
 AT_ONCE = 8  # footers: of distant files each is a question and an answer
 
@@ -42,7 +44,7 @@ class ParquetFiles:
         file: (groups,) the file that each row group is in.
         index: (groups,) its number in that file.
         rows: (groups,) its rows.
-        held: Bytes that decoding any row group takes beside its rows, at most.
+        largest: Bytes of the largest row group, unpacked.
         schema: Of the columns that are read.
     """
 
@@ -54,13 +56,35 @@ class ParquetFiles:
     file: NDArray[np.int64]
     index: NDArray[np.int64]
     rows: NDArray[np.int64]
-    held: int
+    largest: int
     schema: pa.Schema
 
     @property
     def buffer(self) -> int:
         """Bytes that are read of a column at a time."""
         return LOCAL if self.filesystem.type_name == "local" else DISTANT
+
+    @property
+    def held(self) -> int:
+        """Bytes that decoding a row group takes beside its rows, at most."""
+        columns = len(self.schema.names)
+        return min(2 * self.largest, PAGE * columns) + self.buffer * columns
+
+    def reading(self, names: Sequence[str]) -> ParquetFiles:
+        """The same files, of which these columns are read.
+
+        Raises:
+            InputError: For a column that they have not.
+        """
+        missing = [name for name in names if name not in self.schema.names]
+        if missing:
+            raise InputError(
+                f"expected a column {missing[0]!r} in {self.paths[0]} and the others, got "
+                f"{', '.join(self.schema.names[:LISTED]) or 'none'}; name one of these"
+            )
+        import pyarrow as pa
+
+        return replace(self, schema=pa.schema([self.schema.field(name) for name in names]))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -124,7 +148,7 @@ def parquet_files(
         names=tuple(named[path] for path in paths),
         stamps=stamps,
         digests=tuple(told.digest for told in footers),
-        held=max(told.held for told in footers),
+        largest=max(told.largest for told in footers),
         schema=common(dict(zip(paths, (f.schema for f in footers), strict=True)), wanted),
         **_groups(footers),
     )

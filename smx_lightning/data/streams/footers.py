@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 MAGIC = b"PAR1"  # https://parquet.apache.org/docs/file-format
 FRAME = 8  # bytes behind the footer: its length and MAGIC
 TAIL = 2**16  # bytes that are read at once: of most files the whole footer
-PAGE = 9 * 2**18  # bytes of a column that a reader holds: a page and a dictionary of 1 MiB, packed
 
 
 @dataclass(frozen=True)
@@ -28,13 +27,13 @@ class Footer:
 
     Attributes:
         rows: Of each row group.
-        held: Bytes that reading a row group takes beside its rows, at most.
+        largest: Bytes of its largest row group, unpacked.
         schema: Of its columns.
         digest: A hash of the footer.
     """
 
     rows: tuple[int, ...]
-    held: int
+    largest: int
     schema: pa.Schema
     digest: str
 
@@ -52,10 +51,9 @@ def footer(filesystem: Any, path: str) -> Footer:
         data = _bytes(filesystem, path)
         told = pq.read_metadata(BufferReader(MAGIC + data))
         rows = [told.row_group(k) for k in range(told.num_row_groups)]
-        sizes = [min(2 * group.total_byte_size, PAGE * group.num_columns) for group in rows]
         return Footer(
             tuple(group.num_rows for group in rows),
-            max(sizes, default=0),
+            max((group.total_byte_size for group in rows), default=0),
             told.schema.to_arrow_schema(),
             hashlib.blake2b(data, digest_size=8).hexdigest(),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +19,12 @@ from smx_lightning.data.streams.footers import unreadable
 from smx_lightning.data.streams.parts import Part
 from smx_lightning.errors import InputError
 from smx_lightning.errors.unreadable import UNREADABLE
+from smx_lightning.tables.places import Place
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ENTRIES = 2**20  # of a slice, about: 8 MB, which stays in a cache from one step to the next
+ENTRIES = 2**19  # of a slice, about: 4 MB, which stays in a cache from one step to the next
 OPEN = 8  # files, with their footers, that are open at a time
 
 
@@ -34,27 +35,35 @@ class Slice:
     Attributes:
         table: The rows.
         rows: (wanted,) the numbers of those that are wanted among them, increasing.
-        first: The number of the first one among all rows of all files.
+        path: Of the file.
+        first: The row of the file at which the table begins.
     """
 
     table: pa.RecordBatch
     rows: NDArray[np.int64]
+    path: str
     first: int
 
     def cut(self, at: int) -> tuple[Slice, Slice]:
         """The first so many wanted rows, and the others."""
-        parts = self.rows[:at], self.rows[at:]
-        before, behind = (Slice(self.table, part, self.first) for part in parts)
-        return before, behind
+        return replace(self, rows=self.rows[:at]), replace(self, rows=self.rows[at:])
 
-    def taken(self, which: NDArray[np.bool_]) -> pa.RecordBatch:
+    def chosen(self, which: NDArray[np.bool_]) -> Slice:
         """Some of the wanted rows, by a mask (wanted,)."""
-        rows = self.rows[which]
-        if len(rows) == self.table.num_rows:
-            return self.table
+        return replace(self, rows=self.rows[which])
+
+    @property
+    def taken(self) -> pa.RecordBatch:
+        """The wanted rows alone."""
         import pyarrow as pa
 
-        return self.table.take(pa.array(rows))
+        whole = len(self.rows) == self.table.num_rows
+        return self.table if whole else self.table.take(pa.array(self.rows))
+
+    @property
+    def place(self) -> Place:
+        """Where the wanted rows come from, for complaints."""
+        return Place(self.path, first=self.first, index=self.rows)
 
 
 def slices(
@@ -70,7 +79,8 @@ def slices(
     Raises:
         InputError: For a file that cannot be read, or was changed since its footer was.
     """
-    firsts = np.cumsum(files.rows) - files.rows
+    firsts = np.cumsum(files.rows) - files.rows  # numbers among all rows
+    begins = firsts - firsts[np.searchsorted(files.file, files.file)]  # rows of the file
     opened: dict[int, Any] = {}
     for file, run in itertools.groupby(map(int, groups), key=lambda group: int(files.file[group])):
         if file not in opened:
@@ -79,10 +89,9 @@ def slices(
             opened[file] = _opened(files, file)
         numbers = [*run]
         for table, group, row in _tables(files, opened[file], numbers):
-            first = int(firsts[group]) + row
-            rows = np.flatnonzero(part.holds(first, table.num_rows))
+            rows = np.flatnonzero(part.holds(int(firsts[group]) + row, table.num_rows))
             if len(rows):
-                yield Slice(table, rows, first)
+                yield Slice(table, rows, files.paths[file], int(begins[group]) + row)
 
 
 def _opened(files: ParquetFiles, file: int) -> Any:

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from smx_lightning.data.streams.files import ParquetFiles
 from smx_lightning.data.streams.parts import Part
 from smx_lightning.tables.encoding import encoded
+from smx_lightning.tables.numbers import numbers
 from smx_lightning.tables.schema import Schema
 
 if TYPE_CHECKING:
@@ -71,16 +72,17 @@ class StreamedRows(Dataset[Any]):
         weight = () if self.schema.weight is None else (torch.empty(rows, dtype=torch.float64),)
         return (x, y, *weight)
 
-    def encoded(self, table: pa.RecordBatch) -> Arrays:
-        """The rows of a table, in the order of :meth:`empty`.
+    def encoded(self, piece: Slice) -> Arrays:
+        """The wanted rows of a slice, in the order of :meth:`empty`.
 
         Raises:
-            InputError: For values that the schema does not take.
+            InputError: For values that the schema does not take; it names column, file and row.
         """
-        x = encoded(self.schema, table)
+        table, place = piece.taken, piece.place
+        x: NDArray[Any] | None = numbers(self.schema, table)
+        if x is None:
+            x = encoded(self.schema, table, place=place, unknown=self.unknown)
         if self.class_names is None:
             return (x,)
-        from smx_lightning.tables.labels import row_weights, targets
-
         y = targets(self.schema, self.class_names, table)
         return (x, y) if self.schema.weight is None else (x, y, row_weights(self.schema, table))

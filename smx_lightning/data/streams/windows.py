@@ -101,7 +101,7 @@ def _fill(
     own = place != OTHERS
     if own.any():
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
-            for part, values in zip(room, rows.encoded(piece.taken(own)), strict=True):
+            for part, values in zip(room, rows.encoded(piece.chosen(own)), strict=True):
                 part.numpy()[place[own]] = values
 
 
