@@ -37,12 +37,14 @@ class Slice:
         rows: (wanted,) the numbers of those that are wanted among them, increasing.
         path: Of the file.
         first: The row of the file at which the table begins.
+        number: The same among the rows of all files.
     """
 
     table: pa.RecordBatch
     rows: NDArray[np.int64]
     path: str
     first: int
+    number: int
 
     def cut(self, at: int) -> tuple[Slice, Slice]:
         """The first so many wanted rows, and the others."""
@@ -51,6 +53,11 @@ class Slice:
     def chosen(self, which: NDArray[np.bool_]) -> Slice:
         """Some of the wanted rows, by a mask (wanted,)."""
         return replace(self, rows=self.rows[which])
+
+    def of(self, part: Part) -> Slice:
+        """The rows of another part."""
+        held = part.holds(self.number, self.table.num_rows)
+        return replace(self, rows=np.flatnonzero(held))
 
     @property
     def taken(self) -> pa.RecordBatch:
@@ -89,9 +96,10 @@ def slices(
             opened[file] = _opened(files, file)
         numbers = [*run]
         for table, group, row in _tables(files, opened[file], numbers):
-            rows = np.flatnonzero(part.holds(int(firsts[group]) + row, table.num_rows))
+            number = int(firsts[group]) + row
+            rows = np.flatnonzero(part.holds(number, table.num_rows))
             if len(rows):
-                yield Slice(table, rows, files.paths[file], int(begins[group]) + row)
+                yield Slice(table, rows, files.paths[file], int(begins[group]) + row, number)
 
 
 def _opened(files: ParquetFiles, file: int) -> Any:

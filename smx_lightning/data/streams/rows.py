@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +14,12 @@ from torch.utils.data import Dataset
 
 from smx_lightning.data.streams.files import ParquetFiles
 from smx_lightning.data.streams.parts import Part
+from smx_lightning.data.streams.reading import Slice
 from smx_lightning.tables.encoding import encoded
+from smx_lightning.tables.labels import row_weights, targets
 from smx_lightning.tables.numbers import numbers
 from smx_lightning.tables.schema import Schema
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from smx_lightning.tables.unknown import Unknown
 
 Arrays = tuple[NDArray[Any], ...]
 
@@ -55,7 +55,8 @@ class StreamedRows(Dataset[Any]):
     @property
     def identity(self) -> dict[str, Any]:
         """Plain values that tell these rows from others, of which none is read."""
-        return {**self.files.identity, "schema": self.schema.to_dict(), "window": self.window}
+        told = {"part": asdict(self.part), "schema": self.schema.to_dict(), "window": self.window}
+        return {**self.files.identity, **told}
 
     def empty(self, rows: int) -> tuple[Tensor, ...]:
         """Room for so many rows: x (rows, features), y (rows,) or (rows, classes), weight (rows,).
@@ -72,8 +73,12 @@ class StreamedRows(Dataset[Any]):
         weight = () if self.schema.weight is None else (torch.empty(rows, dtype=torch.float64),)
         return (x, y, *weight)
 
-    def encoded(self, piece: Slice) -> Arrays:
+    def encoded(self, piece: Slice, unknown: Unknown) -> Arrays:
         """The wanted rows of a slice, in the order of :meth:`empty`.
+
+        Args:
+            piece: Its wanted rows are encoded.
+            unknown: Counts what the schema does not know.
 
         Raises:
             InputError: For values that the schema does not take; it names column, file and row.
@@ -81,8 +86,9 @@ class StreamedRows(Dataset[Any]):
         table, place = piece.taken, piece.place
         x: NDArray[Any] | None = numbers(self.schema, table)
         if x is None:
-            x = encoded(self.schema, table, place=place, unknown=self.unknown)
+            x = encoded(self.schema, table, place=place, unknown=unknown)
         if self.class_names is None:
             return (x,)
-        y = targets(self.schema, self.class_names, table)
-        return (x, y) if self.schema.weight is None else (x, y, row_weights(self.schema, table))
+        y = targets(self.schema, self.class_names, table, place=place)
+        weight = row_weights(self.schema, table, place=place)
+        return (x, y) if weight is None else (x, y, weight)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
 
 from smx_lightning.data.streams.order import Pass
 from smx_lightning.data.streams.reading import Slice, slices
 from smx_lightning.data.streams.rows import StreamedRows
+from smx_lightning.tables.unknown import Unknown
 
 OTHERS = -1  # in place of a row's place: it belongs to another process
 
@@ -58,6 +60,9 @@ def windows(
         first: The window that comes first.
         ended: Set where nobody waits for the window any more.
 
+    Warns:
+        UserWarning: At the end, of what the schema does not know: how many rows of which column.
+
     Raises:
         InputError: For rows that cannot be read or encoded.
     """
@@ -65,6 +70,7 @@ def windows(
     source = _Source(slices(rows.files, rows.part, groups))
     while before:  # rows of the window before, of the same row group
         before -= len(source.next(before).rows)
+    unknown = Unknown()
     for window in epoch.windows[first:]:
         places = share.places(epoch.order(window).numpy())
         room = rows.empty(int((places != OTHERS).sum()))
@@ -75,8 +81,10 @@ def windows(
             piece = source.next(len(places) - done)
             place = places[done : done + len(piece.rows)]
             done += len(place)
-            _fill(room, rows, piece, place)
+            _fill(room, rows.encoded, unknown, piece, place)
         yield _batches(room, share.sizes(len(places)))
+    for note in unknown.notes:
+        rank_zero_warn(note)
 
 
 class _Source:
@@ -95,13 +103,17 @@ class _Source:
 
 
 def _fill(
-    room: tuple[Tensor, ...], rows: StreamedRows, piece: Slice, place: NDArray[np.int64]
+    room: tuple[Tensor, ...],
+    encoded: Callable[[Slice, Unknown], Sequence[NDArray[Any]]],
+    unknown: Unknown,
+    piece: Slice,
+    place: NDArray[np.int64],
 ) -> None:
     """Encode this process's rows of a slice, and put each where it will be served from."""
     own = place != OTHERS
     if own.any():
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
-            for part, values in zip(room, rows.encoded(piece.chosen(own)), strict=True):
+            for part, values in zip(room, encoded(piece.chosen(own), unknown), strict=True):
                 part.numpy()[place[own]] = values
 
 
