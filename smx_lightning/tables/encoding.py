@@ -71,7 +71,7 @@ def columns_of(table: Any, names: list[str], place: Place = SOMEWHERE) -> list[A
             f"expected the columns {listed(names)} in {place.source}, found no {listed(missing)} "
             f"among {listed(found) or 'none'}; add these, or name others"
         )
-    twice = [name for name in names if found.count(name) > 1]
+    twice = [name for name in dict.fromkeys(names) if found.count(name) > 1]
     if twice:
         raise InputError(
             f"expected one column of each name in {place.source}, got several called "
