@@ -6,27 +6,25 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_lightning.data.streams.columns import common
+from smx_lightning.data.streams.finding import SUFFIXES, found, located
 from smx_lightning.data.streams.footers import Footer, footer
 from smx_lightning.errors import InputError
 from smx_lightning.errors.unreadable import reason
-from smx_lightning.processes.files import at_home
+from smx_lightning.tables.agreement import Agreement
+from smx_lightning.tables.encoding import listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Source = str | Path | Sequence[str | Path]
 
-SUFFIXES = (".parquet", ".parq", ".pq")
-OTHER_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".feather", ".arrow", ".ipc", ".orc", ".avro")
 PAGE = 9 * 2**18  # bytes: a page and a dictionary of 1 MiB, as usual, and what is packed of them
-LISTED = 10  # names in a sentence
 LOCAL, DISTANT = 2**16, 2**20  # bytes that are read of a column at a time
 AT_ONCE = 8  # footers: of distant files each is a question and an answer
 
@@ -38,26 +36,28 @@ class ParquetFiles:
     Attributes:
         filesystem: Of pyarrow, where they lie.
         paths: Of the files.
-        names: Likewise, from the folder that was named on.
+        called: Likewise, from the folder that was named on.
         stamps: Size and time of change of each, as the file system says.
         digests: A hash of each one's footer.
         file: (groups,) the file that each row group is in.
         index: (groups,) its number in that file.
         rows: (groups,) its rows.
         largest: Bytes of the largest row group, unpacked.
-        schema: Of the columns that are read.
+        schemas: Of the columns of some file each, as many as differ.
+        names: Of the columns that are read.
     """
 
     filesystem: Any
     paths: tuple[str, ...]
-    names: tuple[str, ...]
+    called: tuple[str, ...]
     stamps: tuple[tuple[int | None, Any], ...]
     digests: tuple[str, ...]
     file: NDArray[np.int64]
     index: NDArray[np.int64]
     rows: NDArray[np.int64]
     largest: int
-    schema: pa.Schema
+    schemas: tuple[pa.Schema, ...]
+    names: tuple[str, ...]
 
     @property
     def buffer(self) -> int:
@@ -67,7 +67,7 @@ class ParquetFiles:
     @property
     def held(self) -> int:
         """Bytes that decoding a row group takes beside its rows, at most."""
-        columns = len(self.schema.names)
+        columns = len(self.names)
         return min(2 * self.largest, PAGE * columns) + self.buffer * columns
 
     def reading(self, names: Sequence[str]) -> ParquetFiles:
@@ -76,21 +76,19 @@ class ParquetFiles:
         Raises:
             InputError: For a column that they have not.
         """
-        missing = [name for name in names if name not in self.schema.names]
+        missing = [name for name in names if name not in self.names]
         if missing:
             raise InputError(
-                f"expected a column {missing[0]!r} in {self.paths[0]} and the others, got "
-                f"{', '.join(self.schema.names[:LISTED]) or 'none'}; name one of these"
+                f"expected the columns {listed([*names])} in {self.paths[0]}, found no "
+                f"{listed(missing)} among {listed([*self.names]) or 'none'}; name others"
             )
-        import pyarrow as pa
-
-        return replace(self, schema=pa.schema([self.schema.field(name) for name in names]))
+        return replace(self, names=tuple(names))
 
     @property
     def identity(self) -> dict[str, Any]:
         """What tells these files from others: their names, and a hash of their footers."""
         hashed = hashlib.blake2b("".join(self.digests).encode(), digest_size=8).hexdigest()
-        return {"files": list(self.names), "hash of footers": hashed}
+        return {"files": list(self.called), "hash of footers": hashed}
 
     def check_unchanged(self) -> None:
         """Complain about files that are no longer those whose footers were read.
@@ -131,8 +129,8 @@ def parquet_files(
     named: dict[str, str] = {}
     system = None
     for place in places:
-        system, path = _located(place, filesystem)
-        named |= _found(system, path)
+        system, path = located(place, filesystem)
+        named |= found(system, path)
     if not named:
         raise InputError(
             f"expected Parquet files at {', '.join(map(str, places)) or 'source'}, found none; "
@@ -142,16 +140,35 @@ def parquet_files(
     stamps = _stamps(system, paths)
     with ThreadPoolExecutor(min(AT_ONCE, len(paths))) as pool:
         footers = [*pool.map(lambda path: footer(system, path), paths)]
+    schemas = _agreed(paths, footers, wanted)
     return ParquetFiles(
         filesystem=system,
         paths=tuple(paths),
-        names=tuple(named[path] for path in paths),
+        called=tuple(named[path] for path in paths),
         stamps=stamps,
         digests=tuple(told.digest for told in footers),
         largest=max(told.largest for told in footers),
-        schema=common(dict(zip(paths, (f.schema for f in footers), strict=True)), wanted),
+        schemas=schemas,
+        names=tuple(schemas[0].names),
         **_groups(footers),
     )
+
+
+def _agreed(
+    paths: Sequence[str], footers: Sequence[Footer], wanted: Sequence[str] | None
+) -> tuple[pa.Schema, ...]:
+    """The schemas that differ, which agree in names and kinds of columns."""
+    import pyarrow as pa
+
+    agreement, schemas, before = Agreement(), [], None
+    for path, told in zip(paths, footers, strict=True):
+        if before is not None and told.schema.equals(before):
+            continue
+        before = told.schema
+        fields = [field for field in before if wanted is None or field.name in wanted]
+        schemas.append(pa.schema(fields))
+        agreement.check(schemas[-1], path)
+    return tuple(schemas)
 
 
 def _groups(footers: Sequence[Footer]) -> dict[str, NDArray[np.int64]]:
@@ -162,64 +179,6 @@ def _groups(footers: Sequence[Footer]) -> dict[str, NDArray[np.int64]]:
         "index": np.concatenate([np.arange(count) for count in counts]),
         "rows": np.concatenate(rows),
     }
-
-
-def _located(place: str | Path, filesystem: Any) -> tuple[Any, str]:
-    """A filesystem of pyarrow, and the path in it."""
-    from pyarrow import ArrowInvalid, fs
-
-    if filesystem is not None:
-        if not isinstance(filesystem, fs.FileSystem):
-            try:
-                filesystem = fs.PyFileSystem(fs.FSSpecHandler(filesystem))
-            except (TypeError, AttributeError) as error:
-                raise InputError(
-                    "expected a filesystem of pyarrow or fsspec, got "
-                    f"{type(filesystem).__name__}; give pyarrow.fs.S3FileSystem(), say"
-                ) from error
-        return filesystem, str(place).rstrip("/")
-    if "://" not in str(place):
-        return fs.LocalFileSystem(), str(at_home(place).absolute())
-    try:
-        found: tuple[Any, str] = fs.FileSystem.from_uri(str(place))
-    except (ArrowInvalid, OSError) as error:
-        raise InputError(
-            f"expected a place that pyarrow can open, got {place} ({reason(error)}); give "
-            "filesystem= of fsspec or pyarrow, and the path in it"
-        ) from error
-    return found
-
-
-def _found(system: Any, place: str) -> dict[str, str]:
-    """Paths of the files at a place, and what they are called from there on."""
-    from pyarrow import fs
-
-    try:
-        info = system.get_file_info(place)
-        if info.type == fs.FileType.File:
-            return {info.path: PurePosixPath(info.path).name}
-        if info.type == fs.FileType.NotFound:
-            raise InputError(f"expected Parquet files at {place}, found none; check the path")
-        infos = system.get_file_info(fs.FileSelector(place, recursive=True))
-    except OSError as error:
-        raise InputError(
-            f"expected Parquet files at {place}, got: {reason(error)}; check the path and its "
-            "permissions"
-        ) from error
-    found = {}
-    for info in infos:
-        name = info.path[len(place) :].lstrip("/")
-        if info.type != fs.FileType.File or any(part[0] in "_." for part in name.split("/")):
-            continue
-        suffix = PurePosixPath(name).suffix.lower()
-        if suffix in OTHER_TABLES:
-            raise InputError(
-                f"expected Parquet files alone in {place}, got {name}, whose rows would be left "
-                "out; write it as Parquet, or begin its name with _"
-            )
-        if suffix in SUFFIXES:
-            found[info.path] = name
-    return found
 
 
 def _stamps(system: Any, paths: Sequence[str]) -> tuple[tuple[int | None, Any], ...]:

@@ -63,10 +63,12 @@ class _Digits:
     """Tells which columns have digits that float32 would lose."""
 
     def __init__(self, files: ParquetFiles, fit: SchemaFit) -> None:
-        no_features = {fit.weight, *fit.drop, *fit.kinds, *fit.targets}
-        names = [name for name in fit.features or files.schema.names if name not in no_features]
-        found = [_rounded(files.schema.field(name)) for name in names]
-        self.columns = [column for column in found if column is not None]
+        targets = (fit.target,) if isinstance(fit.target, str) else fit.target
+        no_features = {fit.weight, *fit.drop, *fit.kinds, *targets}
+        names = [name for name in fit.features or files.names if name not in no_features]
+        found = [[_rounded(schema.field(name)) for schema in files.schemas] for name in names]
+        firsts = [next((c for c in columns if c is not None), None) for columns in found]
+        self.columns = [column for column in firsts if column is not None]
         self.moments = Moments.empty(len(self.columns))
 
     def add(self, piece: Slice) -> None:

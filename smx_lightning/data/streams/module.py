@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -20,10 +21,11 @@ from smx_lightning.data.streams.memory import bytes_of, whole_batches, window_of
 from smx_lightning.data.streams.parts import Name, Part
 from smx_lightning.data.streams.rows import StreamedRows
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import at_least, whole
+from smx_lightning.errors.checks import at_least
+from smx_lightning.errors.extras import require_arrow
 from smx_lightning.processes.distributed import sharing
 from smx_lightning.tables.fitting import Missing, SchemaFit
-from smx_lightning.tables.schema import Kind, Schema
+from smx_lightning.tables.schema import Kind
 
 IN_ORDER = 2**14  # rows of a window that is not shuffled: nothing is gained by larger ones
 
@@ -93,6 +95,7 @@ class StreamedTableDataModule(LightningDataModule):
         missing: Missing = "indicator",
     ) -> None:
         super().__init__()
+        require_arrow()
         self.batch_size = at_least("batch_size", batch_size, 1)
         self.val_fraction, self.test_fraction = check_fractions(val_fraction, test_fraction)
         self.seed = at_least("seed", seed, 0)
@@ -106,6 +109,7 @@ class StreamedTableDataModule(LightningDataModule):
             "drop": tuple(drop), "kinds": kinds, "min_count": min_count, "missing": missing
         }  # fmt: skip
         self._fit()  # complains of arguments that contradict each other
+        self._found: dict[str, ParquetFiles] = {}
 
     # What the rows are -----------------------------------------------------------------------
 
@@ -165,9 +169,107 @@ class StreamedTableDataModule(LightningDataModule):
         """Whether there are rows to test on."""
         return self.sources["test"] is not None or self.test_fraction > 0
 
-    # Where they are --------------------------------------------------------------------------
+    # Loaders ---------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> StreamLoader:
+        """Batches of the training rows, shuffled for an optimiser that minds their order."""
+        trainer = self.trainer
+        overfit = trainer is not None and bool(getattr(trainer, "overfit_batches", 0))
+        optimizers = [] if trainer is None else trainer.optimizers
+        any_order = [getattr(optimizer, "any_order", False) for optimizer in optimizers]
+        return self._loader("train", shuffle=not (overfit or (any_order and all(any_order))))
+
+    def val_dataloader(self) -> StreamLoader:
+        """The validation rows in order."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> StreamLoader:
+        """The test rows in order.
+
+        Raises:
+            InputError: Where there are none, as ``test_fraction`` is 0.
+        """
+        return self._loader("test")
+
+    def predict_dataloader(self) -> list[StreamLoader]:
+        """The inputs alone, of all rows in the order of the files; none need be labelled."""
+        names: tuple[Name, ...] = ("train", "val", "test")
+        given = [name for name in names if self.sources[name] is not None]
+        return [self._of_rows(self._rows(name, Part(), labelled=False)) for name in given]
+
+    def _loader(self, name: Name, *, shuffle: bool = False) -> StreamLoader:
+        rows = self._rows(name, self._part(name), shuffled=shuffle)
+        if len(rows) == 0:
+            raise InputError(
+                f"expected {name} rows, got none of {int(rows.files.rows.sum())} rows; give more "
+                "rows, another fraction between 0 and 1, or the split by itself"
+            )
+        return self._of_rows(rows, shuffle=shuffle)
+
+    def _of_rows(self, rows: StreamedRows, *, shuffle: bool = False) -> StreamLoader:
+        rank, shares = sharing(self.trainer)
+        return StreamLoader(
+            rows,
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            seed=self.seed,
+            rank=rank,
+            world_size=shares,
+        )
+
+    def _rows(
+        self, name: Name, part: Part, *, shuffled: bool = False, labelled: bool = True
+    ) -> StreamedRows:
+        """The rows of a part of a split's files, as they are encoded for the model at hand."""
+        told = self._in_use()
+        schema = replace(told.schema, target=None, weight=None)
+        columns = [column.name for column in schema.columns]
+        if labelled:
+            schema = replace(schema, target=told.schema.target, weight=told.schema.weight)
+            columns += self._beside
+        files = self._files(name).reading(columns)
+        dtype = torch.float64 if told.wide else torch.float32
+        window = self.window
+        if window is None or not shuffled:
+            row = len(schema.feature_names) * dtype.itemsize
+            fits = window_of(self.memory, row, batch_size=self.batch_size, held=files.held)
+            window = fits if shuffled else whole_batches(min(fits, IN_ORDER), self.batch_size)
+        names = told.class_names if labelled else None
+        return StreamedRows(files, part, schema, names, dtype, window)
+
+    def _in_use(self) -> Known:
+        """What a trained model that is asked about these rows says of them, or else they do."""
+        trainer = self.trainer
+        model: Any = None if trainer is None else trainer.lightning_module
+        schema = getattr(model, "schema", None)
+        if schema is None or trainer is None or trainer.state.fn == TrainerFn.FITTING:
+            return self.known
+        target = self.target if isinstance(self.target, str) else tuple(self.target)
+        schema = replace(schema, target=target, weight=self.weight)
+        return Known(schema, tuple(model.class_names), (0,) if is_wide(trainer) else ())
 
     def _files(self, name: Name) -> ParquetFiles:
-        """The files of a split."""
-        source = self.sources[name] or self.sources["train"]
-        ...
+        """The files of a split: its own, or those that it is split off from."""
+        if name not in self._found:
+            source = self.sources[name]
+            if source is None:
+                return self._files("train")
+            self._found[name] = parquet_files(source, self.filesystem, wanted=self._wanted())
+        return self._found[name]
+
+    def _wanted(self) -> list[str] | None:
+        """The columns that all files must have; ``None`` for all of the first one's."""
+        return None if self.features is None else [*self.features, *self._beside]
+
+    @property
+    def _beside(self) -> list[str]:
+        """The columns of labels and weights."""
+        targets = [self.target] if isinstance(self.target, str) else [*self.target]
+        return [*targets, *([] if self.weight is None else [self.weight])]
+
+    def _part(self, name: Name) -> Part:
+        """The rows of a split among those of its files."""
+        if name != "train" and self.sources[name] is not None:
+            return Part()
+        val, test = (self.sources[split] is None for split in ("val", "test"))
+        return Part(name, val * self.val_fraction, test * self.test_fraction, self.seed)

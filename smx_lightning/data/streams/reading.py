@@ -79,7 +79,7 @@ def slices(
     """The rows of a part, row group by row group.
 
     Args:
-        files: Their ``schema`` says which columns are read.
+        files: Their ``names`` say which columns are read.
         part: Which rows are wanted.
         groups: Numbers of row groups that have rows, in the order in which they are read.
 
@@ -124,7 +124,7 @@ def _tables(
     files: ParquetFiles, opened: Any, groups: Sequence[int]
 ) -> Iterator[tuple[pa.RecordBatch, int, int]]:
     """Slices of some row groups of one file, each within one group: table, group and first row."""
-    names = files.schema.names
+    names = [*files.names]
     path = files.paths[int(files.file[groups[0]])]
     size = max(ENTRIES // max(len(names), 1), 1)
     numbers = [int(files.index[group]) for group in groups]
@@ -135,8 +135,6 @@ def _tables(
     while True:
         try:
             batch = next(batches, None)
-            if batch is not None:
-                batch = _alike(batch, files.schema)
         except UNREADABLE as error:
             raise unreadable(path, error) from error
         if batch is None:
@@ -159,13 +157,3 @@ def _other_rows(path: str, found: str) -> InputError:
         f"expected as many rows in {path} as its footer says, got {found}; write it again, or take "
         "it out of the folder"
     )
-
-
-def _alike(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """A slice with the columns that all files have in common."""
-    import pyarrow as pa
-
-    if batch.schema.equals(schema):
-        return batch
-    columns = [batch.column(field.name).cast(field.type) for field in schema]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -17,7 +17,7 @@ from smx_lightning.data.streams.parts import Part
 from smx_lightning.data.streams.reading import Slice
 from smx_lightning.tables.encoding import encoded
 from smx_lightning.tables.labels import row_weights, targets
-from smx_lightning.tables.numbers import numbers
+from smx_lightning.data.streams.numbers import numbers
 from smx_lightning.tables.schema import Schema
 from smx_lightning.tables.unknown import Unknown
 
@@ -29,7 +29,7 @@ class StreamedRows(Dataset[Any]):
     """Rows of Parquet files that are read in order, and never all in memory.
 
     Attributes:
-        files: Which files; their schema is of the columns that are read.
+        files: Which files, and which of their columns.
         part: Which of their rows.
         schema: What the columns become.
         class_names: One name a class, in the order of the classes; ``None`` for the inputs alone.
