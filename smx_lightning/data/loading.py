@@ -128,7 +128,7 @@ class BatchLoader(DataLoader[Any]):
             self.sampler.set_epoch(self.sampler.epoch + 1)
 
     def batches(self) -> Iterable[Any]:
-        """This process's share of each batch, from the one that the batch sampler starts at."""
+        """Shares of batches, from the batch on that the batch sampler starts at."""
         if self._whole:
             return map(self.dataset.__getitem__, cast("GlobalBatches", self.batch_sampler))
         return super().__iter__()

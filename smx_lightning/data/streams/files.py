@@ -1,4 +1,4 @@
-"""The Parquet files of a source: which they are, their row groups, and whether they stay the same."""
+"""The Parquet files of a source: their row groups, and whether they stay as they are."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class StreamLoader(BatchLoader):
         super().__init__(dataset, batch_sampler=batch_sampler, **kwargs)
 
     def batches(self) -> Iterable[Any]:
-        """This process's share of each batch, from the one that the batch sampler starts at.
+        """Shares of batches, from the batch on that the batch sampler starts at.
 
         Raises:
             InputError: For files that were changed, cannot be read, or hold what the schema does

@@ -52,8 +52,8 @@ def window_of(memory: int, row: int, *, batch_size: int, held: int) -> int:
     least = PARTS * max(row * batch_size, held // 2)
     if memory < least:
         cause = (
-            f"reading a row group, a page of each column, takes {held / 1e6:.0f} MB: write files of "
-            "smaller row groups"
+            f"reading a row group, a page of each column, takes {held / 1e6:.0f} MB: write "
+            "files of smaller row groups"
             if held // 2 > row * batch_size
             else f"a batch takes {row * batch_size / 1e6:.1f} MB: take a smaller batch_size"
         )

@@ -14,12 +14,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from smx_lightning.data.base import is_wide
 from smx_lightning.data.checks import check_fractions
-from smx_lightning.data.streams.files import ParquetFiles, Source, parquet_files
 from smx_lightning.data.streams.fitting import Known, known
 from smx_lightning.data.streams.loader import StreamLoader
 from smx_lightning.data.streams.memory import bytes_of, whole_batches, window_of
 from smx_lightning.data.streams.parts import Name, Part
 from smx_lightning.data.streams.rows import StreamedRows
+from smx_lightning.data.streams.sources import Source, Sources
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least
 from smx_lightning.errors.extras import require_arrow
@@ -101,22 +101,26 @@ class StreamedTableDataModule(LightningDataModule):
         self.seed = at_least("seed", seed, 0)
         self.window = None if window is None else at_least("window", window, 1)
         self.memory = bytes_of(memory)
-        self.filesystem = filesystem
-        self.sources: dict[str, Source | None] = {"train": source, "val": val, "test": test}
         self.target, self.weight = target, weight
         self.features = None if features is None else [*features]
         self.options: dict[str, Any] = {
             "drop": tuple(drop), "kinds": kinds, "min_count": min_count, "missing": missing
         }  # fmt: skip
         self._fit()  # complains of arguments that contradict each other
-        self._found: dict[str, ParquetFiles] = {}
+        self.sources = Sources(
+            {"train": source, "val": val, "test": test},
+            filesystem,
+            wanted=None if features is None else [*features, *self._beside],
+            fractions={"val": self.val_fraction, "test": self.test_fraction},
+            seed=self.seed,
+        )
 
     # What the rows are -----------------------------------------------------------------------
 
     @cached_property
     def known(self) -> Known:
         """What the rows are, by one pass over them."""
-        found = known(self._files("train"), self._part("train"), self._fit())
+        found = known(self.sources.files("train"), self.sources.part("train"), self._fit())
         for note in found.notes:
             rank_zero_warn(note)
         if len(found.class_names) < 2:
@@ -167,7 +171,7 @@ class StreamedTableDataModule(LightningDataModule):
     @property
     def tested(self) -> bool:
         """Whether there are rows to test on."""
-        return self.sources["test"] is not None or self.test_fraction > 0
+        return "test" in self.sources.given or self.test_fraction > 0
 
     # Loaders ---------------------------------------------------------------------------------
 
@@ -193,12 +197,11 @@ class StreamedTableDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> list[StreamLoader]:
         """The inputs alone, of all rows in the order of the files; none need be labelled."""
-        names: tuple[Name, ...] = ("train", "val", "test")
-        given = [name for name in names if self.sources[name] is not None]
-        return [self._of_rows(self._rows(name, Part(), labelled=False)) for name in given]
+        names = self.sources.given
+        return [self._of_rows(self._rows(name, Part(), labelled=False)) for name in names]
 
     def _loader(self, name: Name, *, shuffle: bool = False) -> StreamLoader:
-        rows = self._rows(name, self._part(name), shuffled=shuffle)
+        rows = self._rows(name, self.sources.part(name), shuffled=shuffle)
         if len(rows) == 0:
             raise InputError(
                 f"expected {name} rows, got none of {int(rows.files.rows.sum())} rows; give more "
@@ -227,7 +230,7 @@ class StreamedTableDataModule(LightningDataModule):
         if labelled:
             schema = replace(schema, target=told.schema.target, weight=told.schema.weight)
             columns += self._beside
-        files = self._files(name).reading(columns)
+        files = self.sources.files(name).reading(columns)
         dtype = torch.float64 if told.wide else torch.float32
         window = self.window
         if window is None or not shuffled:
@@ -247,19 +250,6 @@ class StreamedTableDataModule(LightningDataModule):
         target = self.target if isinstance(self.target, str) else tuple(self.target)
         schema = replace(schema, target=target, weight=self.weight)
         return Known(schema, tuple(model.class_names), (0,) if is_wide(trainer) else ())
-
-    def _files(self, name: Name) -> ParquetFiles:
-        """The files of a split: its own, or those that it is split off from."""
-        if name not in self._found:
-            source = self.sources[name]
-            if source is None:
-                return self._files("train")
-            self._found[name] = parquet_files(source, self.filesystem, wanted=self._wanted())
-        return self._found[name]
-
-    def _wanted(self) -> list[str] | None:
-        """The columns that all files must have; ``None`` for all of the first one's."""
-        return None if self.features is None else [*self.features, *self._beside]
 
     @property
     def _beside(self) -> list[str]:

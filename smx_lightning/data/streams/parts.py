@@ -72,12 +72,13 @@ def uniform(numbers: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
     generators", 2014) at the number and, before that, at the seed.
     """
     key = np.random.SeedSequence(seed).generate_state(1, np.uint64)
-    mixed = _mixed(_mixed(numbers.astype(np.uint64)) ^ key)
-    places: NDArray[np.float64] = (mixed >> np.uint64(11)) * 2.0**-53
+    drawn = mixed(mixed(numbers.astype(np.uint64)) ^ key)
+    places: NDArray[np.float64] = (drawn >> np.uint64(11)) * 2.0**-53
     return places
 
 
-def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """What SplitMix64 answers in these states."""
     with np.errstate(over="ignore"):  # modulo 2⁶⁴ is meant
         z = z + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,9 +17,11 @@ from smx_lightning.data.streams.parts import Part
 from smx_lightning.data.streams.reading import Slice
 from smx_lightning.tables.encoding import encoded
 from smx_lightning.tables.labels import row_weights, targets
-from smx_lightning.data.streams.numbers import numbers
 from smx_lightning.tables.schema import Schema
 from smx_lightning.tables.unknown import Unknown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Arrays = tuple[NDArray[Any], ...]
 
@@ -84,7 +86,7 @@ class StreamedRows(Dataset[Any]):
             InputError: For values that the schema does not take; it names column, file and row.
         """
         table, place = piece.taken, piece.place
-        x: NDArray[Any] | None = numbers(self.schema, table)
+        x = numbers(self.schema, table)
         if x is None:
             x = encoded(self.schema, table, place=place, unknown=unknown)
         if self.class_names is None:
@@ -92,3 +94,24 @@ class StreamedRows(Dataset[Any]):
         y = targets(self.schema, self.class_names, table, place=place)
         weight = row_weights(self.schema, table, place=place)
         return (x, y) if weight is None else (x, y, weight)
+
+
+def numbers(schema: Schema, table: pa.RecordBatch) -> NDArray[Any] | None:
+    """What :func:`~smx_lightning.tables.encoding.encoded` makes of a table, in a tenth of the time.
+
+    ``None`` where anything is to be encoded, filled or refused: where a feature is not a column of
+    floating-point numbers, or a value is missing or not finite.
+
+    Returns:
+        (rows, features), float32 where all columns are.
+    """
+    import pyarrow as pa
+
+    if not schema.columns or any(c.kind != "number" or c.missing for c in schema.columns):
+        return None
+    columns = [table.column(column.name) for column in schema.columns]
+    wide_enough = (pa.float32(), pa.float64())
+    if any(c.type not in wide_enough or c.null_count for c in columns):
+        return None
+    x = np.stack([column.to_numpy() for column in columns], 1)
+    return x if np.isfinite(x).all() else None

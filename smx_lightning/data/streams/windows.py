@@ -41,7 +41,7 @@ class Share:
         return places
 
     def sizes(self, rows: int) -> list[int]:
-        """This process's rows of each batch of a window of so many rows."""
+        """How many rows of each batch of a window of so many rows are this process's."""
         batches = [min(self.batch_size, rows - k) for k in range(0, rows, self.batch_size)]
         return [len(range(self.rank, size, self.world_size)) for size in batches]
 
