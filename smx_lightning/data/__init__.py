@@ -7,6 +7,7 @@ from smx_lightning.data.loading import BatchLoader, Rows
 from smx_lightning.data.npz import NpzDataModule
 from smx_lightning.data.sharing import EpochOrder, GlobalBatches
 from smx_lightning.data.streams import StreamedTableDataModule
+from smx_lightning.data.table import TableDataModule
 
 __all__ = [
     "BatchLoader",
@@ -20,4 +21,5 @@ __all__ = [
     "Rows",
     "Splits",
     "StreamedTableDataModule",
+    "TableDataModule",
 ]

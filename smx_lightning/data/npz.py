@@ -24,12 +24,15 @@ from smx_lightning.processes.files import at_home
 
 NPY_MAGIC = b"\x93NUMPY"
 SPLITS = {"train": ("x", "y"), "val": ("x_val", "y_val"), "test": ("x_test", "y_test")}
+WEIGHTS = {x: x.replace("x", "weight") for x, _ in SPLITS.values()}
 
 
 class NpzDataModule(InMemoryDataModule):
     """An ``.npz`` file with ``x`` (n, …) and ``y`` (n,) of integers or strings.
 
-    Where it also holds ``x_val``, ``y_val`` or ``x_test``, ``y_test``, those splits are used as
+    Or with ``y`` (n, classes) of floating-point numbers, distributions over the classes. Rows count
+    by ``weight`` (n,), ``weight_val`` and ``weight_test``, where the file holds them. Where it also
+    holds ``x_val``, ``y_val`` or ``x_test``, ``y_test``, those splits are used as
     given; a missing one is split off, stratified and seeded. Labels become classes in sorted order,
     integers as well, whatever they are, and name them. Prediction takes ``x``, then ``x_val`` and
     ``x_test``, and needs no labels. Pickled objects are refused.
@@ -44,6 +47,8 @@ class NpzDataModule(InMemoryDataModule):
             final fit, which nothing tests.
         seed: Of the splits.
         input_dtype: Of the inputs; as integers, for a model of token ids, they stay what they are.
+        no_label: The value of ``y`` in rows without a label, -1 or an empty string, say; such rows
+            are in no split. Where ``class_names`` are given and labels are indices, -1 is that.
     """
 
     def __init__(
@@ -55,8 +60,10 @@ class NpzDataModule(InMemoryDataModule):
         test_fraction: float = 0.25,
         seed: int = 0,
         input_dtype: str = FLOAT,
+        no_label: int | str | None = None,
     ) -> None:
         super().__init__(batch_size, val_fraction, test_fraction, seed)
+        self.no_label = no_label
         self.input_dtype = dtype_name(input_dtype)
         self.path = at_home(path)
         self.given_names = None if class_names is None else [*class_names]  # an array, too
@@ -64,10 +71,10 @@ class NpzDataModule(InMemoryDataModule):
     def load(self) -> Loaded:
         """Read and check the file."""
         arrays = read_npz(self.path)
-        classes = classes_of(arrays["y"], self.given_names or None)
+        classes = classes_of(arrays["y"], self.given_names or None, no_label=self.no_label)
         xs = self._inputs(arrays)
         rows = {
-            split: Rows(xs[x], labels(arrays[y], classes, y))
+            split: Rows(xs[x], labels(arrays[y], classes, y), weights(arrays, WEIGHTS[x]))
             for split, (x, y) in SPLITS.items()
             if x in xs
         }
@@ -120,6 +127,7 @@ def read_npz(path: str | Path, *, labelled: bool = True) -> dict[str, NDArray[np
     if not path.is_file():
         raise InputError(f"expected a data file at {path}, found none; check the path")
     wanted = [name for pair in SPLITS.values() for name in pair[: 1 + labelled]]
+    wanted += WEIGHTS.values() if labelled else ()
     with path.open("rb") as start:
         if start.read(len(NPY_MAGIC)) == NPY_MAGIC:
             raise InputError(
@@ -145,7 +153,7 @@ def read_npz(path: str | Path, *, labelled: bool = True) -> dict[str, NDArray[np
             "save it again with numpy.savez"
         ) from error
     _check_pairs(arrays, found, path, labelled=labelled)
-    for name in {y for _, y in SPLITS.values()} & arrays.keys():
+    for name in {*(y for _, y in SPLITS.values()), *WEIGHTS.values()} & arrays.keys():
         if arrays[name].ndim == 2 and arrays[name].shape[1] == 1:  # a column of a table
             arrays[name] = arrays[name][:, 0]
     return arrays
@@ -165,6 +173,22 @@ def _check_pairs(arrays: Mapping[str, object], found: str, path: Path, *, labell
                 f"expected both {x} and {y} in {path}, found {found}; save them with "
                 f"numpy.savez(path, {x}=…, {y}=…){alone}"
             )
+
+
+def weights(arrays: Mapping[str, NDArray[np.generic]], name: str) -> Tensor | None:
+    """The weights of rows by this name, float64; ``None`` where there are none.
+
+    Raises:
+        InputError: For what is no real number a row.
+    """
+    if name not in arrays:
+        return None
+    if arrays[name].dtype.kind not in "fiub" or arrays[name].ndim != 1:
+        raise InputError(
+            f"expected {name} of one real number a row, got {arrays[name].dtype} of shape "
+            f"{arrays[name].shape}; leave it out where all rows count alike"
+        )
+    return torch.from_numpy(arrays[name].astype(np.float64))
 
 
 def inputs(array: NDArray[np.generic], name: str = "x", *, exact: bool | None = None) -> Tensor:

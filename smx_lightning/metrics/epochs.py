@@ -69,7 +69,9 @@ class EpochMetrics(nn.ModuleDict):
         """The stages alone: who prints a model asks for its layers."""
         return f"{type(self).__name__}({', '.join(n for n in self.tallies if '/' not in n)})"
 
-    def add(self, names: Iterable[str], scores: Tensor, y: Tensor) -> None:
+    def add(
+        self, names: Iterable[str], scores: Tensor, y: Tensor, weight: Tensor | None = None
+    ) -> None:
         """Count a batch, scores (batch, classes) and y (batch,), in each tally that exists.
 
         Raises:
@@ -78,11 +80,18 @@ class EpochMetrics(nn.ModuleDict):
         check_as_many(y, scores.shape[0])
         for name in names:
             if name in self.tallies:
-                self.tallies[name].add(scores, y)
+                self.tallies[name].add(scores, y, weight)
 
-    def score(self, model: SoftmaxRegression, x: Any, y: Tensor, names: Iterable[str]) -> None:
+    def score(
+        self,
+        model: SoftmaxRegression,
+        x: Any,
+        y: Tensor,
+        names: Iterable[str],
+        weight: Tensor | None = None,
+    ) -> None:
         """Count a batch of which a model tells the scores."""
-        self.add(names, whole(scored(model, x).detach()), y)
+        self.add(names, whole(scored(model, x).detach()), y, weight)
 
     def compute(self, name: str, device: torch.device) -> dict[str, Tensor]:
         """The values over all rows of the epoch; none where no process has counted a batch.

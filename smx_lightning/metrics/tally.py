@@ -49,8 +49,9 @@ class Tally:
         self.paused = False
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a graph for every length otherwise
-    def add(self, scores: Tensor, y: Tensor) -> None:
+    def add(self, scores: Tensor, y: Tensor, weight: Tensor | None = None) -> None:
         """Count a batch: scores (batch, classes), y (batch,)."""
+        y = y.argmax(1) if y.ndim == 2 and y.is_floating_point() else y
         if self.paused:
             return
         self._batches.append((scores.detach(), y))

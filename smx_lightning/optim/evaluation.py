@@ -25,6 +25,7 @@ import torch.distributed
 from torch import Tensor
 
 from smx_lightning.errors import InputError
+from smx_lightning.errors.targets import is_soft
 from smx_lightning.optim.members import At, Softmax
 from smx_lightning.processes.distributed import in_group
 
@@ -168,6 +169,17 @@ class EpochSums:
             self._targets,
             self._slopes,
         )
+
+
+def smoothed(y: Tensor, smoothing: float, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """(1 - ε) q + ε / K of labels or distributions q; without smoothing, labels stay labels."""
+    if is_soft(y):
+        y = y.to(dtype)
+        return y if not smoothing else (1 - smoothing) * y + smoothing / num_classes
+    if not smoothing:
+        return y
+    q = torch.full((len(y), num_classes), smoothing / num_classes, dtype=dtype, device=y.device)
+    return q.scatter_(1, y[:, None], 1 - smoothing + smoothing / num_classes)
 
 
 def weighted(

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import check_dense, check_features, check_labels, class_indices
+from smx_lightning.errors.checks import check_dense, check_features, class_indices
+from smx_lightning.errors.targets import LARGEST, SMALLEST, check_row_weights, check_targets
 from smx_lightning.optim.evaluation import gathered, weighted
-
-SUMS_TO = 1e-3  # how far from 1 a distribution may sum: of float16 targets, say
-SMALLEST, LARGEST = -66, 50  # exponents of 2 of weights that leave float32 room for what is added
 
 Batches = Iterable[Sequence[Tensor]]
 
@@ -45,7 +43,7 @@ class Problem:
         """
         wanted = (self.num_classes, self.num_features + 1)
         if self.class_weight is not None:
-            _check_weights(self.class_weight, self.num_classes, "class weights")
+            check_row_weights(self.class_weight, self.num_classes, "class weights")
         if given is None:
             return torch.zeros(wanted, dtype=torch.float64)
         weight, bias = map(torch.as_tensor, given)
@@ -126,30 +124,5 @@ class Problem:
         if len(y) != len(x):
             raise InputError(f"expected a target for each of {len(x)} rows, got {len(y)}")
         if row_weight is not None:
-            _check_weights(row_weight, len(x), "row weights")
-        if y.ndim != 2:
-            check_labels(y, self.num_classes, "batches")
-        elif y.shape[1] != self.num_classes or not y.is_floating_point():
-            raise InputError(
-                f"expected labels, or a distribution over {self.num_classes} classes a row, got "
-                f"{str(y.dtype).removeprefix('torch.')} targets of shape {tuple(y.shape)}"
-            )
-        elif not ((y >= 0).all() and ((y.sum(1) - 1).abs() <= SUMS_TO).all()):
-            raise InputError(
-                "expected distributions over the classes, got targets below 0 or rows that do not "
-                "sum to 1; divide each row by its sum, and give the sum as the row's weight"
-            )
-
-
-def _check_weights(weights: Tensor, count: int, what: str) -> None:
-    if not isinstance(weights, Tensor):
-        raise InputError(
-            f"expected {what} as a tensor, got {type(weights).__name__}; make it one with "
-            "torch.as_tensor"
-        )
-    if weights.shape != (count,) or not ((weights >= 0) & weights.isfinite()).all():
-        raise InputError(
-            f"expected {count} {what}, finite and not below 0, got shape {tuple(weights.shape)}, "
-            f"{weights.min().item() if weights.numel() else 'nothing'} to "
-            f"{weights.max().item() if weights.numel() else 'nothing'}"
-        )
+            check_row_weights(row_weight, len(x))
+        check_targets(y, self.num_classes, "batches")

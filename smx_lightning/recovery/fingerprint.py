@@ -33,7 +33,8 @@ TRAINER = (
     "limit_train_batches",
     "overfit_batches",
 )
-UNSAID = {ACTIVATION: SOFTMAX.spec}  # which no run said while all had it
+# Which no run said while all had it.
+UNSAID: dict[str, Any] = {ACTIVATION: SOFTMAX.spec, "label_smoothing": 0, "ignore_index": -1}
 NAMED, SHOWN = 3, 60  # differences in a sentence, characters of a value
 
 

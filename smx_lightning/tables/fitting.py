@@ -221,5 +221,3 @@ def _names(what: str, given: Sequence[str]) -> tuple[str, ...]:
             f"[{printable(given)!r}]"
         )
     return tuple(map(str, given))
-
-

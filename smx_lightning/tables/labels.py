@@ -186,9 +186,7 @@ def _is_integer(name: str) -> bool:
 
 def _distributions(names: tuple[str, ...], table: Any, place: Place) -> NDArray[np.float64]:
     columns = columns_of(table, [*names], place)
-    given = np.stack(
-        [numbers(Column(n), c, place) for n, c in zip(names, columns, strict=True)], 1
-    )
+    given = np.stack([numbers(Column(n), c, place) for n, c in zip(names, columns, strict=True)], 1)
     gaps = np.isnan(given)
     sums = given.sum(1)
     wrong = np.flatnonzero((gaps.any(1) & ~gaps.all(1)) | (given < 0).any(1) | (sums == 0))

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from smx_lightning.errors import InputError
 from smx_lightning.errors.extras import require_arrow
 from smx_lightning.errors.text import printable
-from smx_lightning.tables.agreement import Agreement
-from smx_lightning.tables.csv_files import TEXT, CsvFormat
-from smx_lightning.tables.files import binary_parts, unreadable
-from smx_lightning.tables.in_memory import table_in_memory
 from smx_lightning.tables.places import Place
 from smx_lightning.tables.schema import Kind, Schema
+from smx_lightning.tables.sources.agreement import Agreement
+from smx_lightning.tables.sources.binary import binary_parts, unreadable
+from smx_lightning.tables.sources.in_memory import table_in_memory
+from smx_lightning.tables.sources.text import TEXT, CsvFormat
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -49,9 +49,7 @@ def _pairs(table: Any, name: str, target: str) -> set[tuple[Any, Any]]:
     import pyarrow as pa
 
     columns = [table.column(name), table.column(target)]
-    columns = [
-        c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for c in columns
-    ]
+    columns = [c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for c in columns]
     found = pa.table(dict(zip("ab", columns, strict=True))).group_by(["a", "b"]).aggregate([])
     found = found.slice(0, MOST)
     return {*zip(*(found.column(k).to_pylist() for k in "ab"), strict=True)}

@@ -43,6 +43,7 @@ from smx_lightning.processes.distributed import (
 from smx_lightning.processes.sharding import shard
 from smx_lightning.training.input_range import know_range
 from smx_lightning.training.overrides import joined
+from smx_lightning.training.rows import all_are_alike
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +115,9 @@ class Bookkeeping(Callback):
         keep_equal_averages(trainer)
         exact = any(isinstance(optimizer, ExactSolver) for optimizer in trainer.optimizers)
         for _, model in self.models(pl_module):
-            _, model._smx_objective.shares = sharing(trainer)
+            _, shares = sharing(trainer)
+            model._smx_objective.shares = shares
+            model._smx_objective.alike = shares > 1 and all_are_alike(trainer, model)
             if exact and model is not pl_module:
                 raise InputError(
                     "the exact solver expects a SoftmaxRegression as the Trainer's module, got one "

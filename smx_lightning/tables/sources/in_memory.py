@@ -82,8 +82,9 @@ def _of_datasets(source: Any) -> Any:
     import pyarrow as pa
 
     if isinstance(source, Mapping):
+        names = ", ".join(map(printable, source))
         raise InputError(
-            f"expected one Dataset, got a {type(source).__name__} of {', '.join(map(str, source))}; "
+            f"expected one Dataset, got a {type(source).__name__} of {names}; "
             "give one of these as source, and others as val= and test="
         )
     if not hasattr(source, "with_format") or not hasattr(source, "__len__"):
