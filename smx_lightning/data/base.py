@@ -35,7 +35,6 @@ from smx_lightning.preprocessing.digits import wide_columns
 from smx_lightning.preprocessing.standardization import Preprocessing
 from smx_lightning.processes.distributed import sharing
 
-
 SPLITS = ("train", "val", "test")
 
 

@@ -16,8 +16,8 @@ from smx_lightning.data.streams.finding import SUFFIXES, found, located
 from smx_lightning.data.streams.footers import Footer, footer
 from smx_lightning.errors import InputError
 from smx_lightning.errors.unreadable import reason
-from smx_lightning.tables.agreement import Agreement
 from smx_lightning.tables.encoding import listed
+from smx_lightning.tables.sources.agreement import Agreement
 
 if TYPE_CHECKING:
     import pyarrow as pa

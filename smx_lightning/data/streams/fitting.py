@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from smx_lightning.tables.fitting import SchemaFit
 from smx_lightning.tables.labels import Labels
 from smx_lightning.tables.schema import Column, Schema
 from smx_lightning.tables.values import kind_of, numbers
+
+NUMERIC = ("number", "date")  # kinds whose values float32 may round
 
 
 @dataclass(frozen=True)
@@ -35,40 +38,49 @@ class Known:
     notes: tuple[str, ...] = ()
 
 
-def known(files: ParquetFiles, part: Part, fit: SchemaFit) -> Known:
+def known(
+    files: ParquetFiles, part: Part, fit: SchemaFit, *, schema: Schema | None = None
+) -> Known:
     """One pass over all rows, in memory that does not grow with them.
 
     Args:
         files: Whose rows.
         part: The training rows.
         fit: Nothing was added to it yet.
+        schema: In place of what it would find.
 
     Raises:
         InputError: For what cannot become features or labels.
     """
-    classes, digits = Labels(fit.target), _Digits(files, fit)
+    classes, digits = Labels(fit.target), _Digits(files, _candidates(files, fit, schema))
     for piece in slices(files, Part(), np.flatnonzero(files.rows)):
         classes.add(piece.table, piece.place)
         trained = piece.of(part)
-        if len(trained.rows):
+        if len(trained.rows) and schema is None:
             fit.add(trained.taken, place=trained.place)
+        if len(trained.rows):
             digits.add(trained)
-    schema = fit.schema()
-    names = schema.feature_names
-    wide = sorted(names.index(name) for name in digits.wide if name in names)
-    return Known(schema, classes.class_names, tuple(wide), fit.notes)
+    found = fit.schema() if schema is None else schema
+    wide = [found.feature_names.index(name) for name in digits.wide if name in found.feature_names]
+    return Known(found, classes.class_names, tuple(sorted(wide)), fit.notes)
+
+
+def _candidates(files: ParquetFiles, fit: SchemaFit, schema: Schema | None) -> list[str]:
+    """Columns that may become features as they are."""
+    if schema is not None:
+        return [column.name for column in schema.columns if column.kind in NUMERIC]
+    targets = (fit.target,) if isinstance(fit.target, str) else fit.target
+    others = {fit.weight, *fit.drop, *fit.kinds, *targets}
+    return [name for name in fit.features or files.names if name not in others]
 
 
 class _Digits:
     """Tells which columns have digits that float32 would lose."""
 
-    def __init__(self, files: ParquetFiles, fit: SchemaFit) -> None:
-        targets = (fit.target,) if isinstance(fit.target, str) else fit.target
-        no_features = {fit.weight, *fit.drop, *fit.kinds, *targets}
-        names = [name for name in fit.features or files.names if name not in no_features]
-        found = [[_rounded(schema.field(name)) for schema in files.schemas] for name in names]
-        firsts = [next((c for c in columns if c is not None), None) for columns in found]
-        self.columns = [column for column in firsts if column is not None]
+    def __init__(self, files: ParquetFiles, names: Sequence[str]) -> None:
+        fields = [[s.field(name) for s in files.schemas if name in s.names] for name in names]
+        found = [next(filter(None, map(_rounded, of_files)), None) for of_files in fields]
+        self.columns = [column for column in found if column is not None]
         self.moments = Moments.empty(len(self.columns))
 
     def add(self, piece: Slice) -> None:
@@ -95,7 +107,7 @@ def _rounded(field: Any) -> Column | None:
 
     found = kind_of(field.type)
     exact = types.is_float32(field.type) or types.is_float16(field.type)
-    if found is None or found[0] not in ("number", "date") or exact:
+    if found is None or found[0] not in NUMERIC or exact:
         return None
     if types.is_integer(field.type) and field.type.bit_width <= 16:
         return None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -20,17 +19,18 @@ from smx_lightning.data.streams.memory import bytes_of, whole_batches, window_of
 from smx_lightning.data.streams.parts import Name, Part
 from smx_lightning.data.streams.rows import StreamedRows
 from smx_lightning.data.streams.sources import Source, Sources
+from smx_lightning.data.streams.told import Told
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least
 from smx_lightning.errors.extras import require_arrow
 from smx_lightning.processes.distributed import sharing
 from smx_lightning.tables.fitting import Missing, SchemaFit
-from smx_lightning.tables.schema import Kind
+from smx_lightning.tables.schema import Kind, Schema
 
 IN_ORDER = 2**14  # rows of a window that is not shuffled: nothing is gained by larger ones
 
 
-class StreamedTableDataModule(LightningDataModule):
+class StreamedTableDataModule(Told):
     """Parquet files, local or distant, whose rows are never all in memory.
 
     The row groups are read in an order of the epoch, and their rows shuffled within a window; both
@@ -45,9 +45,14 @@ class StreamedTableDataModule(LightningDataModule):
         source: A Parquet file, a folder whose ``*.parquet`` are read at any depth, or a list of
             these; paths, or URIs such as ``s3://bucket/folder``.
         target: The column of the labels, or the columns of a distribution over the classes.
-        features: The columns that become features; by default all but ``target`` and ``weight``.
+        features: The columns that become features; by default all others.
         weight: The column of the rows' weights.
-        val: Rows to validate on, as ``source``.
+        drop: Columns that are left out.
+        kinds: Of columns by name, where their type does not say it.
+        min_count: Categories of fewer training rows, weights counted, share one feature.
+        missing: What becomes of missing values: ``indicator`` or ``refuse``.
+        schema: In place of what the training rows tell: a Schema, or the dict that stands for it.
+        val: Rows to validate on, as ``source``; split off where there are none.
         test: Rows to test on, likewise.
         filesystem: Of pyarrow or fsspec, in which the paths lie.
         window: Rows that are shuffled among one another, in whole batches; by default as many as
@@ -55,24 +60,18 @@ class StreamedTableDataModule(LightningDataModule):
         memory: What the stream may hold, in bytes or as ``512 MB``: two windows, a page of every
             column, and some slices of a few MB.
         batch_size: Rows a batch, over all processes together.
-        val_fraction: Share of the rows to validate on, where ``val`` is not given.
-        test_fraction: Share of all rows to test on, where ``test`` is not given; 0 for a final fit,
-            which nothing tests.
+        val_fraction: Share of the rows, but for those of the test, to validate on.
+        test_fraction: Share of all rows to test on; 0 for a final fit, which nothing tests.
         seed: Of the split, and of the order of the training rows.
-        drop: Columns that are left out.
-        kinds: Of columns by name, where their type does not say it.
-        min_count: Categories of fewer rows share one feature.
-        missing: What becomes of missing values: ``indicator`` or ``refuse``.
 
     Attributes:
-        num_features, num_classes, class_names, feature_names, schema: As the training rows say.
+        num_features, num_classes, class_names, feature_names, schema: As the training rows say; of
+            the classes, all rows of ``source``.
         input_shape: ``(num_features,)``.
         input_range: ``None``: nobody has looked at all entries.
         wide_columns: Features that need float64; the inputs are float64 where there is any.
         tested: Whether there are rows to test on.
     """
-
-    input_range = None
 
     def __init__(
         self,
@@ -80,6 +79,11 @@ class StreamedTableDataModule(LightningDataModule):
         target: str | list[str],
         features: list[str] | None = None,
         weight: str | None = None,
+        drop: list[str] | None = None,
+        kinds: dict[str, Kind] | None = None,
+        min_count: float = 1,
+        missing: Missing = "indicator",
+        schema: Any = None,
         val: Source | None = None,
         test: Source | None = None,
         filesystem: Any = None,
@@ -89,23 +93,17 @@ class StreamedTableDataModule(LightningDataModule):
         val_fraction: float = 0.1,
         test_fraction: float = 0.25,
         seed: int = 0,
-        drop: Sequence[str] = (),
-        kinds: Mapping[str, Kind] | None = None,
-        min_count: float = 1,
-        missing: Missing = "indicator",
     ) -> None:
-        super().__init__()
+        super().__init__(Schema.from_dict(schema) if isinstance(schema, Mapping) else schema)
         require_arrow()
         self.batch_size = at_least("batch_size", batch_size, 1)
         self.val_fraction, self.test_fraction = check_fractions(val_fraction, test_fraction)
         self.seed = at_least("seed", seed, 0)
         self.window = None if window is None else at_least("window", window, 1)
         self.memory = bytes_of(memory)
-        self.target, self.weight = target, weight
-        self.features = None if features is None else [*features]
-        self.options: dict[str, Any] = {
-            "drop": tuple(drop), "kinds": kinds, "min_count": min_count, "missing": missing
-        }  # fmt: skip
+        self.target = target if isinstance(target, str) else tuple(target)
+        self.weight, self.drop, self.kinds = weight, drop or (), kinds
+        self.features, self.min_count, self.missing = features, min_count, missing
         self._fit()  # complains of arguments that contradict each other
         self.sources = Sources(
             {"train": source, "val": val, "test": test},
@@ -120,7 +118,8 @@ class StreamedTableDataModule(LightningDataModule):
     @cached_property
     def known(self) -> Known:
         """What the rows are, by one pass over them."""
-        found = known(self.sources.files("train"), self.sources.part("train"), self._fit())
+        files, part = self.sources.files("train"), self.sources.part("train")
+        found = known(files, part, self._fit(), schema=self._schema)
         for note in found.notes:
             rank_zero_warn(note)
         if len(found.class_names) < 2:
@@ -131,42 +130,15 @@ class StreamedTableDataModule(LightningDataModule):
         return found
 
     def _fit(self) -> SchemaFit:
-        return SchemaFit(self.target, self.features, self.weight, **self.options)
-
-    @property
-    def num_features(self) -> int:
-        """Number of features."""
-        return len(self.known.schema.feature_names)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.known.class_names)
-
-    @property
-    def class_names(self) -> list[str]:
-        """One name a class."""
-        return [*self.known.class_names]
-
-    @property
-    def feature_names(self) -> list[str]:
-        """One name a feature."""
-        return [*self.known.schema.feature_names]
-
-    @property
-    def schema(self) -> dict[str, Any]:
-        """Which columns the features are, as plain values."""
-        return self.known.schema.to_dict()
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input."""
-        return (self.num_features,)
-
-    @property
-    def wide_columns(self) -> list[int]:
-        """Features of the training rows that need float64."""
-        return [*self.known.wide]
+        return SchemaFit(
+            self.target,
+            self.features,
+            self.weight,
+            drop=self.drop,
+            kinds=self.kinds,
+            min_count=self.min_count,
+            missing=self.missing,
+        )
 
     @property
     def tested(self) -> bool:
@@ -228,7 +200,7 @@ class StreamedTableDataModule(LightningDataModule):
         schema = replace(told.schema, target=None, weight=None)
         columns = [column.name for column in schema.columns]
         if labelled:
-            schema = replace(schema, target=told.schema.target, weight=told.schema.weight)
+            schema = replace(schema, target=self.target, weight=self.weight)
             columns += self._beside
         files = self.sources.files(name).reading(columns)
         dtype = torch.float64 if told.wide else torch.float32
@@ -242,13 +214,11 @@ class StreamedTableDataModule(LightningDataModule):
 
     def _in_use(self) -> Known:
         """What a trained model that is asked about these rows says of them, or else they do."""
-        trainer = self.trainer
-        model: Any = None if trainer is None else trainer.lightning_module
+        trainer: Any = self.trainer
+        model = None if trainer is None else trainer.lightning_module
         schema = getattr(model, "schema", None)
-        if schema is None or trainer is None or trainer.state.fn == TrainerFn.FITTING:
+        if not isinstance(schema, Schema) or trainer.state.fn == TrainerFn.FITTING:
             return self.known
-        target = self.target if isinstance(self.target, str) else tuple(self.target)
-        schema = replace(schema, target=target, weight=self.weight)
         return Known(schema, tuple(model.class_names), (0,) if is_wide(trainer) else ())
 
     @property
@@ -256,10 +226,3 @@ class StreamedTableDataModule(LightningDataModule):
         """The columns of labels and weights."""
         targets = [self.target] if isinstance(self.target, str) else [*self.target]
         return [*targets, *([] if self.weight is None else [self.weight])]
-
-    def _part(self, name: Name) -> Part:
-        """The rows of a split among those of its files."""
-        if name != "train" and self.sources[name] is not None:
-            return Part()
-        val, test = (self.sources[split] is None for split in ("val", "test"))
-        return Part(name, val * self.val_fraction, test * self.test_fraction, self.seed)
