@@ -120,16 +120,21 @@ def parquet_files(
             what begins with ``_`` or ``.``. With a filesystem, paths there; else local ones and
             URIs such as ``s3://bucket/folder``.
         filesystem: Of pyarrow or fsspec.
-        wanted: The columns that are needed; all by default.
+        wanted: The columns in which the files must agree; all by default.
 
     Raises:
         InputError: Where there is none, one cannot be read, or their columns differ.
     """
     places = [source] if isinstance(source, (str, Path)) else [*source]
     named: dict[str, str] = {}
-    system = None
+    system: Any = None
     for place in places:
-        system, path = located(place, filesystem)
+        before, (system, path) = system, located(place, filesystem)
+        if before is not None and not before.equals(system):
+            raise InputError(
+                f"expected all files in one filesystem, got {place} in another than {places[0]}; "
+                "copy them to one place"
+            )
         named |= found(system, path)
     if not named:
         raise InputError(

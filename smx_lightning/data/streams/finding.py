@@ -19,13 +19,12 @@ def located(place: str | Path, filesystem: Any) -> tuple[Any, str]:
 
     if filesystem is not None:
         if not isinstance(filesystem, fs.FileSystem):
-            try:
-                filesystem = fs.PyFileSystem(fs.FSSpecHandler(filesystem))
-            except (TypeError, AttributeError) as error:
+            if not hasattr(filesystem, "info"):
                 raise InputError(
                     "expected a filesystem of pyarrow or fsspec, got "
                     f"{type(filesystem).__name__}; give pyarrow.fs.S3FileSystem(), say"
-                ) from error
+                )
+            filesystem = fs.PyFileSystem(fs.FSSpecHandler(filesystem))
         return filesystem, str(place).rstrip("/")
     if "://" not in str(place):
         return fs.LocalFileSystem(), str(at_home(place).absolute())

@@ -24,6 +24,7 @@ from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least
 from smx_lightning.errors.extras import require_arrow
 from smx_lightning.processes.distributed import sharing
+from smx_lightning.tables.encoding import listed
 from smx_lightning.tables.fitting import Missing, SchemaFit
 from smx_lightning.tables.schema import Kind, Schema
 
@@ -33,10 +34,10 @@ IN_ORDER = 2**14  # rows of a window that is not shuffled: nothing is gained by 
 class StreamedTableDataModule(Told):
     """Parquet files, local or distant, whose rows are never all in memory.
 
-    The row groups are read in an order of the epoch, and their rows shuffled within a window; both
-    are a pure function of (seed, epoch), so that every number of processes sees the same batches.
-    Each process reads all row groups and keeps its own rows. An optimiser that does not mind the
-    order, the exact solver, gets the rows as they stand in the files.
+    Row groups are read in an order of the epoch, and their rows shuffled within a window; both are
+    a pure function of (seed, epoch), so that every number of processes sees the same batches. Each
+    process decodes all row groups and keeps its own rows. The exact solver, which does not mind the
+    order, gets the rows as they stand in the files.
 
     Whether a row is held out is a pure function of (seed, its number in the files). A row without a
     label stays in its batch, as −1: so batches are as large on every process.
@@ -44,7 +45,8 @@ class StreamedTableDataModule(Told):
     Args:
         source: A Parquet file, a folder whose ``*.parquet`` are read at any depth, or a list of
             these; paths, or URIs such as ``s3://bucket/folder``.
-        target: The column of the labels, or the columns of a distribution over the classes.
+        target: The column of the labels, or the columns of a distribution over the classes. A
+            trained model's schema knows it.
         features: The columns that become features; by default all others.
         weight: The column of the rows' weights.
         drop: Columns that are left out.
@@ -76,7 +78,7 @@ class StreamedTableDataModule(Told):
     def __init__(
         self,
         source: Source,
-        target: str | list[str],
+        target: str | list[str] | None = None,
         features: list[str] | None = None,
         weight: str | None = None,
         drop: list[str] | None = None,
@@ -101,14 +103,15 @@ class StreamedTableDataModule(Told):
         self.seed = at_least("seed", seed, 0)
         self.window = None if window is None else at_least("window", window, 1)
         self.memory = bytes_of(memory)
-        self.target = target if isinstance(target, str) else tuple(target)
+        self.target = target if target is None or isinstance(target, str) else tuple(target)
         self.weight, self.drop, self.kinds = weight, drop or (), kinds
         self.features, self.min_count, self.missing = features, min_count, missing
-        self._fit()  # complains of arguments that contradict each other
+        if target is not None:
+            self._fit()  # complains of arguments that contradict each other
         self.sources = Sources(
             {"train": source, "val": val, "test": test},
             filesystem,
-            wanted=None if features is None else [*features, *self._beside],
+            wanted=self._wanted(),
             fractions={"val": self.val_fraction, "test": self.test_fraction},
             seed=self.seed,
         )
@@ -119,7 +122,7 @@ class StreamedTableDataModule(Told):
     def known(self) -> Known:
         """What the rows are, by one pass over them."""
         files, part = self.sources.files("train"), self.sources.part("train")
-        found = known(files, part, self._fit(), schema=self._schema)
+        found = known(files, part, self._fit(self._schema), schema=self._schema)
         for note in found.notes:
             rank_zero_warn(note)
         if len(found.class_names) < 2:
@@ -129,11 +132,12 @@ class StreamedTableDataModule(Told):
             )
         return found
 
-    def _fit(self) -> SchemaFit:
+    def _fit(self, schema: Schema | None = None) -> SchemaFit:
+        beside = self._spoken(schema)
         return SchemaFit(
-            self.target,
+            beside.target or (),
             self.features,
-            self.weight,
+            beside.weight,
             drop=self.drop,
             kinds=self.kinds,
             min_count=self.min_count,
@@ -183,14 +187,8 @@ class StreamedTableDataModule(Told):
 
     def _of_rows(self, rows: StreamedRows, *, shuffle: bool = False) -> StreamLoader:
         rank, shares = sharing(self.trainer)
-        return StreamLoader(
-            rows,
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            seed=self.seed,
-            rank=rank,
-            world_size=shares,
-        )
+        settings = {"batch_size": self.batch_size, "shuffle": shuffle, "seed": self.seed}
+        return StreamLoader(rows, **settings, rank=rank, world_size=shares)
 
     def _rows(
         self, name: Name, part: Part, *, shuffled: bool = False, labelled: bool = True
@@ -200,8 +198,9 @@ class StreamedTableDataModule(Told):
         schema = replace(told.schema, target=None, weight=None)
         columns = [column.name for column in schema.columns]
         if labelled:
-            schema = replace(schema, target=self.target, weight=self.weight)
-            columns += self._beside
+            beside = self._spoken(told.schema)
+            schema = replace(schema, target=beside.target, weight=beside.weight)
+            columns += _columns(beside)
         files = self.sources.files(name).reading(columns)
         dtype = torch.float64 if told.wide else torch.float32
         window = self.window
@@ -221,8 +220,30 @@ class StreamedTableDataModule(Told):
             return self.known
         return Known(schema, tuple(model.class_names), (0,) if is_wide(trainer) else ())
 
-    @property
-    def _beside(self) -> list[str]:
-        """The columns of labels and weights."""
-        targets = [self.target] if isinstance(self.target, str) else [*self.target]
-        return [*targets, *([] if self.weight is None else [self.weight])]
+    def _wanted(self) -> list[str] | None:
+        """The columns in which all files must agree; ``None``: in all."""
+        if self.features is None or self.target is None:
+            return None
+        return [*self.features, *_columns(self._spoken(None))]
+
+    def _spoken(self, schema: Schema | None) -> Schema:
+        """A schema of the columns of labels and weights alone.
+
+        Raises:
+            InputError: Where nobody says which column the labels are in.
+        """
+        known = Schema(()) if schema is None else schema
+        target = known.target if self.target is None else self.target
+        if target is None:
+            names = self.sources.files("train").names
+            raise InputError(
+                f"expected the column of the labels as target, got none; name one of the columns "
+                f"{listed([*names])}"
+            )
+        return Schema((), target, self.weight or known.weight)
+
+
+def _columns(spoken: Schema) -> list[str]:
+    """The columns of labels and weights."""
+    target = [spoken.target] if isinstance(spoken.target, str) else [*(spoken.target or ())]
+    return target if spoken.weight is None else [*target, spoken.weight]

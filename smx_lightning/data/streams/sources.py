@@ -19,7 +19,7 @@ class Sources:
     Attributes:
         named: Of each split; ``None`` where it is split off from the training rows' files.
         filesystem: Of pyarrow or fsspec, in which they lie.
-        wanted: The columns that all files must have; ``None`` for all of the first one's.
+        wanted: The columns in which files must agree; ``None``: in all.
         fractions: Of the splits, where they are split off.
         seed: Of the split.
     """

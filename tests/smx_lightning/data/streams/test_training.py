@@ -46,9 +46,7 @@ CASES = [
     ("world_size", "optimizer", "rows"),
     sampled(CASES, named=[(3, "adam", "weighted"), (3, "exact", "plain")]),
 )
-def test_several_processes_end_with_the_weights_of_one(
-    ranks, folder, world_size, optimizer, rows
-):
+def test_several_processes_end_with_the_weights_of_one(ranks, folder, world_size, optimizer, rows):
     data = {"plain": {"drop": ["number", "weight"]}, "weighted": {"weight": "weight"}}[rows]
     case = {"optimizer": optimizer, "data": data, "epochs": 60 if optimizer == "exact" else 4}
     model = {} if optimizer == "sgd" else WEIGHTED
@@ -152,13 +150,17 @@ def test_a_run_that_stops_in_mid_epoch_ends_with_the_same_bits(
     batches = len(streamed.module(folder, drop=["number"]).train_dataloader())
     assert batches > 6
     stop = batches + 5  # in the second epoch
-    first = Recovery(every_n_steps=1) if by == "recovery" else _Save(tmp_path / "mid.ckpt", stop - 2)
+    first = (
+        Recovery(every_n_steps=1) if by == "recovery" else _Save(tmp_path / "mid.ckpt", stop - 2)
+    )
     with pytest.raises(Interrupted):
         run(tmp_path / "stopped", [first, Stop(stop), ModelCheckpoint(tmp_path / "stopped")])
     read.clear()
     again = [Recovery(every_n_steps=1)] if by == "recovery" else []
     path = {"ckpt_path": tmp_path / "mid.ckpt"} if by == "lightning" else {}
-    resumed, again_steps = run(tmp_path / "stopped", [*again, ModelCheckpoint(tmp_path / "b")], **path)
+    resumed, again_steps = run(
+        tmp_path / "stopped", [*again, ModelCheckpoint(tmp_path / "b")], **path
+    )
     assert again_steps == steps
     for name, value in whole.items():
         if by == "recovery" or not name.startswith("train/"):  # Lightning forgets half an epoch's
