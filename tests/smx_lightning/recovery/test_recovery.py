@@ -83,9 +83,7 @@ STOPPED = [
 WEIGHTED = [("rows", {}, 12), ("exact rows", {}, 12)]
 
 
-@pytest.mark.parametrize(
-    ("kind", "trainer", "batch"), sampled(STOPPED, every=14, named=WEIGHTED)
-)
+@pytest.mark.parametrize(("kind", "trainer", "batch"), sampled(STOPPED, every=14, named=WEIGHTED))
 def test_a_run_stopped_before_any_batch_goes_on(undisturbed, tmp_path, kind, trainer, batch):
     with pytest.raises(Interrupted):
         train(tmp_path, kind, stop=batch, **trainer)

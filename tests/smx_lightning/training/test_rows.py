@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from sampled import examples, whole
+from sampled import whole
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -108,7 +108,8 @@ def test_the_optimum_is_scikit_learn_s_with_sample_weights(l2, class_weight):
     own = R.numpy()
     if class_weight:  # scikit-learn's own are of the number of rows, not of their weight
         own = own * (own.sum() / (K * np.bincount(Y, own)))[Y]
-    judge = LogisticRegression(C=1 / (l2 * own.sum()), tol=1e-12, max_iter=10**5, solver="newton-cg")
+    options = {"tol": 1e-12, "max_iter": 10**5, "solver": "newton-cg"}
+    judge = LogisticRegression(C=1 / (l2 * own.sum()), **options)
     judge.fit(rows, Y, sample_weight=own)
     np.testing.assert_allclose(found["smx.0.weight"], judge.coef_, rtol=0, atol=1e-8)
     bias = judge.intercept_ - judge.intercept_.mean()
@@ -145,9 +146,7 @@ def with_ignored(rows, how, every, value=torch.nan):
 @pytest.mark.parametrize("how", IGNORED)
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("model", [whole("plain"), "all", whole("sparsemax")])
-def test_ignored_rows_change_no_bit_of_weights_and_metrics(
-    model, soft, how, optimizer, precision
-):
+def test_ignored_rows_change_no_bit_of_weights_and_metrics(model, soft, how, optimizer, precision):
     rows, out = with_ignored((X, Q if soft else Y, R), how, 5)
     if precision == "32-true":
         rows = [part.float() if part.is_floating_point() else part for part in rows]
@@ -156,9 +155,7 @@ def test_ignored_rows_change_no_bit_of_weights_and_metrics(
         rows, without = rows[:2], without[:2]
     case = {"optimizer": optimizer, "precision": precision, **MODELS[model]}
     # Batches of 15, of which 3 rows are ignored: 12 are left of each.
-    assert_same(
-        fitted(rows, batch_size=15, **case), fitted(without, batch_size=12, **case)
-    )
+    assert_same(fitted(rows, batch_size=15, **case), fitted(without, batch_size=12, **case))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -337,7 +334,7 @@ def test_arrays_of_other_lengths_are_refused():
 
 def test_settings_are_checked_and_come_back(tmp_path):
     for wrong in (-0.1, 1.1, float("nan")):
-        with pytest.raises(InputError, match="label_smoothing must lie in 0..1, got"):
+        with pytest.raises(InputError, match=r"label_smoothing must lie in 0\.\.1, got"):
             SoftmaxRegression(D, K, label_smoothing=wrong)
     with pytest.raises(InputError, match="ignore_index must be a whole number, got 'none'"):
         SoftmaxRegression(D, K, ignore_index="none")
