@@ -151,12 +151,12 @@ def all_are_alike(trainer: Trainer, model: SoftmaxRegression) -> bool:
 def _which(y: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor | None:
     """Which rows count, (n,) bool; ``None``: all of them."""
     counts = None
-    if is_soft(y):
-        counts = ~y.isnan().all(1)
-    elif y.dtype == torch.int64 and y.ndim == 1 and len(y):
+    if y.dtype == torch.int64 and y.ndim == 1:
         # The least label costs half of a comparison.
-        all_labels = ignore_index < 0 and y.min().item() >= 0
+        all_labels = not len(y) or (ignore_index < 0 and y.min().item() >= 0)
         counts = None if all_labels else y != ignore_index
+    elif is_soft(y):
+        counts = ~y.isnan().all(1)
     if weight is not None:
         check_as_many(y, len(weight))
         counts = weight > 0 if counts is None else counts & (weight > 0)

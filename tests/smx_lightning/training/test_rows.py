@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from sampled import whole
+from sampled import sampled
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -16,7 +16,7 @@ from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.data import BatchLoader, Rows
 from smx_lightning.optim import ExactSolver, minimise
 from smx_lightning.training.batches import unpacked
-from smx_lightning.training.rows import counting
+from smx_lightning.training.rows import counting, labelled, look
 
 N, D, K = 60, 4, 3
 rng = np.random.default_rng(0)
@@ -141,11 +141,17 @@ def with_ignored(rows, how, every, value=torch.nan):
     return (x, y, *weight), out
 
 
-@pytest.mark.parametrize("precision", ["64-true", "32-true"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("how", IGNORED)
-@pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("model", [whole("plain"), "all", whole("sparsemax")])
+BITS = [
+    (model, soft, how, optimizer, precision)
+    for precision in ("64-true", "32-true")
+    for optimizer in OPTIMIZERS
+    for how in IGNORED
+    for soft in (False, True)
+    for model in MODELS
+]
+
+
+@pytest.mark.parametrize(("model", "soft", "how", "optimizer", "precision"), sampled(BITS, every=7))
 def test_ignored_rows_change_no_bit_of_weights_and_metrics(model, soft, how, optimizer, precision):
     rows, out = with_ignored((X, Q if soft else Y, R), how, 5)
     if precision == "32-true":
@@ -254,6 +260,36 @@ def test_rows_are_taken_out_of_several_inputs_and_lists():
     assert found.y.tolist() == [0, 2]
     with pytest.raises(InputError, match="expected inputs as tensors, of which rows without a lab"):
         counting("pixels", y, None, -1)
+
+
+class Changing(SoftmaxRegression):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return batch
+
+
+@pytest.mark.parametrize(
+    ("kind", "batch", "known"),
+    [
+        (SoftmaxRegression, (X, Y), True),
+        (SoftmaxRegression, (X, Y, R), True),
+        (SoftmaxRegression, (X, Q), True),
+        (SoftmaxRegression, (X, torch.where(Y == 1, -1, Y)), False),
+        (SoftmaxRegression, (X, Y, COUNTS.double()), False),
+        (Changing, (X, Y), False),
+        (SoftmaxRegression, X, False),
+    ],
+)
+def test_what_goes_to_a_device_is_looked_at_once_before(kind, batch, known):
+    """There is no device here: what is noted of a batch is, and counts for that batch alone."""
+    model = kind(D, K).double()
+    quiet_trainer(max_steps=0).fit(model, DataLoader([batch], batch_size=None))
+    look(model, batch)
+    assert model._smx_objective.all_count is known
+    if isinstance(batch, tuple):
+        expected = counting(*batch, *[None] * (3 - len(batch)), -1)
+        for found, right in zip(labelled(model, batch, "rows"), expected, strict=True):
+            assert found is None is right or torch.equal(found, right)
+    assert not model._smx_objective.all_count
 
 
 class Focal(SoftmaxRegression):
