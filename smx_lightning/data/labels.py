@@ -66,11 +66,8 @@ def classes_of(
     """
     if _is_soft(y):
         return _columns(y.shape[1], class_names, name)
-    known = _values(y, name)
-    values = [value for value in known if no_label is None or str(value) != str(no_label)]
-    none: dict[int | str, int] = {value: NO_LABEL for value in known if value not in values}
-    if no_label is not None:  # of other rows
-        none |= dict.fromkeys((no_label, str(no_label)), NO_LABEL)
+    none = _nothing(no_label)
+    values = [value for value in _values(y, name) if value not in none]
     if class_names is None:
         check_encodable(map(str, values), f"names of classes in {name}")
         return Classes(tuple(map(str, values)), _numbered(values) | none)
@@ -89,6 +86,15 @@ def classes_of(
             f"{shown(values)}; name as many classes, or leave class_names out"
         )
     return Classes(names, _numbered(values) | none)
+
+
+def _nothing(no_label: int | str | None) -> dict[int | str, int]:
+    """Its index, as a number and as text: YAML and the command line make numbers of digits."""
+    if no_label is None:
+        return {}
+    text = str(no_label)
+    whole = (int(text),) if text.removeprefix("-").isdecimal() else ()
+    return dict.fromkeys((text, *whole), NO_LABEL)
 
 
 def _is_soft(y: NDArray[np.generic]) -> bool:
