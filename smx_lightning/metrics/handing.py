@@ -7,7 +7,7 @@ among them, whose own metric then fails.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -31,9 +31,10 @@ def hand(metrics: MetricCollection, log_probs: Tensor, y: Tensor, weight: Tensor
         metrics.update(log_probs, y, **given)
 
 
-def takes_weights(metric: nn.Module) -> bool:
+def takes_weights(metric: Metric | MetricCollection) -> bool:
     """Whether its ``update`` has an argument ``weight``; of a wrapper, whether all in it have."""
-    parameters = inspect.signature(metric.update).parameters
+    update: Callable[..., None] = metric.update
+    parameters = inspect.signature(update).parameters
     if "weight" in parameters:
         return True
     passes = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
