@@ -5,7 +5,7 @@ Conventions
 For a batch of n inputs with d features and K classes
 
     log_probs = log_softmax(W x + b)         x (n, d), W (K, d), b (K,), log_probs (n, K)
-    objective = mean negative log-likelihood + ½ · l2 · ‖W‖²
+    objective = (weighted) mean negative log-likelihood + ½ · l2 · ‖W‖²
 
 or another map and its loss, of :mod:`smx_lightning.activations`.
 """
@@ -23,19 +23,23 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from smx_lightning import metrics
-from smx_lightning.activations import SOFTMAX, Activation, activation_of, fenchel_young_loss
+from smx_lightning.activations import Activation, activation_of
 from smx_lightning.activations.layers import log_probabilities
 from smx_lightning.checkpoint.describing import Record, describe, training_summary
 from smx_lightning.checkpoint.loading import load_model
+from smx_lightning.coefficients import Coefficients, coefficients_of
 from smx_lightning.errors import checks, inputs
 from smx_lightning.errors.class_weight import ClassWeight, class_weights
+from smx_lightning.errors.targets import check_smoothing
 from smx_lightning.metrics import Prediction as Prediction
 from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.configuring import configured
 from smx_lightning.preprocessing.standardization import Method, Preprocessing
 from smx_lightning.tables.naming import in_use, named_features
+from smx_lightning.training.classes import with_classes
 from smx_lightning.training.hooks import Bookkeeping, signed_as
 from smx_lightning.training.hyper_parameters import PlainHyperParameters
+from smx_lightning.training.loss import mean_loss
 from smx_lightning.training.objective import Objective, class_weights_of, l2_penalty
 from smx_lightning.training.overrides import know_activation
 from smx_lightning.training.precision import applied_wide, with_autocast_off
@@ -60,6 +64,8 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
         l2: Weight of the penalty ½‖W‖², at least 0.
         class_weight: ``None``, ``"balanced"`` (n / (K · count)), one a class, or a dict by name or
             index; see :func:`smx_lightning.errors.class_weight.class_weights`.
+        label_smoothing: ε from 0 to 1: the loss is of the targets (1 - ε) q + ε / K, as torch's.
+        ignore_index: The label of rows without one, which count for nothing.
         preprocessing: ``none``, ``standardize`` or ``scale``, fitted in a pass of the first epoch.
         threshold: γ of a binary problem: class 1 is predicted where its probability is at least γ.
         activation: From scores to probabilities: ``softmax``, ``entmax15``, ``sparsemax``, or
@@ -106,6 +112,8 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
         input_range: inputs.Range | None = None,
         l2: float = 0.0,
         class_weight: ClassWeight = None,
+        label_smoothing: float = 0.0,
+        ignore_index: int = -1,
         preprocessing: Method = "none",
         threshold: float | None = None,
         activation: str | dict[str, float] | Activation = "softmax",
@@ -116,14 +124,14 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
     ) -> None:
         super().__init__()
         self._smx_objective, self._smx_record = Objective(), Record()
-        num_features = checks.at_least("num_features", num_features, 1)
-        num_classes = checks.at_least("num_classes", num_classes, 2)
+        num_features, num_classes = checks.sizes(num_features, num_classes)
         class_names = checks.names_of(class_names, num_classes)
         shape = (num_features,) if input_shape is None else input_shape
         told = inputs.checked(shape, input_dtype, input_range)
         input_shape, input_dtype, input_range = told  # plain values, for the hyper-parameters
         class_weight = class_weights(class_weight, class_names)
-        l2 = checks.non_negative("l2", l2)
+        l2, label_smoothing = checks.non_negative("l2", l2), check_smoothing(label_smoothing)
+        ignore_index = checks.whole("ignore_index", ignore_index)
         threshold = checks.check_threshold(threshold, num_classes)
         checks.check_makers(optimizer, lr_scheduler)
         activation = (member := activation_of(activation)).spec
@@ -134,14 +142,12 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
         self.schema, self.feature_names = in_use(columns)
         self.input_shape, self.input_dtype, self.input_range = inputs.taken(self, *told)
         self.l2, self.class_weight, self._threshold = l2, class_weight, threshold
+        self.label_smoothing, self.ignore_index = label_smoothing, ignore_index
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self.smx = nn.Sequential(nn.Linear(num_features, num_classes), log_probabilities(member))
         know_activation(self, member)
         self.preprocessing = Preprocessing(num_features, preprocessing)
-        self.register_buffer("class_counts", torch.zeros(num_classes, dtype=torch.int64))
-        # Alike on all processes: DDP need not broadcast them at every step, a fifth of a small one.
-        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
-        self._smx_statistics = DataStatistics()
+        self._smx_statistics = DataStatistics.of(self)
         epochs = metrics.EpochMetrics(self.configure_metrics, num_classes, threshold, member)
         self._smx_metrics, self.tallies = epochs, epochs.tallies
         describe(self)
@@ -154,18 +160,18 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
         return checks.unrolled(x)
 
     def loss(
-        self, scores: Float[Tensor, "batch classes"], y: Shaped[Tensor, "batch ..."]
+        self,
+        scores: Float[Tensor, "batch classes"],
+        y: Shaped[Tensor, "batch ..."],
+        weight: Shaped[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, ""]:
-        """The data term of the objective: the (class-weighted) mean negative log-likelihood.
+        """The data term of the objective: the (weighted) mean negative log-likelihood.
 
-        Of members other than softmax, the mean Fenchel-Young loss. Override it for label smoothing,
-        focal loss and so on; the penalty is added elsewhere. The scores of softmax are its
-        log-probabilities, and those of other members W x + b.
+        Of members other than softmax, the mean Fenchel-Young loss: :mod:`.training.loss`. Override
+        it for focal loss and so on, without ``weight`` where no rows have one; the penalty is added
+        elsewhere. The scores of softmax are its log-probabilities, and those of others W x + b.
         """
-        y, weight = checks.class_indices(y), self.class_weights_for(scores)
-        if self._smx_activation == SOFTMAX:
-            return nn.functional.nll_loss(scores, y, weight)
-        return fenchel_young_loss(scores, y, self._smx_activation, weight=weight)
+        return mean_loss(self, scores, y, weight)
 
     def configure_metrics(self, stage: str) -> metrics.Given:
         """The metrics of a stage: ``train``, ``val`` or ``test``; updated with (log_probs, y).
@@ -222,7 +228,10 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
         return cast("nn.Linear", self.smx[0])
 
     def objective(
-        self, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."]
+        self,
+        x: Shaped[Tensor, "batch ..."],
+        y: Shaped[Tensor, "batch ..."],
+        weight: Shaped[Tensor, "batch ..."] | None = None,
     ) -> Float[Tensor, ""]:
         """The whole loss of a batch, data term and penalty, for a training step of one's own.
 
@@ -230,7 +239,7 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
         mean over the whole batch. An InputError without statistics: :meth:`fit_statistics`.
         """
         self._smx_statistics.check(self)
-        return self._smx_objective.of_batch(self, x, y, metrics.tallies_of(self._trainer))
+        return self._smx_objective.of_rows(self, x, y, weight, metrics.tallies_of(self._trainer))
 
     def penalty(self) -> Float[Tensor, ""]:
         """½ · l2 · ‖W‖²; added to the loss where l2 is not 0."""
@@ -259,6 +268,16 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
     ) -> Self:
         """See :func:`smx_lightning.checkpoint.loading.load_model`, whose arguments it takes."""
         return load_model(cls, checkpoint_path, *args, **kwargs)
+
+    @signed_as(coefficients_of)
+    def coefficients(self, batches: Any = None, **kwargs: Any) -> Coefficients:
+        """See :func:`smx_lightning.coefficients.coefficients_of`, whose arguments it takes."""
+        return coefficients_of(self, batches, **kwargs)
+
+    @signed_as(with_classes)
+    def with_classes(self, *args: Any, **kwargs: Any) -> Self:
+        """See :func:`smx_lightning.training.classes.with_classes`."""
+        return with_classes(self, *args, **kwargs)
 
     def training_summary(self) -> dict[str, Any] | None:
         """Epochs begun, steps taken, finite held-out metrics; ``None`` without a trainer."""

@@ -8,7 +8,7 @@ operation, not a list of samples to be collated. They are those of
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,19 +18,24 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from smx_lightning.data.checks import (
+    check_fractions,
     check_inputs,
     check_rows,
     check_scales,
     extremes,
+    has_label,
     warn_of_empty_classes,
 )
 from smx_lightning.data.loading import BatchLoader, Inputs, Rows
 from smx_lightning.data.split import stratified_split
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import at_least, number, whole
+from smx_lightning.errors.checks import at_least, whole
+from smx_lightning.errors.targets import is_soft
 from smx_lightning.preprocessing.digits import wide_columns
 from smx_lightning.preprocessing.standardization import Preprocessing
 from smx_lightning.processes.distributed import sharing
+
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,9 @@ class Splits:
 
 class InMemoryDataModule(LightningDataModule, ABC):
     """A data set that fits in memory. Subclasses implement :meth:`load`.
+
+    Rows without a label, see :class:`~smx_lightning.data.Rows`, are in no split; prediction answers
+    them, too.
 
     All of them have the same defaults: on the command line a setting of one data module is kept
     where another is named.
@@ -88,14 +96,8 @@ class InMemoryDataModule(LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         batch_size = at_least("batch_size", batch_size, 1)
-        val_fraction = number("val_fraction", val_fraction)
-        test_fraction = number("test_fraction", test_fraction)
-        for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if not (0 < fraction < 1 or (fraction == 0 and name == "test_fraction")):
-                raise InputError(f"{name} must lie between 0 and 1, got {fraction}")
+        self.val_fraction, self.test_fraction = check_fractions(val_fraction, test_fraction)
         self.batch_size = batch_size
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
         self.seed = whole("seed", seed)
         self.exact = False
 
@@ -117,11 +119,12 @@ class InMemoryDataModule(LightningDataModule, ABC):
         """The checked data with all three splits."""
         given = self.load()
         num_classes = len(given.class_names)
-        for name in ("train", "val", "test"):
+        for name in SPLITS:
             rows = getattr(given, name)
             if rows is not None:
                 shape = given.train.x.shape[1:]
                 check_rows(name, rows, num_classes, shape, called=self.called(name))
+        given = replace(given, **{n: _labelled(r) for n, r in vars(given).items() if n in SPLITS})
         if num_classes < 2:
             raise InputError(
                 f"expected labels of at least 2 classes, got only {given.class_names}; "
@@ -130,7 +133,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
         check_scales({"train": given.train, "val": given.val, "test": given.test})
         train, test = self._split_off(given.train, given.test, self.test_fraction, "test")
         train, val = self._split_off(train, given.val, self.val_fraction, "val")
-        warn_of_empty_classes(train.y, given.class_names)
+        warn_of_empty_classes(train, given.class_names)
         return Splits(train, val, test, given.class_names)
 
     def _split_off(
@@ -139,8 +142,9 @@ class InMemoryDataModule(LightningDataModule, ABC):
         if given is not None:
             return train, given
         if fraction == 0:
-            return train, Rows(train.x[:0], train.y[:0])
-        kept, held_out = stratified_split(train.y, fraction, self.seed)
+            return train, Rows(*train[:0])
+        y = train.y.argmax(1) if is_soft(train.y) else train.y
+        kept, held_out = stratified_split(y, fraction, self.seed)
         if len(held_out) == 0 or len(kept) == 0:
             raise InputError(
                 f"expected enough rows to split off a {name} set, got {len(train)} rows for "
@@ -236,7 +240,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
 
     def _heed_model(self) -> None:
         """Read the data set again where the trained model that it is for needs float64."""
-        if not self.exact and _is_wide(self.trainer):
+        if not self.exact and is_wide(self.trainer):
             self.exact = True
             for known in ("splits", "wide_columns"):
                 self.__dict__.pop(known, None)
@@ -253,7 +257,14 @@ class InMemoryDataModule(LightningDataModule, ABC):
         )
 
 
-def _is_wide(trainer: Trainer | None) -> bool:
+def _labelled(rows: Rows | None) -> Rows | None:
+    """Without the rows that have no label; themselves where all have one."""
+    if rows is None or bool((known := has_label(rows.y)).all()):
+        return rows
+    return Rows(*rows[known.nonzero()[:, 0]])
+
+
+def is_wide(trainer: Trainer | None) -> bool:
     """Whether the trainer asks a trained model that needs float64 inputs."""
     if trainer is None or trainer.state.fn == TrainerFn.FITTING:
         return False

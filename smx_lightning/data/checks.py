@@ -8,15 +8,21 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from smx_lightning.data.labels import shown
+from smx_lightning.data.labels import NO_LABEL, class_counts, shown
 from smx_lightning.data.loading import UNSELECTED, Rows
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import check_labels
+from smx_lightning.errors.checks import number
+from smx_lightning.errors.targets import (
+    check_row_weights,
+    check_scale,
+    check_targets,
+    is_soft,
+)
 
 
-def warn_of_empty_classes(y: Tensor, class_names: Sequence[str]) -> None:
-    """Name the classes without a training row."""
-    counts = torch.bincount(y, minlength=len(class_names))
+def warn_of_empty_classes(rows: Rows, class_names: Sequence[str]) -> None:
+    """Name the classes without a training row, or without weight in any."""
+    counts = class_counts(rows.y, rows.weight, len(class_names))
     empty = [name for name, count in zip(class_names, counts.tolist(), strict=True) if not count]
     if empty:
         rank_zero_warn(
@@ -24,6 +30,15 @@ def warn_of_empty_classes(y: Tensor, class_names: Sequence[str]) -> None:
             f"({len(empty)} of {len(class_names)} classes); nothing is learned of them: add rows, "
             "or leave them out of class_names"
         )
+
+
+def check_fractions(val_fraction: float, test_fraction: float) -> tuple[float, float]:
+    """Both as plain floats, if they are shares of rows; there may be none to test on."""
+    fractions = number("val_fraction", val_fraction), number("test_fraction", test_fraction)
+    for name, fraction in zip(("val_fraction", "test_fraction"), fractions, strict=True):
+        if not (0 < fraction < 1 or (fraction == 0 and name == "test_fraction")):
+            raise InputError(f"{name} must lie between 0 and 1, got {fraction}")
+    return fractions
 
 
 def check_rows(
@@ -35,12 +50,41 @@ def check_rows(
             f"expected as many labels as inputs in the {name} rows, got {len(rows.y)} labels for "
             f"{len(rows.x)} inputs"
         )
-    check_inputs(name, rows.x, shape, called=called)
-    check_labels(rows.y, num_classes, f"{name} rows")
+    known = has_label(rows.y)
+    check_inputs(name, rows.x, shape, called=called, among=known)
+    if not known.any():
+        raise InputError(
+            f"expected a label in at least one of the {len(known)} {name} rows, got none; only "
+            "predict takes rows without labels"
+        )
+    check_targets(rows.y[known], num_classes, f"{name} rows")
+    if rows.weight is not None:
+        check_row_weights(rows.weight, len(rows.x), f"row weights in the {name} rows")
+        check_scale(rows.weight, f"row weights in the {name} rows")
+        if not rows.weight[known].any():
+            raise InputError(
+                f"expected a weight above 0 in at least one labelled row of the {name} rows, got "
+                "none; leave the weights out, or give some rows one"
+            )
+
+
+def has_label(y: Tensor) -> Tensor:
+    """Which rows of labels (n,), -1 of those without, or of distributions (n, classes), have one.
+
+    Of distributions those of NaN alone have none.
+    """
+    if is_soft(y):
+        return ~y.isnan().all(1)
+    return y != NO_LABEL if y.ndim == 1 else y.new_ones(len(y), dtype=torch.bool)
 
 
 def check_inputs(
-    name: str, x: Tensor, shape: Sequence[int], *, called: str = "the given inputs"
+    name: str,
+    x: Tensor,
+    shape: Sequence[int],
+    *,
+    called: str = "the given inputs",
+    among: Tensor | None = None,
 ) -> None:
     """Complain about inputs (n, …) that are none, of another shape, or not finite.
 
@@ -49,6 +93,7 @@ def check_inputs(
         x: The inputs.
         shape: Of one row of the training inputs.
         called: What these inputs are called where they come from, as ``x in wine.npz``.
+        among: Which rows have to be finite, (n,) bool; all by default.
     """
     if len(x) == 0:
         raise InputError(f"expected at least one row in the {name} rows, got none")
@@ -61,6 +106,7 @@ def check_inputs(
         raise InputError(f"expected at least one feature, got inputs of shape {tuple(shape)}")
     if x.is_floating_point():
         finite = torch.isfinite(x.flatten(1)).all(1)
+        finite = finite if among is None else finite | ~among
         if not finite.all():
             row = int((~finite).nonzero()[0])
             place = (~x[row].isfinite()).nonzero()[0].tolist()

@@ -2,6 +2,7 @@
 
 Strings become classes in sorted order, and so do integers of any kind, whatever they are: 1..7,
 2001..2003 or -1 and 1 are as many classes as there are values, each named by its value.
+Floating-point numbers (n, K) are distributions over K classes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from smx_lightning.errors.text import check_encodable, printable
 Names = Sequence[str | int | bool]  # as YAML hands them over
 INTEGERS = "iub"  # kinds of dtype
 MOST_SHOWN = 8
+NO_LABEL = -1  # the index of rows without a label
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Classes:
 
     Attributes:
         names: One name a class.
-        index: The class index of a label.
+        index: The class index of a label, -1 of what says that there is none.
     """
 
     names: tuple[str, ...]
@@ -36,17 +38,23 @@ class Classes:
 
 
 def classes_of(
-    y: NDArray[np.generic], class_names: Names | None = None, *, name: str = "y"
+    y: NDArray[np.generic],
+    class_names: Names | None = None,
+    *,
+    name: str = "y",
+    no_label: int | str | None = None,
 ) -> Classes:
-    """The classes of training labels (n,), integers or strings.
+    """The classes of training labels (n,), integers or strings, or distributions (n, K).
 
     Where names are given, integer labels within 0..K-1 of K names are indices into them; others
-    must have exactly K values, which are named in sorted order.
+    must have exactly K values, which are named in sorted order. Failing that, -1 among indices is
+    that of rows without a label. The K classes of distributions are named by their indices.
 
     Args:
         y: The labels.
         class_names: One name a class.
         name: What the labels are called in complaints.
+        no_label: What stands for no label.
 
     Raises:
         InputError: For labels of another kind or shape, or names that do not agree with them.
@@ -56,42 +64,70 @@ def classes_of(
     >>> classes_of(np.array([3, 8, 5, 3]), ["poor", "fair", "good"]).index
     {3: 0, 5: 1, 8: 2}
     """
-    values = _values(y, name)
+    if _is_soft(y):
+        return _columns(y.shape[1], class_names, name)
+    known = _values(y, name)
+    values = [value for value in known if no_label is None or str(value) != str(no_label)]
+    none: dict[int | str, int] = {value: NO_LABEL for value in known if value not in values}
+    if no_label is not None:  # of other rows
+        none |= {label: NO_LABEL for label in (no_label, str(no_label))}
     if class_names is None:
         check_encodable(map(str, values), f"names of classes in {name}")
-        return Classes(tuple(map(str, values)), _numbered(values))
+        return Classes(tuple(map(str, values)), _numbered(values) | none)
     names = _spelled(class_names)
     if y.dtype.kind not in INTEGERS:
-        return Classes(names, _numbered(names))
+        return Classes(names, _numbered(names) | none)
     indices = _numbered(range(len(names)))
     if indices.keys() >= set(values):
-        return Classes(names, indices)
+        return Classes(names, indices | none)
+    if len(values) != len(names) and {*indices, NO_LABEL} >= set(values):
+        return Classes(names, indices | {NO_LABEL: NO_LABEL} | none)
     if len(values) != len(names):
         raise InputError(
             f"expected labels in 0..{len(names) - 1}, or {len(names)} different ones, for the "
             f"{len(names)} class_names, got {len(values)} different ones in {name}: "
             f"{shown(values)}; name as many classes, or leave class_names out"
         )
-    return Classes(names, _numbered(values))
+    return Classes(names, _numbered(values) | none)
+
+
+def _is_soft(y: NDArray[np.generic]) -> bool:
+    """Whether targets are distributions over the classes."""
+    return y.ndim == 2 and y.dtype.kind == "f" and y.shape[1] > 1
+
+
+def _columns(count: int, class_names: Names | None, name: str) -> Classes:
+    """The classes of distributions over so many."""
+    names = tuple(map(str, range(count))) if class_names is None else _spelled(class_names)
+    if len(names) != count:
+        raise InputError(
+            f"expected a column a class in {name}, got {count} columns for {len(names)} "
+            "class_names; name as many classes, or leave class_names out"
+        )
+    return Classes(names, _numbered(range(count)))
 
 
 def classes_named(y: NDArray[np.generic], class_names: Sequence[str]) -> Classes:
-    """The classes of a trained model, for labels (n,) of any rows.
+    """The classes of a trained model, for labels (n,) of any rows, or distributions (n, classes).
 
-    Integer labels are the classes' names where they all are names, else their indices.
+    Integer labels are the classes' names where they all are names, else their indices; -1 says that
+    there is none, unless it is a name.
     """
     names = tuple(map(str, class_names))
+    if _is_soft(y):
+        return _columns(y.shape[1], names, "y")
     by_name = _numbered(names)
     if y.dtype.kind not in INTEGERS:
         return Classes(names, by_name)
-    values = _values(y, "y")
+    none = {} if str(NO_LABEL) in by_name else {NO_LABEL: NO_LABEL}
+    values = [value for value in _values(y, "y") if value not in none]
     if all(str(value) in by_name for value in values):
-        return Classes(names, {value: by_name[str(value)] for value in values})
-    return Classes(names, _numbered(range(len(names))))
+        return Classes(names, {value: by_name[str(value)] for value in values} | none)
+    return Classes(names, _numbered(range(len(names))) | none)
 
 
 def labels(y: NDArray[np.generic], classes: Classes, name: str = "y") -> Tensor:
-    """Class indices (n,) int64 of labels (n,).
+    """Class indices (n,) int64 of labels (n,), -1 of rows without; distributions as they are.
 
     Args:
         y: The labels.
@@ -101,6 +137,9 @@ def labels(y: NDArray[np.generic], classes: Classes, name: str = "y") -> Tensor:
     Raises:
         InputError: For a label of no class.
     """
+    if _is_soft(y):
+        _columns(y.shape[1], classes.names, name)
+        return torch.from_numpy(y)
     _values(y[:0] if y.ndim else y, name)
     values, inverse = np.unique(y, return_inverse=True)
     known = values.tolist()
@@ -112,6 +151,21 @@ def labels(y: NDArray[np.generic], classes: Classes, name: str = "y") -> Tensor:
         )
     index = np.array([classes.index[value] for value in known], np.int64)
     return torch.from_numpy(index[inverse.reshape(-1)])
+
+
+def class_counts(y: Tensor, weight: Tensor | None, num_classes: int) -> Tensor:
+    """How many rows each class has, Σ r q (classes,) float64.
+
+    Args:
+        y: (rows,) labels or (rows, classes) distributions.
+        weight: (rows,) or ``None``.
+        num_classes: K.
+    """
+    weight = None if weight is None else weight.double()
+    if y.ndim == 2:
+        y = y.double()
+        return y.sum(0) if weight is None else weight @ y
+    return torch.bincount(y, weight, minlength=num_classes).double()
 
 
 def shown(values: Sequence[object]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor
@@ -17,33 +18,43 @@ from torch.utils.data import (
 )
 
 from smx_lightning.data.sharing import EpochOrder, GlobalBatches, InOrder
+from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import class_indices
 
 UNSELECTED = (torch.uint16, torch.uint32, torch.uint64)  # of which torch knows brackets alone
 
 
 @dataclass(frozen=True)
-class Rows(Dataset[tuple[Tensor, Tensor]]):
-    """Inputs x (n, …) and labels y (n,); an index, a slice or a tensor of them selects.
+class Rows(Dataset[tuple[Tensor, ...]]):
+    """Rows; an index, a slice or a tensor of them selects (x, y), or (x, y, weight) of weighted.
 
-    Integer labels of any dtype are held as int64.
+    Args:
+        x: Inputs (n, …).
+        y: Labels (n,), integers of any dtype, held as int64, -1 of rows without one; or
+            distributions over the classes (n, classes), NaN of such rows.
+        weight: (n,) numbers of at least 0, held as floating-point ones; ``None``: all count alike.
     """
 
     x: Tensor
     y: Tensor
+    weight: Tensor | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.y, Tensor):
             object.__setattr__(self, "y", class_indices(self.y))
+        if isinstance(self.weight, Tensor) and not self.weight.is_floating_point():
+            object.__setattr__(self, "weight", self.weight.double())
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
         if isinstance(index, Tensor) and index.dtype == torch.int64 and index.ndim == 1:
             # Three times as fast as brackets, for a batch of images.
-            return _selected(self.x, index), self.y.index_select(0, index)
-        return self.x[index], self.y[index]
+            pair = _selected(self.x, index), self.y.index_select(0, index)
+            return pair if self.weight is None else (*pair, self.weight.index_select(0, index))
+        pair = self.x[index], self.y[index]
+        return pair if self.weight is None else (*pair, self.weight[index])
 
 
 def _selected(x: Tensor, index: Tensor) -> Tensor:
@@ -75,7 +86,8 @@ class BatchLoader(DataLoader[Any]):
     [2, 2, 1]
 
     Args:
-        dataset: Has a length.
+        dataset: Has a length; a tuple of arrays or tensors (x,), (x, y) or (x, y, weight), as long
+            as each other, are the rows themselves, see :class:`Rows`.
         batch_size: Rows of a batch, over all processes together.
         shuffle: A new order every epoch.
         seed: The order is a pure function of this and the epoch.
@@ -99,6 +111,7 @@ class BatchLoader(DataLoader[Any]):
         collate_fn: Callable[[list[Any]], Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        dataset = _rows_of(dataset)
         # Of rows in memory a whole batch is one indexing operation.
         whole = isinstance(dataset, (Rows, Inputs)) and not kwargs.get("num_workers")
         if batch_sampler is None:
@@ -121,14 +134,17 @@ class BatchLoader(DataLoader[Any]):
         if start:
             self.batch_sampler.start = start  # type: ignore[union-attr]
         self._taken = start
-        batches: Iterable[Any] = super().__iter__()
-        if self._whole:
-            batches = map(self.dataset.__getitem__, cast("GlobalBatches", self.batch_sampler))
-        for batch in batches:
+        for batch in self.batches():
             self._taken += 1
             yield batch
         if isinstance(self.sampler, EpochOrder):
             self.sampler.set_epoch(self.sampler.epoch + 1)
+
+    def batches(self) -> Iterable[Any]:
+        """Shares of batches, from the batch on that the batch sampler starts at."""
+        if self._whole:
+            return map(self.dataset.__getitem__, cast("GlobalBatches", self.batch_sampler))
+        return super().__iter__()
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of the epoch have been taken."""
@@ -137,6 +153,27 @@ class BatchLoader(DataLoader[Any]):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Let the next epoch begin after as many batches."""
         self._start = state_dict["batches"] % len(self)
+
+
+def _rows_of(dataset: Any) -> Dataset[Any]:
+    """A data set as it is, or made of a tuple of arrays.
+
+    Raises:
+        InputError: For arrays of different lengths.
+    """
+    arrays = isinstance(dataset, tuple) and all(
+        isinstance(p, (Tensor, np.ndarray)) for p in dataset
+    )
+    if not arrays or hasattr(dataset, "_fields") or not 1 <= len(dataset) <= 3:
+        return cast("Dataset[Any]", dataset)
+    parts = [torch.as_tensor(part) for part in dataset]
+    if len({part.shape[:1] for part in parts}) > 1 or not parts[0].ndim:
+        shapes = ", ".join(str(tuple(part.shape)) for part in parts)
+        raise InputError(
+            f"expected (x, y) or (x, y, weight) with as many rows each, got shapes {shapes}; cut "
+            "them alike"
+        )
+    return Rows(*parts) if len(parts) > 1 else Inputs(parts[0])
 
 
 class _Collate:

@@ -49,6 +49,11 @@ def at_least(name: str, value: int, least: int) -> int:
     return given
 
 
+def sizes(num_features: int, num_classes: int) -> tuple[int, int]:
+    """d, at least 1, and K, at least 2, as plain integers."""
+    return at_least("num_features", num_features, 1), at_least("num_classes", num_classes, 2)
+
+
 def non_negative(name: str, value: float) -> float:
     """``value`` as a plain float, if it is finite and not below zero."""
     if not ((given := number(name, value)) >= 0 and math.isfinite(given)):

@@ -14,7 +14,7 @@ from torchmetrics import Metric, MetricCollection
 
 from smx_lightning.activations import SOFTMAX, Activation
 from smx_lightning.errors.checks import check_labels
-from smx_lightning.errors.targets import check_one_each, check_targets, check_weights
+from smx_lightning.errors.targets import check_one_each, check_row_weights, check_targets
 from smx_lightning.metrics.beside import beside
 from smx_lightning.metrics.handing import check_distributions, hand, warn_of_unweighted
 from smx_lightning.metrics.weights import on, told, untold, widest
@@ -90,7 +90,7 @@ class Tally:
             check_distributions(self.metrics, self.where)
             self._looked.add("distributions")
         if weight is not None:
-            check_one_each(weight, len(scores), "row")
+            check_one_each(weight, len(scores))
             weight = weight.detach().to(widest(weight.device))
             if "weights" not in self._looked:
                 warn_of_unweighted(self.metrics, self.where)
@@ -118,7 +118,7 @@ class Tally:
         for scores, y, weight in _alike(weighed):
             check_targets(y, self.num_classes, self.where)
             if weight is not None:
-                check_weights(weight, len(y), "row")
+                check_row_weights(weight, len(y))
                 self._empty = self._empty and not len(y)  # also where all of them weigh nothing
                 kept = weight > 0
                 scores, y, weight = scores[kept], y[kept], weight[kept]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from smx_lightning.errors.targets import check_targets, check_weights
+from smx_lightning.errors.targets import check_row_weights, check_targets
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, Shaped
@@ -63,7 +63,7 @@ class Weighing(Metric):
             return
         check_targets(target, preds.shape[1], "batch")
         if weight is not None:
-            check_weights(weight, len(target), "row")
+            check_row_weights(weight, len(target))
         self.count_weighted(preds, *_shares(target, weight, self.sums.dtype))
 
     @abstractmethod

@@ -12,10 +12,8 @@ from torch import Tensor
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_dense, check_features, class_indices
-from smx_lightning.errors.targets import check_targets, check_weights
+from smx_lightning.errors.targets import LARGEST, SMALLEST, check_row_weights, check_targets
 from smx_lightning.optim.evaluation import gathered, weighted
-
-SMALLEST, LARGEST = -66, 50  # exponents of 2 of weights that leave float32 room for what is added
 
 Batches = Iterable[Sequence[Tensor]]
 
@@ -30,9 +28,18 @@ class Problem:
         num_features: Entries of a row.
         num_classes: Of the targets.
         class_weight: (classes,) or ``None``.
+        intercept: Whether the bias moves.
     """
 
-    def __init__(self, num_features: int, num_classes: int, class_weight: Tensor | None) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        class_weight: Tensor | None,
+        *,
+        intercept: bool = True,
+    ) -> None:
+        self._intercept = intercept
         self.num_features, self.num_classes = num_features, num_classes
         self.class_weight = class_weight
         self._exponent = 0
@@ -41,11 +48,12 @@ class Problem:
         """Weight and bias as one point (classes, features + 1) float64; zero where none is given.
 
         Raises:
-            InputError: For other shapes, and for what is not finite.
+            InputError: For other shapes, for what is not finite, and for a bias that is not 0 where
+                it is to stay there.
         """
         wanted = (self.num_classes, self.num_features + 1)
         if self.class_weight is not None:
-            check_weights(self.class_weight, self.num_classes, "class")
+            check_row_weights(self.class_weight, self.num_classes, "class weights")
         if given is None:
             return torch.zeros(wanted, dtype=torch.float64)
         weight, bias = map(torch.as_tensor, given)
@@ -59,6 +67,11 @@ class Problem:
             raise InputError(
                 "expected a start of finite numbers, got NaN or infinity; leave it out to start "
                 "from zero"
+            )
+        if not self._intercept and bias.any():
+            raise InputError(
+                "expected a start whose bias is 0, where intercept=False holds it, got another; "
+                "give zeros, or intercept=True"
             )
         return point
 
@@ -126,5 +139,5 @@ class Problem:
         if len(y) != len(x):
             raise InputError(f"expected a target for each of {len(x)} rows, got {len(y)}")
         if row_weight is not None:
-            check_weights(row_weight, len(x), "row")
+            check_row_weights(row_weight, len(x))
         check_targets(y, self.num_classes, "batches")

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import check_as_many, check_dense, check_labels
+from smx_lightning.errors.checks import check_as_many, check_dense
+from smx_lightning.errors.targets import check_targets
+from smx_lightning.optim.evaluation import smoothed
 from smx_lightning.optim.exact import ExactSolver
 from smx_lightning.optim.loop import CACHED_ENTRIES
 from smx_lightning.optim.status import Status
@@ -134,7 +136,9 @@ def begin_epoch(model: SoftmaxRegression, solver: ExactSolver) -> None:
     model._smx_objective.evaluations = solver.evaluations
 
 
-def add_batch(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor) -> None:
+def add_batch(
+    model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor, weight: Tensor | None
+) -> None:
     """Add a batch to the solver's sums and to the training metrics; the last one ends its epoch.
 
     Raises:
@@ -145,15 +149,21 @@ def add_batch(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tenso
             "the exact solver expects one super().training_step(…) a batch, got a second "
             "with the last one; pass all rows of a batch on at once"
         )
-    check_labels(y, model.num_classes, "train batches")
-    model.tallies["train"].add(evaluate(model, solver, x, y), y)
+    check_targets(y, model.num_classes, "train batches")
+    model.tallies["train"].add(evaluate(model, solver, x, y, weight), y, weight)
     if model.trainer.is_last_batch:  # compared with earlier points before validation runs
         end_epoch(model, solver)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # the solver's sums are no graph
 @torch.no_grad()
-def evaluate(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor) -> Tensor:
+def evaluate(
+    model: SoftmaxRegression,
+    solver: ExactSolver,
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None = None,
+) -> Tensor:
     """Add a batch to the solver's sums; what it answers (batch, classes) at the trial point.
 
     On a CPU in parts that stay in its cache from the product with W to the product with the
@@ -163,11 +173,14 @@ def evaluate(model: SoftmaxRegression, solver: ExactSolver, x: Tensor, y: Tensor
     check_dense(x)
     check_as_many(y, x.shape[0])
     size = max(CACHED_ENTRIES // x.shape[1], 1) if x.device.type == "cpu" else max(len(x), 1)
-    scores = []
+    scores, dtype = [], model.linear.weight.dtype
     with torch.autocast(x.device.type, enabled=False):
-        for rows, labels in zip(torch.split(x, size), torch.split(y, size), strict=True):
-            rows = model.preprocessing(rows).to(model.linear.weight.dtype)
-            scores.append(solver.add(rows, labels, model.class_weights_for(rows)))
+        for at in range(0, max(len(x), 1), size):
+            part = slice(at, at + size)
+            rows = model.preprocessing(x[part]).to(dtype)
+            targets = smoothed(y[part], model.label_smoothing, model.num_classes, dtype)
+            weights = None if weight is None else weight[part]
+            scores.append(solver.add(rows, targets, model.class_weights_for(rows), weights))
     return scores[0] if len(scores) == 1 else torch.cat(scores)
 
 

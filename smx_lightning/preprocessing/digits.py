@@ -117,7 +117,7 @@ def check_batch(model: SoftmaxRegression, batch: Any) -> None:
     """
     x = None
     with suppress(InputError):  # a step of its own may read them otherwise
-        x, _ = model.unpack(batch)
+        x, *_ = model.unpack(batch)
     if isinstance(x, Tensor) and x.dtype in ROUNDED and x.ndim > 1 and _reason(model) is not None:
         wide = Moments.of(x.flatten(1)).wide
         check_digits(model, wide.nonzero().flatten().tolist())

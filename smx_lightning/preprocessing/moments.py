@@ -21,7 +21,7 @@ class Moments:
     """Of rows seen so far: count, mean, squared deviations, largest magnitude, largest rounding.
 
     All are float64; ``rounding`` is the largest ``|x - float32(x)|``, 0 of rows that came as
-    float32 or less.
+    float32 or less. Of weighted rows ``count`` is the sum of the weights.
 
     Batches, and processes, are merged pairwise, which keeps every digit that a second pass would
     (Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample
@@ -33,7 +33,7 @@ class Moments:
     (4, [4.5, 5.5, 6.5], [11.25, 11.25, 11.25])
     """
 
-    count: int
+    count: float
     mean: Tensor
     deviations: Tensor
     magnitude: Tensor
@@ -46,16 +46,26 @@ class Moments:
         return cls(0, zeros, zeros.clone(), zeros.clone(), zeros.clone())
 
     @classmethod
-    def of(cls, rows: Shaped[Tensor, "rows features"]) -> Moments:
-        """The moments of one batch of rows, computed on the CPU: not every device has float64."""
+    def of(
+        cls, rows: Shaped[Tensor, "rows features"], weight: Shaped[Tensor, " rows"] | None = None
+    ) -> Moments:
+        """The moments of one batch of rows, computed on the CPU: not every device has float64.
+
+        Args:
+            rows: The batch.
+            weight: Of each row, above 0 and float64; 1 by default.
+        """
         check_dense(rows)
         given, rows = rows.dtype, rows.detach().cpu().double()
         if len(rows) == 0:
             return cls.empty(rows.shape[1])
-        mean = rows.mean(0)
+        total = len(rows) if weight is None else float(weight.sum())
+        # Of weights in proportion to their sum, so that no product overflows.
+        mean = rows.mean(0) if weight is None else (weight / total) @ rows
         rounding = (rows - rows.float()).abs().amax(0) if given in ROUNDED else 0 * mean
-        deviations = (rows - mean).square().sum(0)
-        return cls(len(rows), mean, deviations, rows.abs().amax(0), rounding)
+        squares = (rows - mean).square()
+        deviations = squares.sum(0) if weight is None else weight @ squares
+        return cls(total, mean, deviations, rows.abs().amax(0), rounding)
 
     def merged(self, other: Moments) -> Moments:
         """The moments of both sets of rows together."""
@@ -75,7 +85,7 @@ class Moments:
     @property
     def deviation(self) -> Tensor:
         """The standard deviation of each feature, (features,)."""
-        return (self.deviations / max(self.count, 1)).sqrt()
+        return (self.deviations / (self.count or 1)).sqrt()
 
     @property
     def constant(self) -> Tensor:
@@ -101,4 +111,6 @@ class Moments:
     def unpacked(cls, packed: Tensor) -> Moments:
         """Inverse of :meth:`packed`."""
         count, mean, deviations, magnitude, rounding = packed.cpu().double()
-        return cls(int(count[0]), mean, deviations, magnitude, rounding)
+        total = float(count[0])
+        whole = int(total) if total.is_integer() else total
+        return cls(whole, mean, deviations, magnitude, rounding)

@@ -1,4 +1,4 @@
-"""What a loader's batch holds: inputs, and labels where it has some."""
+"""What a loader's batch holds: inputs, and targets and weights where it has some."""
 
 from __future__ import annotations
 
@@ -9,24 +9,35 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import class_indices, in_words
+from smx_lightning.errors.checks import in_words
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 INPUTS = ("x", "input", "inputs", "features", "image", "images", "pixel_values")
 LABELS = ("y", "label", "labels", "target", "targets")
+WEIGHTS = ("weight", "weights", "sample_weight")
 
 
 class Unpacked(NamedTuple):
-    """Inputs, a tensor or a dict of named ones, and labels; ``None`` where there are none."""
+    """Inputs, a tensor or a dict of named ones, and targets; ``None`` where there are none."""
 
     x: Any
     y: Any
 
 
-def unpacked(batch: Any, inputs: Collection[str] = ()) -> Unpacked:
-    """Inputs and labels of a batch, by position or by name; see ``SoftmaxRegression.unpack``.
+class Weighted(NamedTuple):
+    """The same, and a weight for each row."""
+
+    x: Any
+    y: Any
+    weight: Any
+
+
+def unpacked(batch: Any, inputs: Collection[str] = ()) -> Unpacked | Weighted:
+    """Inputs, targets and weights of a batch, by position or by name.
+
+    See ``SoftmaxRegression.unpack``.
 
     Args:
         batch: As the Trainer hands it to a step.
@@ -47,6 +58,8 @@ def unpacked(batch: Any, inputs: Collection[str] = ()) -> Unpacked:
         if named is not None:
             return _by_name(named, batch)
     if isinstance(batch, (tuple, list)) and batch:
+        if len(batch) > 2 and _weighs(batch[2], batch[1]):
+            return Weighted(*batch[:3])
         return Unpacked(batch[0], batch[1] if len(batch) > 1 else None)
     raise InputError(
         f"expected a batch (x, y), a dict of x and y, or x alone, got {in_words(batch)}; override "
@@ -54,42 +67,31 @@ def unpacked(batch: Any, inputs: Collection[str] = ()) -> Unpacked:
     )
 
 
-def labelled(
-    model: SoftmaxRegression, batch: Any, where: str, *, remedy: str = ""
-) -> tuple[Any, Tensor]:
-    """What a model unpacks of a batch of labelled rows; y is int64 where it holds integers.
-
-    Args:
-        model: Its ``unpack`` may be a subclass's own.
-        batch: As the Trainer hands it to a step.
-        where: Which rows they are, for the complaint.
-        remedy: What else helps, likewise.
+def parts_of(model: SoftmaxRegression, batch: Any) -> Weighted:
+    """What a model unpacks of a batch; ``None`` for what it has none of.
 
     Raises:
-        InputError: Where there are no labels, or none that are a tensor.
+        InputError: Where the ``unpack`` of a subclass returns anything else.
     """
-    x, y = _pair(model, batch)
-    if isinstance(y, Tensor):
-        return x, class_indices(y)
-    found = "none" if y is None else in_words(y)
+    parts = model.unpack(batch)
+    if isinstance(parts, tuple) and len(parts) == 2:
+        return Weighted(*parts, None)
+    if isinstance(parts, tuple) and len(parts) == 3:
+        return Weighted(*parts)
     raise InputError(
-        f"expected labels as a tensor in the {where}, got {found} in {in_words(batch)}; give "
-        f"batches (x, y), or override unpack(batch), which returns (x, y){remedy}"
+        f"expected {type(model).__name__}.unpack to return (x, y), y being None where a batch has "
+        f"no labels, or (x, y, weight), got {in_words(parts)}; return such a tuple"
     )
 
 
-def inputs_of(model: SoftmaxRegression, batch: Any) -> Any:
-    """What a model unpacks of a batch that need not have labels: the inputs alone."""
-    return _pair(model, batch)[0]
-
-
-def _pair(model: SoftmaxRegression, batch: Any) -> tuple[Any, Any]:
-    pair = model.unpack(batch)
-    if isinstance(pair, tuple) and len(pair) == 2:
-        return pair
-    raise InputError(
-        f"expected {type(model).__name__}.unpack to return (x, y), y being None where a batch has "
-        f"no labels, got {in_words(pair)}; return such a pair"
+def _weighs(third: Any, y: Any) -> bool:
+    """Whether a tuple's third entry is the rows' weights: floating-point numbers, one a row."""
+    return (
+        isinstance(third, Tensor)
+        and third.is_floating_point()
+        and isinstance(y, Tensor)
+        and third.shape in (y.shape[:1], (*y.shape[:1], 1))
+        and third.ndim > 0
     )
 
 
@@ -103,26 +105,32 @@ def _named(batch: Any) -> dict[str, Any] | None:
     return dict(zip(names, batch, strict=True)) if {*names} & {*INPUTS, *LABELS} else None
 
 
-def _of_several(named: dict[str, Any], inputs: Collection[str], batch: Any) -> Unpacked:
-    """A model's several inputs, and the label among the rest."""
+def _of_several(named: dict[str, Any], inputs: Collection[str], batch: Any) -> Unpacked | Weighted:
+    """A model's several inputs, and target and weight among the rest."""
     rest = {name: value for name, value in named.items() if name not in inputs}
-    labels = [name for name in LABELS if name in rest]
-    _check_one(labels, batch)
-    x = {name: named[name] for name in inputs}
-    return Unpacked(x, rest[labels[0]] if labels else None)
+    return _joined({name: named[name] for name in inputs}, rest, batch)
 
 
-def _by_name(named: dict[str, Any], batch: Any) -> Unpacked:
-    given, labels = ([n for n in names if n in named] for names in (INPUTS, LABELS))
+def _by_name(named: dict[str, Any], batch: Any) -> Unpacked | Weighted:
+    given = [name for name in INPUTS if name in named]
     _check_one(given, batch)
-    _check_one(labels, batch)
-    rest = {name: value for name, value in named.items() if name not in labels}
+    rest = {n: value for n, value in named.items() if n not in (*LABELS, *WEIGHTS)}
     if not rest:
         raise InputError(
             f"expected inputs in a batch, got {in_words(batch)}; name them x, or override "
             "unpack(batch), which returns (x, y)"
         )
-    return Unpacked(named[given[0]] if given else rest, named[labels[0]] if labels else None)
+    return _joined(named[given[0]] if given else rest, named, batch)
+
+
+def _joined(x: Any, named: dict[str, Any], batch: Any) -> Unpacked | Weighted:
+    """Inputs with what goes by one of the names of targets, and of weights."""
+    labels, weights = ([n for n in names if n in named] for names in (LABELS, WEIGHTS))
+    _check_one(labels, batch)
+    _check_one(weights, batch)
+    y = named[labels[0]] if labels else None
+    weight = named[weights[0]] if weights else None
+    return Unpacked(x, y) if weight is None else Weighted(x, y, weight)
 
 
 def _check_one(names: list[str], batch: Any) -> None:

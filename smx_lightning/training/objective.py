@@ -1,14 +1,15 @@
 """The objective of a batch: data term, class weights and penalty, on one process or on several.
 
-The bias is never penalised, so scikit-learn's ``C`` corresponds to ``l2 = 1 / (C · n)``. With class
-weights the mean is the weighted one, ``Σ w[y] · loss / Σ w[y]``, as in scikit-learn and torch.
+The bias is never penalised, so scikit-learn's ``C`` corresponds to ``l2 = 1 / (C · Σ c)``, c being
+a row's weight. The mean is the weighted one, ``Σ c · loss / Σ c``, as scikit-learn's; see
+:mod:`smx_lightning.training.loss`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,9 +18,12 @@ from smx_lightning.activations import SOFTMAX
 from smx_lightning.data.sharing import rows_of_batch
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import check_labels, class_indices
+from smx_lightning.errors.targets import check_targets, is_soft
 from smx_lightning.metrics.epochs import scored
 from smx_lightning.optim.evaluation import summed
 from smx_lightning.processes.sharding import data_group, parallel_loss, whole
+from smx_lightning.training.loss import check_takes_weight, weight_of
+from smx_lightning.training.rows import checked_weight, counting
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
@@ -31,21 +35,44 @@ class Objective:
 
     Attributes:
         shares: Processes that see different rows of each batch.
-        sharded: Whether loss and gradient run on classes that are spread over processes, which
+        alike: Whether all rows of the Trainer's training loader are known to count, each as 1: then
+            the weight of a whole batch is its number of rows, and no process need ask the others.
+        sharded: Whether loss and gradient can run on classes that are spread over processes, which
             only those of :func:`torch.nn.functional.nll_loss` can: a loss of a subclass's own sees
-            all classes.
+            all classes, and so does one of weighted rows or distributions.
+        in_parts: Whether the last batch's did.
+        all_count: Whether all rows of the batch under way are known to count.
+        rows: That this process has seen in the epoch so far.
         evaluations: Of the exact solver, when the epoch began.
     """
 
     shares: int = 1
+    alike: bool = False
     sharded: bool = False
+    in_parts: bool = False
+    all_count: bool = False
+    rows: int = 0
     evaluations: int = 0
+
+    def of_rows(
+        self,
+        model: SoftmaxRegression,
+        x: Any,
+        y: Tensor,
+        weight: Tensor | None,
+        tallies: Iterable[str],
+    ) -> Tensor:
+        """:meth:`of_batch` of those rows that have a label, and a weight above 0."""
+        y = class_indices(y)
+        rows = counting(x, y, checked_weight(weight, len(y)), model.ignore_index)
+        return self.of_batch(model, *rows, tallies)
 
     def of_batch(
         self,
         model: SoftmaxRegression,
-        x: Tensor,
+        x: Any,
         y: Tensor,
+        weight: Tensor | None,
         tallies: Iterable[str],
         batch_idx: int | None = None,
     ) -> Tensor:
@@ -54,49 +81,61 @@ class Objective:
         Args:
             model: Its ``loss`` is the data term.
             x: Inputs, as its ``forward`` takes them.
-            y: (batch,) class indices, integers of any dtype.
+            y: (batch,) int64 class indices, or (batch, classes) distributions.
+            weight: (batch,), above 0, or ``None``.
             tallies: Their names.
             batch_idx: The index of a batch of the Trainer's own training loader.
 
         Raises:
-            InputError: For labels out of range.
+            InputError: For labels out of range, and for weights that the model's loss knows not of.
         """
-        y = class_indices(y)
-        with parallel_loss(self.sharded):
+        if weight is not None:
+            check_takes_weight(model)
+        soft = is_soft(y)
+        self.rows += len(y)
+        self.in_parts = self.sharded and not soft and weight is None
+        with parallel_loss(self.in_parts):
             scores = scored(model, x)
-            if not self.sharded:
+            if not self.in_parts:
                 scores = whole(scores)
-            model._smx_metrics.add(tallies, whole(scores.detach()), y)
-            if self.sharded or model._smx_activation != SOFTMAX:  # whose loss would not complain
-                check_labels(y, model.num_classes, "train batches")
+            model._smx_metrics.add(tallies, whole(scores.detach()), y, weight)
+            # Whose loss would not complain.
+            if soft or self.in_parts or model._smx_activation != SOFTMAX or weight is not None:
+                check_targets(y, model.num_classes, "train batches")
             try:
-                loss = self._mean_loss(model, scores, y, batch_idx)
+                loss = self._mean_loss(model, scores, y, weight, batch_idx)
             except (IndexError, RuntimeError):  # labels at fault are worth a clearer complaint
                 check_labels(y, model.num_classes, "train batches")
                 raise
         return loss + model.penalty() if model.l2 else loss
 
     def _mean_loss(
-        self, model: SoftmaxRegression, scores: Tensor, y: Tensor, batch_idx: int | None
+        self,
+        model: SoftmaxRegression,
+        scores: Tensor,
+        y: Tensor,
+        weight: Tensor | None,
+        batch_idx: int | None,
     ) -> Tensor:
         """The loss, so scaled that the processes' average is the mean over the whole batch.
 
         That is the mean over this process's rows, times the number of processes, times the part of
         the batch's weight that these rows have.
         """
-        if self.shares == 1:
-            return whole(model.loss(scores, y))
-        weights = model.class_weights_for(scores)
-        own: Tensor | float = len(y) if weights is None else weights[y].sum()
-        total: Tensor | float | None = None
-        if weights is None and batch_idx is not None:
-            total = rows_of_batch(model.trainer, batch_idx)
-        if total is None:
-            share = torch.as_tensor(own, dtype=torch.float64, device=y.device).clone()
-            total = summed(share, data_group(model))
+        scale: Tensor | float = 1.0
+        if self.shares > 1:
+            own = weight_of(model, scores, y, weight)
+            total: Tensor | float | None = None
+            if self.alike and model.class_weight is None and batch_idx is not None:
+                total = rows_of_batch(model.trainer, batch_idx)
+            if total is None:
+                share = torch.as_tensor(own, dtype=torch.float64, device=y.device).clone()
+                total = summed(share, data_group(model)).clamp(min=torch.finfo(torch.float64).tiny)
+            scale = own * self.shares / total
         if len(y) == 0:
-            return whole(scores.sum())  # zero, with the gradients that the others wait for
-        return whole(model.loss(scores, y)) * (own * self.shares / total)
+            return whole(scores.sum())  # zero, with the gradients that others may wait for
+        loss = whole(model.loss(scores, y) if weight is None else model.loss(scores, y, weight))
+        return loss if self.shares == 1 else loss * scale
 
 
 def l2_penalty(weight: Tensor, l2: float) -> Tensor:

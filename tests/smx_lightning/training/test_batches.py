@@ -43,9 +43,9 @@ Placed = namedtuple("Placed", ["first", "second", "third"])
 # From inputs and labels to a batch.
 KINDS = {
     "list": lambda x, y: [x, y],
-    "more": lambda x, y: (x, y, torch.zeros(len(x)), "path"),
+    "more": lambda x, y: (x, y, torch.arange(len(x)), "path"),
     "dict": lambda x, y: {"y": y, "x": x},
-    "more in a dict": lambda x, y: {"input": x, "label": y, "index": 3, "weights": y},
+    "more in a dict": lambda x, y: {"input": x, "label": y, "index": 3, "logits": y},
     "Hugging Face": lambda x, y: OrderedDict(labels=y, pixel_values=x),
     "image": lambda x, y: {"image": x, "label": y},
     "dataclass": lambda x, y: Sample(3, y, x),
@@ -263,7 +263,7 @@ REFUSED = {
         (X, Y[0]),
         r"for each of the 48 rows|of shape \(n,\), got int64 of shape \(\)",
     ),
-    "one-hot": ((X, torch.eye(K)[Y]), r"y.argmax\(1\) where they are one-hot"),
+    "one-hot": ((X, torch.eye(K).long()[Y]), r"y.argmax\(1\) where they are one-hot"),
 }
 
 
