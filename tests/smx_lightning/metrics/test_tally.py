@@ -251,8 +251,16 @@ def test_no_process_hangs_where_no_row_weighs_anything(ranks):
         ([0, 1, 2], [1.0, 1.0], r"expected 3 row weights, got shape \(2,\); give one each"),
         ([0, 1, 2], [[1.0], [1.0], [1.0]], r"expected 3 row weights, got shape \(3, 1\)"),
         ([[0.5, 0.5, 0.5]] * 3, None, "got targets below 0 or rows that do not sum to 1"),
-        ([[1.5, -0.5, 0.0]] * 3, None, "got targets below 0 or rows that do not sum to 1 in the rows"),
-        ([[math.nan, 0.5, 0.5]] * 3, None, "got targets below 0 or rows that do not sum to 1 in the rows"),
+        (
+            [[1.5, -0.5, 0.0]] * 3,
+            None,
+            "got targets below 0 or rows that do not sum to 1 in the rows",
+        ),
+        (
+            [[math.nan, 0.5, 0.5]] * 3,
+            None,
+            "got targets below 0 or rows that do not sum to 1 in the rows",
+        ),
         ([[0.5, 0.5]] * 3, None, "a distribution over 3 classes a row, got float32 targets of sha"),
         ([0.0, 1.0, 2.0], None, r"labels must be integers of shape \(n,\), got float32"),
     ],

@@ -293,7 +293,9 @@ def test_many_classes(soft):
 def test_other_weights_are_refused(metric, wrong):
     with pytest.raises(InputError, match="expected row weights that are finite and not below 0"):
         metric().update(torch.zeros(2, 3), torch.tensor([0, 1]), torch.tensor([1.0, wrong]))
-    with pytest.raises(InputError, match=r"expected 2 row weights, got shape \(2, 1\); give one each"):
+    with pytest.raises(
+        InputError, match=r"expected 2 row weights, got shape \(2, 1\); give one each"
+    ):
         metric().update(torch.zeros(2, 3), torch.tensor([0, 1]), torch.ones(2, 1))
     with pytest.raises(InputError, match="got targets below 0 or rows that do not sum to 1"):
         metric().update(torch.zeros(2, 3), torch.full((2, 3), 0.5))
