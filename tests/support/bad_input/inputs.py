@@ -42,7 +42,7 @@ CASES = [
     ("parity on labels too large", parity(X, Y + 1), InputError,
      "labels must lie in 0..2, got 3 in the data; number the classes from 0"),
     ("parity on weights below zero", parity(X, Y, Y - 1), InputError,
-     "expected 12 weights of the data's rows, finite and not below 0, got shape (12,), -1.0 to"),
+     "expected weights of the data's rows that are finite and not below 0, got -1.0; leave out"),
     ("parity on distributions that sum to 2", parity(X, 2.0 * np.eye(3)[Y]), InputError,
      "expected distributions over the classes, got targets below 0 or rows that do not sum to 1"),
 ]

@@ -30,11 +30,11 @@ CASES = [
 
     # Data: weights, distributions, rows without a label
     ("weights below zero", fit(weight=Y - 1), BAD,
-     "expected 12 row weights in the train rows, finite and not below 0, got shape (12,), -1.0 to"),
+     "expected row weights in the train rows that are finite and not below 0, got -1.0; leave out"),
     ("weights of strings", npz(weight=WORDS), InputError,
      "expected weight of one real number a row, got <U3 of shape (12,); leave it out where all"),
     ("too few weights", npz(weight=Y[:-1]), InputError,
-     "expected 12 row weights in the train rows, finite and not below 0, got shape (11,)"),
+     "expected 12 row weights in the train rows, got shape (11,); give one each"),
     ("weights of zero", npz(weight=0 * Y), InputError,
      "expected a weight above 0 in at least one labelled row of the train rows, got none"),
     ("distributions that sum to 2", fit(y=2.0 * np.eye(K)[Y]), BAD,
