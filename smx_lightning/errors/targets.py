@@ -48,8 +48,9 @@ def check_targets(y: Tensor, num_classes: int, where: str) -> None:
             f"{str(y.dtype).removeprefix('torch.')} targets of shape {tuple(y.shape)} in the "
             f"{where}; give y.long() of whole numbers, or a column a class"
         )
+    near = max(SUMS_TO, torch.finfo(y.dtype).eps)  # of bfloat16, as bf16-true makes them
     if y.device.type == "cpu" and not (
-        (y >= 0).all() and ((y.sum(1, dtype=torch.float64) - 1).abs() <= SUMS_TO).all()
+        (y >= 0).all() and ((y.sum(1, dtype=torch.float64) - 1).abs() <= near).all()
     ):
         raise InputError(
             f"expected distributions over the classes, got targets below 0 or rows that do not "

@@ -6,7 +6,7 @@ without rows, too.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -82,12 +82,11 @@ class Accuracy(Deciding, MulticlassAccuracy):
 
     def compute(self) -> Tensor:
         """The accuracy over all rows so far; NaN where they weigh nothing."""
-        rows = (self.tp + self.fn).sum()
-        if rows and not self.weighs:
-            alike: Tensor = super().compute()
-            return alike
-        right, weight = self.sums
-        return ((self.tp.sum() + right) / (rows + weight)).float()
+        right, wrong = (cast("Tensor", counts).sum() for counts in (self.tp, self.fn))
+        if right + wrong and not self.weighs:
+            return super().compute()
+        weighted, weight = self.sums
+        return torch.div(right + weighted, right + wrong + weight).float()
 
 
 class ConfusionMatrix(Deciding, MulticlassConfusionMatrix):
@@ -172,4 +171,5 @@ class MacroAccuracy(Weighing):
         if self.weighs:
             correct, rows = correct + self.sums[0], rows + self.sums[1]
         occur = rows > 0
-        return (correct[occur] / rows[occur]).mean().to(torch.get_default_dtype())
+        mean = (correct[occur] / rows[occur]).mean()
+        return mean.float() if self.weighs else mean

@@ -71,5 +71,5 @@ class CalibrationError(Weighing):
         """The error over all rows so far; NaN where they weigh nothing."""
         if not self.weighs:
             return self.excess.abs().sum() / self.count
-        error = (self.excess + self.sums[:-1]).abs().sum() / (self.count + self.sums[-1])
-        return error.to(self.excess.dtype)
+        excess = (self.excess + self.sums[:-1]).abs().sum()
+        return torch.div(excess, self.count + self.sums[-1]).float()

@@ -7,33 +7,43 @@ among them, whose own metric then fails.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from smx_lightning.errors import InputError
+from smx_lightning.metrics.weights import Weighing
 
 OF_LABELS = "torchmetrics.classification."  # where every update is of labels
 
 
 def hand(metrics: MetricCollection, log_probs: Tensor, y: Tensor, weight: Tensor | None) -> None:
-    """Update a collection, with the weights what takes them."""
+    """Update a collection, with the weights what takes them.
+
+    Those of others than our own get them in the dtype of the log-probabilities, as products of two
+    dtypes fail.
+    """
     if weight is None:
         metrics.update(log_probs, y)
-    elif type(metrics) is MetricCollection:  # without groups, see stages.py
-        for metric in metrics.values(copy_state=False):
-            given = {"weight": weight} if takes_weights(metric) else {}
-            metric.update(log_probs, y, **given)
-    else:
-        given = {} if unweighted(metrics) else {"weight": weight}
+    elif type(metrics) is not MetricCollection:
+        given = {} if unweighted(metrics) else {"weight": weight.to(log_probs.dtype)}
         metrics.update(log_probs, y, **given)
+    else:  # without groups, see stages.py
+        for metric in metrics.values(copy_state=False):
+            if isinstance(metric, Weighing):
+                metric.update(log_probs, y, weight)
+            elif takes_weights(metric):
+                metric.update(log_probs, y, weight=weight.to(log_probs.dtype))
+            else:
+                metric.update(log_probs, y)
 
 
-def takes_weights(metric: nn.Module) -> bool:
+def takes_weights(metric: Metric | MetricCollection) -> bool:
     """Whether its ``update`` has an argument ``weight``; of a wrapper, whether all in it have."""
-    parameters = inspect.signature(metric.update).parameters
+    update: Callable[..., None] = metric.update
+    parameters = inspect.signature(update).parameters
     if "weight" in parameters:
         return True
     passes = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())

@@ -48,7 +48,7 @@ class MeanScore(Weighing):
         if not self.weighs:
             return self.total / self.count
         weighted, weight = self.sums
-        return ((self.total + weighted) / (self.count + weight)).to(self.total.dtype)
+        return torch.div(self.total + weighted, self.count + weight).float()
 
     @abstractmethod
     def scores(self, preds: Tensor, target: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class BrierScore(MeanScore):
     """Mean of ``Σ_k (p[i, k] - [k = y[i]])²``: 0 is perfect, 2 is certain and wrong.
 
     Brier, "Verification of forecasts expressed in terms of probability", 1950. Of a distribution it
-    is the expected score ``Σ_k (p[i, k] - q[i, k])² + 1 - Σ_k q[i, k]²``, as the cross-entropy is of
+    is the expected score, ``Σ_k (p[i, k] - q[i, k])² + 1 - Σ_k q[i, k]²``, as cross-entropy is of
     the NLL (Gneiting & Raftery, "Strictly proper scoring rules, prediction, and estimation", 2007,
     sec. 2): least at p = q, where it is what chance leaves.
 

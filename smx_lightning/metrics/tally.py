@@ -163,10 +163,12 @@ class Tally:
                         setattr(metric, key, value)
                     metric._update_count = 1
             if state["pending"]:
-                self._batches.append(tuple(self._moved(state["pending"])))
-            self._weighed += [tuple(self._moved(parts)) for parts in state.get("weighed", ())]
-        for scores, *_ in (*self._batches, *self._weighed):
-            self._entries += scores.numel()
+                scores, y = self._moved(state["pending"])
+                self._batches.append((scores, y))
+                self._entries += scores.numel()
+            for scores, y, weight in self._moved(state.get("weighed", [])):
+                self._weighed.append((scores, y, weight))
+                self._entries += scores.numel()
 
     def _moved(self, values: Any) -> Any:
         return tree_map_only(Tensor, lambda value: on(value, self._device), values)
@@ -214,5 +216,6 @@ def _alike(batches: Sequence[Weighed]) -> Iterator[Weighed]:
         _, y, weight = batch
         kinds.setdefault((weight is None, y.is_floating_point(), y.shape[1:]), []).append(batch)
     for kind in sorted(kinds):
-        scores, y, weights = zip(*kinds[kind], strict=True)
-        yield _joined(scores), _joined(y), None if weights[0] is None else _joined(weights)
+        parts: tuple[Any, ...] = tuple(zip(*kinds[kind], strict=True))
+        weighs = parts[2][0] is not None
+        yield _joined(parts[0]), _joined(parts[1]), _joined(parts[2]) if weighs else None

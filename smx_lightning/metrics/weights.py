@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +87,7 @@ class Weighing(Metric):
         """Move the states as torchmetrics does; the sums keep their digits on the way."""
         this = super()._apply(fn, exclude_state=[*exclude_state, "sums"])
         wide = widest(self.device)
-        self._defaults["sums"] = on(self._defaults["sums"], self.device).to(wide)
+        self._defaults["sums"] = on(cast("Tensor", self._defaults["sums"]), self.device).to(wide)
         self.sums = on(self.sums, self.device).to(wide)
         return this
 

@@ -1,11 +1,13 @@
 """What metrics of a user's own are given: weights they take, and no distributions as labels."""
 
+import re
 import warnings
 
 import pytest
 import torch
+from tools import ROOT
 from torch.utils.data import DataLoader, TensorDataset
-from torchmetrics import KLDivergence, Metric, MetricCollection, MinMaxMetric
+from torchmetrics import KLDivergence, MeanMetric, Metric, MetricCollection, MinMaxMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from torchmetrics.wrappers import BootStrapper, LambdaInputTransformer, Running
 
@@ -79,7 +81,8 @@ def test_a_metric_that_takes_weights_gets_those_above_0():
     ((preds, target, kwargs),) = metric.given
     assert torch.equal(preds, LOG_PROBS[C > 0])
     assert torch.equal(target, Y[C > 0])
-    assert torch.equal(kwargs["weight"], C[C > 0].double())
+    assert torch.equal(kwargs["weight"], C[C > 0])
+    assert kwargs["weight"].dtype == preds.dtype
     tally.add(LOG_PROBS, Y)
     tally.add(LOG_PROBS, Q)
     tally.flush()
@@ -126,6 +129,21 @@ def test_wrappers_hand_weights_on_to_what_takes_them():
     tally = tally_of({"spread": BootStrapper(BrierScore(), num_bootstraps=200)})
     tally.add(LOG_PROBS, Y, C)
     assert float(tally.compute()["val/mean"]) == pytest.approx(brier(), abs=0.05)
+
+
+class OfMeans(MeanMetric):
+    """A metric of weights as torchmetrics has them: the NLL."""
+
+    def update(self, preds, target, weight=None):
+        super().update(-preds.gather(1, target[:, None])[:, 0], weight)
+
+
+def test_a_metric_of_torchmetrics_weighted_mean_is_weighted():
+    metric = NegativeLogLikelihood()
+    metric.update(LOG_PROBS, Y, C)
+    assert float(value_of({"one": OfMeans()}, LOG_PROBS, Y, C)) == pytest.approx(
+        float(metric.compute())
+    )
 
 
 class Grouped(MetricCollection):
@@ -246,3 +264,10 @@ def test_the_confusion_matrix_of_weights_is_written_to_the_digits_it_has(tmp_pat
     quiet_trainer(callbacks=[ConfusionCsv(str(target))]).test(model, loader, verbose=False)
     assert model.confusion_matrix.dtype == torch.float64
     assert target.read_text().split() == ["label,predicted", "0,predicted", "1", "0,0.3,1", "1,0,2"]
+
+
+def test_the_page_s_example_runs_as_written(capsys):
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    exec(compile(block, "metrics.md", "exec"), {"__name__": "page"})  # warnings are errors
+    assert {"val/margin", "val/brier"} <= {*re.findall(r"val/\w+", capsys.readouterr().out)}

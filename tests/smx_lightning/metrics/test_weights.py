@@ -156,6 +156,17 @@ def test_a_one_hot_distribution_is_a_label(drawn):
     assert tallied(log_probs, one_hot, None) == pytest.approx(tallied(log_probs, y, None), **NEAR)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("classes", [2, 10, 5000])
+def test_distributions_may_be_rounded(dtype, classes):
+    """As those of a Trainer's precision bf16-true are."""
+    scores = torch.randn(50, classes)
+    q = torch.softmax(torch.randn(50, classes), 1)
+    log_probs, c = scores.log_softmax(1), torch.rand(50)
+    found, expected = tallied(log_probs, q.to(dtype), c), tallied(log_probs, q, c)
+    assert found == pytest.approx(expected, rel=1e-2, abs=1e-3)
+
+
 @given(weighed.rows(soft=True))
 @settings(max_examples=examples(30))
 def test_scores_are_least_at_the_distribution_itself(drawn):
@@ -293,7 +304,9 @@ def test_many_classes(soft):
 def test_other_weights_are_refused(metric, wrong):
     with pytest.raises(InputError, match="expected row weights that are finite and not below 0"):
         metric().update(torch.zeros(2, 3), torch.tensor([0, 1]), torch.tensor([1.0, wrong]))
-    with pytest.raises(InputError, match=r"expected 2 row weights, got shape \(2, 1\); give one a"):
+    with pytest.raises(
+        InputError, match=r"expected 2 row weights, got shape \(2, 1\); give one each"
+    ):
         metric().update(torch.zeros(2, 3), torch.tensor([0, 1]), torch.ones(2, 1))
     with pytest.raises(InputError, match="got targets below 0 or rows that do not sum to 1"):
         metric().update(torch.zeros(2, 3), torch.full((2, 3), 0.5))
