@@ -77,7 +77,7 @@ CASES = [
      lambda: BrierScore().update(torch.zeros(2, K), torch.arange(2), torch.ones(2).to_sparse()),
      InputError, "expected dense row weights, got sparse_coo of shape (2,)"),
     ("too few labels of a metric", scored(y=Y[:5]), InputError,
-     "expected a label for each of the 12 rows of a batch, got labels of shape (5,); give one a ro"),
+     "expected a label for each of the 12 rows of a batch, got labels of shape (5,); give one a"),
     ("too few weights of a metric", scored(weight=[1.0]), InputError,
      "expected 12 row weights, got shape (1,)"),
     ("no distributions of a metric", scored(2 * SOFT), InputError,
