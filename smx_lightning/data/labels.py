@@ -66,11 +66,8 @@ def classes_of(
     """
     if _is_soft(y):
         return _columns(y.shape[1], class_names, name)
-    known = _values(y, name)
-    values = [value for value in known if no_label is None or str(value) != str(no_label)]
-    none: dict[int | str, int] = {value: NO_LABEL for value in known if value not in values}
-    if no_label is not None:  # of other rows
-        none |= {label: NO_LABEL for label in (no_label, str(no_label))}
+    none = _nothing(no_label)
+    values = [value for value in _values(y, name) if value not in none]
     if class_names is None:
         check_encodable(map(str, values), f"names of classes in {name}")
         return Classes(tuple(map(str, values)), _numbered(values) | none)
@@ -81,7 +78,7 @@ def classes_of(
     if indices.keys() >= set(values):
         return Classes(names, indices | none)
     if len(values) != len(names) and {*indices, NO_LABEL} >= set(values):
-        return Classes(names, indices | {NO_LABEL: NO_LABEL} | none)
+        return Classes(names, {**indices, NO_LABEL: NO_LABEL, **none})
     if len(values) != len(names):
         raise InputError(
             f"expected labels in 0..{len(names) - 1}, or {len(names)} different ones, for the "
@@ -89,6 +86,15 @@ def classes_of(
             f"{shown(values)}; name as many classes, or leave class_names out"
         )
     return Classes(names, _numbered(values) | none)
+
+
+def _nothing(no_label: int | str | None) -> dict[int | str, int]:
+    """Its index, as a number and as text: YAML and the command line make numbers of digits."""
+    if no_label is None:
+        return {}
+    text = str(no_label)
+    whole = (int(text),) if text.removeprefix("-").isdecimal() else ()
+    return dict.fromkeys((text, *whole), NO_LABEL)
 
 
 def _is_soft(y: NDArray[np.generic]) -> bool:
@@ -119,7 +125,7 @@ def classes_named(y: NDArray[np.generic], class_names: Sequence[str]) -> Classes
     by_name = _numbered(names)
     if y.dtype.kind not in INTEGERS:
         return Classes(names, by_name)
-    none = {} if str(NO_LABEL) in by_name else {NO_LABEL: NO_LABEL}
+    none: dict[int | str, int] = {} if str(NO_LABEL) in by_name else {NO_LABEL: NO_LABEL}
     values = [value for value in _values(y, "y") if value not in none]
     if all(str(value) in by_name for value in values):
         return Classes(names, {value: by_name[str(value)] for value in values} | none)

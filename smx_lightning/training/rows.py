@@ -81,12 +81,13 @@ def checked_weight(weight: Any, rows: int, where: str = "train batches") -> Tens
         weight = weight[:, 0]
     if not isinstance(weight, Tensor) or weight.is_complex() or weight.shape != (rows,):
         check_row_weights(weight, rows, what)
-    if not weight.is_floating_point() or weight.dtype.itemsize < 4:
-        weight = weight.float() if weight.is_floating_point() else weight.to(_widest(weight))
-    if weight.device.type == "cpu":  # elsewhere looking would wait for the device
-        check_row_weights(weight, rows, what)
-        check_scale(weight, what)
-    return weight
+    given: Tensor = weight
+    if not given.is_floating_point() or given.dtype.itemsize < 4:
+        given = given.float() if given.is_floating_point() else given.to(_widest(given))
+    if given.device.type == "cpu":  # elsewhere looking would wait for the device
+        check_row_weights(given, rows, what)
+        check_scale(given, what)
+    return given
 
 
 def counting(x: Any, y: Tensor, weight: Tensor | None, ignore_index: int) -> Labelled:
@@ -150,12 +151,12 @@ def all_are_alike(trainer: Trainer, model: SoftmaxRegression) -> bool:
 def _which(y: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor | None:
     """Which rows count, (n,) bool; ``None``: all of them."""
     counts = None
-    if is_soft(y):
-        counts = ~y.isnan().all(1)
-    elif y.dtype == torch.int64 and y.ndim == 1 and len(y):
+    if y.dtype == torch.int64 and y.ndim == 1:
         # The least label costs half of a comparison.
-        all_labels = ignore_index < 0 and y.min().item() >= 0
+        all_labels = not len(y) or (ignore_index < 0 and y.min().item() >= 0)
         counts = None if all_labels else y != ignore_index
+    elif is_soft(y):
+        counts = ~y.isnan().all(1)
     if weight is not None:
         check_as_many(y, len(weight))
         counts = weight > 0 if counts is None else counts & (weight > 0)

@@ -15,8 +15,8 @@ from tools import ROOT
 from smx_export import OnnxExport, ParityError, check_parity, export_onnx
 from smx_export.artifact.describe import describe
 from smx_export.graph import written
-from smx_lightning.data import BatchLoader, Rows
 from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.data import BatchLoader, Rows
 from smx_lightning.processes.files import written_whole
 
 

@@ -222,7 +222,8 @@ def test_a_training_that_diverges_is_told():
 
 @pytest.mark.parametrize("name", ["softmax", "sparsemax"])
 @pytest.mark.parametrize(
-    "y", [torch.eye(K)[Y], torch.tensor(Y).float(), torch.tensor(Y) + 1, torch.tensor(Y) - 101]
+    "y",
+    [torch.eye(K).long()[Y], torch.tensor(Y).float(), torch.tensor(Y) + 1, torch.tensor(Y) - 101],
 )
 def test_what_is_no_label_is_refused_at_once(name, y):
     model = SoftmaxRegression(D, K, activation=name)

@@ -27,6 +27,7 @@ OVERRIDDEN = {
     *("on_after_backward", "on_train_epoch_end", "on_validation_start"),
     *("on_validation_epoch_end", "on_test_start", "on_test_epoch_end", "on_predict_start"),
     *("on_save_checkpoint", "on_load_checkpoint", "_set_hparams", "remove_ignored_hparams"),
+    "_on_before_batch_transfer",
 }
 
 

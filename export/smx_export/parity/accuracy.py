@@ -38,9 +38,9 @@ class Score:
         """Count a part: log-probabilities (n, classes) if there are any, choices and targets."""
         known = targets.known
         if not known.all():
-            chosen, targets = chosen[known], targets[known]
+            chosen, targets = chosen[known], targets.of_rows(known)
             log_probs = None if log_probs is None else log_probs[known]
-        y, _, weight = targets
+        y, weight = targets.y, targets.weight
         at = np.arange(len(y))
         hits = chosen == y if y.ndim == 1 else y[at, chosen]
         self.rows += len(y)
@@ -78,8 +78,7 @@ def decided(model: SoftmaxRegression, log_probs: NDArray[np.floating]) -> NDArra
 
 def _lost(scores: torch.Tensor, targets: Targets, member: Activation) -> float:
     """The sum of some rows' losses, those of distributions without the entropy of these."""
-    y, _, weight = targets
-    target = torch.from_numpy(y)
+    target, weight = torch.from_numpy(targets.y), targets.weight
     losses = fenchel_young_loss(scores, target, member, reduction="none")
     if target.ndim == 2:
         losses = losses + member.entropy(target.double())
@@ -102,7 +101,7 @@ def cost_of_rounding(inference: InferenceCopy, own: UserRows) -> Rounding:
         with torch.no_grad():
             exact, coarse = (side(x).double().numpy() for side in (exactly, model))
             answered = ~np.isnan(exact).any(1) & targets.known
-            targets = targets[answered]
+            targets = targets.of_rows(answered)
             if member != SOFTMAX:
                 lost += [
                     _lost(side.scores(x[torch.from_numpy(answered)]).double(), targets, member)

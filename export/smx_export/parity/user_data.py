@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,11 +50,14 @@ def targets_in(
     return labels(y, classes_named(y, model.class_names), y_name), weights(arrays, WEIGHTS[name])
 
 
-class Targets(NamedTuple):
-    """Of rows, those without a target too: y (n,) class indices or (n, classes) distributions.
+@dataclass(frozen=True)
+class Targets:
+    """Targets and weights of rows.
 
-    ``known`` (n,) bool says which have one, and ``weight`` (n,) float64 how much each counts;
-    ``None``: all alike.
+    Attributes:
+        y: (n,) class indices or (n, classes) distributions.
+        known: (n,) bool, which rows count: those with a target and a weight above 0.
+        weight: (n,) float64; ``None``: all alike.
     """
 
     y: NDArray[Any]
@@ -95,7 +98,7 @@ class Targets(NamedTuple):
             known &= weight > 0
         return cls(y if soft else y.astype(np.int64), known, weight)
 
-    def __getitem__(self, index: Any) -> Targets:  # type: ignore[override]  # rows, not fields
+    def of_rows(self, index: Any) -> Targets:
         """Those of some rows."""
         weight = None if self.weight is None else self.weight[index]
         return Targets(self.y[index], self.known[index], weight)
@@ -140,4 +143,4 @@ class UserRows:
         """The rows in batches that fit in memory, with their targets."""
         for block in Probe(YOUR_DATA, self.x).blocks(width):
             rows = slice(block.first, block.first + len(block.x))
-            yield block, None if self.targets is None else self.targets[rows]
+            yield block, None if self.targets is None else self.targets.of_rows(rows)

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from sampled import examples, whole
+from sampled import sampled
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -16,7 +16,7 @@ from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.data import BatchLoader, Rows
 from smx_lightning.optim import ExactSolver, minimise
 from smx_lightning.training.batches import unpacked
-from smx_lightning.training.rows import counting
+from smx_lightning.training.rows import counting, labelled, look
 
 N, D, K = 60, 4, 3
 rng = np.random.default_rng(0)
@@ -108,7 +108,8 @@ def test_the_optimum_is_scikit_learn_s_with_sample_weights(l2, class_weight):
     own = R.numpy()
     if class_weight:  # scikit-learn's own are of the number of rows, not of their weight
         own = own * (own.sum() / (K * np.bincount(Y, own)))[Y]
-    judge = LogisticRegression(C=1 / (l2 * own.sum()), tol=1e-12, max_iter=10**5, solver="newton-cg")
+    options = {"tol": 1e-12, "max_iter": 10**5, "solver": "newton-cg"}
+    judge = LogisticRegression(C=1 / (l2 * own.sum()), **options)
     judge.fit(rows, Y, sample_weight=own)
     np.testing.assert_allclose(found["smx.0.weight"], judge.coef_, rtol=0, atol=1e-8)
     bias = judge.intercept_ - judge.intercept_.mean()
@@ -140,14 +141,18 @@ def with_ignored(rows, how, every, value=torch.nan):
     return (x, y, *weight), out
 
 
-@pytest.mark.parametrize("precision", ["64-true", "32-true"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("how", IGNORED)
-@pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("model", [whole("plain"), "all", whole("sparsemax")])
-def test_ignored_rows_change_no_bit_of_weights_and_metrics(
-    model, soft, how, optimizer, precision
-):
+BITS = [
+    (model, soft, how, optimizer, precision)
+    for precision in ("64-true", "32-true")
+    for optimizer in OPTIMIZERS
+    for how in IGNORED
+    for soft in (False, True)
+    for model in MODELS
+]
+
+
+@pytest.mark.parametrize(("model", "soft", "how", "optimizer", "precision"), sampled(BITS, every=7))
+def test_ignored_rows_change_no_bit_of_weights_and_metrics(model, soft, how, optimizer, precision):
     rows, out = with_ignored((X, Q if soft else Y, R), how, 5)
     if precision == "32-true":
         rows = [part.float() if part.is_floating_point() else part for part in rows]
@@ -156,9 +161,7 @@ def test_ignored_rows_change_no_bit_of_weights_and_metrics(
         rows, without = rows[:2], without[:2]
     case = {"optimizer": optimizer, "precision": precision, **MODELS[model]}
     # Batches of 15, of which 3 rows are ignored: 12 are left of each.
-    assert_same(
-        fitted(rows, batch_size=15, **case), fitted(without, batch_size=12, **case)
-    )
+    assert_same(fitted(rows, batch_size=15, **case), fitted(without, batch_size=12, **case))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -259,6 +262,36 @@ def test_rows_are_taken_out_of_several_inputs_and_lists():
         counting("pixels", y, None, -1)
 
 
+class Changing(SoftmaxRegression):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return batch
+
+
+@pytest.mark.parametrize(
+    ("kind", "batch", "known"),
+    [
+        (SoftmaxRegression, (X, Y), True),
+        (SoftmaxRegression, (X, Y, R), True),
+        (SoftmaxRegression, (X, Q), True),
+        (SoftmaxRegression, (X, torch.where(Y == 1, -1, Y)), False),
+        (SoftmaxRegression, (X, Y, COUNTS.double()), False),
+        (Changing, (X, Y), False),
+        (SoftmaxRegression, X, False),
+    ],
+)
+def test_what_goes_to_a_device_is_looked_at_once_before(kind, batch, known):
+    """There is no device here: what is noted of a batch is, and counts for that batch alone."""
+    model = kind(D, K).double()
+    quiet_trainer(max_steps=0).fit(model, DataLoader([batch], batch_size=None))
+    look(model, batch)
+    assert model._smx_objective.all_count is known
+    if isinstance(batch, tuple):
+        expected = counting(*batch, *[None] * (3 - len(batch)), -1)
+        for found, right in zip(labelled(model, batch, "rows"), expected, strict=True):
+            assert found is None is right or torch.equal(found, right)
+    assert not model._smx_objective.all_count
+
+
 class Focal(SoftmaxRegression):
     def loss(self, scores, y):
         return nn.functional.nll_loss(scores, y) * 2
@@ -337,7 +370,7 @@ def test_arrays_of_other_lengths_are_refused():
 
 def test_settings_are_checked_and_come_back(tmp_path):
     for wrong in (-0.1, 1.1, float("nan")):
-        with pytest.raises(InputError, match="label_smoothing must lie in 0..1, got"):
+        with pytest.raises(InputError, match=r"label_smoothing must lie in 0\.\.1, got"):
             SoftmaxRegression(D, K, label_smoothing=wrong)
     with pytest.raises(InputError, match="ignore_index must be a whole number, got 'none'"):
         SoftmaxRegression(D, K, ignore_index="none")

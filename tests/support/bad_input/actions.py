@@ -91,9 +91,9 @@ def idx(suffix="", class_names=None, **parts):
     return action
 
 
-def foreign(x=X, y=Y, **arguments):
+def foreign(x=X, y=Y, *weight, **arguments):
     """``Trainer.fit`` on somebody's own DataLoader."""
-    return lambda: trainer().fit(SoftmaxRegression(D, K, **arguments), loader(x, y))
+    return lambda: trainer().fit(SoftmaxRegression(D, K, **arguments), loader(x, y, *weight))
 
 
 def model(num_features=D, num_classes=K, **arguments):

@@ -62,8 +62,8 @@ def trainer(**kwargs):
     )
 
 
-def loader(x=X, y=Y):
-    return DataLoader(TensorDataset(torch.as_tensor(x), torch.as_tensor(y)), batch_size=4)
+def loader(x=X, y=Y, *weight):
+    return DataLoader(TensorDataset(*map(torch.as_tensor, (x, y, *weight))), batch_size=4)
 
 
 def fill(shelf):

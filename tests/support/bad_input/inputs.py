@@ -41,5 +41,9 @@ CASES = [
      "expected data of shape (rows, 4), got (4,); it must be what the model was trained on"),
     ("parity on labels too large", parity(X, Y + 1), InputError,
      "labels must lie in 0..2, got 3 in the data; number the classes from 0"),
+    ("parity on weights below zero", parity(X, Y, Y - 1), InputError,
+     "expected weights of the data's rows that are finite and not below 0, got -1.0; leave out"),
+    ("parity on distributions that sum to 2", parity(X, 2.0 * np.eye(3)[Y]), InputError,
+     "expected distributions over the classes, got targets below 0 or rows that do not sum to 1"),
 ]
 # fmt: on

@@ -28,6 +28,25 @@ CASES = [
     ("one class only, a string", npz(y=np.full(N, "cat")), InputError,
      "expected labels of at least 2 classes, got only ('cat',); there is nothing to tell apart"),
 
+    # Data: weights, distributions, rows without a label
+    ("weights below zero", fit(weight=Y - 1), BAD,
+     "expected row weights in the train rows that are finite and not below 0, got -1.0; leave out"),
+    ("weights of strings", npz(weight=WORDS), InputError,
+     "expected weight of one real number a row, got <U3 of shape (12,); leave it out where all"),
+    ("too few weights", npz(weight=Y[:-1]), InputError,
+     "expected 12 row weights in the train rows, got shape (11,); give one each"),
+    ("weights of zero", npz(weight=0 * Y), InputError,
+     "expected a weight above 0 in at least one labelled row of the train rows, got none"),
+    ("distributions that sum to 2", fit(y=2.0 * np.eye(K)[Y]), BAD,
+     "expected distributions over the classes, got targets below 0 or rows that do not sum to 1 in "
+     "the train rows; divide each row by its sum, and give the sum as the row's weight"),
+    ("distributions over more classes than names",
+     fit("--data.class_names=[a,b]", y=np.eye(K)[Y]), BAD,
+     "expected a column a class in y, got 3 columns for 2 class_names; name as many classes"),
+    ("no row with a label", fit("--data.class_names=[a,b,c]", y=0 * Y - 1), BAD,
+     "expected a label in at least one of the 12 train rows, got none; only predict takes rows "
+     "without labels"),
+
     # Data: features
     ("NaN features", fit(x=changed(NAN)), BAD,
      "expected finite features, got NaN or infinity in row 3 of the train rows (1 such rows); "

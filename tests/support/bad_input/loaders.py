@@ -5,7 +5,7 @@ import torch
 from torchmetrics.classification import MulticlassF1Score
 
 from bad_input.actions import changed, foreign
-from bad_input.files import INF, NAN, Alien, D, K, X, Y, loader, trainer
+from bad_input.files import INF, NAN, Alien, D, K, N, X, Y, loader, trainer
 from smx_export import OnnxExport
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.metrics import BrierScore
@@ -60,6 +60,27 @@ CASES = [
     ("loader without an example of a class", foreign(y=Y % 2, class_weight="balanced"), InputError,
      "class_weight='balanced' needs a training sample of every class, got none of '2'; give the "
      "weights as a list or drop the class"),
+    ("loader with a weight below zero", foreign(X, Y, np.arange(N) - 1.0), InputError,
+     "expected row weights in the train batches that are finite and not below 0, got -1.0; leave"),
+    ("loader with NaN for a weight", foreign(X, Y, np.full(N, NAN)), InputError,
+     "expected row weights in the train batches that are finite and not below 0, got nan; leave"),
+    ("loader with weights beyond float32", foreign(X, Y, np.full(N, 1e40)), InputError,
+     "expected row weights in the train batches whose largest lies between 1.4e-20 and 1.1e+15, "
+     "got 1e+40; divide all of them by their mean"),
+    ("loader with distributions that sum to 2", foreign(y=2 * np.eye(K)[Y]), InputError,
+     "expected distributions over the classes, got targets below 0 or rows that do not sum to 1 in "
+     "the train batches; divide each row by its sum, and give the sum as the row's weight"),
+    ("loader with distributions over more classes", foreign(y=np.eye(K + 1)[Y]), InputError,
+     "expected labels, or a distribution over 3 classes a row, got float64 targets of shape (4, 4)"
+     " in the train batches; give y.long() of whole numbers, or a column a class"),
+    ("loader without any label", foreign(y=0 * Y - 1), InputError,
+     "expected training rows with a label and a weight above 0, got an epoch without any; check "
+     "the labels: those of ignore_index=-1 say that there is none"),
+    ("loader without any label, standardised",
+     foreign(y=0 * Y - 1, preprocessing="standardize"), InputError,
+     "expected training rows with a label and a weight above 0, got batches without any"),
+    ("loader with weights of zero", foreign(X, Y, np.zeros(N)), InputError,
+     "expected training rows with a label and a weight above 0, got an epoch without any"),
     ("OnnxExport on another module",
      lambda: trainer(callbacks=[OnnxExport("out.onnx")]).fit(Alien(), loader()), InputError,
      "OnnxExport expected a SoftmaxRegression or a subclass, got Alien; take the callback out"),
