@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import check_labels, number
+from smx_lightning.errors.checks import check_dense, check_labels, number
 
 SUMS_TO = 1e-3  # how far from 1 a distribution may sum: of float16 targets, say
 SMALLEST, LARGEST = -66, 50  # exponents of 2 of weights that leave float32 room for what is added
@@ -48,6 +48,7 @@ def check_targets(y: Tensor, num_classes: int, where: str) -> None:
             f"{str(y.dtype).removeprefix('torch.')} targets of shape {tuple(y.shape)} in the "
             f"{where}; give y.long() of whole numbers, or a column a class"
         )
+    check_dense(y, "targets")
     near = max(SUMS_TO, torch.finfo(y.dtype).eps)  # of bfloat16, as bf16-true makes them
     if y.device.type == "cpu" and not (
         (y >= 0).all() and ((y.sum(1, dtype=torch.float64) - 1).abs() <= near).all()
@@ -77,6 +78,7 @@ def check_one_each(weights: Any, count: int, what: str = "row weights") -> None:
             f"expected {what} as a tensor, got {type(weights).__name__}; make it one with "
             "torch.as_tensor"
         )
+    check_dense(weights, what)
     if weights.is_complex():
         raise InputError(f"expected real {what}, got {weights.dtype}; take their real part")
     if weights.shape != (count,):

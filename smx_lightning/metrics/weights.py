@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from smx_lightning.errors.checks import check_as_many
 from smx_lightning.errors.targets import check_row_weights, check_targets
 
 if TYPE_CHECKING:
@@ -56,8 +57,10 @@ class Weighing(Metric):
             weight: (batch,) of at least 0, ``None`` where rows count alike.
 
         Raises:
-            InputError: For other weights, and rows that are no distributions.
+            InputError: For other weights, rows that are no distributions, and another number of
+                either.
         """
+        check_as_many(target, len(preds))
         if weight is None and not target.is_floating_point():
             self.count_alike(preds, target.long())
             return

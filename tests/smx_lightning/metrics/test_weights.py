@@ -21,8 +21,9 @@ from sklearn.metrics import (
 )
 from sklearn.metrics import confusion_matrix as confusion_of
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
 
-from smx_lightning import InputError
+from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.activations import SOFTMAX, Entmax, Normmax
 from smx_lightning.metrics import (
     BrierScore,
@@ -310,3 +311,26 @@ def test_other_weights_are_refused(metric, wrong):
         metric().update(torch.zeros(2, 3), torch.tensor([0, 1]), torch.ones(2, 1))
     with pytest.raises(InputError, match="got targets below 0 or rows that do not sum to 1"):
         metric().update(torch.zeros(2, 3), torch.full((2, 3), 0.5))
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sparsemax"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_trainer_s_metrics_are_those_of_repeated_rows(quiet_trainer, activation, soft):
+    rng = np.random.default_rng(1)
+    x, c = torch.randn(60, 4), torch.tensor(rng.integers(4, size=60))
+    model = SoftmaxRegression(4, 6, activation=activation)
+    if soft:  # of votes, so that there is a number of rows of each label
+        votes = torch.tensor(rng.multinomial(8, [1 / 6] * 6, size=60))
+        y, repeats = votes / 8, (c[:, None] * votes).flatten()
+        rows = x.repeat_interleave(6, 0), torch.arange(6).repeat(60)
+    else:
+        y, repeats = torch.tensor(rng.integers(6, size=60)), c
+        rows = x, y
+    again = [part.repeat_interleave(repeats, 0) for part in rows]
+    logged, confusion = [], []
+    for data in ((x, y, c.float()), again):
+        loader = DataLoader(TensorDataset(*data), batch_size=7)
+        logged += quiet_trainer().test(model, loader, verbose=False)
+        confusion.append(model.confusion_matrix)
+    assert logged[0] == pytest.approx(logged[1], rel=1e-6, abs=1e-6)
+    assert torch.equal(confusion[0] * (8 if soft else 1), confusion[1].double())
