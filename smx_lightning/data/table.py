@@ -147,6 +147,7 @@ class TableDataModule(InMemoryDataModule):
             for read in ("splits", "wide_columns"):
                 self.__dict__.pop(read, None)
         self._schema, self._classes = schema, classes
+        self.classes_known = classes is not None
 
     @property
     def schema(self) -> dict[str, Any]:

@@ -116,16 +116,20 @@ def test_a_checkpoint_s_schema_reads_other_tables(run, cli_folder, capsys):
     tables.write(unlabelled, cli_folder / "new.parquet")
     assert main(["predict", "--data=new.parquet", checkpoint_of(run), *QUIET]) == 0
     path = Path(capsys.readouterr().out.split()[-1])
-    rows = [*csv.reader(path.open(encoding="utf-8"))]
+    rows = [*csv.reader(path.read_text(encoding="utf-8").splitlines())]
     assert len(rows) == 1 + table.num_rows
     assert rows[0][1:] == ["class", "p(better)", "p(same)", "p(worse)"]
 
 
-def test_training_is_resumed_with_the_checkpoint_s_schema(run, cli_folder):
-    table = tables.mixed(60, seed=5).drop(["share"])
-    tables.write(table.filter(tables.is_not(table, "colour", "red")), cli_folder / "rows.csv")
-    given = ["--data=rows.csv", "--data.drop=[id]", "--trainer.max_epochs=50"]
-    assert main(["fit", *given, checkpoint_of(run), *QUIET]) in (0, 3)
+def test_training_is_resumed_with_the_checkpoint_s_schema(run, cli_folder, monkeypatch):
+    monkeypatch.chdir(run)
+    given = [
+        "--data=rows.csv",
+        "--data.drop=[id]",
+        "--data.min_count=1000",
+        "--trainer.max_epochs=50",
+    ]
+    assert main(["fit", *given, checkpoint_of(run), *QUIET]) == 0
 
 
 def test_the_schema_is_in_the_checkpoint(run):
