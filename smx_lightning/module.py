@@ -92,6 +92,7 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
 
     _smx_hooks: ClassVar[Bookkeeping]  # it serves all models and trainers
     class_counts: Tensor
+    _ddp_params_and_buffers_to_ignore: list[str]
     activation: Activation
     _smx_activation: Activation
     lr: float | None = None

@@ -28,8 +28,9 @@ from smx_lightning.checkpoint.reading import (
 )
 from smx_lightning.data.described import hash_of
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import check_threshold, non_negative
+from smx_lightning.errors.checks import check_threshold, non_negative, whole
 from smx_lightning.errors.class_weight import class_weights
+from smx_lightning.errors.targets import check_smoothing
 from smx_lightning.errors.text import printable
 from smx_lightning.errors.unreadable import reason
 
@@ -269,6 +270,10 @@ def adopt(model: SoftmaxRegression, settings: Mapping[str, Any], given: Collecti
             value = non_negative(name, value)
         elif name == "class_weight":
             value = class_weights(value, model.class_names)
+        elif name == "label_smoothing":
+            value = check_smoothing(value)
+        elif name == "ignore_index":
+            value = whole(name, value)
         else:
             check_threshold(value, model.num_classes)
         setattr(model, name, value)

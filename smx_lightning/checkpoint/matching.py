@@ -17,8 +17,14 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
-from smx_lightning.activations import SOFTMAX
-from smx_lightning.checkpoint.describing import ACTIVATION, DATA, LIVE, RUN, settings_of
+from smx_lightning.checkpoint.describing import (
+    ACTIVATION,
+    DATA,
+    LIVE,
+    RUN,
+    UNSAID,
+    settings_of,
+)
 from smx_lightning.checkpoint.optimizers import said
 from smx_lightning.checkpoint.plain import plain_ones
 from smx_lightning.checkpoint.reading import (
@@ -122,18 +128,18 @@ def _are_paths(saved: Any, present: Any) -> bool:
 def saved_settings(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint's settings; of one that version 0.1 wrote, what its arguments tell.
 
-    Until there were others the activation was softmax.
+    What none said while all had it is added.
     """
     written = notes(checkpoint)
     settings = written.get("settings")
     if isinstance(settings, dict):
-        return {ACTIVATION: SOFTMAX.spec, **settings}
+        return {**UNSAID, **settings}
     arguments, _ = plain_hyper_parameters(checkpoint)
     if written.get("class") != BASE:  # a subclass may mean something else by a name
-        return {ACTIVATION: SOFTMAX.spec, "class_names": arguments.get("class_names")}
+        return {**UNSAID, "class_names": arguments.get("class_names")}
     names = ("class_names", "preprocessing", "l2", "threshold", "class_weight")
     known = {name: arguments[name] for name in names if name in arguments}
-    return {ACTIVATION: SOFTMAX.spec, **known}
+    return {**UNSAID, **known}
 
 
 def anew(model: SoftmaxRegression) -> str:

@@ -8,7 +8,7 @@ operation, not a list of samples to be collated. They are those of
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -33,9 +33,6 @@ from smx_lightning.errors.targets import is_soft
 from smx_lightning.preprocessing.digits import wide_columns
 from smx_lightning.preprocessing.standardization import Preprocessing
 from smx_lightning.processes.distributed import sharing
-
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -127,12 +124,13 @@ class InMemoryDataModule(LightningDataModule, ABC):
         """The checked data with all three splits."""
         given = self.load()
         num_classes = len(given.class_names)
-        for name in SPLITS:
+        for name in ("train", "val", "test"):
             rows = getattr(given, name)
             if rows is not None:
                 shape = given.train.x.shape[1:]
                 check_rows(name, rows, num_classes, shape, called=self.called(name))
-        given = replace(given, **{n: _labelled(r) for n, r in vars(given).items() if n in SPLITS})
+        val, test = (rows and _labelled(rows) for rows in (given.val, given.test))
+        given = Loaded(_labelled(given.train), given.class_names, val, test)
         if num_classes < 2:
             raise InputError(
                 f"expected labels of at least 2 classes, got only {given.class_names}; "
@@ -266,11 +264,10 @@ class InMemoryDataModule(LightningDataModule, ABC):
         )
 
 
-def _labelled(rows: Rows | None) -> Rows | None:
+def _labelled(rows: Rows) -> Rows:
     """Without the rows that have no label; themselves where all have one."""
-    if rows is None or bool((known := has_label(rows.y)).all()):
-        return rows
-    return Rows(*rows[known.nonzero()[:, 0]])
+    known = has_label(rows.y)
+    return rows if known.all() else Rows(*rows[known.nonzero()[:, 0]])
 
 
 def _is_wide(trainer: Trainer | None) -> bool:
