@@ -12,9 +12,8 @@ from smx_lightning.errors.text import printable
 from smx_lightning.tables.encoding import columns_of, listed
 from smx_lightning.tables.labels import Labels, label_values, row_weights
 from smx_lightning.tables.places import SOMEWHERE, Place
-from smx_lightning.tables.schema import Kind, Schema
+from smx_lightning.tables.schema import Kind, Schema, check_features
 from smx_lightning.tables.tallies import Tally
-from smx_lightning.tables.told import check_features
 from smx_lightning.tables.twins import Twins
 
 if TYPE_CHECKING:
