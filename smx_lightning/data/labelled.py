@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -51,6 +52,37 @@ class Labelled(NamedTuple):
         places, y = (torch.from_numpy(values)[chosen] for values in (self.places, self.y))
         weight = None if self.weight is None else torch.from_numpy(self.weight)[chosen]
         return Rows(x[places], y, weight)
+
+
+def kept(source: Any) -> Any:
+    """A source; one that can be read only once as a table."""
+    if type(source).__name__ == "RecordBatchReader" and hasattr(source, "read_all"):
+        return source.read_all()
+    return source
+
+
+def name_of(source: Any) -> str:
+    """A source in words."""
+    return str(source) if isinstance(source, (str, PathLike)) else "the table"
+
+
+def named_target(given: Any) -> str | tuple[str, ...] | None:
+    """The name of a column, or of several; data frames may have numbers for names."""
+    if given is None or isinstance(given, str):
+        return given
+    return tuple(map(str, given)) if isinstance(given, (list, tuple)) else str(given)
+
+
+def names_in_use(found: tuple[str, ...], known: tuple[str, ...] | None) -> tuple[str, ...]:
+    """A trained model's classes, but for one that has numbers where the labels are words.
+
+    Args:
+        found: Of the labels that are there.
+        known: The model's, where there is one.
+    """
+    known = known or found
+    numbered = known == tuple(map(str, range(len(known))))
+    return found if numbered and not {*found} <= {*known} else known
 
 
 def columns_of_labels(

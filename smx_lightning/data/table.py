@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smx_lightning.data.base import InMemoryDataModule, Loaded
-from smx_lightning.data.labelled import Source, class_names, columns_of_labels, labelled
+from smx_lightning.data.labelled import (
+    Source,
+    class_names,
+    columns_of_labels,
+    kept,
+    labelled,
+    name_of,
+    named_target,
+    names_in_use,
+)
 from smx_lightning.data.loading import Rows
 from smx_lightning.data.npz import inputs
 from smx_lightning.errors import InputError
+from smx_lightning.errors.sizes import check_room
 from smx_lightning.errors.text import printable
 from smx_lightning.tables.encoding import encoded
 from smx_lightning.tables.fitting import Missing, SchemaFit
@@ -86,8 +95,8 @@ class TableDataModule(InMemoryDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, val_fraction, test_fraction, seed)
-        self.source, self.val, self.test = map(_kept, (source, val, test))
-        self.target = target if target is None or isinstance(target, str) else tuple(target)
+        self.source, self.val, self.test = map(kept, (source, val, test))
+        self.target = named_target(target)
         self.weight, self.kinds = weight, dict(kinds or {})
         self.options: dict[str, Any] = {
             "features": features,
@@ -135,7 +144,7 @@ class TableDataModule(InMemoryDataModule):
         """Read the tables, split off rows, and find out what the columns are by those that stay."""
         train = self._read(self.source)
         spoken = columns_of_labels(train, self._schema, self.target, self.weight)
-        names = self._classes or class_names(train, spoken)
+        names = names_in_use(class_names(train, spoken), self._classes)
         rows = labelled(train, spoken, names)
         others = {
             name: self._read(given)
@@ -166,7 +175,7 @@ class TableDataModule(InMemoryDataModule):
     def called(self, split: str) -> str:
         """The table."""
         given = {"val": self.val, "test": self.test}.get(split)
-        return f"the features of {_name(self.source if given is None else given)}"
+        return f"the features of {name_of(self.source if given is None else given)}"
 
     def all_inputs(self) -> Tensor:
         """The rows of the table in their order, then those of ``val`` and ``test``."""
@@ -185,9 +194,7 @@ class TableDataModule(InMemoryDataModule):
         for model in () if module is None else module.modules():
             schema = getattr(model, "schema", None)
             if isinstance(schema, Schema):
-                names: Any = model.class_names
-                numbered = tuple(names) == tuple(map(str, range(len(names))))
-                self.heed(schema, None if numbered else names)
+                self.heed(schema, model.class_names)
                 return
 
     def _known_schema(self) -> Schema:
@@ -219,6 +226,8 @@ class TableDataModule(InMemoryDataModule):
         """The features of all rows; in float64 where float32 would lose digits."""
         schema = self._fitted if self._schema is None else self._schema
         assert schema is not None
+        size = 8 * source.table.num_rows * len(schema.feature_names)
+        check_room(size, f"the features of {source.place.source}")
         x = encoded(schema, source.table, place=source.place, unknown=unknown)
         if x.size and max(x.max(), -x.min()) > LARGEST:
             row, column = np.argwhere(np.abs(x) > LARGEST)[0]
@@ -230,17 +239,6 @@ class TableDataModule(InMemoryDataModule):
         return inputs(
             x, self.called("train"), exact=exact if exact is not None else self.exact or None
         )
-
-
-def _kept(source: Any) -> Any:
-    """A source; one that can be read only once as a table."""
-    if type(source).__name__ == "RecordBatchReader" and hasattr(source, "read_all"):
-        return source.read_all()
-    return source
-
-
-def _name(source: Any) -> str:
-    return str(source) if isinstance(source, (str, PathLike)) else "the table"
 
 
 def _warn(notes: Sequence[str]) -> None:
