@@ -70,12 +70,13 @@ def test_the_data_module_goes_before_its_settings(given):
     assert len(made) == 7
 
 
-def test_a_printed_configuration_names_module_and_file(cli_folder, capsys):
+@pytest.mark.parametrize("file", ["a.csv", "a: b.csv", "[a].csv", "a #b.csv", '"a".csv', "ä é.csv"])
+def test_a_printed_configuration_names_module_and_file(file, cli_folder, capsys):
     with pytest.raises(SystemExit):
-        main(["fit", "--data", "a.csv", "--data.target", "y", "--print_config"])
+        main(["fit", "--data", file, "--data.target", "y", "--print_config"])
     data = yaml.safe_load(capsys.readouterr().out)["data"]
     assert data["class_path"] == TABLE
-    assert data["init_args"]["source"] == "a.csv"
+    assert data["init_args"]["source"] == file
     assert data["init_args"]["target"] == "y"
 
 
