@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import operator
 import os
 import re
@@ -29,7 +28,6 @@ NAMES_A_CLASS = re.compile(
 SETTINGS = (".yaml", ".yml", ".json")
 DATA = "smx_lightning.data"  # where the data modules are
 TABLE = "--data.source"  # takes more than text: the parser reads it as YAML
-NO_PLAIN_TEXT = re.compile(r"^[\[{'\"&*!|>%@`#?,-]|: | #")  # to YAML
 IDX = ("*-ubyte*", "raw/*-ubyte*", "*/raw/*-ubyte*")  # where the files of an IDX folder lie
 REMEDIES = {
     "--data": f"rows come as a table ({', '.join(SUFFIXES)}) or as an .npz file with x and y in "
@@ -75,8 +73,11 @@ def completed(given: Iterable[str]) -> list[str]:
             if not equals:
                 found.pop()
             at = next((k for k, one in enumerate(found) if one.startswith("--data.")), len(found))
-            if rows.option == TABLE and NO_PLAIN_TEXT.search(value):
-                value = json.dumps(value, ensure_ascii=False)
+            if rows.option == TABLE and ": " in value:
+                raise InputError(
+                    f"expected --data with a path without ': ', which the parser takes for a "
+                    f"mapping, got {value}; rename the file"
+                )
             found[at:at] = ["--data", rows.module, rows.option, value]  # before its settings
             continue
         if value and NAMES_A_CLASS.fullmatch(option):
