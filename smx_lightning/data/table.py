@@ -194,7 +194,8 @@ class TableDataModule(InMemoryDataModule):
         for model in () if module is None else module.modules():
             schema = getattr(model, "schema", None)
             if isinstance(schema, Schema):
-                self.heed(schema, model.class_names)
+                names: Any = model.class_names
+                self.heed(schema, names)
                 return
 
     def _known_schema(self) -> Schema:
