@@ -91,6 +91,16 @@ def load_model(
     return model.to(next(tensors, torch.tensor(0)).device)
 
 
+def load_weights(model: SoftmaxRegression, path: str | Path) -> None:
+    """Load a checkpoint's weights into a model that its arguments have made.
+
+    Raises:
+        InputError: For a file that is no such checkpoint, or one of another problem.
+    """
+    content = load_plain(path)
+    _load(model, content, content, None)
+
+
 def _load(
     model: SoftmaxRegression, content: dict[str, Any], seen: dict[str, Any], strict: bool | None
 ) -> None:
@@ -201,12 +211,14 @@ def _check_input_shape(model: SoftmaxRegression) -> None:
 def _renamed(
     content: dict[str, Any], saved: dict[str, Any], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The checkpoint for the hooks: plain, and with the class names that the caller gives."""
+    """The checkpoint for the hooks: plain, and with the names that the caller gives."""
     seen = {**content, HYPER_PARAMETERS: {**saved, **given}}
     written = notes(content)
-    if "class_names" in given and isinstance(written.get("settings"), dict):
-        settings = {**written["settings"], "class_names": given["class_names"]}
-        seen[CHECKPOINT_KEY] = {**written, "settings": settings}
+    renamed = {name: given[name] for name in ("class_names", "feature_names") if name in given}
+    if "schema" in given:
+        renamed["feature_names"] = None  # nobody's: those of the schema count
+    if renamed and isinstance(written.get("settings"), dict):
+        seen[CHECKPOINT_KEY] = {**written, "settings": {**written["settings"], **renamed}}
     return seen
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 BASE = "smx_lightning.module.SoftmaxRegression"
+NAMES = "feature_names"
 WRAPPED = "_orig_mod."  # torch.compile's word in the names of what it wraps
 
 
@@ -69,8 +70,31 @@ def check_fits(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> None:
             f"has, got one with {method!r}, whose weights are of other features; build the model "
             f"with preprocessing={method!r}"
         )
+    _check_features(saved, present)
     if model._trainer is not None:
         _compare_arguments(model, checkpoint, saved, present)
+
+
+def _check_features(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+    """Complain about weights of other features, or of the same in another order.
+
+    Raises:
+        InputError: Where both have names.
+    """
+    own, others = present[NAMES], saved.get(NAMES)
+    if own is None or others is None or own == others:
+        return
+    if sorted(own) == sorted(others):
+        what = "has in another order"
+        remedy = "bring the columns into the checkpoint's order"
+    else:
+        what, remedy = "has not all of", "take the data it was trained on, or name them alike"
+    pairs = enumerate(zip(own, others, strict=False))
+    first = next((k for k, (name, other) in pairs if name != other), 0)
+    raise InputError(
+        f"expected a checkpoint of the features that the data has, got one of features that it "
+        f"{what}: feature {first} is {others[first]!r}; {remedy}"
+    )
 
 
 def _compare_arguments(
