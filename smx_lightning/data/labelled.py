@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,10 +14,13 @@ from torch import Tensor
 
 from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
-from smx_lightning.tables.encoding import listed
+from smx_lightning.errors.sizes import check_room
+from smx_lightning.tables.encoding import Features, encoded, listed
 from smx_lightning.tables.labels import Labels, row_weights, targets
 from smx_lightning.tables.places import Place
+from smx_lightning.tables.reading import ROWS
 from smx_lightning.tables.schema import Schema
+from smx_lightning.tables.unknown import Unknown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +31,22 @@ class Source(NamedTuple):
 
     table: pa.Table
     place: Place
+
+    def features(self, schema: Schema, unknown: Unknown) -> Features:
+        """The features of all rows (rows, features), made a part at a time.
+
+        Raises:
+            InputError: As :func:`smx_lightning.tables.encoding.encoded`, and where there is no room
+                for them.
+        """
+        shape = self.table.num_rows, len(schema.feature_names)
+        check_room(8 * shape[0] * shape[1], f"the features of {self.place.source}")
+        features = np.empty(shape)
+        for start in range(0, shape[0], ROWS):
+            part = self.table.slice(start, ROWS)
+            place = replace(self.place, first=self.place.first + start)
+            features[start : start + ROWS] = encoded(schema, part, place=place, unknown=unknown)
+        return features
 
 
 class Labelled(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,13 +25,14 @@ from smx_lightning.data.labelled import (
 from smx_lightning.data.loading import Rows
 from smx_lightning.data.npz import inputs
 from smx_lightning.errors import InputError
-from smx_lightning.errors.sizes import check_room
 from smx_lightning.errors.text import printable
-from smx_lightning.tables.encoding import encoded
 from smx_lightning.tables.fitting import Missing, SchemaFit
 from smx_lightning.tables.reading import ROWS, whole
 from smx_lightning.tables.schema import Kind, Schema
 from smx_lightning.tables.unknown import Unknown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -247,9 +248,7 @@ class TableDataModule(InMemoryDataModule):
         """The features of all rows; in float64 where float32 would lose digits."""
         schema = self._fitted if self._schema is None else self._schema
         assert schema is not None
-        size = 8 * source.table.num_rows * len(schema.feature_names)
-        check_room(size, f"the features of {source.place.source}")
-        x = encoded(schema, source.table, place=source.place, unknown=unknown)
+        x = source.features(schema, unknown)
         if x.size and max(x.max(), -x.min()) > LARGEST:
             row, column = np.argwhere(np.abs(x) > LARGEST)[0]
             raise InputError(
@@ -257,9 +256,9 @@ class TableDataModule(InMemoryDataModule):
                 f"{x[row, column]:.3g} in column {printable(schema.feature_names[column])!r}, "
                 f"{source.place.row(row)}; divide the column by a constant"
             )
-        return inputs(
-            x, self.called("train"), exact=exact if exact is not None else self.exact or None
-        )
+        if exact is None:  # one table decides, if no trained model does
+            exact = self.exact or None
+        return inputs(x, f"the features of {source.place.source}", exact=exact)
 
 
 def _warn(notes: Sequence[str]) -> None:
