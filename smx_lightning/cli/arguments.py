@@ -27,6 +27,7 @@ NAMES_A_CLASS = re.compile(
 )
 SETTINGS = (".yaml", ".yml", ".json")
 DATA = "smx_lightning.data"  # where the data modules are
+TABLE = "--data.source"  # takes more than text: the parser reads it as YAML
 IDX = ("*-ubyte*", "raw/*-ubyte*", "*/raw/*-ubyte*")  # where the files of an IDX folder lie
 REMEDIES = {
     "--data": f"rows come as a table ({', '.join(SUFFIXES)}) or as an .npz file with x and y in "
@@ -73,6 +74,11 @@ def completed(given: Iterable[str]) -> list[str]:
             if not equals:
                 found.pop()
             at = next((k for k, one in enumerate(found) if one.startswith("--data.")), len(found))
+            if rows.option == TABLE and ": " in value:
+                raise InputError(
+                    f"expected --data with a path without ': ', which the parser takes for a "
+                    f"mapping, got {value}; rename the file"
+                )
             found[at:at] = ["--data", rows.module, rows.option, value]  # before its settings
             continue
         if value and NAMES_A_CLASS.fullmatch(named):
@@ -94,13 +100,13 @@ def data_module(path: str) -> DataModule | None:
     if suffix == ".npz":
         return DataModule(f"{DATA}.NpzDataModule", "--data.path")
     if suffix in SUFFIXES and not given.is_dir():
-        return DataModule(f"{DATA}.TableDataModule", "--data.source")
+        return DataModule(f"{DATA}.TableDataModule", TABLE)
     if not given.is_dir() or not (os.sep in path or suffix in ("", *SUFFIXES)):
         return None
     if any(any(given.glob(pattern)) for pattern in IDX):
         return DataModule(f"{DATA}.IdxDataModule", "--data.path")
     if any(suffix_of(file) in SUFFIXES for file in given.iterdir()):
-        return DataModule(f"{DATA}.TableDataModule", "--data.source")
+        return DataModule(f"{DATA}.TableDataModule", TABLE)
     if os.sep not in path:  # may be the name of a class of that package
         return None
     raise InputError(

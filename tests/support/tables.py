@@ -10,7 +10,6 @@ from functools import cache
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet
@@ -227,8 +226,3 @@ def write_folder(table, folder, *, parts=3, suffix=".parquet"):
     for part, (start, stop) in enumerate(itertools.pairwise(cuts)):
         write(table.slice(start, stop - start), folder / f"part-{part:03}{suffix}")
     return folder
-
-
-def is_not(table, column, word):
-    """Which rows of a table have another word in a column, or none."""
-    return pa.compute.fill_null(pa.compute.not_equal(table.column(column), word), True)

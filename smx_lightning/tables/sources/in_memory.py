@@ -124,10 +124,10 @@ def _of_datasets(source: Any) -> Any:
         )
     table = source.with_format("arrow")[:]
     for name, feature in source.features.items():
-        names = getattr(feature, "names", None)
-        if names and hasattr(feature, "int2str"):
+        labels = getattr(feature, "names", None)
+        if labels and hasattr(feature, "int2str"):
             values = table.column(name).combine_chunks().cast(pa.int32())
             known = pa.compute.if_else(pa.compute.less(values, 0), None, values)
-            made = pa.DictionaryArray.from_arrays(known, pa.array(names), ordered=True)
+            made = pa.DictionaryArray.from_arrays(known, pa.array(labels), ordered=True)
             table = table.set_column(table.schema.get_field_index(name), name, made)
     return table

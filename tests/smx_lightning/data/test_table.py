@@ -25,7 +25,7 @@ from trainers import quiet_trainer
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.data import NpzDataModule, TableDataModule
 from smx_lightning.optim import ExactSolver
-from smx_lightning.tables import Schema
+from smx_lightning.tables import Column, Schema
 from smx_lightning.tables.encoding import encoded
 from smx_lightning.tables.fitting import SchemaFit
 
@@ -302,6 +302,14 @@ def test_what_cannot_be_trained_on_is_refused(table, target, message):
     assert message in re.sub(
         r"got \d+ different values in \d+ rows", "got 33 different values in 33 rows", said
     )
+
+
+def test_rows_beyond_the_first_part_are_named_as_they_stand():
+    x = np.zeros(70_000)
+    x[69_999] = np.inf
+    data = TableDataModule({"x": x}, schema=Schema((Column("x"),)))
+    with pytest.raises(InputError, match="got inf in row 69999 of the table"):
+        data.all_inputs()
 
 
 def test_arguments_are_refused_before_anything_is_read():

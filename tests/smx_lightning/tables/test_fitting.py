@@ -204,7 +204,15 @@ REFUSED = {
     "structs": (pa.array([{"a": 1}, {"a": 2}]), "make columns of its parts"),
     "integers that float64 cannot tell apart": (
         pa.array([2**62, 2**62 + 1]),
-        "expected integers that float64 can tell apart in column 'x', got 4.612e",
+        "expected values that float64 can tell apart in column 'x', got 4.612e",
+    ),
+    "nanoseconds that float64 cannot tell apart": (
+        pa.array([1_589_722_201_000_000_000, 1_589_722_201_000_000_009], pa.timestamp("ns")),
+        "expected values that float64 can tell apart in column 'x', got 1.59e+09, which it rounds",
+    ),
+    "dictionaries of fractions": (
+        pa.array([1.5, 2.5]).dictionary_encode(),
+        "make its entries text, or leave it out with drop=",
     ),
 }
 
@@ -214,6 +222,14 @@ def test_columns_that_are_no_features_are_refused_by_name(values, message):
     with pytest.raises(InputError, match="column 'x'") as caught:
         fitted(pa.table({"x": values, "label": ["a", "b"]}))
     assert message in str(caught.value)
+
+
+def test_one_moment_and_moments_that_lie_apart_are_taken():
+    moment = 1_589_722_201_123_456_789
+    for ticks in ([moment] * 2, [moment, moment + 10**9], [None, moment]):
+        when = pa.array(ticks, pa.timestamp("ns", "UTC"))
+        (column,) = fitted(pa.table({"x": when, "label": ["a", "b"]})).columns
+        assert 1589722201 < column.fill < 1589722202
 
 
 def test_integers_beyond_float64_are_taken_where_they_lie_apart():
