@@ -198,7 +198,10 @@ def test_somebody_elses_data_module(fitted):
 @pytest.mark.parametrize(
     ("told", "said"),
     [
-        ({"class_names": ["cat", "cow", "dog"]}, "model's 3 class_names, got 'cow' in place of 'd"),
+        (
+            {"class_names": ["cat", "cow", "dog"]},
+            "model's 3 class_names, got 'cow' in place of 'dog'; bri",
+        ),
         ({"class_names": ["cat", "dog"]}, "model's 3 class_names, got 2 of them"),
         ({"feature_names": [*FEATURES[::-1]]}, "feature_names, got '=age' in place of 'weight, k"),
     ],
