@@ -23,7 +23,7 @@ from smx_lightning.checkpoint.loading import adopt, arguments_for, check_sizes, 
 from smx_lightning.checkpoint.optimizers import KNOWN, OPTIMIZER, PARTIAL, SCHEDULE
 from smx_lightning.checkpoint.plain import annotations_of, wants_plain
 from smx_lightning.checkpoint.reading import Checkpoint, read_checkpoint
-from smx_lightning.cli.described import of_data, require_sizes
+from smx_lightning.cli.described import encode_as_trained, of_data, require_sizes
 from smx_lightning.cli.unnamed import named, raising
 from smx_lightning.errors import InputError
 from smx_lightning.errors.completion import require_shtab, shell_asked
@@ -59,6 +59,8 @@ class CheckpointCLI(LightningCLI):
         if self._stands_by_checkpoint():
             return None
         given = self.typed.get(f"{self.config.subcommand}.model.init_args")
+        if self.checkpoint is not None:
+            encode_as_trained(data, self.checkpoint.settings)
         try:
             return of_data(name, data, given)
         except LookupError:

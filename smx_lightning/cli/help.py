@@ -37,10 +37,12 @@ class Subcommand(NamedTuple):
 
 
 DATA = {
-    "--data CLASS": "DigitsDataModule (default), NpzDataModule, IdxDataModule, or any "
-    "LightningDataModule of yours, as package.module.Class",
-    "--data.path FILE": "of NpzDataModule: x and y as numpy.savez saves them; of IdxDataModule: "
-    "the folder",
+    "--data FILE": "a table (.csv, .tsv, .parquet, .feather, a folder of these), an .npz file of x "
+    "and y, or a folder of IDX files; what it is chooses the data module",
+    "--data CLASS": "DigitsDataModule (default), or any LightningDataModule of yours, as "
+    "package.module.Class",
+    "--data.target COLUMN": "of a table: the column of the labels; all others are features but for "
+    "--data.drop '[id]' and --data.weight COLUMN",
     "--data.batch_size N": "rows of a batch, over all processes together",
 }
 CHECKPOINT = {

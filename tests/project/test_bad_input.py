@@ -30,6 +30,7 @@ from bad_input import (
     npz_data,
     onnx_files,
     outputs,
+    tables,
     usage,
 )
 from bad_input.actions import BAD, NPZ, RUN, USAGE
@@ -40,6 +41,7 @@ TABLES = (
     labels_and_features,
     npz_data,
     idx_data,
+    tables,
     loaders,
     arguments,
     checkpoints,
@@ -103,7 +105,7 @@ def test_bad_input(action, outcome, message, folder, capsys):
     after = contents(folder)
     assert before.items() <= after.items()
     made = {Path(path).parts[0] for path in after.keys() - before.keys()}
-    assert made <= {"bad.npz", "idx", "lightning_logs"}
+    assert made <= {"bad.npz", "bad.csv", "idx", "lightning_logs"}
 
 
 @pytest.mark.parametrize(
