@@ -185,8 +185,8 @@ def _check_near(distance: float) -> None:
         raise InputError(
             f"expected coefficients within {FARTHEST} standard errors of the optimum of these "
             f"rows, got a model that may be {distance:.3g} of them away from it; give the rows "
-            "that it was trained on, and train to the optimum with optimizer=ExactSolver, in "
-            "float64 where float32 ends short of it"
+            "that it was trained on, split as they were then, and train to the optimum with "
+            "optimizer=ExactSolver, in float64 where float32 ends short of it"
         )
 
 

@@ -30,6 +30,8 @@ def training_batches(model: SoftmaxRegression, source: Any) -> Iterable[Any]:
         InputError: For a data module of other classes or features, and for what is no batches.
     """
     if isinstance(source, LightningDataModule):
+        if model.schema is not None and hasattr(source, "heed"):  # a table, read as it was then
+            source.heed(model.schema, model.class_names)
         source.prepare_data()
         source.setup("fit")
         for name in ("class_names", "feature_names"):

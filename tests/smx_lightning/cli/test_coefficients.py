@@ -113,6 +113,27 @@ def test_other_data_is_refused_and_no_file_left(changed, said, folder, capsys):
     assert Path("kept.csv").read_text() == "kept"
 
 
+def test_a_table_needs_its_name_alone(cli_folder, capsys):
+    """The checkpoint knows the column of the labels, and which features its columns become."""
+    pytest.importorskip("pyarrow")
+    data = load_wine()
+    region = np.random.default_rng(0).choice(["north", "=west", ""], len(data.data))
+    with Path("wine.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*data.feature_names, "region, of", "cultivar"])
+        rows = zip(data.data.tolist(), region, data.target_names[data.target], strict=True)
+        writer.writerows([*x, place, y] for x, place, y in rows)
+    assert main(["fit", *QUIET, "--data", "wine.csv", "--data.target", "cultivar"]) == 0
+    assert main(["coefficients", "--data", "wine.csv", *CHECKPOINT, "table.csv"]) == 0
+    rows = table_of("table.csv")
+    assert {row[1] for row in rows} > {*data.feature_names, "region, of = =west"}
+    assert all(None not in row for row in rows)
+    capsys.readouterr()
+    other = [*CHECKPOINT, "--data", "wine.csv", "--data.seed", "1", "table.csv"]
+    assert main(["coefficients", *other]) == 2
+    assert "split as they were then" in capsys.readouterr().err
+
+
 def test_names_are_kept_by_data_without(folder, capsys):
     """Testing on rows without names takes nothing away, and other names are refused."""
     save("bare.npz", feature_names=[])
