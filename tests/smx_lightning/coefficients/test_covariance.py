@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sampled import sampled
 
+from smx_lightning import InputError
 from smx_lightning.optim.evaluation import weighted
 
 
@@ -160,6 +161,12 @@ def test_sampling_weights_may_be_in_any_unit():
     )
     np.testing.assert_allclose(ours.own.std_error, theirs.own.std_error, rtol=1e-10)
     assert ours.num_rows == len(x)
+    assert theirs.distance == pytest.approx(ours.distance, rel=1e-3, abs=1e-9)
+    with torch.no_grad():
+        model.linear.weight[0, 0] += 1
+    for rows in (batches, scaled, [(x, y, w / 1000) for x, y, w in batches]):
+        with pytest.raises(InputError, match="within 0.1 standard errors of the optimum"):
+            model.coefficients(rows, errors="robust", weights="sampling")
 
 
 def test_the_size_of_a_batch_and_the_order_of_rows_do_not_matter():

@@ -127,7 +127,7 @@ def test_too_many_coefficients_before_a_row_is_read():
         raise AssertionError("read")
         yield
 
-    with pytest.raises(InputError, match=r"at most 10000 .* got 19899, .* 12.7 GB"):
+    with pytest.raises(InputError, match=r"at most 10000 .* got 19899, .* 22.2 GB"):
         model.coefficients(rows())
     assert model.coefficients().own.estimate.shape == (100, 201)
 
