@@ -165,7 +165,7 @@ def test_sampling_weights_may_be_in_any_unit():
     with torch.no_grad():
         model.linear.weight[0, 0] += 1
     for rows in (batches, scaled, [(x, y, w / 1000) for x, y, w in batches]):
-        with pytest.raises(InputError, match="within 0.1 standard errors of the optimum"):
+        with pytest.raises(InputError, match=r"within 0.1 standard errors of the optimum"):
             model.coefficients(rows, errors="robust", weights="sampling")
 
 
