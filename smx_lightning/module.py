@@ -36,6 +36,7 @@ from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.configuring import configured
 from smx_lightning.preprocessing.standardization import Method, Preprocessing
 from smx_lightning.tables.naming import in_use, named_features
+from smx_lightning.training.classes import with_classes
 from smx_lightning.training.hooks import Bookkeeping, signed_as
 from smx_lightning.training.hyper_parameters import PlainHyperParameters
 from smx_lightning.training.loss import mean_loss
@@ -82,6 +83,7 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
         solver: The exact solver of the last training, with its status; ``None`` with others.
         activation: The :class:`~smx_lightning.activations.Activation` that was asked for.
         confusion_matrix: (classes, classes) of the last test, a row a label; up to 1000 classes.
+            Integers, and float64 where rows had weights or distributions.
 
     Raises:
         InputError: For an argument that is out of its range; it says what was expected.
@@ -271,6 +273,11 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
     def coefficients(self, batches: Any = None, **kwargs: Any) -> Coefficients:
         """See :func:`smx_lightning.coefficients.coefficients_of`, whose arguments it takes."""
         return coefficients_of(self, batches, **kwargs)
+
+    @signed_as(with_classes)
+    def with_classes(self, *args: Any, **kwargs: Any) -> Self:
+        """See :func:`smx_lightning.training.classes.with_classes`."""
+        return with_classes(self, *args, **kwargs)
 
     def training_summary(self) -> dict[str, Any] | None:
         """Epochs begun, steps taken, finite held-out metrics; ``None`` without a trainer."""

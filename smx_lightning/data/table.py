@@ -207,6 +207,26 @@ class TableDataModule(InMemoryDataModule):
         _warn(unknown.notes)
         return torch.cat([first, *others])
 
+    def identifiers(self) -> pa.Table:
+        """The table's own columns in the order of :meth:`all_inputs`, to tell the rows by.
+
+        Columns of CSV files that are no features stay the text that they are. Of several sources
+        those columns that all of them have.
+        """
+        import pyarrow as pa
+
+        schema = self._known_schema()
+        used = {column.name for column in schema.columns}
+        tables = []
+        for source in (self.source, self.val, self.test):
+            if source is not None:
+                names = {*self._read(source).table.column_names}
+                as_text = dict.fromkeys(names - used, "category")
+                tables.append(whole(source, kinds=as_text, schema=schema, **self.csv)[0])
+        names = [n for n in tables[0].column_names if all(n in t.column_names for t in tables)]
+        chosen = [table.select([n for n in names if names.count(n) == 1]) for table in tables]
+        return pa.concat_tables(chosen, promote_options="permissive")
+
     def _heed_model(self) -> None:
         super()._heed_model()
         module = None if self.trainer is None else self.trainer.lightning_module

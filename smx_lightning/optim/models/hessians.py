@@ -175,7 +175,7 @@ class Whole(Coupled):
     @override
     def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
         step = max(PENDING_ENTRIES // (self.num_classes * self.width), 1)
-        ones = torch.nn.functional.pad(x, (0, 1), value=1.0)
+        ones = torch.nn.functional.pad(x, (0, 1), value=self.one)
         for at in range(0, x.shape[0], step):
             part = slice(at, at + step)
             c = None if row_weights is None else row_weights[part]
