@@ -181,7 +181,7 @@ ARGUMENTS = [
     ),
     (
         {"batches": [(*GOOD[0], -torch.ones(3))]},
-        "expected 3 row weights in the training rows, finite and not",
+        "expected row weights in the training rows that are finite",
     ),
     ({"batches": [(*GOOD[0], torch.zeros(3))]}, "expected training rows, got an epoch without any"),
     ({"batches": [(GOOD[0][0], torch.eye(3)[:, :2])]}, "a distribution over 3 classes"),
