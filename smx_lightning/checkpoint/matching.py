@@ -35,7 +35,7 @@ from smx_lightning.checkpoint.reading import (
 )
 from smx_lightning.checkpoint.writing import NAME
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import check_same_problem
+from smx_lightning.errors.checks import check_same_names, check_same_problem
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
@@ -70,31 +70,9 @@ def check_fits(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> None:
             f"has, got one with {method!r}, whose weights are of other features; build the model "
             f"with preprocessing={method!r}"
         )
-    _check_features(saved, present)
+    check_same_names("a checkpoint", NAMES, present[NAMES], saved.get(NAMES))
     if model._trainer is not None:
         _compare_arguments(model, checkpoint, saved, present)
-
-
-def _check_features(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
-    """Complain about weights of other features, or of the same in another order.
-
-    Raises:
-        InputError: Where both have names.
-    """
-    own, others = present[NAMES], saved.get(NAMES)
-    if own is None or others is None or own == others:
-        return
-    if sorted(own) == sorted(others):
-        what = "has in another order"
-        remedy = "bring the columns into the checkpoint's order"
-    else:
-        what, remedy = "has not all of", "take the data it was trained on, or name them alike"
-    pairs = enumerate(zip(own, others, strict=False))
-    first = next((k for k, (name, other) in pairs if name != other), 0)
-    raise InputError(
-        f"expected a checkpoint of the features that the data has, got one of features that it "
-        f"{what}: feature {first} is {others[first]!r}; {remedy}"
-    )
 
 
 def _compare_arguments(

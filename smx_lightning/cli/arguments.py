@@ -67,9 +67,9 @@ def completed(given: Iterable[str]) -> list[str]:
             continue
         if argument.startswith("-"):
             option, equals, value = argument.partition("=")
-            named = option
         else:
-            named, option, equals, value = option, "", "", argument  # what follows is another's
+            equals, value = "", argument
+        named, option = option, "" if value else option  # what comes after a value stands alone
         if value and named == "--data" and (rows := data_module(value)):
             if not equals:
                 found.pop()

@@ -123,8 +123,12 @@ class CheckpointCLI(LightningCLI):
                 f"{how_to_name(checkpoint.model_class, '--model', '.')}"
             )
         self.checkpoint = checkpoint
-        given = self.typed.get(f"{subcommand}.model.init_args")
-        self.given = () if given is None else tuple(vars(given))
+        self.given = self._given()
+
+    def _given(self) -> tuple[str, ...]:
+        """Names of the model's arguments that the user has typed."""
+        given = self.typed.get(f"{self.config.subcommand}.model.init_args")
+        return () if given is None else tuple(vars(given))
 
     def _add_instantiators(self) -> None:
         """Have the model constructed here; hyper-parameters are then what its class was given."""
@@ -134,7 +138,10 @@ class CheckpointCLI(LightningCLI):
         self, kind: type[SoftmaxRegression], /, *args: Any, **kwargs: Any
     ) -> SoftmaxRegression:
         """The model: what is given counts, then the checkpoint's plain values, then defaults."""
-        kwargs = {name: value for name, value in kwargs.items() if name not in self.untold}
+        untold = {*self.untold}
+        if kind.features is not SoftmaxRegression.features:  # the data's names are the inputs'
+            untold |= {"feature_names"} - {*self._given()}
+        kwargs = {name: value for name, value in kwargs.items() if name not in untold}
         if self.checkpoint is None:
             require_sizes(kind, self.untold, self.config[self.config.subcommand].data.class_path)
             return kind(*args, **kwargs)

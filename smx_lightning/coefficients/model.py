@@ -66,7 +66,7 @@ def coefficients_of(
         class_names=tuple(name for k, name in enumerate(names) if k != chosen),
         own=estimates(own),
         standardised=estimates(Units(0 * own.centre, torch.ones_like(own.spread))),
-        reference=reference,
+        reference=None if chosen is None else names[chosen],
         errors=errors,
         **({} if found is None else {"num_rows": found.rows, "distance": found.distance}),
     )
@@ -91,13 +91,13 @@ def _finite(point: Tensor) -> Tensor:
 def _chosen(reference: str | None, names: Sequence[str]) -> int | None:
     if reference is None:
         return None
-    if reference not in names:
+    if str(reference) not in names:  # a number, where classes have such names
         known = ", ".join([*names[:LISTED], *["…"] * (len(names) > LISTED)])
         raise InputError(
             f"expected reference to be one of the classes {known}, got {reference!r}; name one of "
             "them, or leave it out"
         )
-    return names.index(reference)
+    return names.index(str(reference))
 
 
 def _checked(

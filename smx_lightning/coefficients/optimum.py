@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -13,6 +15,7 @@ from smx_lightning.coefficients.covariance import Factored, factored
 from smx_lightning.coefficients.information import Information, Sums, TargetRows, information_of
 from smx_lightning.coefficients.rows import labelled_rows, training_batches
 from smx_lightning.errors import InputError
+from smx_lightning.optim.evaluation import gathered
 from smx_lightning.processes.sharding import is_sharded
 
 if TYPE_CHECKING:
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
 Errors = Literal["model", "robust"]
 Weights = Literal["frequency", "sampling"]
 
-MOST_UNKNOWNS = 10_000  # 800 MB a matrix, of which there are four
+MOST_UNKNOWNS = 10_000  # 800 MB a matrix
+MATRICES = 7  # of that size at once, about
 # Of a standard deviation: no coefficient may be farther from the optimum.
 FARTHEST = 0.1
 # Of a row's score, by a Newton step. Where the optimum lies at infinity, as of classes that are
@@ -70,28 +74,37 @@ def covariance_of(
         robust=errors == "robust",
         sampling=weights == "sampling",
     )
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
+    with _evaluating(model):
         information = information_of(labelled_rows(model, batches, device), sums)
         _check_optimum_exists(model, information)
         bread = factored(information, model.l2)
         gradient = information.gradient
         gradient = gradient + _penalty_gradient(point.to(device), model.l2, information)
-        _check_near(bread.least_distance(gradient))  # far away A may be 0, whatever the features
-        _check_identified(model, bread, information)
-        distance = bread.distance(gradient)
+        # As if the weights summed to the number of rows: not all of them have a unit.
+        unit = math.sqrt(information.rows / information.total_weight)
+        _check_near(unit * bread.least_distance(gradient))  # far away A may be 0
+        _check_identified(model, bread)
+        distance = unit * bread.distance(gradient)
         _check_near(distance)
         if model.l2 == 0:
             step = bread.solved(gradient[:, None]).view(model.num_classes - 1, -1)
             _check_finite(model, step, information, labelled_rows(model, batches, device))
-    finally:
-        for module in training:  # one by one: a frozen backbone was, and stays, in eval mode
-            module.training = True
     meat = information.scores
     if errors == "model":
         meat = None if model.l2 == 0 else information.fisher
     return Covariance(bread.sandwich(meat).cpu(), information.rows, distance)
+
+
+@contextmanager
+def _evaluating(model: SoftmaxRegression) -> Iterator[None]:
+    """In eval mode; one by one back: a frozen backbone was, and stays, in it."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _penalty_gradient(point: Tensor, l2: float, information: Information) -> Tensor:
@@ -125,8 +138,8 @@ def _check_kind(model: SoftmaxRegression) -> None:
         raise InputError(
             f"expected at most {MOST_UNKNOWNS} coefficients for standard errors, (classes - 1) · "
             f"(features + 1), got {unknowns}, whose matrices would take "
-            f"{4 * 8 * unknowns**2 / 1e9:.3g} GB; leave the rows out for the coefficients alone, "
-            "or take fewer features"
+            f"{MATRICES * 8 * unknowns**2 / 1e9:.3g} GB; leave the rows out for the coefficients "
+            "alone, or take fewer features"
         )
 
 
@@ -157,7 +170,7 @@ def _check_optimum_exists(model: SoftmaxRegression, information: Information) ->
         )
 
 
-def _check_identified(model: SoftmaxRegression, bread: Factored, information: Information) -> None:
+def _check_identified(model: SoftmaxRegression, bread: Factored) -> None:
     if bread.singular is None:
         return
     column = bread.singular % (model.num_features + 1)
@@ -185,8 +198,8 @@ def _check_near(distance: float) -> None:
         raise InputError(
             f"expected coefficients within {FARTHEST} standard errors of the optimum of these "
             f"rows, got a model that may be {distance:.3g} of them away from it; give the rows "
-            "that it was trained on, and train to the optimum with optimizer=ExactSolver, in "
-            "float64 where float32 ends short of it"
+            "that it was trained on, split as they were then, and train to the optimum with "
+            "optimizer=ExactSolver, in float64 where float32 ends short of it"
         )
 
 
@@ -203,7 +216,7 @@ def _check_finite(
     moved = float((step.abs() @ information.extent).max())
     if moved > MOVED:
         asked = [_largest_score(step, part.x) for part in rows]  # none, where they were iterated up
-        moved = max(asked, default=moved)
+        moved = max(gathered(max(asked, default=moved)))
     if moved > MOVED:
         raise InputError(
             "expected classes that overlap for standard errors without a penalty, got a model that "

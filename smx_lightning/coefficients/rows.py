@@ -12,7 +12,7 @@ from torch import Tensor
 
 from smx_lightning.coefficients.information import TargetRows
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import check_as_many, in_words
+from smx_lightning.errors.checks import check_as_many, check_same_names, in_words
 from smx_lightning.errors.targets import check_targets
 from smx_lightning.optim.evaluation import smoothed
 from smx_lightning.training.rows import labelled
@@ -30,10 +30,13 @@ def training_batches(model: SoftmaxRegression, source: Any) -> Iterable[Any]:
         InputError: For a data module of other classes or features, and for what is no batches.
     """
     if isinstance(source, LightningDataModule):
+        if model.schema is not None and hasattr(source, "heed"):  # a table, read as it was then
+            source.heed(model.schema, model.class_names)
         source.prepare_data()
         source.setup("fit")
         for name in ("class_names", "feature_names"):
-            _check_same(name, getattr(model, name), getattr(source, name, None))
+            told = getattr(source, name, None)
+            check_same_names("data", name, getattr(model, name), told)
         source = source.train_dataloader()
     if isinstance(source, Tensor) or not isinstance(source, Iterable):
         raise InputError(
@@ -41,19 +44,6 @@ def training_batches(model: SoftmaxRegression, source: Any) -> Iterable[Any]:
             "loader, or a list such as [(x, y)]"
         )
     return source
-
-
-def _check_same(name: str, own: Any, told: Any) -> None:
-    if own is None or told is None or [*own] == [*map(str, told)]:
-        return
-    first = next((k for k, (a, b) in enumerate(zip(own, told, strict=False)) if a != str(b)), None)
-    found = (
-        f"{len(told)} of them" if first is None else f"{told[first]!r} in place of {own[first]!r}"
-    )
-    raise InputError(
-        f"expected data with the model's {len(own)} {name}, got {found}; give the data that it was "
-        "trained on"
-    )
 
 
 def labelled_rows(

@@ -103,7 +103,7 @@ class Estimates:
         return self.estimate + sign * NormalDist().inv_cdf((1 + self.level) / 2) * self.std_error
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Coefficients:
     """A model's coefficients, a row a class and feature; docs/coefficients.md has the formulas.
 
@@ -179,6 +179,11 @@ class Coefficients:
                 "rows() or to_csv(path)"
             ) from error
         return pd.DataFrame.from_records([tuple(row) for row in self._rows()], columns=COLUMNS)
+
+    def __repr__(self) -> str:
+        """What it is of, in a line."""
+        sizes = f"{len(self.class_names)} classes, {len(self.feature_names)} features"
+        return f"Coefficients({sizes}, reference={self.reference!r}, errors={self.errors!r})"
 
     def __str__(self) -> str:
         """The largest coefficients of features, in standardised units, as a table of text."""

@@ -17,6 +17,7 @@ from smx_lightning.data.checks import check_inputs
 from smx_lightning.data.labels import classes_of, labels
 from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
+from smx_lightning.errors.checks import check_same_names
 from smx_lightning.errors.inputs import FLOAT, dtype_name
 from smx_lightning.errors.sizes import check_members
 from smx_lightning.errors.unreadable import UNREADABLE, reason
@@ -76,6 +77,7 @@ class NpzDataModule(InMemoryDataModule):
         arrays = read_npz(self.path)
         classes = classes_of(arrays["y"], self.given_names or None, no_label=self.no_label)
         xs = self._inputs(arrays)
+        self._check_names(xs["x"])
         rows = {
             split: Rows(xs[x], labels(arrays[y], classes, y), weights(arrays, WEIGHTS[x]))
             for split, (x, y) in SPLITS.items()
@@ -86,13 +88,18 @@ class NpzDataModule(InMemoryDataModule):
     @cached_property
     def feature_names(self) -> list[str] | None:
         """Those of the file."""
-        names, entries = read_names(self.path), self.num_features
-        if names is not None and len(names) != entries:
+        return read_names(self.path)
+
+    def _check_names(self, x: Tensor) -> None:
+        """Complain about names of other features than the rows', or than a trained model's."""
+        names, entries = self.feature_names, x[:1].numel() if len(x) else None
+        if names is not None and entries not in (None, len(names)):
             raise InputError(
                 f"expected {NAMES} in {self.path} to be {entries}, one an entry of an input, got "
                 f"{len(names)}; name each, or leave them out"
             )
-        return names
+        model = None if self.trainer is None else self.trainer.lightning_module
+        check_same_names("data", NAMES, getattr(model, NAMES, None), names)
 
     def called(self, split: str) -> str:
         """The array and the file."""
@@ -102,6 +109,7 @@ class NpzDataModule(InMemoryDataModule):
         """``x``, then ``x_val`` and ``x_test`` where the file holds them."""
         arrays = read_npz(self.path, labelled=False)
         xs = self._inputs(arrays)
+        self._check_names(xs["x"])
         for name, x in xs.items():
             check_inputs(name, x, xs["x"].shape[1:], called=f"{name} in {self.path}")
         return torch.cat([*xs.values()])

@@ -284,6 +284,32 @@ def check_same_problem(
         )
 
 
+def check_same_names(
+    what: str, name: str, own: Sequence[str] | None, others: Sequence[Any] | None
+) -> None:
+    """Complain about names that are not a model's, or not in its order; ``None``: nobody knows.
+
+    Args:
+        what: Whose the others are: ``data``, ``a checkpoint``.
+        name: Of the argument that holds such names.
+        own: The model's.
+        others: These.
+
+    Raises:
+        InputError: For the first that differs.
+    """
+    if own is None or others is None or [*own] == (named := [*map(str, others)]):
+        return
+    found = f"{len(named)} of them"
+    if len(own) == len(named):
+        first = next(k for k, (a, b) in enumerate(zip(own, named, strict=True)) if a != b)
+        found = f"{named[first]!r} in place of {own[first]!r}"
+    remedy = "take the data that it was trained on, or name them alike"
+    if sorted(own) == sorted(named):
+        remedy = "bring them, and what they stand for, into the same order"
+    raise InputError(f"expected {what} with the model's {len(own)} {name}, got {found}; {remedy}")
+
+
 def _shortened(names: list[str], others: list[str]) -> str:
     """All of few names; of many the first that is not among others in its place."""
     if len(names) <= LISTED:

@@ -98,6 +98,13 @@ def test_the_help_is_that_of_the_subcommand(given, capsys):
     assert printed(capsys, *given).startswith(f"usage: smx-lightning {name} [options]")
 
 
+@pytest.mark.parametrize("data", [["--data", "NpzDataModule"], ["--data=NpzDataModule"]])
+def test_what_comes_after_a_value_is_none_of_its_option(data, cli_folder):
+    Path("table.csv").write_text("kept")
+    given = ["coefficients", *data, "table.csv", "--model", "SoftmaxRegression", "table.csv"]
+    assert arguments.completed(given) == given
+
+
 # Completion -------------------------------------------------------------------------------------
 
 

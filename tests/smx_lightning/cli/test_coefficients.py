@@ -100,7 +100,7 @@ def test_options_are_those_of_python(folder, capsys):
         ),
         (
             {"x": load_wine().data[:, 1:], "feature_names": load_wine().feature_names[1:]},
-            "feature_names, got 'malic_acid' in place of 'alcohol'; give the data that it was",
+            "feature_names, got 12 of them; take the data that it was trained on",
         ),
     ],
 )
@@ -113,6 +113,27 @@ def test_other_data_is_refused_and_no_file_left(changed, said, folder, capsys):
     assert Path("kept.csv").read_text() == "kept"
 
 
+def test_a_table_needs_its_name_alone(cli_folder, capsys):
+    """The checkpoint knows the column of the labels, and which features its columns become."""
+    pytest.importorskip("pyarrow")
+    data = load_wine()
+    region = np.random.default_rng(0).choice(["north", "=west", ""], len(data.data))
+    with Path("wine.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*data.feature_names, "region, of", "cultivar"])
+        rows = zip(data.data.tolist(), region, data.target_names[data.target], strict=True)
+        writer.writerows([*x, place, y] for x, place, y in rows)
+    assert main(["fit", *QUIET, "--data", "wine.csv", "--data.target", "cultivar"]) == 0
+    assert main(["coefficients", "--data", "wine.csv", *CHECKPOINT, "table.csv"]) == 0
+    rows = table_of("table.csv")
+    assert {row[1] for row in rows} > {*data.feature_names, "region, of = =west"}
+    assert all(None not in row for row in rows)
+    capsys.readouterr()
+    other = [*CHECKPOINT, "--data", "wine.csv", "--data.seed", "1", "table.csv"]
+    assert main(["coefficients", *other]) == 2
+    assert "split as they were then" in capsys.readouterr().err
+
+
 def test_names_are_kept_by_data_without(folder, capsys):
     """Testing on rows without names takes nothing away, and other names are refused."""
     save("bare.npz", feature_names=[])
@@ -122,6 +143,12 @@ def test_names_are_kept_by_data_without(folder, capsys):
     capsys.readouterr()
     save("turned.npz", feature_names=load_wine().feature_names[::-1])
     assert main(["test", *given, "--data.path=turned.npz"]) == 2
-    assert "that it has in another order: feature 0 is 'alcohol'" in capsys.readouterr().err
+    assert (
+        "13 feature_names, got 'alcohol' in place of 'proline'; bring them"
+        in capsys.readouterr().err
+    )
     assert main(["fit", *given, "--data.path=turned.npz"]) == 2
-    assert "that it has in another order: feature 0 is 'alcohol'" in capsys.readouterr().err
+    assert (
+        "13 feature_names, got 'alcohol' in place of 'proline'; bring them"
+        in capsys.readouterr().err
+    )

@@ -7,11 +7,12 @@ leaves out what no prediction depends on by a basis of what remains.
 import numpy as np
 import pytest
 import torch
-from at_optimum import at_optimum, drawn
+from at_optimum import at_optimum, drawn, errors_on_shares
 from hypothesis import given
 from hypothesis import strategies as st
 from sampled import sampled
 
+from smx_lightning import InputError
 from smx_lightning.optim.evaluation import weighted
 
 
@@ -160,6 +161,12 @@ def test_sampling_weights_may_be_in_any_unit():
     )
     np.testing.assert_allclose(ours.own.std_error, theirs.own.std_error, rtol=1e-10)
     assert ours.num_rows == len(x)
+    assert theirs.distance == pytest.approx(ours.distance, rel=1e-3, abs=1e-9)
+    with torch.no_grad():
+        model.linear.weight[0, 0] += 1
+    for rows in (batches, scaled, [(x, y, w / 1000) for x, y, w in batches]):
+        with pytest.raises(InputError, match=r"within 0.1 standard errors of the optimum"):
+            model.coefficients(rows, errors="robust", weights="sampling")
 
 
 def test_the_size_of_a_batch_and_the_order_of_rows_do_not_matter():
@@ -206,6 +213,19 @@ def test_the_models_mode_and_gradients_stay_as_they_were():
     assert (model.training, model.smx.training) == (True, False)
     assert model.linear.weight.grad is None
     assert model.linear.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("processes", "l2"), sampled([(3, 0.01), (1, 0.0), (2, 0.0)], every=3)
+)
+def test_processes_add_up_their_rows(processes, l2, ranks):
+    x, y = problem()
+    model, batches = at_optimum(x, y, 3, l2=l2)
+    tables = [model.coefficients(batches, errors=errors) for errors in ("model", "robust")]
+    for answer in ranks.run(processes, errors_on_shares, x, y, 3, l2):
+        for table, (std_error, num_rows) in zip(tables, answer, strict=True):
+            np.testing.assert_allclose(std_error, table.own.std_error, rtol=1e-9)
+            assert num_rows == table.num_rows
 
 
 # How accurate float32 is --------------------------------------------------------------------------

@@ -114,6 +114,13 @@ def test_what_is_printed(fitted):
     assert f"{max(s for s in sizes):.4g}" in text[1]
 
 
+def test_in_a_line(fitted):
+    table = fitted[0].coefficients(reference="cat")
+    assert repr(table) == "Coefficients(2 classes, 2 features, reference='cat', errors=None)"
+    numbered = SoftmaxRegression(2, 3).coefficients(reference=1)
+    assert (numbered.reference, numbered.class_names) == ("1", ("0", "2"))
+
+
 def test_what_is_printed_of_many_and_of_strange_names():
     names = [f"\x1b[2Jfeature {k} {'x' * 100}" for k in range(20)]
     text = str(SoftmaxRegression(20, 3, feature_names=names).coefficients())
@@ -198,7 +205,10 @@ def test_somebody_elses_data_module(fitted):
 @pytest.mark.parametrize(
     ("told", "said"),
     [
-        ({"class_names": ["cat", "cow", "dog"]}, "model's 3 class_names, got 'cow' in place of 'd"),
+        (
+            {"class_names": ["cat", "cow", "dog"]},
+            "model's 3 class_names, got 'cow' in place of 'dog'; bri",
+        ),
         ({"class_names": ["cat", "dog"]}, "model's 3 class_names, got 2 of them"),
         ({"feature_names": [*FEATURES[::-1]]}, "feature_names, got '=age' in place of 'weight, k"),
     ],

@@ -18,7 +18,7 @@ def table(batches=BATCHES, arguments=None, **asked):
 
 def named(names):
     """``NpzDataModule`` on a file with these names of its features."""
-    return lambda: save(feature_names=np.asarray(names)) or NpzDataModule("bad.npz").feature_names
+    return lambda: save(feature_names=np.asarray(names)) or NpzDataModule("bad.npz").splits
 
 
 # fmt: off
