@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from typing_extensions import Self
 
 from smx_lightning.activations import activation_of
 from smx_lightning.activations.layers import log_probabilities
-from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least, non_negative
 from smx_lightning.preprocessing import Method
 from smx_lightning.sklearn import lightning
+from smx_lightning.sklearn.checking import FLOATS, checked
 from smx_lightning.sklearn.fitting import (
     Point,
     Statistics,
@@ -40,12 +40,9 @@ from smx_lightning.sklearn.fitting import (
 )
 from smx_lightning.sklearn.rows import Parts
 from smx_lightning.sklearn.starting import started
-from smx_lightning.sklearn.targets import Targets, hard_targets, is_soft, soft_targets, targets
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
-
-FLOATS = [np.float64, np.float32]  # float32 rows stay float32; what is neither becomes float64
 
 
 class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -142,7 +139,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             "max_evaluations": at_least("max_iter", self.max_iter, 1),
         }
         before = self._before()
-        X, weight, found = self._checked(X, y, sample_weight)  # noqa: N806
+        X, weight, found = checked(self, X, y, sample_weight)  # noqa: N806
         l2 = penalty(self.l2, self.C, found)
         intercept = bool(self.fit_intercept)
         prepared = statistics_of(X, weight, self.preprocessing, intercept=intercept)
@@ -175,52 +172,6 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if not self.warm_start or not hasattr(self, "coef_"):
             return None
         return self.classes_, self._point()
-
-    def _checked(
-        self,
-        X: Any,  # noqa: N803
-        y: Any,
-        sample_weight: Any,
-    ) -> tuple[Any, NDArray[np.float64] | None, Targets]:
-        options = {"accept_sparse": "csr", "dtype": FLOATS, "order": "C"}
-        fitted = getattr(self, "n_features_in_", None) if self.warm_start else None
-        if is_soft(y):
-            X = validate_data(self, X, **options)  # noqa: N806
-            classes, known = soft_targets(y)
-            if len(known) != X.shape[0]:
-                raise InputError(
-                    f"expected a target for each of {X.shape[0]} rows, got {len(known)}; give as "
-                    "many rows in X and y"
-                )
-        else:
-            X, y = validate_data(self, X, y, **options)  # noqa: N806
-            classes, known = hard_targets(y)
-        if fitted is not None and fitted != X.shape[1]:
-            raise InputError(
-                f"expected {fitted} features, as the fit that warm_start=True goes on from, got "
-                f"{X.shape[1]}; set warm_start=False to begin anew"
-            )
-        weight = None
-        if sample_weight is not None:
-            weight = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
-            if not weight.any():
-                raise InputError(
-                    "expected sample_weight with a positive sum, got zeros only; leave it out, or "
-                    "give some rows a positive one"
-                )
-        return (
-            X,
-            weight,
-            targets(
-                classes,
-                known,
-                weight,
-                class_weight=self.class_weight,
-                label_smoothing=self.label_smoothing,
-            ),
-        )
 
     def _keep(self, point: Point, prepared: Any, dtype: Any) -> None:
         """The point as ``coef_`` and ``intercept_``, and what rows are standardised with."""

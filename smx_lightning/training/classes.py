@@ -178,7 +178,7 @@ def _load(model: Model, made: Model, where: Sequence[int | None]) -> None:
 
 
 def _rows(model: SoftmaxRegression, batches: Iterable[Any]) -> tuple[Tensor, Tensor, Tensor | None]:
-    """x as the linear layer sees it, y and weights of the first batches, on the CPU."""
+    """Rows as the linear layer sees them, y and weights of the first batches, on the CPU."""
     parts: list[tuple[Tensor, ...]] = []
     entries = 0
     training = [module for module in model.modules() if module.training]
