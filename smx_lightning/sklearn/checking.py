@@ -34,6 +34,7 @@ def checked(estimator: SoftmaxClassifier, x: Any, y: Any, sample_weight: Any) ->
     """
     before = getattr(estimator, "n_features_in_", None) if estimator.warm_start else None
     options = {"accept_sparse": "csr", "dtype": FLOATS, "order": "C"}
+    known: NDArray[Any]
     if is_soft(y):
         x = validate_data(estimator, x, **options)
         classes, known = soft_targets(y)

@@ -32,7 +32,9 @@ from smx_lightning.sklearn.checking import FLOATS, checked
 from smx_lightning.sklearn.fitting import (
     Point,
     Statistics,
+    inside,
     penalty,
+    point_of,
     prepared_by,
     solve,
     statistics_of,
@@ -86,6 +88,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     ((3, 13), 'CONVERGED')
     """
 
+    _fitted: dict[str, Any]  # the arguments that the answers depend on, whatever is set later
     classes_: NDArray[Any]
     coef_: NDArray[np.floating]
     intercept_: NDArray[np.floating]
@@ -134,7 +137,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 that are no numbers and labels.
         """
         known = activation_of(self.activation)
-        options = {
+        options: dict[str, Any] = {
             "tol": non_negative("tol", self.tol),
             "max_evaluations": at_least("max_iter", self.max_iter, 1),
         }
@@ -147,10 +150,11 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         start = None if before is None else started(before, X, found, prepared, **settings)
         solution = solve(X, found, prepared, start, **options, **settings)
         self.classes_, self.l2_ = found.classes, l2
-        self._keep(lightning.point_of(solution, prepared), prepared, X.dtype)
+        self._keep(point_of(solution, prepared), prepared, X.dtype)
         self.n_iter_, self.status_ = solution.evaluations, solution.status.name
         self.objective_, self.gap_ = solution.objective, solution.gap
-        self._class_weight = None if found.class_weight is None else found.class_weight.tolist()
+        weights = None if found.class_weight is None else found.class_weight.tolist()
+        self._fitted = lightning.settings_of(self, class_weight=weights)
         warn_where_short(solution, options["max_evaluations"])
         return self
 
@@ -199,10 +203,11 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=False)  # noqa: N806
         if self._statistics is None:
-            scores = X @ self.coef_.T + self.intercept_
+            scores: NDArray[np.floating] = X @ self.coef_.T + self.intercept_
         else:
-            prepared = prepared_by(self._statistics, self.preprocessing)
-            weight, bias = lightning.prepared(Point(self.coef_, self.intercept_), prepared)
+            prepared = prepared_by(self._statistics, self._fitted["preprocessing"])
+            point = Point(self.coef_.astype(np.float64), self.intercept_.astype(np.float64))
+            weight, bias = inside(point, prepared)
             parts = [rows.numpy() for (rows,) in Parts(X, prepare=prepared)]
             scores = np.concatenate([part @ weight.T.astype(part.dtype) + bias for part in parts])
             scores = scores.astype(X.dtype)
@@ -212,21 +217,23 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """The label of the largest score of each row, (n,)."""
         scores = self.decision_function(X)
         index = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)
-        return self.classes_[index]
+        labels: NDArray[Any] = self.classes_[index]
+        return labels
 
     def predict_log_proba(self, X: Any) -> NDArray[np.floating]:  # noqa: N803
         """Logarithms of the probabilities (n, K); minus infinity of those that are 0."""
         scores = self.decision_function(X)
         if scores.ndim == 1:
             scores = np.stack([-scores, scores], 1) / 2
-        layer = log_probabilities(activation_of(self.activation))
+        layer = log_probabilities(activation_of(self._fitted["activation"]))
         with torch.no_grad():
             answer: NDArray[np.floating] = layer(torch.from_numpy(scores)).numpy()
         return answer
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:  # noqa: N803
         """Probabilities (n, K), in the order of ``classes_``."""
-        return np.exp(self.predict_log_proba(X))
+        probs: NDArray[np.floating] = np.exp(self.predict_log_proba(X))
+        return probs
 
     # The same model elsewhere ----------------------------------------------------------------
 

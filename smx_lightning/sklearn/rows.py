@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,7 +27,8 @@ class Parts(Sequence[tuple[Tensor, ...]]):
         self._size = max(MOST_ENTRIES // max(x.shape[1], 1), 1)
 
     def __len__(self) -> int:
-        return -(-self._x.shape[0] // self._size)
+        rows: int = self._x.shape[0]
+        return math.ceil(rows / self._size)
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
         if not 0 <= index < len(self):

@@ -239,6 +239,16 @@ def test_copies_and_pickles_answer_alike_and_hold_plain_arrays():
     assert clone(found).get_params() == found.get_params()
 
 
+def test_what_is_set_after_a_fit_is_for_the_next_one():
+    x, y = data("wine", standardised=False)
+    found = SoftmaxClassifier(preprocessing="standardize", activation="entmax15").fit(x, y)
+    before = found.predict_proba(x)
+    found.set_params(preprocessing="none", activation="softmax")
+    np.testing.assert_array_equal(found.predict_proba(x), before)
+    answers = found.to_lightning()(torch.tensor(x)).exp().detach()
+    np.testing.assert_allclose(answers, before, atol=1e-12)
+
+
 def test_there_is_no_partial_fit_and_it_says_why():
     assert not hasattr(SoftmaxClassifier(), "partial_fit")
     with pytest.raises(AttributeError, match="all rows in every pass; take warm_start=True"):
