@@ -146,8 +146,7 @@ def main() -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)  # where tol is beyond float64
     threads = os.environ["OMP_NUM_THREADS"]
     print(describe("torch", "numpy", "scikit-learn") + f"; {threads} thread(s)\n")
-    print("Milliseconds of a processor in `fit` until the objective is within a relative gap, the median of "
-          f"{REPEATS}.\n")  # fmt: skip
+    print("Milliseconds of a processor in `fit`, medians, until within a relative gap.\n")
     print("| data, C = 1 | ours, 1e-4 | newton-cg, 1e-4 | ours, 1e-8 | newton-cg, 1e-8 |")
     print("| --- | --- | --- | --- | --- |")
     for problem in small():

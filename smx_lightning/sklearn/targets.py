@@ -81,7 +81,7 @@ def hard_targets(y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     classes, index = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise InputError(
-            f"expected labels of at least 2 classes in y, got one class only, {classes[0]!r}; add "
+            f"expected labels of at least 2 classes in y, got one class only, {classes.tolist()[0]!r}; add "
             "rows of another class"
         )
     return classes, index.reshape(-1).astype(np.int64)

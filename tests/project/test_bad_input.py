@@ -22,6 +22,7 @@ import torch
 from bad_input import (
     arguments,
     checkpoints,
+    estimators,
     idx_data,
     inputs,
     labels_and_features,
@@ -46,6 +47,7 @@ TABLES = (
     inputs,
     outputs,
     usage,
+    estimators,
 )
 
 
