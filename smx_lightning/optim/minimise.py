@@ -82,7 +82,6 @@ def minimise(
     Raises:
         InputError: For rows that come and go, and for other arguments than these.
     """
-    num_classes = at_least("num_classes", num_classes, 2)
     problem = Problem(num_features, num_classes, class_weight, intercept=intercept)
     descent = Descent(
         problem.start(start),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from smx_lightning.errors import InputError
+from smx_lightning.sklearn.rows import as_array
 from smx_lightning.sklearn.targets import Targets, hard_targets, is_soft, soft_targets, targets
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def checked(estimator: SoftmaxClassifier, x: Any, y: Any, sample_weight: Any) ->
         InputError: For what is none, or other features than those that a fit goes on from;
             scikit-learn's own ValueError for x and y that are no numbers and labels.
     """
+    x, y, sample_weight = map(as_array, (x, y, sample_weight))
     before = getattr(estimator, "n_features_in_", None) if estimator.warm_start else None
     options = {"accept_sparse": "csr", "dtype": FLOATS, "order": "C"}
     known: NDArray[Any]

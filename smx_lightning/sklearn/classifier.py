@@ -40,7 +40,7 @@ from smx_lightning.sklearn.fitting import (
     statistics_of,
     warn_where_short,
 )
-from smx_lightning.sklearn.rows import Parts
+from smx_lightning.sklearn.rows import Parts, as_array
 from smx_lightning.sklearn.starting import started
 
 if TYPE_CHECKING:
@@ -201,7 +201,9 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def decision_function(self, X: Any) -> NDArray[np.floating]:  # noqa: N803
         """Scores W x + b (n, K); of two classes their difference (n,)."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=False)  # noqa: N806
+        X = validate_data(  # noqa: N806
+            self, as_array(X), accept_sparse="csr", dtype=FLOATS, reset=False
+        )
         if self._statistics is None:
             scores: NDArray[np.floating] = X @ self.coef_.T + self.intercept_
         else:

@@ -38,6 +38,11 @@ class Parts(Sequence[tuple[Tensor, ...]]):
         return (x, *(tensor[part] for tensor in self._along))
 
 
+def as_array(x: Any) -> Any:
+    """A tensor as the array that it is, in its own dtype; anything else as it comes."""
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else x
+
+
 def dense(x: Any) -> Tensor:
     """Rows as a tensor: the array's own memory, or a copy of what is sparse or only to be read."""
     x = np.ascontiguousarray(x.toarray() if hasattr(x, "toarray") else x)

@@ -141,6 +141,8 @@ def test_float32_stays_float32_and_float64_float64():
     for dtype in (np.float32, np.float64):
         found = SoftmaxClassifier().fit(x.astype(dtype), y)
         assert found.coef_.dtype == found.predict_proba(x.astype(dtype)).dtype == dtype
+        tensors = torch.tensor(x.astype(dtype)), torch.tensor(y)
+        assert SoftmaxClassifier().fit(*tensors).predict_proba(tensors[0]).dtype == dtype
     assert SoftmaxClassifier().fit((x * 10).astype(int), y).coef_.dtype == np.float64
 
 

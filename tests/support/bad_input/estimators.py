@@ -68,6 +68,8 @@ CASES = [
        "class_weight must hold positive, finite weights, got") for given in (0, -1.0, INF)),
     ("one class", fit(y=np.zeros(N)), InputError,
      "expected labels of at least 2 classes in y, got one class only, 0.0; add rows of another"),
+    ("rows without a label", fit(y=np.where(Y == 0, None, "a")), InputError,
+     "expected labels of one kind in y, got NoneType and str; leave rows without a label out"),
     ("rows of targets that sum to 1.5", fit(y=np.full((N, 3), 0.5)), InputError,
      "got rows of y that sum to 1.5 to 1.5 with a least entry of 0.5; divide each row by its sum"),
     ("fewer distributions than rows", fit(y=np.tile(np.eye(K), (2, 1))), InputError,
