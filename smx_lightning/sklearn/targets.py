@@ -88,8 +88,8 @@ def hard_targets(y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     check_classification_targets(y)
     if len(classes) < 2:
         raise InputError(
-            f"expected labels of at least 2 classes in y, got one class only, {classes.tolist()[0]!r}; add "
-            "rows of another class"
+            "expected labels of at least 2 classes in y, got one class only, "
+            f"{classes.tolist()[0]!r}; add rows of another class"
         )
     return classes, index.reshape(-1).astype(np.int64)
 
