@@ -1,18 +1,20 @@
-"""Arguments as users type them, made those that the parser knows: names of classes, and ``all``."""
+"""Arguments as users type them, made those that the parser knows: classes, data, and ``all``."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import operator
+import os
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.unreadable import reason
+from smx_lightning.tables.reading import SUFFIXES, suffix_of
 
 HELP = ("-h", "--help")
 ALL = "all"  # after --help
@@ -24,12 +26,26 @@ NAMES_A_CLASS = re.compile(
     r"--(model|data|.*\.(class_path|optimizer|lr_scheduler|callbacks\+?|logger))"
 )
 SETTINGS = (".yaml", ".yml", ".json")
+DATA = "smx_lightning.data"  # where the data modules are
+IDX = ("*-ubyte*", "raw/*-ubyte*", "*/raw/*-ubyte*")  # where the files of an IDX folder lie
 REMEDIES = {
-    "--data": "rows come as --data NpzDataModule --data.path FILE.npz, with x and y in it as "
-    "numpy.savez saves them",
+    "--data": f"rows come as a table ({', '.join(SUFFIXES)}) or as an .npz file with x and y in "
+    "it, as numpy.savez saves them",
     "--model": "name the class, as in --model package.module.Class; a checkpoint comes as "
     "--ckpt_path FILE",
 }
+
+
+class DataModule(NamedTuple):
+    """What reads a file or a folder.
+
+    Attributes:
+        module: The class, by its full name.
+        option: Takes the path.
+    """
+
+    module: str
+    option: str
 
 
 def without(option: str, given: Iterable[str]) -> list[str]:
@@ -50,14 +66,47 @@ def completed(given: Iterable[str]) -> list[str]:
             continue
         if argument.startswith("-"):
             option, equals, value = argument.partition("=")
+            named = option
         else:
-            equals, value = "", argument
-        if value and NAMES_A_CLASS.fullmatch(option):
-            _check_no_rows(option, value)
+            named, option, equals, value = option, "", "", argument  # what follows is another's
+        if value and named == "--data" and (rows := data_module(value)):
+            if not equals:
+                found.pop()
+            at = next((k for k, one in enumerate(found) if one.startswith("--data.")), len(found))
+            found[at:at] = ["--data", rows.module, rows.option, value]  # before its settings
+            continue
+        if value and NAMES_A_CLASS.fullmatch(named):
+            _check_no_rows(named, value)
             value = class_path(value)
-            _check_class(option, value)
-        found.append(f"{option}{equals}{value}" if argument.startswith("-") else value)
+            _check_class(named, value)
+        found.append(f"{named}{equals}{value}" if argument.startswith("-") else value)
     return found
+
+
+def data_module(path: str) -> DataModule | None:
+    """The data module that a file or a folder suits, and its option; ``None`` for what is neither.
+
+    Raises:
+        InputError: For a folder that holds neither tables nor IDX files.
+    """
+    given = Path(path).expanduser()
+    suffix = suffix_of(given)
+    if suffix == ".npz":
+        return DataModule(f"{DATA}.NpzDataModule", "--data.path")
+    if suffix in SUFFIXES and not given.is_dir():
+        return DataModule(f"{DATA}.TableDataModule", "--data.source")
+    if not given.is_dir() or not (os.sep in path or suffix in ("", *SUFFIXES)):
+        return None
+    if any(any(given.glob(pattern)) for pattern in IDX):
+        return DataModule(f"{DATA}.IdxDataModule", "--data.path")
+    if any(suffix_of(file) in SUFFIXES for file in given.iterdir()):
+        return DataModule(f"{DATA}.TableDataModule", "--data.source")
+    if os.sep not in path:  # may be the name of a class of that package
+        return None
+    raise InputError(
+        f"expected --data with a folder of tables ({', '.join(SUFFIXES)}) or of IDX files, got "
+        f"{path}, which has neither; point at the folder that holds them"
+    )
 
 
 def class_path(name: str) -> str:

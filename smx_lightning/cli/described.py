@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jsonargparse import Namespace
@@ -11,9 +11,12 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from smx_lightning.checkpoint.optimizers import parameters_of
-from smx_lightning.data import InMemoryDataModule
+from smx_lightning.data import InMemoryDataModule, StreamedTableDataModule, TableDataModule
 from smx_lightning.errors import InputError
 from smx_lightning.module import SoftmaxRegression
+from smx_lightning.tables import Schema
+
+OURS = (InMemoryDataModule, StreamedTableDataModule)  # whose defaults and attributes are alike
 
 
 def of_data(name: str, data: LightningDataModule, given: Namespace | None) -> Any:
@@ -29,7 +32,7 @@ def of_data(name: str, data: LightningDataModule, given: Namespace | None) -> An
     """
     if given is not None and given.get(name) is not None:
         return given[name]
-    if isinstance(data, InMemoryDataModule):
+    if isinstance(data, OURS):
         return getattr(data, name)
     try:
         told = getattr(data, name, None)
@@ -40,6 +43,18 @@ def of_data(name: str, data: LightningDataModule, given: Namespace | None) -> An
     if told is None:
         raise LookupError(name)
     return told.tolist() if hasattr(told, "tolist") else told  # of arrays and their scalars
+
+
+def encode_as_trained(data: LightningDataModule, settings: Mapping[str, Any]) -> None:
+    """Let a table be read by the schema of the checkpoint that is asked about it, if it has one.
+
+    Args:
+        data: Of any kind.
+        settings: Of the checkpoint.
+    """
+    schema = settings.get("schema")
+    if schema is not None and isinstance(data, (TableDataModule, StreamedTableDataModule)):
+        data.heed(Schema.from_dict(schema), settings.get("class_names"))
 
 
 def require_sizes(kind: type[SoftmaxRegression], unknown: Sequence[str], data: str) -> None:

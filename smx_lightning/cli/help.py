@@ -37,10 +37,12 @@ class Subcommand(NamedTuple):
 
 
 DATA = {
-    "--data CLASS": "DigitsDataModule (default), NpzDataModule, IdxDataModule, or any "
-    "LightningDataModule of yours, as package.module.Class",
-    "--data.path FILE": "of NpzDataModule: x and y as numpy.savez saves them; of IdxDataModule: "
-    "the folder",
+    "--data FILE": "a table (.csv, .tsv, .parquet, .feather, a folder of these), an .npz file of x "
+    "and y, or a folder of IDX files; what it is chooses the data module",
+    "--data CLASS": "DigitsDataModule (default), or any LightningDataModule of yours, as "
+    "package.module.Class",
+    "--data.target COLUMN": "of a table: the column of the labels; all others are features but for "
+    "--data.drop '[id]' and --data.weight COLUMN",
     "--data.batch_size N": "rows of a batch, over all processes together",
 }
 CHECKPOINT = {
@@ -107,6 +109,26 @@ SUBCOMMANDS = {
         "Write class and probabilities of every row, in order, as a CSV file.",
         _asking({"--predictions.path FILE": "the answers, as CSV"}),
     ),
+    "coefficients": Subcommand(
+        "Print the largest coefficients of a trained model, and write all of them as CSV to the "
+        "file that is named last. With the data that it was trained on come standard errors.",
+        {
+            "checkpoint": CHECKPOINT,
+            "errors": {
+                "--data CLASS": "the rows that it was trained on, with the settings of then",
+                "--errors KIND": "model (default), right where the model is; robust, also where it "
+                "is not, and with class weights",
+                "--weights KIND": "what row weights are: frequency (default) or sampling",
+                "--level LEVEL": "of the intervals; 0.95 by default",
+            },
+            "what is written": {
+                "FILE": "last on the line: class, feature, coefficient in the data's own units and "
+                "standardised, std_error, z, p_value, low, high",
+                "--reference CLASS": "differences to this class; to the mean of all by default",
+            },
+            "more": GENERAL,
+        },
+    ),
 }
 
 
@@ -121,7 +143,8 @@ def help_asked(given: Sequence[str]) -> str | None:
 
 def _of(name: str) -> str:
     subcommand = SUBCOMMANDS[name]
-    parts = [f"usage: smx-lightning {name} [options]", _filled(subcommand.does)]
+    last = " [FILE]" * (name == "coefficients")
+    parts = [f"usage: smx-lightning {name} [options]{last}", _filled(subcommand.does)]
     for heading, options in subcommand.groups.items():
         parts.append("\n".join([f"{heading}:", *map(_line, options, options.values())]))
     return "\n\n".join([*parts, _filled(EPILOG)])

@@ -1,4 +1,4 @@
-"""What the extra ``train`` brings, and one sentence where it is missing.
+"""What the extras ``train`` and ``tables`` bring, and one sentence where it is missing.
 
 Whoever holds an exported file needs none of it, and none of it is among the dependencies: torch
 alone is larger than many a device's disk.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from smx_lightning.errors import InputError
 
 # Modules of the extra's packages in pyproject.toml; tqdm and yaml come with Lightning.
 TRAINING = {
@@ -38,3 +40,20 @@ def training_needed() -> Iterator[None]:
             "pip install 'smx-lightning[train]' brings it",
             name=error.name,
         ) from None  # the sentence is all that there is to know
+
+
+def require_arrow() -> None:
+    """Complain where pyarrow is missing, before a table is read.
+
+    Raises:
+        InputError: Then; it says how to get it.
+    """
+    try:
+        import pyarrow  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "pyarrow":
+            raise
+        raise InputError(
+            "expected pyarrow, which tables need, found none; pip install 'smx-lightning[tables]' "
+            "brings it"
+        ) from None

@@ -8,7 +8,8 @@ A column becomes one or more features, in this order, columns in the order of th
 kind      features                                           their names
 ========= ================================================== ===========================
 number    the number, or ``fill`` where it is missing;       ``age``, ``age is missing``
-          1 where it is missing, if ``missing``
+          1 where it is missing, if ``missing``; with
+          ``unit``, a duration or a time of day in it
 boolean   0 or 1; likewise                                   ``smokes``, …
 date      units since 1970-01-01 UTC; likewise               ``born``, …
 category  1 in the place of the row's category, one place    ``colour = red``, …,
@@ -16,18 +17,21 @@ category  1 in the place of the row's category, one place    ``colour = red``, �
           where it is missing                                ``colour is missing``
 ========= ================================================== ===========================
 
-A category that is none of these has 0 in all places.
+A category that is none of these has 0 in all places. Where ``other`` is itself a category, the
+place of the others is called ``colour = (other)``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
 Kind = Literal["number", "boolean", "date", "category"]
+Unit = Literal["s", "ms", "us", "ns", "D"]
 VERSION = 1  # of the JSON form
+OTHER = "other"
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Column:
         missing: Whether there is a feature for values that are missing.
         fill: Of numbers, booleans and dates: what stands in place of a missing value; ``None``
             where a missing one is refused.
-        unit: Of dates: ``s``, ``ms``, ``us``, ``ns`` or ``D`` (days).
+        unit: Of dates, durations and times of day: ``s``, ``ms``, ``us``, ``ns`` or ``D`` (days).
         categories: In the order of their features.
         other: Categories that share one feature; none where it is empty.
     """
@@ -49,18 +53,30 @@ class Column:
     kind: Kind = "number"
     missing: bool = False
     fill: float | None = None
-    unit: str | None = None
+    unit: Unit | None = None
     categories: tuple[str, ...] = ()
     other: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def feature_names(self) -> tuple[str, ...]:
         """One name a feature, in order."""
         gap = (f"{self.name} is missing",) if self.missing else ()
         if self.kind != "category":
             return (self.name, *gap)
-        other = (f"{self.name} = other",) if self.other else ()
-        return (*(f"{self.name} = {category}" for category in self.categories), *other, *gap)
+        other = OTHER
+        while other in self.categories:
+            other = f"({other})"
+        others = (f"{self.name} = {other}",) if self.other else ()
+        return (*(f"{self.name} = {category}" for category in self.categories), *others, *gap)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, without those that are the default."""
+        told: dict[str, Any] = {"name": self.name, "kind": self.kind}
+        for field in fields(self)[2:]:
+            value = getattr(self, field.name)
+            if value != field.default:
+                told[field.name] = [*value] if isinstance(value, tuple) else value
+        return told
 
 
 @dataclass(frozen=True)
@@ -84,24 +100,10 @@ class Schema:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, which JSON holds; the inverse is :meth:`from_dict`."""
-        columns = [
-            {
-                name: value
-                for name, value in asdict(column).items()
-                if value not in (None, False, ())
-            }
-            for column in self.columns
-        ]
-        target = (
-            self.target if isinstance(self.target, str) or self.target is None else [*self.target]
-        )
         return {
             "version": VERSION,
-            "columns": [
-                {k: [*v] if isinstance(v, tuple) else v for k, v in column.items()}
-                for column in columns
-            ],
-            "target": target,
+            "columns": [column.to_dict() for column in self.columns],
+            "target": [*self.target] if isinstance(self.target, tuple) else self.target,
             "weight": self.weight,
         }
 
@@ -110,13 +112,8 @@ class Schema:
         """Of what :meth:`to_dict` made, perhaps in a file nobody vouches for.
 
         Raises:
-            InputError: For anything else.
+            InputError: For anything else; it says what.
         """
-        columns = tuple(
-            Column(**{k: tuple(v) if isinstance(v, list) else v for k, v in column.items()})
-            for column in told["columns"]
-        )
-        target = told.get("target")
-        return cls(
-            columns, tuple(target) if isinstance(target, list) else target, told.get("weight")
-        )
+        from smx_lightning.tables.told import schema_told
+
+        return schema_told(told)

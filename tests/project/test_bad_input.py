@@ -22,6 +22,7 @@ import torch
 from bad_input import (
     arguments,
     checkpoints,
+    coefficients,
     estimators,
     idx_data,
     inputs,
@@ -48,6 +49,7 @@ TABLES = (
     outputs,
     usage,
     estimators,
+    coefficients,
 )
 
 

@@ -63,6 +63,7 @@ def composed(
                 setattr(part, name, nn.Identity())
     model = _joined(body, inner, f"{type(host).__qualname__}.{head}", type(host).__module__)
     model.input_shape, model.input_dtype = shape, dtype
+    model.schema = model.feature_names = None  # of what the host makes, not of what it is given
     given, *_ = parts_of_data(data)
     if dtype != FLOAT:
         probes, own = _examples(host), None if given is None else as_rows(given, model)

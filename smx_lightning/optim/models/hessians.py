@@ -166,6 +166,11 @@ class Whole(Coupled):
         unknowns = cls.unknowns(num_classes, width)
         return 2 * rows * unknowns**2 + cls.factoring(num_classes, width)
 
+    @property
+    def sums(self) -> Tensor:
+        """Σ c (diag(p) - p pᵀ) ⊗ x xᵀ of the rows so far, ((K - 1) D, (K - 1) D)."""
+        return self._grams
+
     @torch.no_grad()
     @override
     def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:

@@ -1,0 +1,1 @@
+"""Where tables come from: text, binary files, memory; and whether several go together."""
