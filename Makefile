@@ -73,6 +73,7 @@ bench: .venv/bench-ready edge  ## measure against peers (hours); print the table
 	$(BIN)/python -m benchmarks.solvers
 	$(BIN)/python -m benchmarks.activations
 	$(BIN)/python -m benchmarks.family
+	$(BIN)/python -m benchmarks.sklearn_face
 	$(BIN)/python -m benchmarks.regimes  # last: it fails where ours is slower than due
 
 lock: .venv/ready  ## pin the newest versions that fit, for every Python and platform

@@ -14,7 +14,7 @@ from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least, non_negative
 from smx_lightning.optim.descent import Descent
 from smx_lightning.optim.loop import OVERHEAD, one_pass
-from smx_lightning.optim.problem import Problem
+from smx_lightning.optim.problem import Batches, Problem
 from smx_lightning.optim.status import Status, message
 
 
@@ -82,7 +82,6 @@ def minimise(
     Raises:
         InputError: For rows that come and go, and for other arguments than these.
     """
-    num_classes = at_least("num_classes", num_classes, 2)
     problem = Problem(num_features, num_classes, class_weight, intercept=intercept)
     descent = Descent(
         problem.start(start),
@@ -93,12 +92,16 @@ def minimise(
         activation=activation_of(activation),
         intercept=intercept,
     )
-    count = float(len(batches)) if isinstance(batches, Sequence) else float("inf")
     l2, most = non_negative("l2", l2), at_least("max_evaluations", max_evaluations, 1)
+    _descend(descent, problem, batches, l2, most)
+    return _solution(descent)
+
+
+def _descend(descent: Descent, problem: Problem, batches: Batches, l2: float, most: int) -> None:
+    count = float(len(batches)) if isinstance(batches, Sequence) else float("inf")
     while descent.status is Status.RUNNING and descent.evaluations < most:
         weighted = problem.weighted(batches, first=descent.evaluations == 0)
         one_pass(descent, weighted, l2=l2, count=count, held=isinstance(batches, (list, tuple)))
-    return _solution(descent)
 
 
 def _dtype(dtype: torch.dtype) -> torch.dtype:

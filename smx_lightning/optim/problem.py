@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import check_dense, check_features, class_indices
+from smx_lightning.errors.checks import at_least, check_dense, check_features, class_indices
 from smx_lightning.errors.targets import LARGEST, SMALLEST, check_row_weights, check_targets
 from smx_lightning.optim.evaluation import gathered, weighted
 
@@ -26,7 +26,7 @@ class Problem:
 
     Args:
         num_features: Entries of a row.
-        num_classes: Of the targets.
+        num_classes: Of the targets, at least 2.
         class_weight: (classes,) or ``None``.
         intercept: Whether the bias moves.
     """
@@ -40,7 +40,8 @@ class Problem:
         intercept: bool = True,
     ) -> None:
         self._intercept = intercept
-        self.num_features, self.num_classes = num_features, num_classes
+        self.num_features = num_features
+        self.num_classes = at_least("num_classes", num_classes, 2)
         self.class_weight = class_weight
         self._exponent = 0
 

@@ -20,32 +20,31 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from typing_extensions import Self
 
 from smx_lightning.activations import activation_of
 from smx_lightning.activations.layers import log_probabilities
-from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least, non_negative
 from smx_lightning.preprocessing import Method
 from smx_lightning.sklearn import lightning
+from smx_lightning.sklearn.checking import FLOATS, checked
 from smx_lightning.sklearn.fitting import (
     Point,
     Statistics,
+    inside,
     penalty,
+    point_of,
     prepared_by,
     solve,
     statistics_of,
     warn_where_short,
 )
-from smx_lightning.sklearn.rows import Parts
+from smx_lightning.sklearn.rows import Parts, as_array
 from smx_lightning.sklearn.starting import started
-from smx_lightning.sklearn.targets import Targets, hard_targets, is_soft, soft_targets, targets
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
-
-FLOATS = [np.float64, np.float32]  # float32 rows stay float32; what is neither becomes float64
 
 
 class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -89,6 +88,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     ((3, 13), 'CONVERGED')
     """
 
+    _fitted: dict[str, Any]  # the arguments that the answers depend on, whatever is set later
     classes_: NDArray[Any]
     coef_: NDArray[np.floating]
     intercept_: NDArray[np.floating]
@@ -137,12 +137,12 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 that are no numbers and labels.
         """
         known = activation_of(self.activation)
-        options = {
+        options: dict[str, Any] = {
             "tol": non_negative("tol", self.tol),
             "max_evaluations": at_least("max_iter", self.max_iter, 1),
         }
         before = self._before()
-        X, weight, found = self._checked(X, y, sample_weight)  # noqa: N806
+        X, weight, found = checked(self, X, y, sample_weight)  # noqa: N806
         l2 = penalty(self.l2, self.C, found)
         intercept = bool(self.fit_intercept)
         prepared = statistics_of(X, weight, self.preprocessing, intercept=intercept)
@@ -150,10 +150,11 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         start = None if before is None else started(before, X, found, prepared, **settings)
         solution = solve(X, found, prepared, start, **options, **settings)
         self.classes_, self.l2_ = found.classes, l2
-        self._keep(lightning.point_of(solution, prepared), prepared, X.dtype)
+        self._keep(point_of(solution, prepared), prepared, X.dtype)
         self.n_iter_, self.status_ = solution.evaluations, solution.status.name
         self.objective_, self.gap_ = solution.objective, solution.gap
-        self._class_weight = None if found.class_weight is None else found.class_weight.tolist()
+        weights = None if found.class_weight is None else found.class_weight.tolist()
+        self._fitted = lightning.settings_of(self, class_weight=weights)
         warn_where_short(solution, options["max_evaluations"])
         return self
 
@@ -175,52 +176,6 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if not self.warm_start or not hasattr(self, "coef_"):
             return None
         return self.classes_, self._point()
-
-    def _checked(
-        self,
-        X: Any,  # noqa: N803
-        y: Any,
-        sample_weight: Any,
-    ) -> tuple[Any, NDArray[np.float64] | None, Targets]:
-        options = {"accept_sparse": "csr", "dtype": FLOATS, "order": "C"}
-        fitted = getattr(self, "n_features_in_", None) if self.warm_start else None
-        if is_soft(y):
-            X = validate_data(self, X, **options)  # noqa: N806
-            classes, known = soft_targets(y)
-            if len(known) != X.shape[0]:
-                raise InputError(
-                    f"expected a target for each of {X.shape[0]} rows, got {len(known)}; give as "
-                    "many rows in X and y"
-                )
-        else:
-            X, y = validate_data(self, X, y, **options)  # noqa: N806
-            classes, known = hard_targets(y)
-        if fitted is not None and fitted != X.shape[1]:
-            raise InputError(
-                f"expected {fitted} features, as the fit that warm_start=True goes on from, got "
-                f"{X.shape[1]}; set warm_start=False to begin anew"
-            )
-        weight = None
-        if sample_weight is not None:
-            weight = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
-            if not weight.any():
-                raise InputError(
-                    "expected sample_weight with a positive sum, got zeros only; leave it out, or "
-                    "give some rows a positive one"
-                )
-        return (
-            X,
-            weight,
-            targets(
-                classes,
-                known,
-                weight,
-                class_weight=self.class_weight,
-                label_smoothing=self.label_smoothing,
-            ),
-        )
 
     def _keep(self, point: Point, prepared: Any, dtype: Any) -> None:
         """The point as ``coef_`` and ``intercept_``, and what rows are standardised with."""
@@ -246,12 +201,15 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def decision_function(self, X: Any) -> NDArray[np.floating]:  # noqa: N803
         """Scores W x + b (n, K); of two classes their difference (n,)."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=False)  # noqa: N806
+        X = validate_data(  # noqa: N806
+            self, as_array(X), accept_sparse="csr", dtype=FLOATS, reset=False
+        )
         if self._statistics is None:
-            scores = X @ self.coef_.T + self.intercept_
+            scores: NDArray[np.floating] = X @ self.coef_.T + self.intercept_
         else:
-            prepared = prepared_by(self._statistics, self.preprocessing)
-            weight, bias = lightning.prepared(Point(self.coef_, self.intercept_), prepared)
+            prepared = prepared_by(self._statistics, self._fitted["preprocessing"])
+            point = Point(self.coef_.astype(np.float64), self.intercept_.astype(np.float64))
+            weight, bias = inside(point, prepared)
             parts = [rows.numpy() for (rows,) in Parts(X, prepare=prepared)]
             scores = np.concatenate([part @ weight.T.astype(part.dtype) + bias for part in parts])
             scores = scores.astype(X.dtype)
@@ -261,21 +219,23 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """The label of the largest score of each row, (n,)."""
         scores = self.decision_function(X)
         index = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)
-        return self.classes_[index]
+        labels: NDArray[Any] = self.classes_[index]
+        return labels
 
     def predict_log_proba(self, X: Any) -> NDArray[np.floating]:  # noqa: N803
         """Logarithms of the probabilities (n, K); minus infinity of those that are 0."""
         scores = self.decision_function(X)
         if scores.ndim == 1:
             scores = np.stack([-scores, scores], 1) / 2
-        layer = log_probabilities(activation_of(self.activation))
+        layer = log_probabilities(activation_of(self._fitted["activation"]))
         with torch.no_grad():
             answer: NDArray[np.floating] = layer(torch.from_numpy(scores)).numpy()
         return answer
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:  # noqa: N803
         """Probabilities (n, K), in the order of ``classes_``."""
-        return np.exp(self.predict_log_proba(X))
+        probs: NDArray[np.floating] = np.exp(self.predict_log_proba(X))
+        return probs
 
     # The same model elsewhere ----------------------------------------------------------------
 

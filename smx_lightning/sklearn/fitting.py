@@ -107,6 +107,12 @@ def outside(point: Point, preprocessing: Preprocessing | None) -> Point:
     return Point(weight, point.bias - weight @ mean)
 
 
+def point_of(solution: Solution, preprocessing: Preprocessing | None) -> Point:
+    """A solution in the units of the data."""
+    weight, bias = solution.weight.double().numpy(), solution.bias.double().numpy()
+    return outside(Point(weight, bias), preprocessing)
+
+
 def solve(
     x: Any,
     targets: Targets,

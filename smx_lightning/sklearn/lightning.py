@@ -12,25 +12,18 @@ from numpy.typing import NDArray
 from smx_lightning.errors import InputError
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.optim import ExactSolver
-from smx_lightning.preprocessing import Preprocessing
 from smx_lightning.sklearn.fitting import Point, inside, outside
 
 if TYPE_CHECKING:
-    from smx_lightning.optim import Solution
     from smx_lightning.sklearn.classifier import SoftmaxClassifier
 
 Estimator = TypeVar("Estimator", bound="SoftmaxClassifier")
 
 
-def point_of(solution: Solution, preprocessing: Preprocessing | None) -> Point:
-    """A solution in the units of the data."""
-    weight, bias = solution.weight.double().numpy(), solution.bias.double().numpy()
-    return outside(Point(weight, bias), preprocessing)
-
-
-def prepared(point: Point, preprocessing: Preprocessing) -> Point:
-    """The same point for rows that are preprocessed already."""
-    return inside(point, preprocessing)
+def settings_of(estimator: SoftmaxClassifier, class_weight: list[float] | None) -> dict[str, Any]:
+    """Arguments of the module that those of the estimator stand for, as plain values."""
+    names = ("label_smoothing", "preprocessing", "activation")
+    return {**{name: getattr(estimator, name) for name in names}, "class_weight": class_weight}
 
 
 def module_of(estimator: SoftmaxClassifier, **kwargs: Any) -> SoftmaxRegression:
@@ -39,10 +32,7 @@ def module_of(estimator: SoftmaxClassifier, **kwargs: Any) -> SoftmaxRegression:
     settings: dict[str, Any] = {
         "class_names": [str(label) for label in estimator.classes_.tolist()],
         "l2": estimator.l2_,
-        "class_weight": estimator._class_weight,
-        "label_smoothing": estimator.label_smoothing,
-        "preprocessing": estimator.preprocessing,
-        "activation": estimator.activation,
+        **estimator._fitted,
         "feature_names": None if names is None else [str(name) for name in names],
         "optimizer": ExactSolver,
     }
@@ -85,7 +75,8 @@ def estimator_of(kind: type[Estimator], path: str | Path, **kwargs: Any) -> Esti
     own = None if preprocessing.method == "none" else preprocessing
     estimator._keep(outside(Point(weight, bias), own), own, _dtype(model))
     weights = model.class_weights_for(model.linear.weight.detach())
-    estimator._class_weight = None if weights is None else weights.tolist()
+    own_weights = None if weights is None else weights.tolist()
+    estimator._fitted = settings_of(estimator, class_weight=own_weights)
     return estimator
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,7 +27,8 @@ class Parts(Sequence[tuple[Tensor, ...]]):
         self._size = max(MOST_ENTRIES // max(x.shape[1], 1), 1)
 
     def __len__(self) -> int:
-        return -(-self._x.shape[0] // self._size)
+        rows: int = self._x.shape[0]
+        return math.ceil(rows / self._size)
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
         if not 0 <= index < len(self):
@@ -34,6 +36,11 @@ class Parts(Sequence[tuple[Tensor, ...]]):
         part = slice(index * self._size, (index + 1) * self._size)
         x = self._prepare(dense(self._x[part]))
         return (x, *(tensor[part] for tensor in self._along))
+
+
+def as_array(x: Any) -> Any:
+    """A tensor as the array that it is, in its own dtype; anything else as it comes."""
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else x
 
 
 def dense(x: Any) -> Tensor:

@@ -51,7 +51,7 @@ def started(
         bias.zero_()
     if new and activation == SOFTMAX:
         most = max(MOST_ENTRIES // x.shape[1], 1)
-        some = slice(None)
+        some: Any = slice(None)
         if x.shape[0] > most:
             some = np.sort(np.random.default_rng(0).choice(x.shape[0], most, replace=False))
         rows = dense(x[some])

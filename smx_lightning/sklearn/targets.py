@@ -75,14 +75,21 @@ def hard_targets(y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The classes in sorted order, and each row's index among them.
 
     Raises:
-        InputError: For a single class.
+        InputError: For a single class, and for labels of several kinds.
     """
+    try:
+        classes, index = np.unique(y, return_inverse=True)
+    except TypeError as error:  # two kinds have no order
+        kinds = sorted({type(label).__name__ for label in y.tolist()})
+        raise InputError(
+            f"expected labels of one kind in y, got {' and '.join(kinds)}; leave rows without a "
+            "label out, or make all of them text"
+        ) from error
     check_classification_targets(y)
-    classes, index = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise InputError(
-            f"expected labels of at least 2 classes in y, got one class only, {classes[0]!r}; add "
-            "rows of another class"
+            "expected labels of at least 2 classes in y, got one class only, "
+            f"{classes.tolist()[0]!r}; add rows of another class"
         )
     return classes, index.reshape(-1).astype(np.int64)
 

@@ -132,18 +132,19 @@ def _made(
         weights = class_weights(
             {n: weights[k] for n, k in zip(names, where, strict=True) if k is not None}, names
         )
-    own = {
+    threshold = model.threshold if names == [*model.class_names] else None
+    own: dict[str, Any] = {
         "num_classes": len(names),
         "class_names": names,
         "class_weight": weights,
-        "threshold": model.threshold if names == [*model.class_names] else None,
+        "threshold": threshold,
         "optimizer": model._optimizer,
         "lr_scheduler": model._lr_scheduler,
     }
     saved = {n: v for n, v in model.hparams.items() if n not in (*RUN, DATA)}
     made = _called(model, {**saved, **own, **given})
     # What had been set later, and what a subclass takes no argument for.
-    made.l2, made.class_weight, made.threshold = model.l2, weights, own["threshold"]
+    made.l2, made.class_weight, made.threshold = model.l2, weights, threshold
     made._optimizer, made._lr_scheduler, made.lr = model._optimizer, model._lr_scheduler, model.lr
     return made.to(device=model.device, dtype=model.linear.weight.dtype)
 
@@ -178,7 +179,7 @@ def _load(model: Model, made: Model, where: Sequence[int | None]) -> None:
 
 
 def _rows(model: SoftmaxRegression, batches: Iterable[Any]) -> tuple[Tensor, Tensor, Tensor | None]:
-    """x as the linear layer sees it, y and weights of the first batches, on the CPU."""
+    """Rows as the linear layer sees them, y and weights of the first batches, on the CPU."""
     parts: list[tuple[Tensor, ...]] = []
     entries = 0
     training = [module for module in model.modules() if module.training]

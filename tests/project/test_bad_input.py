@@ -23,6 +23,7 @@ from bad_input import (
     arguments,
     checkpoints,
     coefficients,
+    estimators,
     idx_data,
     inputs,
     labels_and_features,
@@ -49,6 +50,7 @@ TABLES = (
     inputs,
     outputs,
     usage,
+    estimators,
     coefficients,
 )
 

@@ -18,6 +18,7 @@ FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
     ("name", "said"),
     [
         ("quickstart", "parity holds"),
+        whole(("sklearn_head", "the file gives the same labels: True")),
         whole(("backbone", "449 labelled rows")),
         whole(("existing_script", "'val/accuracy_macro'")),
         whole(("composition", "449 labelled rows")),

@@ -34,7 +34,7 @@ def row_beside(
     l2: float,
     intercept: bool = True,
 ) -> Tensor:
-    """w and b (features + 1,) float64 of the class, the bias last.
+    """Its w and b (features + 1,) float64, the bias last.
 
     Args:
         x: (rows, features).

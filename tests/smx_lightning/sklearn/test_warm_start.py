@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 from sampled import sampled
+from sklearn.datasets import load_digits
 from solving import embeddings, noisy_scores
 
 from smx_lightning.sklearn import SoftmaxClassifier
