@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from smx_export.graph.arrays import Data, array_of, as_inputs, as_rows, pair_of
 from smx_export.graph.inference_copy import InferenceCopy
 from smx_export.parity.probes import Probe
+from smx_export.parity.tables import table_data, takes_frame
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.data.labels import classes_named, labels
 from smx_lightning.data.named import read_named
@@ -58,6 +59,9 @@ class UserRows:
         """
         model, profile = inference.model, inference.profile
         given_x, given_y = pair_of(data)
+        if takes_frame(model, given_x):
+            given_x, own = pair_of(table_data(given_x, model))
+            given_y = own if given_y is None else given_y
         if profile.weights is not None and given_y is None:
             raise InputError(
                 f"expected labelled data to judge what {profile.weights} weights cost, got none; "
