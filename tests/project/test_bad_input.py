@@ -29,6 +29,7 @@ from bad_input import (
     npz_data,
     onnx_files,
     outputs,
+    predicted_tables,
     usage,
 )
 from bad_input.actions import BAD, NPZ, RUN, USAGE
@@ -45,6 +46,7 @@ TABLES = (
     onnx_files,
     inputs,
     outputs,
+    predicted_tables,
     usage,
 )
 
