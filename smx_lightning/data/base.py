@@ -85,6 +85,8 @@ class InMemoryDataModule(LightningDataModule, ABC):
             :mod:`smx_lightning.preprocessing`; the inputs are float64 where there is any.
         exact: Whether :meth:`load` must keep float64 inputs as they are: a trained model that is
             asked about them needs it.
+        classes_known: Whether a trained model says which classes there are: then nothing is to be
+            learned of those without a row.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.seed = whole("seed", seed)
-        self.exact = False
+        self.exact = self.classes_known = False
 
     @abstractmethod
     def load(self) -> Loaded:
@@ -139,7 +141,8 @@ class InMemoryDataModule(LightningDataModule, ABC):
         check_scales({"train": given.train, "val": given.val, "test": given.test})
         train, test = self._split_off(given.train, given.test, self.test_fraction, "test")
         train, val = self._split_off(train, given.val, self.val_fraction, "val")
-        warn_of_empty_classes(train, given.class_names)
+        if not self.classes_known:
+            warn_of_empty_classes(train, given.class_names)
         return Splits(train, val, test, given.class_names)
 
     def _split_off(

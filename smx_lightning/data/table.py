@@ -147,6 +147,7 @@ class TableDataModule(InMemoryDataModule):
             for read in ("splits", "wide_columns"):
                 self.__dict__.pop(read, None)
         self._schema, self._classes = schema, classes
+        self.classes_known = classes is not None
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -298,9 +299,8 @@ class TableDataModule(InMemoryDataModule):
         schema = self._fitted if self._schema is None else self._schema
         assert schema is not None
         x = encoded(schema, source.table, place=source.place, unknown=unknown)
-        large = np.abs(x) > LARGEST
-        if large.any():
-            row, column = np.argwhere(large)[0]
+        if x.size and max(x.max(), -x.min()) > LARGEST:
+            row, column = np.argwhere(np.abs(x) > LARGEST)[0]
             raise InputError(
                 f"expected numbers that float32 can hold, up to {LARGEST:.3g}, got "
                 f"{x[row, column]:.3g} in column {printable(schema.feature_names[column])!r}, "

@@ -152,6 +152,16 @@ class SchemaFit:
             raise InputError(
                 f"expected kinds among {', '.join(get_args(Kind))}, got {wrong[0]!r}; take one"
             )
+        number = isinstance(self.min_count, (int, float, np.number))
+        if not number or isinstance(self.min_count, bool) or not self.min_count >= 0:
+            raise InputError(
+                f"min_count must be a number of at least 0, got {self.min_count!r}; 1 keeps every "
+                "category"
+            )
+        if self.features == ():
+            raise InputError(
+                "expected at least one name in features, got none; leave it out for all columns"
+            )
         if len(self._targets) < (1 if isinstance(self.target, str) else 2):
             raise InputError(
                 f"expected two or more columns of a distribution as target, got "

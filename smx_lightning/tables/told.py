@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, get_args
 
@@ -83,7 +83,7 @@ def _column(told: Any) -> Column:
         isinstance(fill, bool)
         or not isinstance(fill, (int, float))
         or kind == "category"
-        or not abs(fill) < math.inf
+        or not abs(fill) <= sys.float_info.max
     ):
         _refuse("a finite fill of a column that is no category", fill)
     categories, other = (_names(name, told.get(name, ())) for name in ("categories", "other"))

@@ -73,7 +73,7 @@ def _of_parquet(path: Path, rows: int) -> Iterator[Any]:
             some = True
             yield batch
         if not some:
-            yield _no_rows(file.schema_arrow)
+            yield no_rows(file.schema_arrow)
 
 
 def _of_arrow(path: Path, start: bytes) -> Iterator[Any]:
@@ -86,16 +86,17 @@ def _of_arrow(path: Path, start: bytes) -> Iterator[Any]:
             for k in range(reader.num_record_batches):
                 yield reader.get_batch(k)
             if reader.num_record_batches == 0:
-                yield _no_rows(reader.schema)
+                yield no_rows(reader.schema)
         return
     if not start.startswith(b"\xff\xff\xff\xff"):
         _refuse(path, "a Feather or Arrow file", start)
     with path.open("rb") as stream, pa.ipc.open_stream(stream) as reader:
-        yield _no_rows(reader.schema)
+        yield no_rows(reader.schema)
         yield from reader
 
 
-def _no_rows(schema: Any) -> Any:
+def no_rows(schema: Any) -> Any:
+    """A record batch of a schema, without rows."""
     import pyarrow as pa
 
     return pa.RecordBatch.from_arrays([pa.nulls(0, f.type) for f in schema], schema=schema)

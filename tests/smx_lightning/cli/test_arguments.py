@@ -16,7 +16,7 @@ from smx_lightning import SoftmaxRegression
 from smx_lightning.cli import arguments, main
 from smx_lightning.cli.bar import OneLineBar
 from smx_lightning.cli.help import SUBCOMMANDS, help_asked
-from smx_lightning.data import DigitsDataModule
+from smx_lightning.data import DigitsDataModule, TableDataModule
 from smx_lightning.errors import InputError, completion
 
 PROBE = """
@@ -67,7 +67,7 @@ def test_each_option_of_the_help_is_one_of_the_parser(name, whole):
     known = set(whole[name].replace(",", " ").replace("[", " ").split())
     takes = {
         "model": inspect.signature(SoftmaxRegression).parameters,
-        "data": {*inspect.signature(DigitsDataModule).parameters, "path"},
+        "data": inspect.signature(TableDataModule).parameters,
     }
     options = [
         part.split()[0]
@@ -200,13 +200,13 @@ def test_other_arguments_stay_as_they_are(given, made, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("option", ["--data", "--model"])
 def test_rows_in_place_of_a_class_are_not_printed(option, cli_folder, capsys):
-    Path("cover.csv").write_text("".join(f"{n},{n + 1},{n + 2}\n" for n in range(100_000)))
-    assert main(["fit", option, "cover.csv"]) == 2
+    Path("cover.xlsx").write_text("".join(f"{n},{n + 1},{n + 2}\n" for n in range(100_000)))
+    assert main(["fit", option, "cover.xlsx"]) == 2
     said = capsys.readouterr().err
-    assert len(said) < 300
+    assert len(said) < 400
     assert f"expected {option} with a class, or with a YAML file of its settings" in said
     with pytest.raises(InputError):
-        arguments.completed([f"{option}=cover.csv"])
+        arguments.completed([f"{option}=cover.xlsx"])
 
 
 @pytest.mark.parametrize("option", ["--config", "--trainer", "--model", "--trainer.callbacks"])
