@@ -117,9 +117,14 @@ def difference(expected: Any, got: Any, at: str = "") -> str:
     else:
         where = f" as {at}" if at else ""
         return f"expected {_brief(expected)}{where}, got {_brief(got)}"
-    faults = (difference(*pair, f"{at}[{json.dumps(key)}]") for key, pair in both.items())
+    faults = (
+        difference(one, other, f"{at}[{json.dumps(key)}]") for key, (one, other) in both.items()
+    )
     return next(filter(None, faults), "")
 
 
 def _brief(value: Any) -> str:
-    return shortened(json.dumps(value, ensure_ascii=False), 2 * MOST_OF_A_NAME)
+    try:
+        return shortened(json.dumps(value, ensure_ascii=False), 2 * MOST_OF_A_NAME)
+    except RecursionError:
+        return "a value too deep to show"

@@ -166,7 +166,7 @@ def _total(path: str | Path) -> int | None:
     files = files_of(path)
     if any(is_text(file) or SUFFIXES[suffix_of(file)] != PARQUET for file in files):
         return None
-    return sum(pq.read_metadata(file).num_rows for file in files)
+    return sum(int(pq.read_metadata(file).num_rows) for file in files)
 
 
 def _warn(*sentences: str) -> None:

@@ -92,7 +92,8 @@ class Estimator:
             raise ValueError(
                 f"expected one label a row, got shape {np.shape(y)}; give as many as rows"
             )
-        return float(np.average(right, weights=sample_weight))
+        weights = None if sample_weight is None else np.asarray(sample_weight)
+        return float(np.average(right, weights=weights))
 
     def _indices(self, y: NDArray[Any]) -> NDArray[Any]:
         """Labels as indices of classes."""

@@ -31,7 +31,7 @@ def _one_hot(part: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.
     """A place a row, all places in turn; and none, as of a category that is not known."""
     width = part.shape[1]
     place = rng.permutation(np.resize(np.arange(width + 1), len(part)))
-    return np.eye(width + 1)[place][:, :width]
+    return np.asarray(np.eye(width + 1)[place][:, :width])
 
 
 def _number(
