@@ -103,13 +103,11 @@ def data_of(args: argparse.Namespace, model: SoftmaxRegression) -> Data | None:
     """Inputs and class indices in the file ``--data``, whose labels are the model's classes."""
     if args.data is None:
         return None
-    from smx_export.parity.tables import names_table, table_data
+    from smx_export.parity.user_data import mixed_data, names_table, table_data
 
     if names_table(args.data):
         return table_data(args.data, model)
     if model.input_dtype != "float32":  # several inputs, or integers
-        from smx_export.parity.user_data import mixed_data
-
         return mixed_data(args.data, model)
     from smx_lightning.data.labels import classes_named, labels
     from smx_lightning.data.npz import inputs, read_npz

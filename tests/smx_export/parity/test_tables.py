@@ -18,7 +18,7 @@ from smx_export.artifact.files import sealed
 from smx_export.parity.inputs import ParityInputs
 from smx_export.parity.interface import inference_copy_like
 from smx_export.parity.reference import reference_of
-from smx_export.parity.tables import table_data
+from smx_export.parity.user_data import table_data
 from smx_export.runtime import open_session
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.data import TableDataModule
