@@ -66,7 +66,7 @@ def predict(
         ValueError: Where an option or the lack of an output of the file says so.
         InputError: Where the output cannot be written, or needs pyarrow, as a table does.
     """
-    _check_options(table, rows)
+    _check_options(table, rows, output)
     _check_intact(model, limits)
     nan: OnNan = "missing" if on_nan == "raise" else on_nan
     told = _Told(progress, PATIENCE if patience is None else patience)
@@ -102,7 +102,12 @@ class _Apart(OnnxClassifier):
         self.session.close()
 
 
-def _check_options(table: TableOptions | None, rows: str | Path) -> None:
+def _check_options(table: TableOptions | None, rows: str | Path, output: str | Path) -> None:
+    if Path(rows).is_dir() and Path(output).parent.resolve() == Path(rows).resolve():
+        raise FileError(
+            f"expected an output that is not in the folder of the table, got {output}, which would "
+            "be a part of the table the next time; choose another folder"
+        )
     if table is not None and not is_table(rows):
         raise FileError(
             f"expected a table of which columns are kept, got {rows}; leave --keep, --separator "

@@ -85,13 +85,14 @@ def source_of_table(
     if known is None:
         known = _by_position(classifier, names, path)
         notes = [f"the file names no features: in their order were taken {listed(names)}"]
-    used = {column.name for column in known.columns}
-    kinds = {} if typed else dict.fromkeys({*names} - used, "category")
+    columns = _kept(names, options.keep, path)
+    as_they_look = {column.name for column in known.columns}
+    as_they_look |= {names[at] for at in columns} if typed else set()
+    kinds = dict.fromkeys({*names} - as_they_look, "category")  # the others stay text
     given = parts(path, **{**read, "schema": known, "kinds": kinds})
     first = next(given, None)
     if first is None:  # not even a part of no rows
         return Source(0, _empty(), iter(()))
-    columns = _kept(first.batch.schema.names, options.keep, path)
     kept = _empty()
     for at in columns:
         kept = kept.append(first.batch.schema.field(at))
@@ -137,7 +138,7 @@ def _kept(names: list[str], keep: Keep, path: str | Path) -> list[int]:
     """Places of the columns that are kept."""
     if keep == ALL:
         return [*range(len(names))]
-    wanted = [] if keep == NONE else [keep] if isinstance(keep, str) else [*keep]
+    wanted = [] if keep == NONE else [keep] if isinstance(keep, str) else [*dict.fromkeys(keep)]
     for name in wanted:
         if (count := names.count(name)) != 1:
             got = "none" if count == 0 else f"{count} of them"
