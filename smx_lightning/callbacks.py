@@ -25,6 +25,7 @@ from smx_lightning.tables.encoding import listed
 class ConfusionCsv(Callback):
     """Write the confusion matrix of a test as a CSV file: a row a label, a column a prediction.
 
+    Sums of weights are written to the 15 digits that float64 is sure of, whole ones as integers.
     Names that a spreadsheet would take for formulas are quoted, see
     :func:`smx_lightning.errors.text.csv_text`.
 
@@ -52,7 +53,7 @@ class ConfusionCsv(Callback):
         if not trainer.is_global_zero or model.confusion_matrix is None:
             return
         header = ["label", *(f"predicted {name}" for name in model.class_names)]
-        counts = model.confusion_matrix.tolist()
+        counts = [[*map(_written, row)] for row in model.confusion_matrix.tolist()]
         rows = [[csv_text(name), *row] for name, row in zip(model.class_names, counts, strict=True)]
         self.written = _write_csv(target, [header, *rows])
 
@@ -250,6 +251,10 @@ def run_folder(trainer: Trainer) -> Path:
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
     parent = logger.save_dir or trainer.default_root_dir
     return Path(trainer.strategy.broadcast(str(Path(parent, str(logger.name), version))))
+
+
+def _written(count: float) -> str:
+    return str(int(count)) if count % 1 == 0 else f"{count:.15g}"
 
 
 def _write_csv(target: Path, rows: list[list[Any]]) -> Path:

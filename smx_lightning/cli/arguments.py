@@ -66,19 +66,20 @@ def completed(given: Iterable[str]) -> list[str]:
             continue
         if argument.startswith("-"):
             option, equals, value = argument.partition("=")
+            named = option
         else:
-            equals, value = "", argument
-        if value and option == "--data" and (rows := data_module(value)):
+            named, option, equals, value = option, "", "", argument  # what follows is another's
+        if value and named == "--data" and (rows := data_module(value)):
             if not equals:
                 found.pop()
             at = next((k for k, one in enumerate(found) if one.startswith("--data.")), len(found))
             found[at:at] = ["--data", rows.module, rows.option, value]  # before its settings
             continue
-        if value and NAMES_A_CLASS.fullmatch(option):
-            _check_no_rows(option, value)
+        if value and NAMES_A_CLASS.fullmatch(named):
+            _check_no_rows(named, value)
             value = class_path(value)
-            _check_class(option, value)
-        found.append(f"{option}{equals}{value}" if argument.startswith("-") else value)
+            _check_class(named, value)
+        found.append(f"{named}{equals}{value}" if argument.startswith("-") else value)
     return found
 
 

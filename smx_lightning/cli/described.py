@@ -11,10 +11,12 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from smx_lightning.checkpoint.optimizers import parameters_of
-from smx_lightning.data import InMemoryDataModule, TableDataModule
+from smx_lightning.data import InMemoryDataModule, StreamedTableDataModule, TableDataModule
 from smx_lightning.errors import InputError
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.tables import Schema
+
+OURS = (InMemoryDataModule, StreamedTableDataModule)  # whose defaults and attributes are alike
 
 
 def of_data(name: str, data: LightningDataModule, given: Namespace | None) -> Any:
@@ -30,7 +32,7 @@ def of_data(name: str, data: LightningDataModule, given: Namespace | None) -> An
     """
     if given is not None and given.get(name) is not None:
         return given[name]
-    if isinstance(data, InMemoryDataModule):
+    if isinstance(data, OURS):
         return getattr(data, name)
     try:
         told = getattr(data, name, None)
@@ -51,7 +53,7 @@ def encode_as_trained(data: LightningDataModule, settings: Mapping[str, Any]) ->
         settings: Of the checkpoint.
     """
     schema = settings.get("schema")
-    if schema is not None and isinstance(data, TableDataModule):
+    if schema is not None and isinstance(data, (TableDataModule, StreamedTableDataModule)):
         data.heed(Schema.from_dict(schema), settings.get("class_names"))
 
 

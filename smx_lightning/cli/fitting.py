@@ -30,9 +30,8 @@ from smx_lightning.cli.choice import (
     trains_exactly,
     trains_otherwise,
 )
-from smx_lightning.cli.described import has_rows, require_made
+from smx_lightning.cli.described import OURS, has_rows, require_made
 from smx_lightning.cli.parser import Parser
-from smx_lightning.data import InMemoryDataModule
 from smx_lightning.errors import InputError
 from smx_lightning.metrics import loss_name
 from smx_lightning.module import SoftmaxRegression
@@ -106,7 +105,7 @@ class FitCLI(CheckpointCLI):
     def _is_data_ours(self) -> bool:
         """Whether the data module is of this library's kind, as the default is."""
         kind = _imported(self._data_path())
-        return kind is not None and issubclass(kind, InMemoryDataModule)
+        return kind is not None and issubclass(kind, OURS)
 
     def _data_path(self) -> str:
         return str(self.typed.get(f"{self.typed.get('subcommand')}.data.class_path") or DATA)
@@ -193,7 +192,7 @@ class FitCLI(CheckpointCLI):
     def _enlarge(self) -> None:
         """Make the batches as large as suits the exact solver, where nobody else chooses."""
         chosen = self.config.fit
-        ours = isinstance(self.datamodule, InMemoryDataModule)  # of others nobody knows the cost
+        ours = isinstance(self.datamodule, OURS)  # of others nobody knows the cost
         if ours and BATCH_SIZE in chosen and self._may_enlarge() and not has_features(self.model):
             widest = max(self.datamodule.num_features, self.datamodule.num_classes)
             chosen[BATCH_SIZE] = min(LARGE, max(USUAL_BATCH, ENTRIES // widest))

@@ -6,6 +6,7 @@ from smx_lightning.data.idx import IdxDataModule
 from smx_lightning.data.loading import BatchLoader, Rows
 from smx_lightning.data.npz import NpzDataModule
 from smx_lightning.data.sharing import EpochOrder, GlobalBatches
+from smx_lightning.data.streams import StreamedTableDataModule
 from smx_lightning.data.table import TableDataModule
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "NpzDataModule",
     "Rows",
     "Splits",
+    "StreamedTableDataModule",
     "TableDataModule",
 ]

@@ -18,6 +18,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from smx_lightning.data.checks import (
+    check_fractions,
     check_inputs,
     check_rows,
     check_scales,
@@ -28,12 +29,11 @@ from smx_lightning.data.checks import (
 from smx_lightning.data.loading import BatchLoader, Inputs, Rows
 from smx_lightning.data.split import stratified_split
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import at_least, number, whole
+from smx_lightning.errors.checks import at_least, whole
 from smx_lightning.errors.targets import is_soft
 from smx_lightning.preprocessing.digits import wide_columns
 from smx_lightning.preprocessing.standardization import Preprocessing
 from smx_lightning.processes.distributed import sharing
-
 
 SPLITS = ("train", "val", "test")
 
@@ -98,14 +98,8 @@ class InMemoryDataModule(LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         batch_size = at_least("batch_size", batch_size, 1)
-        val_fraction = number("val_fraction", val_fraction)
-        test_fraction = number("test_fraction", test_fraction)
-        for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if not (0 < fraction < 1 or (fraction == 0 and name == "test_fraction")):
-                raise InputError(f"{name} must lie between 0 and 1, got {fraction}")
+        self.val_fraction, self.test_fraction = check_fractions(val_fraction, test_fraction)
         self.batch_size = batch_size
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
         self.seed = whole("seed", seed)
         self.exact = self.classes_known = False
 
@@ -249,7 +243,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
 
     def _heed_model(self) -> None:
         """Read the data set again where the trained model that it is for needs float64."""
-        if not self.exact and _is_wide(self.trainer):
+        if not self.exact and is_wide(self.trainer):
             self.exact = True
             for known in ("splits", "wide_columns"):
                 self.__dict__.pop(known, None)
@@ -273,7 +267,7 @@ def _labelled(rows: Rows | None) -> Rows | None:
     return Rows(*rows[known.nonzero()[:, 0]])
 
 
-def _is_wide(trainer: Trainer | None) -> bool:
+def is_wide(trainer: Trainer | None) -> bool:
     """Whether the trainer asks a trained model that needs float64 inputs."""
     if trainer is None or trainer.state.fn == TrainerFn.FITTING:
         return False

@@ -11,6 +11,7 @@ from torch import Tensor
 from smx_lightning.data.labels import NO_LABEL, class_counts, shown
 from smx_lightning.data.loading import UNSELECTED, Rows
 from smx_lightning.errors import InputError
+from smx_lightning.errors.checks import number
 from smx_lightning.errors.targets import (
     check_row_weights,
     check_scale,
@@ -29,6 +30,15 @@ def warn_of_empty_classes(rows: Rows, class_names: Sequence[str]) -> None:
             f"({len(empty)} of {len(class_names)} classes); nothing is learned of them: add rows, "
             "or leave them out of class_names"
         )
+
+
+def check_fractions(val_fraction: float, test_fraction: float) -> tuple[float, float]:
+    """Both as plain floats, if they are shares of rows; there may be none to test on."""
+    fractions = number("val_fraction", val_fraction), number("test_fraction", test_fraction)
+    for name, fraction in zip(("val_fraction", "test_fraction"), fractions, strict=True):
+        if not (0 < fraction < 1 or (fraction == 0 and name == "test_fraction")):
+            raise InputError(f"{name} must lie between 0 and 1, got {fraction}")
+    return fractions
 
 
 def check_rows(

@@ -23,6 +23,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import ConcatDataset, Subset
 
+from smx_lightning.data.streams.rows import StreamedRows
+
 WHOLE = 2**22  # bytes that are hashed whole; of more, as many or ROWS rows at most
 ROWS = 256
 COUNTED = 1000  # classes whose rows are counted
@@ -131,6 +133,8 @@ def _dataset(dataset: Any) -> dict[str, Any]:
     except (TypeError, NotImplementedError):  # a stream
         return known
     known["rows"] = length if chosen is None else len(chosen)
+    if isinstance(dataset, StreamedRows):
+        return {**known, **dataset.identity}
     for name, column in _columns(dataset, length).items():
         with suppress(RuntimeError, IndexError):  # a kind of tensor that cannot be indexed
             known[name] = _column(column, chosen)

@@ -108,9 +108,10 @@ def _columns(count: int, class_names: Names | None, name: str) -> Classes:
 
 
 def classes_named(y: NDArray[np.generic], class_names: Sequence[str]) -> Classes:
-    """The classes of a trained model, for labels (n,) of any rows.
+    """The classes of a trained model, for labels (n,) of any rows, or distributions (n, classes).
 
-    Integer labels are the classes' names where they all are names, else their indices.
+    Integer labels are the classes' names where they all are names, else their indices; -1 says that
+    there is none, unless it is a name.
     """
     names = tuple(map(str, class_names))
     if _is_soft(y):
@@ -118,10 +119,11 @@ def classes_named(y: NDArray[np.generic], class_names: Sequence[str]) -> Classes
     by_name = _numbered(names)
     if y.dtype.kind not in INTEGERS:
         return Classes(names, by_name)
-    values = _values(y, "y")
+    none = {} if str(NO_LABEL) in by_name else {NO_LABEL: NO_LABEL}
+    values = [value for value in _values(y, "y") if value not in none]
     if all(str(value) in by_name for value in values):
-        return Classes(names, {value: by_name[str(value)] for value in values})
-    return Classes(names, _numbered(range(len(names))))
+        return Classes(names, {value: by_name[str(value)] for value in values} | none)
+    return Classes(names, _numbered(range(len(names))) | none)
 
 
 def labels(y: NDArray[np.generic], classes: Classes, name: str = "y") -> Tensor:

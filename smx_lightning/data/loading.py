@@ -134,14 +134,17 @@ class BatchLoader(DataLoader[Any]):
         if start:
             self.batch_sampler.start = start  # type: ignore[union-attr]
         self._taken = start
-        batches: Iterable[Any] = super().__iter__()
-        if self._whole:
-            batches = map(self.dataset.__getitem__, cast("GlobalBatches", self.batch_sampler))
-        for batch in batches:
+        for batch in self.batches():
             self._taken += 1
             yield batch
         if isinstance(self.sampler, EpochOrder):
             self.sampler.set_epoch(self.sampler.epoch + 1)
+
+    def batches(self) -> Iterable[Any]:
+        """Shares of batches, from the batch on that the batch sampler starts at."""
+        if self._whole:
+            return map(self.dataset.__getitem__, cast("GlobalBatches", self.batch_sampler))
+        return super().__iter__()
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of the epoch have been taken."""
@@ -158,7 +161,9 @@ def _rows_of(dataset: Any) -> Dataset[Any]:
     Raises:
         InputError: For arrays of different lengths.
     """
-    arrays = isinstance(dataset, tuple) and all(isinstance(p, (Tensor, np.ndarray)) for p in dataset)
+    arrays = isinstance(dataset, tuple) and all(
+        isinstance(p, (Tensor, np.ndarray)) for p in dataset
+    )
     if not arrays or hasattr(dataset, "_fields") or not 1 <= len(dataset) <= 3:
         return cast("Dataset[Any]", dataset)
     parts = [torch.as_tensor(part) for part in dataset]

@@ -118,12 +118,16 @@ class GlobalBatches(BatchSampler):
         """Rows of a batch on all processes together."""
         return min(self.batch_size, self._rows - batch * self.batch_size)
 
+    def place(self) -> tuple[int, int]:
+        """Rank of this process, and the number of processes that share the rows."""
+        if self.rank is not None and self.world_size is not None:
+            return self.rank, self.world_size
+        if not in_group():
+            return 0, 1
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
     def __iter__(self) -> Iterator[Any]:
-        rank, world_size = self.rank, self.world_size
-        if rank is None or world_size is None:
-            shared = in_group()
-            rank = torch.distributed.get_rank() if shared else 0
-            world_size = torch.distributed.get_world_size() if shared else 1
+        rank, world_size = self.place()
         start, self.start = self.start, 0
         sampler = self.sampler
         order = sampler.indices() if isinstance(sampler, EpochOrder) else torch.tensor([*sampler])

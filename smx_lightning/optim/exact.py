@@ -57,6 +57,8 @@ class ExactSolver(torch.optim.Optimizer):
         InputError: For other parameters than these, or for parameters below float32.
     """
 
+    any_order = True  # of the rows: a loader need not shuffle them
+
     def __init__(self, params: Iterable[Any], tol: float = 1e-6, memory: int = 20) -> None:
         self.tol = non_negative("tol", tol)
         self.memory = at_least("memory", memory, 1)

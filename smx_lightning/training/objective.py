@@ -42,6 +42,7 @@ class Objective:
             all classes, and so does one of weighted rows or distributions.
         in_parts: Whether the last batch's did.
         all_count: Whether all rows of the batch under way are known to count.
+        rows: That this process has seen in the epoch so far.
         evaluations: Of the exact solver, when the epoch began.
     """
 
@@ -50,6 +51,7 @@ class Objective:
     sharded: bool = False
     in_parts: bool = False
     all_count: bool = False
+    rows: int = 0
     evaluations: int = 0
 
     def of_rows(
@@ -90,6 +92,7 @@ class Objective:
         if weight is not None:
             check_takes_weight(model)
         soft = is_soft(y)
+        self.rows += len(y)
         self.in_parts = self.sharded and not soft and weight is None
         with parallel_loss(self.in_parts):
             scores = scored(model, x)

@@ -22,6 +22,7 @@ import torch
 from bad_input import (
     arguments,
     checkpoints,
+    coefficients,
     idx_data,
     inputs,
     labels_and_features,
@@ -48,6 +49,7 @@ TABLES = (
     outputs,
     predicted_tables,
     usage,
+    coefficients,
 )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from smx_export.runtime.frames import Frames
+if TYPE_CHECKING:
+    from smx_export.runtime.frames import Frames
 
 SHOWN = 5  # classes in a sentence
 

@@ -37,20 +37,27 @@ def model():
 def test_data_may_be_a_data_frame(kind, model, tmp_path):
     found = export_onnx(model, tmp_path / "m.onnx", data=kind(ROWS))
     assert "your data" in str(found.report)
-    x, y = table_data(kind(ROWS), model)
+    x, y, weight = table_data(kind(ROWS), model)
+    assert weight is None
     np.testing.assert_allclose(x, features(ROWS), rtol=1e-12)
     assert y.tolist() == [CLASSES[name] for name in ROWS["outcome"].to_pylist()]
     own = (kind(ROWS.drop_columns(["outcome"])), y)
     assert check_parity(model, tmp_path / "m.onnx", own).passed
 
 
-def test_rows_without_a_label_are_left_out_where_labels_are_there(model):
+def test_labels_weights_and_gaps_are_those_of_the_table(model):
     label = pa.array([None, *ROWS["outcome"].to_pylist()[1:]])
     table = ROWS.set_column(ROWS.column_names.index("outcome"), "outcome", label)
-    x, y = table_data(table, model)
-    assert (len(x), len(y)) == (149, 149)
-    np.testing.assert_allclose(x, features(ROWS)[1:], rtol=1e-12)
-    assert len(table_data(table.drop_columns(["outcome"]), model)) == 150
+    x, y, _ = table_data(table, model)
+    assert (len(x), y[0], y.min()) == (150, model.ignore_index, model.ignore_index)
+    assert table_data(table.drop_columns(["outcome"]), model)[1:] == (None, None)
+    weighted = model_of(replace(SCHEMA, weight="share"))
+    assert table_data(ROWS, weighted)[2].tolist() == ROWS["share"].to_pylist()
+    assert table_data(ROWS.drop_columns(["share"]), weighted)[2] is None
+    soft = model_of(replace(SCHEMA, target=("p", "q", "r")))
+    votes = ROWS.append_column("p", pa.array([1.0] * 150)).append_column("q", pa.array([3.0] * 150))
+    y = table_data(votes.append_column("r", pa.array([0.0] * 150)), soft)[1]
+    assert y[7].tolist() == [0.25, 0.75, 0]
 
 
 def test_a_rounded_file_is_judged_on_the_table(model, tmp_path):

@@ -48,7 +48,7 @@ def printed(capsys, *given):
 def whole():
     """Every option of the parsers, as ``--help all`` prints it."""
     texts = {}
-    for name in ("fit", "predict"):
+    for name in ("fit", "predict", "coefficients"):
         with redirect_stdout(io.StringIO()) as text, pytest.raises(SystemExit):
             main([name, "--help", "all"])
         texts[name] = text.getvalue()
@@ -62,7 +62,7 @@ def test_the_help_fits_a_terminal(name):
     assert max(map(len, lines)) <= 80
 
 
-@pytest.mark.parametrize("name", ["fit", "predict"])
+@pytest.mark.parametrize("name", ["fit", "predict", "coefficients"])
 def test_each_option_of_the_help_is_one_of_the_parser(name, whole):
     known = set(whole[name].replace(",", " ").replace("[", " ").split())
     takes = {
@@ -76,7 +76,7 @@ def test_each_option_of_the_help_is_one_of_the_parser(name, whole):
         for part in option.split(", ")
     ]
     assert len(options) >= 12
-    for option in set(options) - {"--traceback"}:
+    for option in set(options) - {"--traceback", "FILE"}:
         section, _, rest = option.removeprefix("--").partition(".")
         if section in takes and rest not in ("", "help"):
             assert rest.split(".")[0] in takes[section], option
@@ -93,7 +93,8 @@ def test_all_of_them_are_behind_it(whole):
 
 @pytest.mark.parametrize("given", [["fit", "-h"], ["--config", "c", "test", "--help"], ["-h"]])
 def test_the_help_is_that_of_the_subcommand(given, capsys):
-    name = next((word for word in given if word in SUBCOMMANDS), "{fit,validate,test,predict}")
+    every = "{fit,validate,test,predict,coefficients}"
+    name = next((word for word in given if word in SUBCOMMANDS), every)
     assert printed(capsys, *given).startswith(f"usage: smx-lightning {name} [options]")
 
 
