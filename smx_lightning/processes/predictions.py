@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,28 +97,30 @@ def predictions_csv(
         writer = csv.writer(file)
         header = [names.row, *(kept or ()), names.label, *names.answers]
         writer.writerow(map(csv_text, header) if kept else header)
-        cells = [csv_text(name) for name in class_names]
-        written = 0
+        yield partial(_write, writer, count(), [*map(csv_text, class_names)], digits)
 
-        def named(label: int) -> str:
-            return "" if label == MISSING else cells[label]
 
-        def write(
-            labels: Sequence[int],
-            *answers: Sequence[Sequence[Any]],
-            own: Sequence[Sequence[str]] = (),
-        ) -> None:
-            nonlocal written
-            cells_of = zip(*own, strict=True) if own else [()] * len(labels)
-            for label, mine, *row in zip(labels, cells_of, *answers, strict=True):
-                numbers = [*map(digits, row[-1])]
-                if top_k is not None:  # each behind its class
-                    pairs = zip(map(named, row[0]), numbers, strict=True)
-                    numbers = [cell for pair in pairs for cell in pair]
-                writer.writerow([written, *mine, named(label), *numbers])
-                written += 1
+def _write(
+    writer: Any,
+    numbers: Iterator[int],
+    names: Sequence[str],
+    digits: Callable[[float], str],
+    labels: Sequence[int],
+    *answers: Sequence[Sequence[Any]],
+    own: Sequence[Sequence[str]] = (),
+) -> None:
+    """Some rows: number, own cells, class, and probabilities, of which each may follow a class."""
 
-        yield write
+    def named(label: int) -> str:
+        return "" if label == MISSING else names[label]
+
+    cells = zip(*own, strict=True) if own else [()] * len(labels)
+    for label, mine, *row in zip(labels, cells, *answers, strict=True):
+        probs = [*map(digits, row[-1])]
+        if len(row) > 1:
+            pairs = zip(map(named, row[0]), probs, strict=True)
+            probs = [cell for pair in pairs for cell in pair]
+        writer.writerow([next(numbers), *mine, named(label), *probs])
 
 
 def _seven(value: float) -> str:

@@ -41,7 +41,7 @@ def cells(name: str, column: pa.Array | pa.ChunkedArray) -> list[str]:
     except pa.ArrowException as error:
         raise InputError(
             f"expected columns of which a CSV file can hold a value a cell, got {kind} in "
-            f"{printable(name)!r}; leave it out with --keep, or write a .parquet file"
+            f"{printable(name)!r}; leave it out with --keep (keep=), or write a .parquet file"
         ) from error
     if pa.types.is_primitive(kind) or pa.types.is_decimal(kind):
         return texts

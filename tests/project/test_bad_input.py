@@ -32,6 +32,7 @@ from bad_input import (
     onnx_files,
     outputs,
     tables,
+    predicted_tables,
     usage,
 )
 from bad_input.actions import BAD, NPZ, RUN, USAGE
@@ -49,6 +50,7 @@ TABLES = (
     onnx_files,
     inputs,
     outputs,
+    predicted_tables,
     usage,
     estimators,
     coefficients,

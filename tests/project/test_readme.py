@@ -16,14 +16,23 @@ def test_python_blocks_run_in_order(cli_folder):
     assert {"digits.onnx", "probe.onnx"} <= {file.name for file in cli_folder.iterdir()}
 
 
-def test_runtime_block_of_the_export_readme_runs(cli_folder, trained, digits):
-    from smx_export import export_onnx
+def test_runtime_blocks_of_the_export_readme_run(cli_folder, trained, digits):
+    from sklearn.datasets import load_wine
 
+    from smx_export import export_onnx
+    from smx_lightning import SoftmaxRegression
+
+    wine = load_wine(as_frame=True)
+    names = wine.feature_names
     export_onnx(trained, "digits.onnx")
-    (block,) = re.findall(
+    export_onnx(SoftmaxRegression(len(names), 3, feature_names=names), "wine.onnx")
+    blocks = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "export" / "README.md").read_text(), re.M | re.S
     )
-    exec(compile(block, "export/README.md", "exec"), {"x": digits.splits.test.x[:3].numpy()})
+    assert len(blocks) == 2
+    told = {"x": digits.splits.test.x[:3].numpy(), "frame": wine.data, "labels": wine.target}
+    for block in blocks:
+        exec(compile(block, "export/README.md", "exec"), told)
 
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])  # and none of pytest's own cache

@@ -29,14 +29,14 @@ def number(kind: str, text: str, unit: str) -> float:
 
 def features(column: dict[str, Any], text: str) -> list[float]:
     """A cell's features, as smx_lightning.tables makes them."""
-    gap, kind, fill = text in MISSING, column.get("kind", "number"), column.get("fill")
+    gap, kind = text in MISSING, column.get("kind", "number")
     note = [float(gap)] if column.get("missing") else []
     if kind == "category":
         other = column.get("other", [])
         places = [not gap and text == name for name in column.get("categories", [])]
         return [*map(float, places + [not gap and text in other] * bool(other)), *note]
     try:
-        value = number(kind, text, column.get("unit", "")) if not gap else float(fill)
+        value = float(column["fill"] if gap else number(kind, text, column.get("unit", "")))
     except (LookupError, TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value):

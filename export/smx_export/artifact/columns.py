@@ -71,7 +71,7 @@ def schema_of(value: Any) -> Schema:
 
 
 def in_words(schema: Schema) -> list[str]:
-    """A line a column: its name, its kind, and what it becomes; the first ones of many."""
+    """A line a column: name, kind, what it becomes; the first ones of many. Labels, weights."""
     shown = schema.columns[:SHOWN_COLUMNS]
     names = [shortened(printable(column.name), MOST_OF_A_NAME) for column in shown]
     wide = max(map(len, names), default=0)
@@ -79,8 +79,12 @@ def in_words(schema: Schema) -> list[str]:
         f"{name:{wide}}  {column.kind:8}  {_becomes(column)}".rstrip()
         for name, column in zip(names, shown, strict=True)
     ]
-    more = len(schema.columns) - len(shown)
-    return [*lines, f"… and {more:,} more"] if more else lines
+    if more := len(schema.columns) - len(shown):
+        lines.append(f"… and {more:,} more")
+    target = [schema.target] if isinstance(schema.target, str) else schema.target or ()
+    lines += [f"labels in {listed(target)}"] if target else []
+    lines += [f"weights in {listed([schema.weight])}"] if schema.weight is not None else []
+    return lines
 
 
 def _becomes(column: Column) -> str:
@@ -117,9 +121,14 @@ def difference(expected: Any, got: Any, at: str = "") -> str:
     else:
         where = f" as {at}" if at else ""
         return f"expected {_brief(expected)}{where}, got {_brief(got)}"
-    faults = (difference(*pair, f"{at}[{json.dumps(key)}]") for key, pair in both.items())
+    faults = (
+        difference(one, other, f"{at}[{json.dumps(key)}]") for key, (one, other) in both.items()
+    )
     return next(filter(None, faults), "")
 
 
 def _brief(value: Any) -> str:
-    return shortened(json.dumps(value, ensure_ascii=False), 2 * MOST_OF_A_NAME)
+    try:
+        return shortened(json.dumps(value, ensure_ascii=False), 2 * MOST_OF_A_NAME)
+    except RecursionError:
+        return "a value too deep to show"

@@ -11,7 +11,7 @@ import onnx
 
 from smx_export.artifact.content import read_bytes
 from smx_export.artifact.files import metadata_of, parse, seal_holds, weights_sha256
-from smx_export.artifact.operators import deterministic
+from smx_export.artifact.graphs.operators import deterministic
 from smx_export.artifact.vectors import Vectors
 from smx_export.contract import SELFTEST, THRESHOLD
 from smx_export.errors import FileError

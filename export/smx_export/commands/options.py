@@ -31,9 +31,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--data",
-        metavar="FILE.npz",
-        help="also compare on these rows: x_test and y_test where present, else x and y; of "
-        "several inputs an array each, by name, and y",
+        metavar="FILE",
+        help="also compare on these rows: of an .npz file x_test and y_test where present, else x "
+        "and y; of several inputs an array each, by name, and y; or a table, .csv, .parquet or "
+        ".feather, whose columns are found by name",
     )
 
 
@@ -102,9 +103,11 @@ def data_of(args: argparse.Namespace, model: SoftmaxRegression) -> Data | None:
     """Inputs, targets and weights in the file ``--data``, whose labels are the model's classes."""
     if args.data is None:
         return None
-    if model.input_dtype != "float32":  # several inputs, or integers
-        from smx_export.parity.user_data import mixed_data
+    from smx_export.parity.user_data import mixed_data, names_table, table_data
 
+    if names_table(args.data):
+        return table_data(args.data, model)
+    if model.input_dtype != "float32":  # several inputs, or integers
         return mixed_data(args.data, model)
     from smx_export.parity.user_data import targets_in
     from smx_lightning.data.npz import inputs, read_npz

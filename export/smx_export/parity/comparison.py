@@ -24,7 +24,7 @@ from smx_export.artifact.comparison import SUM, Outputs, log_probs_of, max_or_na
 from smx_export.artifact.content import read_bytes
 from smx_export.artifact.exported import read_exported
 from smx_export.artifact.files import parse, read_onnx, seal_holds
-from smx_export.artifact.operators import deterministic, draws
+from smx_export.artifact.graphs.operators import deterministic, draws
 from smx_export.contract import KNOWN_OUTPUTS, LABEL, LOG_PROBS, PROBS, SELFTEST, TOP_CLASSES
 from smx_export.graph.arrays import Data
 from smx_export.graph.detached import uncompiled

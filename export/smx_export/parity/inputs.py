@@ -15,6 +15,7 @@ from smx_export.artifact.comparison import Expected
 from smx_export.artifact.vectors import Vectors
 from smx_export.contract import INPUT, LABEL, SCORES
 from smx_export.graph.inference_copy import InferenceCopy, alpha_of_model, is_linear
+from smx_export.graph.metadata import schema_of
 from smx_export.parity.accuracy import decided
 from smx_export.parity.probes import RANDOM, Probe
 from smx_export.parity.probes.batches import FEW_SIZES, SIZES, batches
@@ -27,12 +28,14 @@ from smx_export.parity.probes.mixed import Mixed, borders, mixed
 from smx_export.parity.probes.one_hots import MOST_ONE_HOTS, of_all_sizes, one_hots
 from smx_export.parity.probes.ordinary import RANDOM_ROWS, extremes, ordinary
 from smx_export.parity.probes.probe import Space
+from smx_export.parity.probes.tables import table_rows
 from smx_export.parity.reference import Reference
 from smx_export.parity.user_data import UserRows
 
 STEEP = 1e4  # nats between classes on the huge rows: far beyond where exp leaves float32, at 104
 MOST_HUGE = 1e20  # multiplied by the features' own size, still float32
 ROOM = 1e30  # of logits and inputs: far from where float32 ends, also where many are added
+MOST_OF_TABLE = 96  # rows that its schema can make
 MOST_ROWS = 4096  # of your data that other runtimes are tried on
 MOST_CLASSES = 64  # that have a row of their own near the border
 # A backbone's rows are expensive, and its weights not seen one by one.
@@ -84,6 +87,7 @@ class ParityInputs:
             yield from scattered(space, random)
             yield from alone(space, random, finite=self._nearly_zero())
         yield from kinds(space)
+        yield from self._of_the_table(space)
         yield from images(space)
         if LABEL in self.inference.profile.outputs:
             winners = champions(space, *self._towards(), self._decide)
@@ -103,6 +107,7 @@ class ParityInputs:
             yield from one_hots(space, self._origin(), most=FEW_ONE_HOTS)
             yield from of_all_sizes(space, self._origin(), most=FEW, turns=2)
         yield from kinds(space, rows=FEW)
+        yield from self._of_the_table(space, 4 * FEW)
         yield from images(space, rows=4 * FEW)
         if LABEL in self.inference.profile.outputs:
             some = random[: RANDOM_ROWS // 4]
@@ -110,6 +115,12 @@ class ParityInputs:
                 space, some, self._decide, crossings=FEW_CROSSINGS, bisections=FEW_BISECTIONS
             )
         yield from self._where_support_changes(space, random[: RANDOM_ROWS // 4], FEW_CROSSINGS)
+
+    def _of_the_table(self, space: Space, rows: int = MOST_OF_TABLE) -> Iterator[Probe]:
+        """Rows that its schema can make, where the model has one."""
+        schema = self.inference.model.schema
+        if schema is not None and schema_of(self.inference.model) is not None:
+            yield from table_rows(space, schema, rows=rows)
 
     def _of_several(self, space: Mixed) -> Iterator[Probe]:
         """Of several inputs, and of integers: borders are sought along floating-point numbers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,19 @@ from numpy.typing import NDArray
 
 from smx_export.graph.arrays import Data, array_of, as_inputs, as_rows, parts_of_data
 from smx_export.graph.inference_copy import InferenceCopy
+from smx_export.graph.metadata import feature_names_of
 from smx_export.parity.probes import Probe
+from smx_export.runtime.frames import is_frame
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.data.labels import classes_named, labels
 from smx_lightning.data.named import read_named
 from smx_lightning.data.npz import WEIGHTS, read_npz, weights
 from smx_lightning.errors.targets import check_row_weights, check_targets
+from smx_lightning.tables import Column, Schema
+from smx_lightning.tables.encoding import encoded
+from smx_lightning.tables.labels import row_weights
+from smx_lightning.tables.labels import targets as targets_of
+from smx_lightning.tables.reading import SUFFIXES, suffix_of, whole
 
 YOUR_DATA = "your data"
 
@@ -104,6 +112,44 @@ class Targets:
         return Targets(self.y[index], self.known[index], weight)
 
 
+def names_table(path: str | Path) -> bool:
+    """Whether a path is that of a table, or of a folder of them, by its name."""
+    return Path(path).is_dir() or suffix_of(Path(path)) in SUFFIXES
+
+
+def takes_frame(model: SoftmaxRegression, data: Any) -> bool:
+    """Whether data are columns with names, for a model that knows the names of its features."""
+    return feature_names_of(model) is not None and is_frame(data)
+
+
+def table_data(source: Any, model: SoftmaxRegression) -> tuple[Any, Any, Any]:
+    """Inputs (n, features), targets and weights; ``None`` of those that the table does not hold.
+
+    Args:
+        source: A path, or a table in memory.
+        model: Its schema says which columns, and which ones hold labels and weights.
+
+    Raises:
+        InputError: Where the model knows no names, or the table does not fit it.
+    """
+    names = feature_names_of(model)
+    if names is None:
+        raise InputError(
+            f"expected rows in an .npz file for a model that names no features, got {source}; train"
+            " it on a table, or with feature_names"
+        )
+    schema = model.schema or Schema(tuple(map(Column, names)))
+    table, place = whole(source, schema=schema)
+    x, held = encoded(schema, table, place=place), {*table.column_names}
+    target = {schema.target} if isinstance(schema.target, str) else {*(schema.target or ())}
+    if not target or not target <= held:
+        return x, None, None
+    y = targets_of(schema, model.class_names, table, place=place)
+    if y.ndim == 1:
+        y = np.where(y < 0, model.ignore_index, y)
+    return x, y, row_weights(schema, table, place=place) if schema.weight in held else None
+
+
 @dataclass(frozen=True)
 class UserRows:
     """Checked rows.
@@ -125,6 +171,9 @@ class UserRows:
         """
         model, profile = inference.model, inference.profile
         given_x, given_y, weight = parts_of_data(data)
+        if takes_frame(model, given_x):
+            given_x, y, own = table_data(given_x, model)
+            given_y, weight = (y, own) if given_y is None else (given_y, weight)
         if profile.weights is not None and given_y is None:
             raise InputError(
                 f"expected labelled data to judge what {profile.weights} weights cost, got none; "

@@ -42,26 +42,20 @@ def predict(
     progress: Progress = lambda done, total: None,
     patience: float | None = None,
 ) -> int:
-    """Write what a file answers to rows, in their order, as :func:`written_to` does.
-
-    Of a file that names the most probable classes these are written, with their probabilities.
+    """Write what a file answers to rows, or its most probable classes, in the rows' order.
 
     Args:
         model: The ONNX file. Its self-test is run first.
         rows: An .npy file of rows (n, …), or an .npz file with x, and x_val and x_test where
             present, which follow it; of several inputs an .npz file with an array each, by name.
-            Labels are not read. Numbers are rounded to float32, as in
-            training; a file that takes pixels wants bytes. Or a table, .csv, .parquet or .feather,
-            or a folder of them, whose columns are found by the names that the ONNX file gives.
-        output: The CSV file, or where it ends in .parquet such a one; it is written whole or not at
-            all.
-        table: How a table is read, and which of its columns are kept beside the answers; all by
-            default.
+            Labels are not read. Numbers are rounded to float32, as in training; a file that takes
+            pixels wants bytes. Or a table, see :func:`source_of_table`.
+        output: A CSV file, or a .parquet file; it is written whole or not at all.
+        table: How a table is read, and which of its columns are kept, by default all.
         on_nan: As :class:`smx_export.OnnxClassifier` takes it.
         on_range: Likewise.
         limits: Of the process in which the ONNX file is run.
-        progress: Called now and then with the rows that are done, and all rows, or ``None`` where
-            only the end tells how many these are.
+        progress: Called now and then with the rows that are done, and all, ``None`` if not known.
         patience: Seconds between two such calls.
 
     Returns:
@@ -70,16 +64,12 @@ def predict(
     Raises:
         FileError: Where the ONNX file is not as it was exported, or the rows do not fit it.
         ValueError: Where an option or the lack of an output of the file says so.
-        InputError: Where the output cannot be written.
-            Likewise where pyarrow is missing, for a table or a .parquet file.
+        InputError: Where the output cannot be written, or needs pyarrow, as a table does.
     """
-    if table is not None and not is_table(rows):
-        raise FileError(
-            f"expected a table of which columns are kept, got {rows}; leave --keep, --separator "
-            "and --decimal (table=) out"
-        )
+    _check_options(table, rows, output)
     _check_intact(model, limits)
     nan: OnNan = "missing" if on_nan == "raise" else on_nan
+    told = _Told(progress, PATIENCE if patience is None else patience)
     with closing(_Apart(Path(model), limits, on_nan=nan, on_range=on_range)) as classifier:
         with _refusing(0):
             _asked(classifier)(_no_rows(classifier))
@@ -89,7 +79,6 @@ def predict(
             source = source_of_table(classifier, rows, most, options, on_nan, typed=typed)
         else:
             source = source_of_arrays(classifier, rows, most)
-        told = _Told(progress, PATIENCE if patience is None else patience)
         return _write(classifier, source, output, on_nan, told)
 
 
@@ -111,6 +100,19 @@ class _Apart(OnnxClassifier):
     def close(self) -> None:
         """End the process."""
         self.session.close()
+
+
+def _check_options(table: TableOptions | None, rows: str | Path, output: str | Path) -> None:
+    if Path(rows).is_dir() and Path(output).parent.resolve() == Path(rows).resolve():
+        raise FileError(
+            f"expected an output that is not in the folder of the table, got {output}, which would "
+            "be a part of the table the next time; choose another folder"
+        )
+    if table is not None and not is_table(rows):
+        raise FileError(
+            f"expected a table of which columns are kept, got {rows}; leave --keep, --separator "
+            "and --decimal (table=) out"
+        )
 
 
 class _Told:

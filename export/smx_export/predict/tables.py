@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from smx_lightning.tables.reading import Part
+    from smx_lightning.tables.schema import Kind
 
 PARQUET = "parquet"
 Keep = str | Sequence[str]
@@ -72,12 +73,7 @@ def source_of_table(
     Raises:
         InputError: Where there is no such table, it does not fit the model, or pyarrow is missing.
     """
-    if classifier._mixed is not None:
-        raise FileError(
-            f"expected a file of one input of real numbers for the table {path}, got "
-            f"{classifier!r}; save the rows with numpy.savez"
-        )
-    known = None if classifier._frames is None else classifier._frames.schema
+    known = _schema(classifier, path)
     read: dict[str, Any] = {"rows": min(most, ROWS), "schema": known}
     read |= {"separator": options.separator, "decimal": options.decimal}
     names = _names(path, read)
@@ -85,20 +81,29 @@ def source_of_table(
     if known is None:
         known = _by_position(classifier, names, path)
         notes = [f"the file names no features: in their order were taken {listed(names)}"]
+    columns = _kept(names, options.keep, path)
     used = {column.name for column in known.columns}
-    kinds = {} if typed else dict.fromkeys({*names} - used, "category")
-    given = parts(path, **{**read, "schema": known, "kinds": kinds})
+    used |= {names[at] for at in columns} if typed else set()
+    as_text: dict[str, Kind] = dict.fromkeys({*names} - used, "category")
+    given = parts(path, **{**read, "schema": known, "kinds": as_text})
     first = next(given, None)
     if first is None:  # not even a part of no rows
         return Source(0, _empty(), iter(()))
-    columns = _kept(first.batch.schema.names, options.keep, path)
-    kept = _empty()
-    for at in columns:
-        kept = kept.append(first.batch.schema.field(at))
+    kept = first.batch.select(columns).schema
     _tell_of_names(classifier, kept)
     frames = Frames(known, on_nan)
     blocks = _blocks(itertools.chain([first], given), frames, columns)
     return Source(_total(path), kept, blocks, lambda: _warn(*notes, *frames.notes))
+
+
+def _schema(classifier: OnnxClassifier, path: str | Path) -> Schema | None:
+    """What the file says of its features; ``None`` where it names none."""
+    if classifier._mixed is not None:
+        raise FileError(
+            f"expected a file of one input of real numbers for the table {path}, got "
+            f"{classifier!r}; save the rows with numpy.savez"
+        )
+    return None if classifier._frames is None else classifier._frames.schema
 
 
 def _blocks(given: Iterator[Part], frames: Frames, columns: list[int]) -> Iterator[Block]:
@@ -137,7 +142,7 @@ def _kept(names: list[str], keep: Keep, path: str | Path) -> list[int]:
     """Places of the columns that are kept."""
     if keep == ALL:
         return [*range(len(names))]
-    wanted = [] if keep == NONE else [keep] if isinstance(keep, str) else [*keep]
+    wanted = [] if keep == NONE else [keep] if isinstance(keep, str) else [*dict.fromkeys(keep)]
     for name in wanted:
         if (count := names.count(name)) != 1:
             got = "none" if count == 0 else f"{count} of them"
@@ -166,7 +171,7 @@ def _total(path: str | Path) -> int | None:
     files = files_of(path)
     if any(is_text(file) or SUFFIXES[suffix_of(file)] != PARQUET for file in files):
         return None
-    return sum(pq.read_metadata(file).num_rows for file in files)
+    return sum(int(pq.read_metadata(file).num_rows) for file in files)
 
 
 def _warn(*sentences: str) -> None:

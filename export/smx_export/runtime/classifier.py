@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,7 @@ from smx_export.artifact.comparison import shape_of
 from smx_export.artifact.content import read_bytes
 from smx_export.artifact.rows import parts_of
 from smx_export.contract import (
+    FEATURE_NAMES,
     INPUT,
     LABEL,
     LINEAR,
@@ -37,13 +38,15 @@ from smx_export.runtime.answers import (
     top_k_of,
 )
 from smx_export.runtime.estimator import Estimator
-from smx_export.runtime.frames import Frames, is_frame, table_of
 from smx_export.runtime.input_checks import lost_digits, other_axes, unmasked
 from smx_export.runtime.input_range import InputRange, declared_range, declared_shape, remedy
 from smx_export.runtime.inputs import MixedInputs, only
 from smx_export.runtime.policy import CALLER, MISSING, OnNan, OnRange, Policy, Rows, check_options
 from smx_export.runtime.rounding import Rounding, is_exact, narrowed
 from smx_export.runtime.session import declared_classes, open_file, open_session
+
+if TYPE_CHECKING:
+    from smx_export.runtime.frames import Frames
 
 SHOWN_NAMES = 12
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(double)": np.float64}  # of inputs that are not float32
@@ -120,10 +123,13 @@ class OnnxClassifier(Estimator):
         self.input_range = declared_range(metadata)
         self._alpha = alpha_in(metadata, path)
         self._mixed = MixedInputs.of(self.session, metadata, on_nan, on_range)
-        self._frames, self._unknown_told = None, False
+        self._frames: Frames | None = None
+        self._unknown_told = False
         if self._mixed is not None:
             self._know(self._mixed)
-        else:
+        elif FEATURE_NAMES in metadata:
+            from smx_export.runtime.frames import Frames  # arrays alone need none of it
+
             self._frames = Frames.of(metadata, self.num_features, path, on_nan)
         pixels = self.dtype == np.uint8
         linear = self.session.get_modelmeta().graph_name == LINEAR
@@ -256,7 +262,7 @@ class OnnxClassifier(Estimator):
     def _run(self, wanted: list[str], x: Given) -> tuple[Outputs, Rows | None]:
         """What the file answers, probabilities among it, and which rows have no answer."""
         if self._mixed is None:
-            if self._frames is not None and is_frame(x):
+            if self._frames is not None and self._frames.takes(x):
                 x = self._features(self._frames, x)
             rows = self._rows(only(x))
             missing = self._policy.missing_inputs(rows, finite=wanted == [LABEL])
@@ -277,7 +283,7 @@ class OnnxClassifier(Estimator):
 
     def _features(self, frames: Frames, x: Any) -> NDArray[Any]:
         """Rows of features of a data frame, rounded as in training."""
-        rows = frames.rows(table_of(x))
+        rows = frames.rows_of(x)
         if frames.notes and not self._unknown_told:
             self._unknown_told = True
             warnings.warn("; ".join(frames.notes), TableWarning, stacklevel=CALLER - 1)

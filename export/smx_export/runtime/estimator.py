@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from smx_export.runtime.frames import Frames
+if TYPE_CHECKING:
+    from smx_export.runtime.frames import Frames
 
 SHOWN = 5  # classes in a sentence
 
@@ -92,7 +93,8 @@ class Estimator:
             raise ValueError(
                 f"expected one label a row, got shape {np.shape(y)}; give as many as rows"
             )
-        return float(np.average(right, weights=sample_weight))
+        weights = None if sample_weight is None else np.asarray(sample_weight)
+        return float(np.average(right, weights=weights))
 
     def _indices(self, y: NDArray[Any]) -> NDArray[Any]:
         """Labels as indices of classes."""

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_export.contract import FEATURE_NAMES, INPUT
+from smx_export.artifact.columns import schema_in
+from smx_export.contract import INPUT
 from smx_export.runtime.policy import OnNan
+from smx_lightning.errors.extras import require_arrow
+from smx_lightning.tables import Schema
+from smx_lightning.tables.encoding import encoded
+from smx_lightning.tables.places import SOMEWHERE, Place
+from smx_lightning.tables.sources.in_memory import table_in_memory
 from smx_lightning.tables.unknown import Unknown
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from smx_lightning.tables import Schema
-    from smx_lightning.tables.places import Place
-
-# What reads tables is imported where a table is there: arrays alone need none of it.
 
 
 def is_frame(x: Any) -> bool:
@@ -28,19 +29,6 @@ def is_frame(x: Any) -> bool:
     if isinstance(x, Mapping):
         return x.keys() != {INPUT}
     return hasattr(x, "__arrow_c_stream__") or hasattr(x, "to_arrow")
-
-
-def table_of(x: Any) -> pa.Table:
-    """A data frame, an Arrow table or a dict of columns as an Arrow table.
-
-    Raises:
-        InputError: For columns of no one type or length, and where pyarrow is missing.
-    """
-    from smx_lightning.errors.extras import require_arrow
-    from smx_lightning.tables.sources.in_memory import table_in_memory
-
-    require_arrow()
-    return table_in_memory(x)
 
 
 class Frames:
@@ -71,10 +59,6 @@ class Frames:
         Raises:
             FileError: Where what it says does not fit it.
         """
-        if FEATURE_NAMES not in metadata:
-            return None
-        from smx_export.artifact.columns import schema_in
-
         schema = schema_in(metadata, width, path)
         return None if schema is None else cls(schema, on_nan)
 
@@ -89,7 +73,7 @@ class Frames:
         return self._unknown.notes
 
     def rows(
-        self, table: pa.Table | pa.RecordBatch, place: Place | None = None
+        self, table: pa.Table | pa.RecordBatch, place: Place = SOMEWHERE
     ) -> NDArray[np.float64]:
         """Features (rows, features) of a table, whose columns are found by name.
 
@@ -100,10 +84,20 @@ class Frames:
         Raises:
             InputError: As :func:`smx_lightning.tables.encoding.encoded`.
         """
-        from smx_lightning.tables.encoding import encoded
-        from smx_lightning.tables.places import SOMEWHERE
+        return encoded(self._used, table, place=place, unknown=self._unknown)
 
-        return encoded(self._used, table, place=place or SOMEWHERE, unknown=self._unknown)
+    def takes(self, x: Any) -> bool:
+        """Whether inputs are :func:`is_frame`, and not features already."""
+        return is_frame(x)
+
+    def rows_of(self, x: Any) -> NDArray[np.float64]:
+        """:meth:`rows` of a data frame, an Arrow table or a dict of columns.
+
+        Raises:
+            InputError: For columns of no one type or length, and where pyarrow is missing.
+        """
+        require_arrow()
+        return self.rows(table_in_memory(x))
 
 
 class _Answered(Unknown):

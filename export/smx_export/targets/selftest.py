@@ -19,7 +19,7 @@ from smx_export.artifact.content import read_bytes
 from smx_export.artifact.declared import declared
 from smx_export.artifact.exported import ExportedFile, read_exported
 from smx_export.artifact.files import batch_of, seal_holds, weights_sha256
-from smx_export.artifact.operators import deterministic
+from smx_export.artifact.graphs.operators import deterministic
 from smx_export.contract import PROFILE, SCORES
 from smx_export.profile import Profile
 from smx_export.targets.base import InBlocks, Session, Target

@@ -15,7 +15,7 @@ from smx_export.__main__ import main
 from smx_export.web.site import RUNTIME
 
 ORDER = ["convert", "verify", "web", "selftest", "predict", "inspect", "sidecar"]
-SHARED = {"files", "options"}  # modules that are no subcommand
+SHARED = {"files", "options", "progress"}  # modules that are no subcommand
 
 
 def helped(capsys, *arguments):
@@ -51,7 +51,7 @@ OPTIONS = {  # beside --help; a strange one is refused by argparse itself
     "web": "--serve --open --port --model-class --data --profile --outputs --input-range --weights "
     "--max-accuracy-loss --max-nll-increase --batch --top-k",
     "selftest": "--target --json --max-seconds --max-memory",
-    "predict": "--nan --range --max-seconds --max-memory",
+    "predict": "--keep --separator --decimal --nan --range --max-seconds --max-memory",
     "inspect": "--json",
     "sidecar": "",
 }

@@ -15,7 +15,7 @@ from smx_export import FileError, check_parity, export_onnx
 from smx_export.__main__ import main
 from smx_export.artifact.exported import read_intact
 from smx_export.artifact.files import metadata_of, sealed, weights_sha256
-from smx_export.artifact.operators import RANDOM, nondeterministic
+from smx_export.artifact.graphs.operators import RANDOM, nondeterministic
 from smx_export.graph.portable import set_metadata
 from smx_export.parity.comparison import comparison
 from smx_export.parity.determinism import repeated

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from onnx import TensorProto, helper, numpy_helper
 from torch.utils.data import DataLoader, TensorDataset
 
+from bad_input.made_tables import make_tables
 from smx_export import export_onnx
 from smx_lightning import SoftmaxRegression
 
@@ -85,6 +86,7 @@ def fill(shelf):
     make_bad_checkpoints(shelf)
     make_bad_data(shelf)
     make_bad_onnx_files(shelf)
+    make_tables(shelf)
 
 
 def make_damaged_files(shelf):
