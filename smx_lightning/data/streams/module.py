@@ -28,7 +28,7 @@ from smx_lightning.tables.encoding import listed
 from smx_lightning.tables.fitting import Missing, SchemaFit
 from smx_lightning.tables.schema import Kind, Schema
 
-IN_ORDER = 2**14  # rows of a window that is not shuffled: nothing is gained by larger ones
+IN_ORDER = 2**13  # rows of a window that is not shuffled: nothing is gained by larger ones
 
 
 class StreamedTableDataModule(Told):

@@ -24,7 +24,7 @@ from smx_lightning.tables.places import Place
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ENTRIES = 2**19  # of a slice, about: 4 MB, which stays in a cache from one step to the next
+ENTRIES = 2**18  # of a slice, about: 2 MB, which stays in a cache from one step to the next
 OPEN = 8  # files, with their footers, that are open at a time
 
 

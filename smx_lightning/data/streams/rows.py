@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,7 @@ from smx_lightning.tables.unknown import Unknown
 if TYPE_CHECKING:
     import pyarrow as pa
 
+SMALL = 2**16  # bytes
 Arrays = tuple[NDArray[Any], ...]
 
 
@@ -65,14 +68,14 @@ class StreamedRows(Dataset[Any]):
 
         Without y and weight where the inputs are alone, without weight where the rows have none.
         """
-        x = torch.empty((rows, len(self.schema.feature_names)), dtype=self.dtype)
+        x = room((rows, len(self.schema.feature_names)), self.dtype)
         if self.class_names is None:
             return (x,)
         if isinstance(self.schema.target, str):
-            y = torch.empty(rows, dtype=torch.int64)
+            y = room((rows,), torch.int64)
         else:
-            y = torch.empty((rows, len(self.class_names)), dtype=torch.float64)
-        weight = () if self.schema.weight is None else (torch.empty(rows, dtype=torch.float64),)
+            y = room((rows, len(self.class_names)), torch.float64)
+        weight = () if self.schema.weight is None else (room((rows,), torch.float64),)
         return (x, y, *weight)
 
     def encoded(self, piece: Slice, unknown: Unknown) -> Arrays:
@@ -94,6 +97,17 @@ class StreamedRows(Dataset[Any]):
         y = targets(self.schema, self.class_names, table, place=place)
         weight = row_weights(self.schema, table, place=place)
         return (x, y) if weight is None else (x, y, weight)
+
+
+def room(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor whose memory goes back to the system when it is gone.
+
+    Of what malloc is given back it keeps some, in a piece for each thread: windows would pile up.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < SMALL:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(mmap.mmap(-1, size), dtype=dtype).reshape(shape)
 
 
 def numbers(schema: Schema, table: pa.RecordBatch) -> NDArray[Any] | None:
