@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from smx_lightning.data.streams.reading import ENTRIES
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least
 
@@ -59,10 +60,16 @@ def window_of(memory: int, row: int, *, batch_size: int, held: int) -> int:
         )
         raise InputError(
             f"expected memory of at least {-(-least // 10**6)} MB for these files, of which "
-            f"{pages / 1e6:.0f} MB are for the pages of their columns and {PARTS * batch / 1e6:.0f} "
-            f"MB for batches, got {memory / 1e6:.4g} MB; give as much, or {remedy}"
+            f"{pages / 1e6:.0f} MB are for the pages of their columns and "
+            f"{PARTS * batch / 1e6:.0f} MB for batches, "
+            f"got {memory / 1e6:.4g} MB; give as much, or {remedy}"
         )
     return whole_batches(min(left // PARTS // (row + BESIDE), MOST), batch_size)
+
+
+def entries_of(memory: int) -> int:
+    """Entries of a slice: the larger the less it costs to begin one, up to 8 MB."""
+    return min(max(memory // 2**10, ENTRIES), 4 * ENTRIES)
 
 
 def whole_batches(rows: int, batch_size: int) -> int:
