@@ -29,6 +29,7 @@ from bad_input import (
     npz_data,
     onnx_files,
     outputs,
+    streams,
     usage,
 )
 from bad_input.actions import BAD, NPZ, RUN, USAGE
@@ -45,6 +46,7 @@ TABLES = (
     onnx_files,
     inputs,
     outputs,
+    streams,
     usage,
 )
 
@@ -101,7 +103,7 @@ def test_bad_input(action, outcome, message, folder, capsys):
     after = contents(folder)
     assert before.items() <= after.items()
     made = {Path(path).parts[0] for path in after.keys() - before.keys()}
-    assert made <= {"bad.npz", "idx", "lightning_logs"}
+    assert made <= {"bad.npz", "idx", "lightning_logs", "set"}
 
 
 @pytest.mark.parametrize(
