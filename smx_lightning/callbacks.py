@@ -16,12 +16,16 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from smx_lightning.errors import InputError
 from smx_lightning.errors.text import csv_text
 from smx_lightning.module import Prediction, SoftmaxRegression
-from smx_lightning.processes.files import file_path, predictions_csv, written_whole
+from smx_lightning.processes.files import file_path, written_whole
+from smx_lightning.processes.predictions import predictions_csv
+from smx_lightning.tables.cells import cells
+from smx_lightning.tables.encoding import listed
 
 
 class ConfusionCsv(Callback):
     """Write the confusion matrix of a test as a CSV file: a row a label, a column a prediction.
 
+    Sums of weights are written to the 15 digits that float64 is sure of, whole ones as integers.
     Names that a spreadsheet would take for formulas are quoted, see
     :func:`smx_lightning.errors.text.csv_text`.
 
@@ -49,7 +53,7 @@ class ConfusionCsv(Callback):
         if not trainer.is_global_zero or model.confusion_matrix is None:
             return
         header = ["label", *(f"predicted {name}" for name in model.class_names)]
-        counts = model.confusion_matrix.tolist()
+        counts = [[*map(_written, row)] for row in model.confusion_matrix.tolist()]
         rows = [[csv_text(name), *row] for name, row in zip(model.class_names, counts, strict=True)]
         self.written = _write_csv(target, [header, *rows])
 
@@ -137,10 +141,13 @@ def _in_order(shares: Sequence[_Rows]) -> Prediction | None:
 class PredictionsCsv(PredictionsInOrder):
     """Write what ``predict`` answers as a CSV file: row, class name, one probability a class.
 
-    The class of a row that has no answer, whose label is -1, is empty.
+    The class of a row that has no answer, whose label is -1, is empty. Of a table the columns that
+    its data module's ``identifiers()`` tells stand behind the row, as ``smx-export predict`` has
+    them.
 
     Args:
         path: The file; ``predictions.csv`` in the run's log folder by default.
+        keep: Names of the table's own columns that are written; all of them by default.
 
     Attributes:
         written: The file of the last prediction, or ``None``.
@@ -148,9 +155,9 @@ class PredictionsCsv(PredictionsInOrder):
 
     brought_back: ClassVar[tuple[str, ...]] = ("prediction", "written")
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str | None = None, keep: list[str] | None = None) -> None:
         super().__init__()
-        self.path = path
+        self.path, self.keep = path, keep
         self.written: Path | None = None
 
     def write_on_epoch_end(
@@ -167,9 +174,36 @@ class PredictionsCsv(PredictionsInOrder):
             return
         names = softmax_regression(self, pl_module).class_names
         labels, probs = self.prediction
-        with predictions_csv(target, names) as write:
-            write(labels.tolist(), probs.tolist())
+        own = _own_columns(trainer, len(labels), self.keep)
+        kept = None if own is None else [*own]
+        with predictions_csv(target, names, kept=kept) as write:
+            write(labels.tolist(), probs.tolist(), own=[*(own or {}).values()])
         self.written = target
+
+
+def _own_columns(
+    trainer: Trainer, rows: int, keep: Sequence[str] | None
+) -> dict[str, list[str]] | None:
+    """Cells of the first rows of a table's own columns, by name; ``None`` where it is no table.
+
+    Raises:
+        InputError: For a name that no column has, for fewer rows than were predicted, and for what
+            no cell can hold.
+    """
+    identifiers = getattr(trainer.datamodule, "identifiers", None)  # type: ignore[attr-defined]
+    if identifiers is None:
+        return None
+    table = identifiers()
+    missing = [name for name in keep or () if name not in table.column_names]
+    if missing or table.num_rows < rows:
+        wanted = f"the columns {listed(missing)}" if missing else f"{rows} rows"
+        got = listed(table.column_names) if missing else f"{table.num_rows}"
+        raise InputError(
+            f"PredictionsCsv expected {wanted} in the table to write beside the answers, got "
+            f"{got or 'none'}; choose others with keep="
+        )
+    names = table.column_names if keep is None else keep
+    return {name: cells(name, table.column(name).slice(0, rows)) for name in names}
 
 
 def softmax_regression(callback: Callback, module: LightningModule) -> SoftmaxRegression:
@@ -217,6 +251,10 @@ def run_folder(trainer: Trainer) -> Path:
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
     parent = logger.save_dir or trainer.default_root_dir
     return Path(trainer.strategy.broadcast(str(Path(parent, str(logger.name), version))))
+
+
+def _written(count: float) -> str:
+    return str(int(count)) if count % 1 == 0 else f"{count:.15g}"
 
 
 def _write_csv(target: Path, rows: list[list[Any]]) -> Path:

@@ -27,6 +27,7 @@ from smx_lightning.activations import Activation, activation_of
 from smx_lightning.activations.layers import log_probabilities
 from smx_lightning.checkpoint.describing import Record, describe, training_summary
 from smx_lightning.checkpoint.loading import load_model
+from smx_lightning.coefficients import Coefficients, coefficients_of
 from smx_lightning.errors import checks, inputs
 from smx_lightning.errors.class_weight import ClassWeight, class_weights
 from smx_lightning.errors.targets import check_smoothing
@@ -35,6 +36,7 @@ from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.configuring import configured
 from smx_lightning.preprocessing.standardization import Method, Preprocessing
 from smx_lightning.tables.naming import in_use, named_features
+from smx_lightning.training.classes import with_classes
 from smx_lightning.training.hooks import Bookkeeping, signed_as
 from smx_lightning.training.hyper_parameters import PlainHyperParameters
 from smx_lightning.training.loss import mean_loss
@@ -81,6 +83,7 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
         solver: The exact solver of the last training, with its status; ``None`` with others.
         activation: The :class:`~smx_lightning.activations.Activation` that was asked for.
         confusion_matrix: (classes, classes) of the last test, a row a label; up to 1000 classes.
+            Integers, and float64 where rows had weights or distributions.
 
     Raises:
         InputError: For an argument that is out of its range; it says what was expected.
@@ -92,6 +95,7 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
 
     _smx_hooks: ClassVar[Bookkeeping]  # it serves all models and trainers
     class_counts: Tensor
+    _ddp_params_and_buffers_to_ignore: list[str]
     activation: Activation
     _smx_activation: Activation
     lr: float | None = None
@@ -265,6 +269,16 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
     ) -> Self:
         """See :func:`smx_lightning.checkpoint.loading.load_model`, whose arguments it takes."""
         return load_model(cls, checkpoint_path, *args, **kwargs)
+
+    @signed_as(coefficients_of)
+    def coefficients(self, batches: Any = None, **kwargs: Any) -> Coefficients:
+        """See :func:`smx_lightning.coefficients.coefficients_of`, whose arguments it takes."""
+        return coefficients_of(self, batches, **kwargs)
+
+    @signed_as(with_classes)
+    def with_classes(self, *args: Any, **kwargs: Any) -> Self:
+        """See :func:`smx_lightning.training.classes.with_classes`."""
+        return with_classes(self, *args, **kwargs)
 
     def training_summary(self) -> dict[str, Any] | None:
         """Epochs begun, steps taken, finite held-out metrics; ``None`` without a trainer."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from smx_export.convert import Export, export_copy, refuse_untrained
 from smx_export.graph.detached import detached_copy
+from smx_export.parity.user_data import Targets
 from smx_export.profile import PORTABLE, Profile, Width
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.callbacks import softmax_regression, target_file
@@ -23,9 +24,10 @@ from smx_lightning.errors.checks import class_indices
 from smx_lightning.errors.text import printable
 from smx_lightning.processes.files import check_writable
 from smx_lightning.processes.sharding import is_sharded
+from smx_lightning.training.batches import parts_of
 from smx_lightning.training.first_epoch import fetched
 
-Rows = tuple[Tensor | dict[str, Tensor], Tensor]
+Rows = tuple[Tensor | dict[str, Tensor], Tensor, Tensor | None]
 MOST_DATA_ROWS = 4096  # of the validation data: enough to see, quick to compare
 
 
@@ -138,7 +140,7 @@ class OnnxExport(Callback):
         with torch.random.fork_rng(devices=[]):  # what follows fit draws as it would without
             rows = _validation_rows(trainer, live)
             needed = self.profile.weights is not None  # to measure what rounding costs
-            data: Any = rows if needed else _sound(rows, model.num_classes)
+            data: Any = rows if needed else _sound(rows, model)
             self.export = export_copy(model, path, training, data, self.profile)
         rank_zero_info(printable(f"{self.export.path}: {self.export.report.verdict}"))
 
@@ -177,52 +179,59 @@ def _stamp(path: str) -> Stamp | None:
         return None
 
 
-def _sound(rows: Rows | None, num_classes: int) -> Any:
-    """Without labels that only a step of its own understands: soft ones, or -1 of ignored rows."""
+def _sound(rows: Rows | None, model: SoftmaxRegression) -> Any:
+    """Without targets that only a step of its own understands."""
     if rows is None:
         return None
-    x, y = rows
-    shape = (len(next(iter(x.values()))),) if isinstance(x, dict) else x.shape[:1]
-    whole = not (y.is_floating_point() or y.is_complex())
-    known = whole and y.shape == shape and bool(((y >= 0) & (y < num_classes)).all())
-    return x, y if known else None
+    x, y, weight = rows
+    count = len(next(iter(x.values())) if isinstance(x, dict) else x)
+    try:
+        Targets.of(y, weight, model, count)
+    except InputError:
+        return x, None
+    return rows
 
 
 def _validation_rows(trainer: Trainer, model: SoftmaxRegression) -> Rows | None:
     """The first rows of the first validation loader, as the model sees them on this rank.
 
-    ``None`` where there are none, or where the model unpacks no pairs (x, y) of tensors; x may be a
-    dict of them.
+    ``None`` where there are none, or where the model unpacks no tensors x and y; x may be a dict of
+    them.
     """
     loaders, limits = trainer.val_dataloaders, trainer.num_val_batches
     if isinstance(loaders, (list, tuple)):
         loaders = loaders[0] if loaders else None
     if loaders is None or not limits:
         return None
-    pairs: list[tuple[dict[str, Tensor], Tensor]] = []
+    parts: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
+    weighted = False
     stage = trainer.state.stage
     trainer.validating = True  # which hooks may ask for
     try:
         for number, batch in enumerate(loaders):
-            if number >= limits[0] or sum(len(y) for _, y in pairs) >= MOST_DATA_ROWS:
+            if number >= limits[0] or sum(len(y) for _, y, _ in parts) >= MOST_DATA_ROWS:
                 break
-            x, y = _unpacked(model, fetched(trainer, batch))
-            parts = x if isinstance(x, dict) else {"": x}
-            if {*map(type, (*parts.values(), y))} != {Tensor}:
+            x, y, weight = _unpacked(model, fetched(trainer, batch))
+            named = x if isinstance(x, dict) else {"": x}
+            if {*map(type, (*named.values(), y))} != {Tensor}:
                 return None
-            cpu = {name: part.cpu() for name, part in parts.items()}
-            pairs.append((cpu, class_indices(y).cpu()))
+            weighted |= weight is not None
+            ones = torch.ones(len(y)) if weight is None else torch.as_tensor(weight)
+            cpu = {name: part.cpu() for name, part in named.items()}
+            parts.append((cpu, class_indices(y).cpu(), ones.cpu().double()))
     finally:
         trainer.state.stage = stage
-    if not pairs:
+    if not parts:
         return None
-    labels = torch.cat([y for _, y in pairs])[:MOST_DATA_ROWS]
-    rows = {name: torch.cat([x[name] for x, _ in pairs])[:MOST_DATA_ROWS] for name in pairs[0][0]}
-    return (rows if isinstance(x, dict) else rows[""]), labels
+    xs, ys, weights = zip(*parts, strict=True)
+    rows = {name: torch.cat([x[name] for x in xs])[:MOST_DATA_ROWS] for name in xs[0]}
+    given = rows if isinstance(x, dict) else rows[""]
+    weight = torch.cat(weights)[:MOST_DATA_ROWS] if weighted else None
+    return given, torch.cat(ys)[:MOST_DATA_ROWS], weight
 
 
-def _unpacked(model: SoftmaxRegression, batch: Any) -> tuple[Any, Any]:
+def _unpacked(model: SoftmaxRegression, batch: Any) -> tuple[Any, Any, Any]:
     try:
-        return model.unpack(batch)
+        return parts_of(model, batch)
     except InputError:  # a step of its own reads them otherwise
-        return None, None
+        return None, None, None

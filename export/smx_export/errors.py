@@ -20,6 +20,10 @@ class InputRoundingWarning(UserWarning):
     """Inputs that were rounded to float32, within the tolerance of the file."""
 
 
+class TableWarning(UserWarning):
+    """What a table holds that the file does not know, or what the file does not say of tables."""
+
+
 class NotInstalled(ImportError):  # noqa: N818 (an answer, not a fault)
     """A runtime is not on this machine; the message says how to get it."""
 

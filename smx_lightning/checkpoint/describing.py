@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from smx_lightning.activations import activation_of
+from smx_lightning.activations import SOFTMAX, activation_of
 from smx_lightning.checkpoint.injected import describe_injected
 from smx_lightning.checkpoint.optimizers import (
     OPTIMIZER,
@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 
 DATA, ACTIVATION = "data_module", "activation"
 MISSING = inspect.Parameter.empty
-LIVE = ("l2", "class_weight", "threshold")  # what a user may set on a model that exists
+# What a user may set on a model that exists.
+LIVE = ("l2", "class_weight", "threshold", "label_smoothing", "ignore_index")
+# What no checkpoint and no run said while all had it.
+UNSAID: dict[str, Any] = {ACTIVATION: SOFTMAX.spec, "label_smoothing": 0, "ignore_index": -1}
 RUN = (OPTIMIZER, SCHEDULE)
 
 
@@ -73,6 +76,8 @@ def settings_of(model: SoftmaxRegression) -> dict[str, Any]:
         "l2": float(model.l2),
         "class_weight": class_weights(weights, model.class_names),
         "threshold": None if model.threshold is None else float(model.threshold),
+        "label_smoothing": float(model.label_smoothing),
+        "ignore_index": int(model.ignore_index),
         "preprocessing": str(model.preprocessing.method),
         "activation": model._smx_activation.spec,
         "optimizers": model._smx_record.run,

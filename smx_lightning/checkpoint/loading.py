@@ -28,8 +28,9 @@ from smx_lightning.checkpoint.reading import (
 )
 from smx_lightning.data.described import hash_of
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import check_threshold, non_negative
+from smx_lightning.errors.checks import check_threshold, non_negative, whole
 from smx_lightning.errors.class_weight import class_weights
+from smx_lightning.errors.targets import check_smoothing
 from smx_lightning.errors.text import printable
 from smx_lightning.errors.unreadable import reason
 
@@ -88,6 +89,16 @@ def load_model(
     _load(model, content, _renamed(content, saved, kwargs), strict)
     tensors = (v for v in content["state_dict"].values() if isinstance(v, torch.Tensor))
     return model.to(next(tensors, torch.tensor(0)).device)
+
+
+def load_weights(model: SoftmaxRegression, path: str | Path) -> None:
+    """Load a checkpoint's weights into a model that its arguments have made.
+
+    Raises:
+        InputError: For a file that is no such checkpoint, or one of another problem.
+    """
+    content = load_plain(path)
+    _load(model, content, content, None)
 
 
 def _load(
@@ -200,12 +211,14 @@ def _check_input_shape(model: SoftmaxRegression) -> None:
 def _renamed(
     content: dict[str, Any], saved: dict[str, Any], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The checkpoint for the hooks: plain, and with the class names that the caller gives."""
+    """The checkpoint for the hooks: plain, and with the names that the caller gives."""
     seen = {**content, HYPER_PARAMETERS: {**saved, **given}}
     written = notes(content)
-    if "class_names" in given and isinstance(written.get("settings"), dict):
-        settings = {**written["settings"], "class_names": given["class_names"]}
-        seen[CHECKPOINT_KEY] = {**written, "settings": settings}
+    renamed = {name: given[name] for name in ("class_names", "feature_names") if name in given}
+    if "schema" in given:
+        renamed["feature_names"] = None  # nobody's: those of the schema count
+    if renamed and isinstance(written.get("settings"), dict):
+        seen[CHECKPOINT_KEY] = {**written, "settings": {**written["settings"], **renamed}}
     return seen
 
 
@@ -269,6 +282,10 @@ def adopt(model: SoftmaxRegression, settings: Mapping[str, Any], given: Collecti
             value = non_negative(name, value)
         elif name == "class_weight":
             value = class_weights(value, model.class_names)
+        elif name == "label_smoothing":
+            value = check_smoothing(value)
+        elif name == "ignore_index":
+            value = whole(name, value)
         else:
             check_threshold(value, model.num_classes)
         setattr(model, name, value)

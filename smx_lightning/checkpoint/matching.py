@@ -17,8 +17,14 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
-from smx_lightning.activations import SOFTMAX
-from smx_lightning.checkpoint.describing import ACTIVATION, DATA, LIVE, RUN, settings_of
+from smx_lightning.checkpoint.describing import (
+    ACTIVATION,
+    DATA,
+    LIVE,
+    RUN,
+    UNSAID,
+    settings_of,
+)
 from smx_lightning.checkpoint.optimizers import said
 from smx_lightning.checkpoint.plain import plain_ones
 from smx_lightning.checkpoint.reading import (
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 BASE = "smx_lightning.module.SoftmaxRegression"
+NAMES = "feature_names"
 WRAPPED = "_orig_mod."  # torch.compile's word in the names of what it wraps
 
 
@@ -63,8 +70,31 @@ def check_fits(model: SoftmaxRegression, checkpoint: Mapping[str, Any]) -> None:
             f"has, got one with {method!r}, whose weights are of other features; build the model "
             f"with preprocessing={method!r}"
         )
+    _check_features(saved, present)
     if model._trainer is not None:
         _compare_arguments(model, checkpoint, saved, present)
+
+
+def _check_features(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+    """Complain about weights of other features, or of the same in another order.
+
+    Raises:
+        InputError: Where both have names.
+    """
+    own, others = present[NAMES], saved.get(NAMES)
+    if own is None or others is None or own == others:
+        return
+    if sorted(own) == sorted(others):
+        what = "has in another order"
+        remedy = "bring the columns into the checkpoint's order"
+    else:
+        what, remedy = "has not all of", "take the data it was trained on, or name them alike"
+    pairs = enumerate(zip(own, others, strict=False))
+    first = next((k for k, (name, other) in pairs if name != other), 0)
+    raise InputError(
+        f"expected a checkpoint of the features that the data has, got one of features that it "
+        f"{what}: feature {first} is {others[first]!r}; {remedy}"
+    )
 
 
 def _compare_arguments(
@@ -122,18 +152,18 @@ def _are_paths(saved: Any, present: Any) -> bool:
 def saved_settings(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint's settings; of one that version 0.1 wrote, what its arguments tell.
 
-    Until there were others the activation was softmax.
+    What none said while all had it is added.
     """
     written = notes(checkpoint)
     settings = written.get("settings")
     if isinstance(settings, dict):
-        return {ACTIVATION: SOFTMAX.spec, **settings}
+        return {**UNSAID, **settings}
     arguments, _ = plain_hyper_parameters(checkpoint)
     if written.get("class") != BASE:  # a subclass may mean something else by a name
-        return {ACTIVATION: SOFTMAX.spec, "class_names": arguments.get("class_names")}
+        return {**UNSAID, "class_names": arguments.get("class_names")}
     names = ("class_names", "preprocessing", "l2", "threshold", "class_weight")
     known = {name: arguments[name] for name in names if name in arguments}
-    return {ACTIVATION: SOFTMAX.spec, **known}
+    return {**UNSAID, **known}
 
 
 def anew(model: SoftmaxRegression) -> str:

@@ -31,6 +31,8 @@ SETTINGS: dict[str, Any] = {  # and what they may be
     "l2": NUMBER,
     "class_weight": (list, str, NONE),
     "threshold": (*NUMBER, NONE),
+    "label_smoothing": NUMBER,
+    "ignore_index": int,
     "preprocessing": str,
     "optimizers": (dict, NONE),
 }

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.unreadable import reason
@@ -27,6 +27,7 @@ NAMES_A_CLASS = re.compile(
 )
 SETTINGS = (".yaml", ".yml", ".json")
 DATA = "smx_lightning.data"  # where the data modules are
+TABLE = "--data.source"  # takes more than text: the parser reads it as YAML
 IDX = ("*-ubyte*", "raw/*-ubyte*", "*/raw/*-ubyte*")  # where the files of an IDX folder lie
 REMEDIES = {
     "--data": f"rows come as a table ({', '.join(SUFFIXES)}) or as an .npz file with x and y in "
@@ -34,6 +35,18 @@ REMEDIES = {
     "--model": "name the class, as in --model package.module.Class; a checkpoint comes as "
     "--ckpt_path FILE",
 }
+
+
+class DataModule(NamedTuple):
+    """What reads a file or a folder.
+
+    Attributes:
+        module: The class, by its full name.
+        option: Takes the path.
+    """
+
+    module: str
+    option: str
 
 
 def without(option: str, given: Iterable[str]) -> list[str]:
@@ -54,22 +67,29 @@ def completed(given: Iterable[str]) -> list[str]:
             continue
         if argument.startswith("-"):
             option, equals, value = argument.partition("=")
+            named = option
         else:
-            equals, value = "", argument
-        if value and option == "--data" and (rows := data_module(value)):
-            module, holder = rows
-            found += [f"--data={module}"] if argument.startswith("-") else [module]
-            found += [holder, value]
+            named, option, equals, value = option, "", "", argument  # what follows is another's
+        if value and named == "--data" and (rows := data_module(value)):
+            if not equals:
+                found.pop()
+            at = next((k for k, one in enumerate(found) if one.startswith("--data.")), len(found))
+            if rows.option == TABLE and ": " in value:
+                raise InputError(
+                    f"expected --data with a path without ': ', which the parser takes for a "
+                    f"mapping, got {value}; rename the file"
+                )
+            found[at:at] = ["--data", rows.module, rows.option, value]  # before its settings
             continue
-        if value and NAMES_A_CLASS.fullmatch(option):
-            _check_no_rows(option, value)
+        if value and NAMES_A_CLASS.fullmatch(named):
+            _check_no_rows(named, value)
             value = class_path(value)
-            _check_class(option, value)
-        found.append(f"{option}{equals}{value}" if argument.startswith("-") else value)
+            _check_class(named, value)
+        found.append(f"{named}{equals}{value}" if argument.startswith("-") else value)
     return found
 
 
-def data_module(path: str) -> tuple[str, str] | None:
+def data_module(path: str) -> DataModule | None:
     """The data module that a file or a folder suits, and its option; ``None`` for what is neither.
 
     Raises:
@@ -78,15 +98,15 @@ def data_module(path: str) -> tuple[str, str] | None:
     given = Path(path).expanduser()
     suffix = suffix_of(given)
     if suffix == ".npz":
-        return f"{DATA}.NpzDataModule", "--data.path"
+        return DataModule(f"{DATA}.NpzDataModule", "--data.path")
     if suffix in SUFFIXES and not given.is_dir():
-        return f"{DATA}.TableDataModule", "--data.source"
+        return DataModule(f"{DATA}.TableDataModule", TABLE)
     if not given.is_dir() or not (os.sep in path or suffix in ("", *SUFFIXES)):
         return None
     if any(any(given.glob(pattern)) for pattern in IDX):
-        return f"{DATA}.IdxDataModule", "--data.path"
+        return DataModule(f"{DATA}.IdxDataModule", "--data.path")
     if any(suffix_of(file) in SUFFIXES for file in given.iterdir()):
-        return f"{DATA}.TableDataModule", "--data.source"
+        return DataModule(f"{DATA}.TableDataModule", TABLE)
     if os.sep not in path:  # may be the name of a class of that package
         return None
     raise InputError(

@@ -30,11 +30,10 @@ from smx_lightning.errors.completion import require_shtab, shell_asked
 from smx_lightning.errors.naming import how_to_name
 from smx_lightning.module import SoftmaxRegression
 
-FROM_DATA = (
-    *("num_features", "num_classes", "class_names", "input_shape", "input_range"),
-    *("feature_names", "schema"),
-)
+NAMES = ("feature_names", "schema")
+FROM_DATA = ("num_features", "num_classes", "class_names", "input_shape", "input_range", *NAMES)
 SPOKEN_FOR = ("class_path", "init_args", "dict_kwargs")  # to the parser these are no arguments
+BY_CHECKPOINT = ("predict", "coefficients")  # subcommands that ask it, and not the data, for sizes
 FOUND_BY_TRAINER = ("best", "last", "hpc", "registry")  # in place of a path
 
 
@@ -57,7 +56,7 @@ class CheckpointCLI(LightningCLI):
 
     def _of_data(self, name: str, data: LightningDataModule) -> Any:
         """What the data say of themselves; they are not asked where rows may have no labels."""
-        if self._predicts_by_checkpoint():
+        if self._stands_by_checkpoint():
             return None
         given = self.typed.get(f"{self.config.subcommand}.model.init_args")
         if self.checkpoint is not None:
@@ -68,8 +67,8 @@ class CheckpointCLI(LightningCLI):
             self.untold = (*self.untold, name)
             return None
 
-    def _predicts_by_checkpoint(self) -> bool:
-        return self.checkpoint is not None and self.config.subcommand == "predict"
+    def _stands_by_checkpoint(self) -> bool:
+        return self.checkpoint is not None and self.config.subcommand in BY_CHECKPOINT
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse what is given alone, then all: what is given counts, whatever its value."""
@@ -139,8 +138,10 @@ class CheckpointCLI(LightningCLI):
         if self.checkpoint is None:
             require_sizes(kind, self.untold, self.config[self.config.subcommand].data.class_path)
             return kind(*args, **kwargs)
-        from_data = () if self._predicts_by_checkpoint() else FROM_DATA
-        given = {name: kwargs[name] for name in (*self.given, *from_data) if name in kwargs}
+        of_data = () if self._stands_by_checkpoint() else FROM_DATA
+        unnamed = {name for name in NAMES if kwargs.get(name) is None}  # the checkpoint's stay
+        told = (*self.given, *(name for name in of_data if name not in unnamed))
+        given = {name: kwargs[name] for name in told if name in kwargs}
         saved, left_out = self.checkpoint.hyper_parameters, self.checkpoint.left_out
         taken = arguments_for(kind, saved, left_out, given)
         check_sizes(kind, taken, self.checkpoint.state_dict, given)

@@ -1,4 +1,4 @@
-"""``smx-lightning fit | validate | test | predict``: LightningCLI with links and defaults.
+"""``smx-lightning fit`` and its other subcommands: LightningCLI with links and defaults.
 
 Number of features, number of classes, class names and input shape flow from the data to the model.
 ``fit`` finds the exact optimum of a plain model, unless an optimiser is named, and goes on to test
@@ -25,8 +25,9 @@ from smx_lightning import DISTRIBUTION, __version__
 from smx_lightning.activations import SOFTMAX
 from smx_lightning.callbacks import ConfusionCsv, PredictionsCsv
 from smx_lightning.cli.bar import OneLineBar
+from smx_lightning.cli.coefficients import CoefficientsCLI, TableTrainer
 from smx_lightning.cli.described import has_rows
-from smx_lightning.cli.fitting import DATA, MODEL, MODEL_DEFAULTS, FitCLI, least_loss
+from smx_lightning.cli.fitting import DATA, MODEL, MODEL_DEFAULTS, least_loss
 from smx_lightning.cli.folders import SaveConfig, claim_folders, give_up_empty
 from smx_lightning.cli.help import EPILOG, SUBCOMMANDS
 from smx_lightning.cli.outcome import Course, Outcome, course, outcome
@@ -41,7 +42,7 @@ UNFIT_WEIGHTS = "Error(s) in loading state_dict"  # as torch says that a checkpo
 EXPORTER = "smx_export"  # named, not imported: training knows nothing of ONNX
 
 
-class SmxCLI(FitCLI):
+class SmxCLI(CoefficientsCLI):
     """The command line; its constructor runs the subcommand.
 
     Attributes:
@@ -69,8 +70,7 @@ class SmxCLI(FitCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the Trainer, and the run's folder."""
-        trainer = super().instantiate_trainer(**kwargs)
-        self.claimed = claim_folders(trainer)
+        self.claimed = claim_folders(trainer := super().instantiate_trainer(**kwargs))
         return trainer
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -203,6 +203,7 @@ def run(args: list[str]) -> int:
         SoftmaxRegression,
         LightningDataModule,
         save_config_callback=SaveConfig,
+        trainer_class=TableTrainer,
         parser_class=Parser,
         subclass_mode_model=True,
         subclass_mode_data=True,

@@ -109,6 +109,26 @@ SUBCOMMANDS = {
         "Write class and probabilities of every row, in order, as a CSV file.",
         _asking({"--predictions.path FILE": "the answers, as CSV"}),
     ),
+    "coefficients": Subcommand(
+        "Print the largest coefficients of a trained model, and write all of them as CSV to the "
+        "file that is named last. With the data that it was trained on come standard errors.",
+        {
+            "checkpoint": CHECKPOINT,
+            "errors": {
+                "--data CLASS": "the rows that it was trained on, with the settings of then",
+                "--errors KIND": "model (default), right where the model is; robust, also where it "
+                "is not, and with class weights",
+                "--weights KIND": "what row weights are: frequency (default) or sampling",
+                "--level LEVEL": "of the intervals; 0.95 by default",
+            },
+            "what is written": {
+                "FILE": "last on the line: class, feature, coefficient in the data's own units and "
+                "standardised, std_error, z, p_value, low, high",
+                "--reference CLASS": "differences to this class; to the mean of all by default",
+            },
+            "more": GENERAL,
+        },
+    ),
 }
 
 
@@ -123,7 +143,8 @@ def help_asked(given: Sequence[str]) -> str | None:
 
 def _of(name: str) -> str:
     subcommand = SUBCOMMANDS[name]
-    parts = [f"usage: smx-lightning {name} [options]", _filled(subcommand.does)]
+    last = " [FILE]" * (name == "coefficients")
+    parts = [f"usage: smx-lightning {name} [options]{last}", _filled(subcommand.does)]
     for heading, options in subcommand.groups.items():
         parts.append("\n".join([f"{heading}:", *map(_line, options, options.values())]))
     return "\n\n".join([*parts, _filled(EPILOG)])

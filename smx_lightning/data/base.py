@@ -8,7 +8,7 @@ operation, not a list of samples to be collated. They are those of
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -34,8 +34,6 @@ from smx_lightning.errors.targets import is_soft
 from smx_lightning.preprocessing.digits import wide_columns
 from smx_lightning.preprocessing.standardization import Preprocessing
 from smx_lightning.processes.distributed import sharing
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,8 @@ class InMemoryDataModule(LightningDataModule, ABC):
             :mod:`smx_lightning.preprocessing`; the inputs are float64 where there is any.
         exact: Whether :meth:`load` must keep float64 inputs as they are: a trained model that is
             asked about them needs it.
+        classes_known: Whether a trained model says which classes there are: then nothing is to be
+            learned of those without a row.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
         self.val_fraction, self.test_fraction = check_fractions(val_fraction, test_fraction)
         self.batch_size = batch_size
         self.seed = whole("seed", seed)
-        self.exact = False
+        self.exact = self.classes_known = False
 
     @abstractmethod
     def load(self) -> Loaded:
@@ -119,12 +119,13 @@ class InMemoryDataModule(LightningDataModule, ABC):
         """The checked data with all three splits."""
         given = self.load()
         num_classes = len(given.class_names)
-        for name in SPLITS:
+        for name in ("train", "val", "test"):
             rows = getattr(given, name)
             if rows is not None:
                 shape = given.train.x.shape[1:]
                 check_rows(name, rows, num_classes, shape, called=self.called(name))
-        given = replace(given, **{n: _labelled(r) for n, r in vars(given).items() if n in SPLITS})
+        val, test = (rows and _labelled(rows) for rows in (given.val, given.test))
+        given = Loaded(_labelled(given.train), given.class_names, val, test)
         if num_classes < 2:
             raise InputError(
                 f"expected labels of at least 2 classes, got only {given.class_names}; "
@@ -133,7 +134,8 @@ class InMemoryDataModule(LightningDataModule, ABC):
         check_scales({"train": given.train, "val": given.val, "test": given.test})
         train, test = self._split_off(given.train, given.test, self.test_fraction, "test")
         train, val = self._split_off(train, given.val, self.val_fraction, "val")
-        warn_of_empty_classes(train, given.class_names)
+        if not self.classes_known:
+            warn_of_empty_classes(train, given.class_names)
         return Splits(train, val, test, given.class_names)
 
     def _split_off(
@@ -257,11 +259,10 @@ class InMemoryDataModule(LightningDataModule, ABC):
         )
 
 
-def _labelled(rows: Rows | None) -> Rows | None:
+def _labelled(rows: Rows) -> Rows:
     """Without the rows that have no label; themselves where all have one."""
-    if rows is None or bool((known := has_label(rows.y)).all()):
-        return rows
-    return Rows(*rows[known.nonzero()[:, 0]])
+    known = has_label(rows.y)
+    return rows if known.all() else Rows(*rows[known.nonzero()[:, 0]])
 
 
 def is_wide(trainer: Trainer | None) -> bool:

@@ -70,7 +70,7 @@ def classes_of(
     values = [value for value in known if no_label is None or str(value) != str(no_label)]
     none: dict[int | str, int] = {value: NO_LABEL for value in known if value not in values}
     if no_label is not None:  # of other rows
-        none |= {label: NO_LABEL for label in (no_label, str(no_label))}
+        none |= dict.fromkeys((no_label, str(no_label)), NO_LABEL)
     if class_names is None:
         check_encodable(map(str, values), f"names of classes in {name}")
         return Classes(tuple(map(str, values)), _numbered(values) | none)
@@ -81,7 +81,7 @@ def classes_of(
     if indices.keys() >= set(values):
         return Classes(names, indices | none)
     if len(values) != len(names) and {*indices, NO_LABEL} >= set(values):
-        return Classes(names, indices | {NO_LABEL: NO_LABEL} | none)
+        return Classes(names, {**indices, NO_LABEL: NO_LABEL, **none})
     if len(values) != len(names):
         raise InputError(
             f"expected labels in 0..{len(names) - 1}, or {len(names)} different ones, for the "
@@ -108,9 +108,10 @@ def _columns(count: int, class_names: Names | None, name: str) -> Classes:
 
 
 def classes_named(y: NDArray[np.generic], class_names: Sequence[str]) -> Classes:
-    """The classes of a trained model, for labels (n,) of any rows.
+    """The classes of a trained model, for labels (n,) of any rows, or distributions (n, classes).
 
-    Integer labels are the classes' names where they all are names, else their indices.
+    Integer labels are the classes' names where they all are names, else their indices; -1 says that
+    there is none, unless it is a name.
     """
     names = tuple(map(str, class_names))
     if _is_soft(y):
@@ -118,10 +119,11 @@ def classes_named(y: NDArray[np.generic], class_names: Sequence[str]) -> Classes
     by_name = _numbered(names)
     if y.dtype.kind not in INTEGERS:
         return Classes(names, by_name)
-    values = _values(y, "y")
+    none: dict[int | str, int] = {} if str(NO_LABEL) in by_name else {NO_LABEL: NO_LABEL}
+    values = [value for value in _values(y, "y") if value not in none]
     if all(str(value) in by_name for value in values):
-        return Classes(names, {value: by_name[str(value)] for value in values})
-    return Classes(names, _numbered(range(len(names))))
+        return Classes(names, {value: by_name[str(value)] for value in values} | none)
+    return Classes(names, _numbered(range(len(names))) | none)
 
 
 def labels(y: NDArray[np.generic], classes: Classes, name: str = "y") -> Tensor:

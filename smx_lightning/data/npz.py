@@ -1,9 +1,10 @@
-"""Any data set as one ``.npz`` file: ``x``, ``y``, and optionally splits."""
+"""Any data set as one ``.npz`` file: ``x``, ``y``, and optionally splits and features' names."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from smx_lightning.preprocessing.digits import wide_columns
 from smx_lightning.processes.files import at_home
 
 NPY_MAGIC = b"\x93NUMPY"
+NAMES = "feature_names"
 SPLITS = {"train": ("x", "y"), "val": ("x_val", "y_val"), "test": ("x_test", "y_test")}
 WEIGHTS = {x: x.replace("x", "weight") for x, _ in SPLITS.values()}
 
@@ -35,7 +37,8 @@ class NpzDataModule(InMemoryDataModule):
     holds ``x_val``, ``y_val`` or ``x_test``, ``y_test``, those splits are used as
     given; a missing one is split off, stratified and seeded. Labels become classes in sorted order,
     integers as well, whatever they are, and name them. Prediction takes ``x``, then ``x_val`` and
-    ``x_test``, and needs no labels. Pickled objects are refused.
+    ``x_test``, and needs no labels. ``feature_names``, one an entry of an input, name the features
+    where the file holds them. Pickled objects are refused.
 
     Args:
         path: The file.
@@ -79,6 +82,17 @@ class NpzDataModule(InMemoryDataModule):
             if x in xs
         }
         return Loaded(class_names=classes.names, **rows)
+
+    @cached_property
+    def feature_names(self) -> list[str] | None:
+        """Those of the file."""
+        names, entries = read_names(self.path), self.num_features
+        if names is not None and len(names) != entries:
+            raise InputError(
+                f"expected {NAMES} in {self.path} to be {entries}, one an entry of an input, got "
+                f"{len(names)}; name each, or leave them out"
+            )
+        return names
 
     def called(self, split: str) -> str:
         """The array and the file."""
@@ -124,10 +138,38 @@ def read_npz(path: str | Path, *, labelled: bool = True) -> dict[str, NDArray[np
             say, or larger than data are (:mod:`smx_lightning.errors.sizes`).
     """
     path = at_home(path)
-    if not path.is_file():
-        raise InputError(f"expected a data file at {path}, found none; check the path")
     wanted = [name for pair in SPLITS.values() for name in pair[: 1 + labelled]]
     wanted += WEIGHTS.values() if labelled else ()
+    arrays, found = _arrays(path, wanted)
+    _check_pairs(arrays, found, path, labelled=labelled)
+    for name in {*(y for _, y in SPLITS.values()), *WEIGHTS.values()} & arrays.keys():
+        if arrays[name].ndim == 2 and arrays[name].shape[1] == 1:  # a column of a table
+            arrays[name] = arrays[name][:, 0]
+    return arrays
+
+
+def read_names(path: str | Path) -> list[str] | None:
+    """The names of the features in a data file, one an entry of an input; ``None`` without any.
+
+    Raises:
+        InputError: For what are no names, and where the file cannot be read.
+    """
+    path = at_home(path)
+    names = _arrays(path, [NAMES])[0].get(NAMES)
+    if names is None:
+        return None
+    if names.dtype.kind not in "Uiu":
+        raise InputError(
+            f"expected {NAMES} in {path} to be strings, got dtype {names.dtype}; save them with "
+            f"numpy.savez(path, {NAMES}=numpy.array(names, dtype=str), …)"
+        )
+    return [str(name) for name in names.flatten()]
+
+
+def _arrays(path: Path, wanted: Sequence[str]) -> tuple[dict[str, NDArray[np.generic]], str]:
+    """The arrays of these names that are there, and what the file holds, in words."""
+    if not path.is_file():
+        raise InputError(f"expected a data file at {path}, found none; check the path")
     with path.open("rb") as start:
         if start.read(len(NPY_MAGIC)) == NPY_MAGIC:
             raise InputError(
@@ -152,11 +194,7 @@ def read_npz(path: str | Path, *, labelled: bool = True) -> dict[str, NDArray[np
             f"expected an .npz file, got one that numpy cannot read ({reason(error)}) at {path}; "
             "save it again with numpy.savez"
         ) from error
-    _check_pairs(arrays, found, path, labelled=labelled)
-    for name in {*(y for _, y in SPLITS.values()), *WEIGHTS.values()} & arrays.keys():
-        if arrays[name].ndim == 2 and arrays[name].shape[1] == 1:  # a column of a table
-            arrays[name] = arrays[name][:, 0]
-    return arrays
+    return arrays, found
 
 
 def _check_pairs(arrays: Mapping[str, object], found: str, path: Path, *, labelled: bool) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from os import PathLike
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,46 +12,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smx_lightning.data.base import InMemoryDataModule, Loaded
+from smx_lightning.data.labelled import (
+    Source,
+    class_names,
+    columns_of_labels,
+    kept,
+    labelled,
+    name_of,
+    named_target,
+    names_in_use,
+)
 from smx_lightning.data.loading import Rows
 from smx_lightning.data.npz import inputs
 from smx_lightning.errors import InputError
+from smx_lightning.errors.sizes import check_room
 from smx_lightning.errors.text import printable
-from smx_lightning.tables.encoding import encoded, listed
+from smx_lightning.tables.encoding import encoded
 from smx_lightning.tables.fitting import Missing, SchemaFit
-from smx_lightning.tables.labels import Labels, row_weights, targets
-from smx_lightning.tables.places import Place
 from smx_lightning.tables.reading import ROWS, whole
 from smx_lightning.tables.schema import Kind, Schema
 from smx_lightning.tables.unknown import Unknown
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-Target = str | Sequence[str]
 LARGEST = float(np.finfo(np.float32).max)
-
-
-class _Source(NamedTuple):
-    """A table that was read, and where its rows come from."""
-
-    table: pa.Table
-    place: Place
-
-
-class _Labelled(NamedTuple):
-    """The rows of a table that have a label: their places in it, targets and weights."""
-
-    index: NDArray[np.int64]
-    y: NDArray[Any]
-    weight: NDArray[np.float64] | None
-
-    def rows(self, x: Tensor, chosen: Tensor | slice = slice(None)) -> Rows:
-        """Chosen ones of these rows, with their inputs."""
-        index = torch.from_numpy(self.index)[chosen]
-        y = torch.from_numpy(self.y)[chosen]
-        if self.weight is None:
-            return Rows(x[index], y)
-        return Rows(x[index], y, torch.from_numpy(self.weight)[chosen])
 
 
 class TableDataModule(InMemoryDataModule):
@@ -114,16 +95,16 @@ class TableDataModule(InMemoryDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, val_fraction, test_fraction, seed)
-        self.source, self.val, self.test = map(_kept, (source, val, test))
-        self.target = target if target is None or isinstance(target, str) else tuple(target)
+        self.source, self.val, self.test = map(kept, (source, val, test))
+        self.target = named_target(target)
         self.weight, self.kinds = weight, dict(kinds or {})
-        self.options = {
+        self.options: dict[str, Any] = {
             "features": features,
             "drop": drop or (),
             "min_count": min_count,
             "missing": missing,
         }
-        self.csv = {"separator": separator, "decimal": decimal}
+        self.csv: dict[str, Any] = {"separator": separator, "decimal": decimal}
         if self.target is not None:  # what the arguments alone tell is told at once
             self._fit()
         if isinstance(schema, Mapping):
@@ -147,6 +128,7 @@ class TableDataModule(InMemoryDataModule):
             for read in ("splits", "wide_columns"):
                 self.__dict__.pop(read, None)
         self._schema, self._classes = schema, classes
+        self.classes_known = classes is not None
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -161,15 +143,15 @@ class TableDataModule(InMemoryDataModule):
     def load(self) -> Loaded:
         """Read the tables, split off rows, and find out what the columns are by those that stay."""
         train = self._read(self.source)
-        spoken = self._spoken(train)
-        names = self._classes or self._class_names(train)
-        rows = self._labelled(train, spoken, names)
+        spoken = columns_of_labels(train, self._schema, self.target, self.weight)
+        names = names_in_use(class_names(train, spoken), self._classes)
+        rows = labelled(train, spoken, names)
         others = {
             name: self._read(given)
             for name, given in (("val", self.val), ("test", self.test))
             if given is not None
         }
-        index = torch.arange(len(rows.index))
+        index = torch.arange(len(rows.places))
         y = torch.from_numpy(rows.y if rows.y.ndim == 1 else rows.y.argmax(1))
         chosen = {"train": index}
         for name, fraction in (("test", self.test_fraction), ("val", self.val_fraction)):
@@ -177,13 +159,13 @@ class TableDataModule(InMemoryDataModule):
                 kept = Rows(chosen["train"], y[chosen["train"]])
                 kept, held_out = self._split_off(kept, None, fraction, name)
                 chosen["train"], chosen[name] = kept.x, held_out.x
-        self._fitted = self._schema or self._fit_to(train, rows.index[chosen["train"].numpy()])
+        self._fitted = self._schema or self._fit_to(train, rows.places[chosen["train"].numpy()])
         unknown = Unknown()
         x = self._inputs(train, unknown)
         loaded = {name: rows.rows(x, part) for name, part in chosen.items() if len(part)}
         exact = x.dtype == torch.float64
         for name, source in others.items():
-            loaded[name] = self._labelled(source, spoken, names).rows(
+            loaded[name] = labelled(source, spoken, names).rows(
                 self._inputs(source, unknown, exact=exact)
             )
         _warn(unknown.notes)
@@ -193,7 +175,7 @@ class TableDataModule(InMemoryDataModule):
     def called(self, split: str) -> str:
         """The table."""
         given = {"val": self.val, "test": self.test}.get(split)
-        return f"the features of {_name(self.source if given is None else given)}"
+        return f"the features of {name_of(self.source if given is None else given)}"
 
     def all_inputs(self) -> Tensor:
         """The rows of the table in their order, then those of ``val`` and ``test``."""
@@ -206,6 +188,26 @@ class TableDataModule(InMemoryDataModule):
         _warn(unknown.notes)
         return torch.cat([first, *others])
 
+    def identifiers(self) -> pa.Table:
+        """The table's own columns in the order of :meth:`all_inputs`, to tell the rows by.
+
+        Columns of CSV files that are no features stay the text that they are. Of several sources
+        those columns that all of them have.
+        """
+        import pyarrow as pa
+
+        schema = self._known_schema()
+        used = {column.name for column in schema.columns}
+        tables = []
+        for source in (self.source, self.val, self.test):
+            if source is not None:
+                names = {*self._read(source).table.column_names}
+                as_text = dict.fromkeys(names - used, "category")
+                tables.append(whole(source, kinds=as_text, schema=schema, **self.csv)[0])
+        names = [n for n in tables[0].column_names if all(n in t.column_names for t in tables)]
+        chosen = [table.select([n for n in names if names.count(n) == 1]) for table in tables]
+        return pa.concat_tables(chosen, promote_options="permissive")
+
     def _heed_model(self) -> None:
         super()._heed_model()
         module = None if self.trainer is None else self.trainer.lightning_module
@@ -213,8 +215,7 @@ class TableDataModule(InMemoryDataModule):
             schema = getattr(model, "schema", None)
             if isinstance(schema, Schema):
                 names: Any = model.class_names
-                numbered = tuple(names) == tuple(map(str, range(len(names))))
-                self.heed(schema, None if numbered else names)
+                self.heed(schema, names)
                 return
 
     def _known_schema(self) -> Schema:
@@ -225,45 +226,14 @@ class TableDataModule(InMemoryDataModule):
         assert found is not None
         return found
 
-    def _read(self, source: Any) -> _Source:
-        return _Source(*whole(source, kinds=self.kinds, schema=self._schema, **self.csv))
-
-    def _spoken(self, train: _Source) -> Schema:
-        """A schema of the columns of labels and weights alone.
-
-        Raises:
-            InputError: Where nobody says which column the labels are in.
-        """
-        known = self._schema or Schema(())
-        target = self.target if self.target is not None else known.target
-        if target is None:
-            raise InputError(
-                f"expected the column of the labels as target, got none; name one of the columns "
-                f"of {train.place.source}: {listed(train.table.column_names)}"
-            )
-        return Schema((), target, self.weight or known.weight)
-
-    def _class_names(self, train: _Source) -> tuple[str, ...]:
-        found = Labels(self._spoken(train).target or ())
-        found.add(train.table, train.place)
-        return found.class_names
-
-    def _labelled(self, source: _Source, spoken: Schema, names: tuple[str, ...]) -> _Labelled:
-        y = targets(spoken, names, source.table, place=source.place)
-        weight = row_weights(spoken, source.table, place=source.place)
-        index = np.flatnonzero(y >= 0 if y.ndim == 1 else ~np.isnan(y[:, 0]))
-        if len(index) == 0:
-            raise InputError(
-                f"expected rows with a label in {source.place.source}, got none in "
-                f"{source.table.num_rows} rows; only predict takes rows without labels"
-            )
-        return _Labelled(index, y[index], None if weight is None else weight[index])
+    def _read(self, source: Any) -> Source:
+        return Source(*whole(source, kinds=self.kinds, schema=self._schema, **self.csv))
 
     def _fit(self) -> SchemaFit:
         assert self.target is not None
         return SchemaFit(self.target, weight=self.weight, kinds=self.kinds, **self.options)
 
-    def _fit_to(self, train: _Source, index: NDArray[np.int64]) -> Schema:
+    def _fit_to(self, train: Source, index: NDArray[np.int64]) -> Schema:
         """The schema of some rows."""
         fit = self._fit()
         for start in range(0, len(index), ROWS):
@@ -273,14 +243,15 @@ class TableDataModule(InMemoryDataModule):
         _warn(fit.notes)
         return schema
 
-    def _inputs(self, source: _Source, unknown: Unknown, *, exact: bool | None = None) -> Tensor:
+    def _inputs(self, source: Source, unknown: Unknown, *, exact: bool | None = None) -> Tensor:
         """The features of all rows; in float64 where float32 would lose digits."""
         schema = self._fitted if self._schema is None else self._schema
         assert schema is not None
+        size = 8 * source.table.num_rows * len(schema.feature_names)
+        check_room(size, f"the features of {source.place.source}")
         x = encoded(schema, source.table, place=source.place, unknown=unknown)
-        large = np.abs(x) > LARGEST
-        if large.any():
-            row, column = np.argwhere(large)[0]
+        if x.size and max(x.max(), -x.min()) > LARGEST:
+            row, column = np.argwhere(np.abs(x) > LARGEST)[0]
             raise InputError(
                 f"expected numbers that float32 can hold, up to {LARGEST:.3g}, got "
                 f"{x[row, column]:.3g} in column {printable(schema.feature_names[column])!r}, "
@@ -289,17 +260,6 @@ class TableDataModule(InMemoryDataModule):
         return inputs(
             x, self.called("train"), exact=exact if exact is not None else self.exact or None
         )
-
-
-def _kept(source: Any) -> Any:
-    """A source; one that can be read only once as a table."""
-    if type(source).__name__ == "RecordBatchReader" and hasattr(source, "read_all"):
-        return source.read_all()
-    return source
-
-
-def _name(source: Any) -> str:
-    return str(source) if isinstance(source, (str, PathLike)) else "the table"
 
 
 def _warn(notes: Sequence[str]) -> None:

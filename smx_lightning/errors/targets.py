@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -56,8 +58,19 @@ def check_targets(y: Tensor, num_classes: int, where: str) -> None:
         )
 
 
-def check_row_weights(weights: Tensor, count: int, what: str = "row weights") -> None:
+def check_row_weights(weights: Any, count: int, what: str = "row weights") -> None:
     """Complain about weights that are not ``count`` finite numbers of at least 0."""
+    check_one_each(weights, count, what)
+    counts = (weights >= 0) & weights.isfinite()
+    if not counts.all():
+        raise InputError(
+            f"expected {what} that are finite and not below 0, got {weights[~counts][0].item()}; "
+            "leave out, or give the weight 0 to, what is not to count"
+        )
+
+
+def check_one_each(weights: Any, count: int, what: str = "row weights") -> None:
+    """The same of their kind and shape alone, which waits for no device."""
     if not isinstance(weights, Tensor):
         raise InputError(
             f"expected {what} as a tensor, got {type(weights).__name__}; make it one with "
@@ -65,12 +78,9 @@ def check_row_weights(weights: Tensor, count: int, what: str = "row weights") ->
         )
     if weights.is_complex():
         raise InputError(f"expected real {what}, got {weights.dtype}; take their real part")
-    if weights.shape != (count,) or not ((weights >= 0) & weights.isfinite()).all():
+    if weights.shape != (count,):
         raise InputError(
-            f"expected {count} {what}, finite and not below 0, got shape {tuple(weights.shape)}, "
-            f"{weights.min().item() if weights.numel() else 'nothing'} to "
-            f"{weights.max().item() if weights.numel() else 'nothing'}; leave out, or give the "
-            "weight 0 to, rows that are not to count"
+            f"expected {count} {what}, got shape {tuple(weights.shape)}; give one each"
         )
 
 

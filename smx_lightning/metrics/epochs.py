@@ -72,10 +72,10 @@ class EpochMetrics(nn.ModuleDict):
     def add(
         self, names: Iterable[str], scores: Tensor, y: Tensor, weight: Tensor | None = None
     ) -> None:
-        """Count a batch, scores (batch, classes) and y (batch,), in each tally that exists.
+        """Count a batch in each tally that exists, see :meth:`.Tally.add`.
 
         Raises:
-            InputError: For another number of labels.
+            InputError: For another number of labels or weights.
         """
         check_as_many(y, scores.shape[0])
         for name in names:
@@ -109,10 +109,7 @@ class EpochMetrics(nn.ModuleDict):
         for name in [name for name in self.tallies if name.startswith(stage + LOADER.format(""))]:
             del self.tallies[name]
         for index in range(loaders if loaders > 1 else 0):
-            whole = self.tallies[stage]
-            own = Tally(whole.metrics.clone(), whole.num_classes, whole.where, whole.activation)
-            own.metrics.reset()
-            self.tallies[stage + LOADER.format(index)] = own
+            self.tallies[stage + LOADER.format(index)] = self.tallies[stage].anew()
 
     def log(self, name: str, module: LightningModule, prefix: str) -> dict[str, Tensor]:
         """Compute, and log under the prefix from a hook of the Trainer's module.

@@ -148,11 +148,12 @@ def confusion_matrix(
 ) -> MetricCollection | None:
     """``confusion``: counts (classes, classes), the row is the label, the column the prediction.
 
+    Integers; float64 where rows have weights, or distributions over the classes in place of labels.
     ``None`` beyond 1000 classes.
     """
     if num_classes > MOST_SQUARED:
         return None
-    matrix = ConfusionMatrix(num_classes, validate_args=False)
+    matrix = ConfusionMatrix(num_classes)
     matrix.threshold = threshold
     return MetricCollection({"confusion": matrix})
 
@@ -171,7 +172,7 @@ def _collection(
 
 
 def _accuracy(num_classes: int, threshold: float | None, top_k: int = 1) -> Metric:
-    metric = Accuracy(num_classes, average="micro", top_k=top_k, validate_args=False)
+    metric = Accuracy(num_classes, top_k=top_k)
     metric.threshold = threshold
     return metric
 

@@ -14,13 +14,17 @@ from torch import Tensor
 from smx_lightning.activations import Activation, fenchel_young_loss
 from smx_lightning.metrics.beside import OfScores
 from smx_lightning.metrics.scores import MeanScore
+from smx_lightning.metrics.weights import of_target
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float, Shaped
 
 
 class MeanFenchelYoungLoss(MeanScore, OfScores):
     """Mean of the losses of the labels, ``Ω*(s[i]) - s[i, y[i]]``; of softmax it is the NLL.
+
+    Of a distribution ``Ω*(s[i]) - Σ_k q[i, k] s[i, k]``, the mean of its labels' losses, without
+    the Ω(q[i]) that makes the loss 0 at p = q; of softmax that is the cross-entropy.
 
     Blondel, Martins & Niculae, "Learning with Fenchel-Young losses", JMLR 21, 2020.
 
@@ -39,11 +43,12 @@ class MeanFenchelYoungLoss(MeanScore, OfScores):
         self.activation = activation
 
     def scores(
-        self, preds: Float[Tensor, "batch classes"], target: Int[Tensor, " batch"]
+        self, preds: Float[Tensor, "batch classes"], target: Shaped[Tensor, "batch ..."]
     ) -> Float[Tensor, " batch"]:
         """``Ω*(s[i]) - s[i, y[i]]``; preds are scores."""
         scores = self.scores_beside(preds)
-        return fenchel_young_loss(scores, target, self.activation, reduction="none")
+        losses = fenchel_young_loss(scores, target, self.activation, reduction="none")
+        return losses if target.ndim == 1 else losses + self.activation.entropy(target)
 
 
 class SupportSize(MeanScore):
@@ -59,7 +64,7 @@ class SupportSize(MeanScore):
     higher_is_better = None
 
     def scores(
-        self, preds: Float[Tensor, "batch classes"], target: Int[Tensor, " batch"]
+        self, preds: Float[Tensor, "batch classes"], target: Shaped[Tensor, "batch ..."]
     ) -> Float[Tensor, " batch"]:
         """``Σ_k [p[i, k] > 0]``."""
         return (preds > -torch.inf).sum(1)
@@ -77,7 +82,7 @@ class ZeroShare(MeanScore):
     higher_is_better = None
 
     def scores(
-        self, preds: Float[Tensor, "batch classes"], target: Int[Tensor, " batch"]
+        self, preds: Float[Tensor, "batch classes"], target: Shaped[Tensor, "batch ..."]
     ) -> Float[Tensor, " batch"]:
         """``Σ_k [p[i, k] = 0] / K``."""
         return preds.isneginf().to(preds.dtype).mean(1)
@@ -85,6 +90,8 @@ class ZeroShare(MeanScore):
 
 class LabelInSupport(MeanScore):
     """Share of rows whose label is in the support: the NLL is finite where it is 1.
+
+    Of a distribution the part of it that is in the support.
 
     >>> metric = LabelInSupport()
     >>> probs = torch.tensor([[0.25, 0.75, 0.0], [0.0, 1.0, 0.0]])
@@ -96,7 +103,7 @@ class LabelInSupport(MeanScore):
     higher_is_better = True
 
     def scores(
-        self, preds: Float[Tensor, "batch classes"], target: Int[Tensor, " batch"]
+        self, preds: Float[Tensor, "batch classes"], target: Shaped[Tensor, "batch ..."]
     ) -> Float[Tensor, " batch"]:
         """``[p[i, y[i]] > 0]``."""
-        return preds.gather(1, target[:, None])[:, 0] > -torch.inf
+        return of_target(preds > -torch.inf, target)

@@ -53,6 +53,7 @@ class Descent:
         at_once: Whether the first pass may collect the features' spectrum: worth its price unless
             the features are uncorrelated, or the start is near the optimum.
         activation: What the scores end in.
+        intercept: Whether the bias moves; else it stays at 0, where ``start`` has it.
 
     Attributes:
         status: A :class:`Status`.
@@ -74,8 +75,9 @@ class Descent:
         overhead: float,
         at_once: bool = True,
         activation: Activation = SOFTMAX,
+        intercept: bool = True,
     ) -> None:
-        self.dtype, self._tol = dtype, tol
+        self.dtype, self._tol, self._intercept = dtype, tol, intercept
         self._member = member(activation)
         self.status, self.evaluations = Status.RUNNING, 0
         self.frame = Frame()
@@ -91,6 +93,7 @@ class Descent:
             overhead=overhead,
             at_once=at_once,
             scale=self._member.scale_at_zero(start.shape[0]),
+            intercept=intercept,
         )
         self._begun = False  # whether a pass has ended
         self._known = math.inf  # the objective where the second pass begins
@@ -101,7 +104,7 @@ class Descent:
         self._noise = 0.0  # what rounding does to the objective at the best point
         self._shape = (start.shape[0], start.shape[1])
         self._gathered: Gathered | None = None  # rows of the first passes, if they are few
-        self._sums = EpochSums(self._shape, start.device, self._member)
+        self._sums = EpochSums(self._shape, start.device, self._member, intercept=intercept)
 
     # A pass ----------------------------------------------------------------------------------
 
@@ -123,7 +126,9 @@ class Descent:
         self._weight, self._bias = rounded[:, :-1], rounded[:, -1:]
         # Where most begin, and half of the first pass: the scores are the bias, whatever the rows.
         self._flat = self.best is None and not self._weight.any()
-        self._sums = EpochSums(self._shape, self.point.device, self._member, line)
+        self._sums = EpochSums(
+            self._shape, self.point.device, self._member, line, intercept=self._intercept
+        )
         self.ladder.begin(self.best, batches)
         return self.frame.outside(self.trial)
 
@@ -279,8 +284,9 @@ class Descent:
             self._aim() if span is None else self._aim_in(span)
 
     def _unseen(self, evaluation: Evaluation) -> bool:
-        """Whether classes without rows leave no minimum."""
-        return not self._member.attains and bool(without_rows(evaluation))
+        """Whether classes without rows leave no minimum: their biases fall for ever."""
+        falls = self._intercept and not self._member.attains
+        return falls and bool(without_rows(evaluation))
 
     def _aim(self) -> None:
         """L-BFGS's direction around the model; the line search begins at its full length."""
@@ -307,6 +313,7 @@ class Descent:
             overhead=OVERHEAD,
             at_once=False,
             activation=self.activation,
+            intercept=self._intercept,
         )
         while inner.status is Status.RUNNING and inner.evaluations < MOST_IN_SPAN:
             one_pass(inner, [span.batch], l2=self._l2, count=1, held=True)

@@ -73,6 +73,7 @@ class EpochSums:
         device: Where the batches are.
         member: What the scores end in.
         line: Where slopes are wanted too, from the present point; ``None``: nowhere.
+        intercept: Whether the bias moves; where it does not its part of the gradient is 0.
     """
 
     def __init__(
@@ -81,8 +82,10 @@ class EpochSums:
         device: torch.device,
         member: Softmax,
         line: Line | None = None,
+        *,
+        intercept: bool = True,
     ) -> None:
-        self._member, self._line = member, line
+        self._member, self._line, self._intercept = member, line, intercept
         # Views of one vector, which the processes add up as it is.
         sizes = [4, shape[0], shape[0], 0 if line is None else len(line.lengths), math.prod(shape)]
         self._all = torch.zeros(sum(sizes), dtype=torch.float64, device=device)
@@ -121,7 +124,8 @@ class EpochSums:
         self._scalars += torch.stack([losses @ wide, wide.sum(), doubtful.double(), rows])
         self._masses += masses.double()
         self._weight += residual @ x
-        self._bias += residual.sum(1)
+        if self._intercept:
+            self._bias += residual.sum(1)
 
     def _slopes_of(self, x: Tensor, scores: Tensor, y: Tensor, c: Tensor, line: Line) -> Tensor:
         """Σ c · (p(z + t dz) - q) · dz at each length t."""

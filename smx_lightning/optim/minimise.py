@@ -58,6 +58,7 @@ def minimise(
     dtype: torch.dtype = torch.float32,
     max_evaluations: int = 1000,
     activation: str | Mapping[str, Any] | Activation = SOFTMAX,
+    intercept: bool = True,
 ) -> Solution:
     """Minimise  Σ c · Σ_k -q_k log p_k / Σ c + ½ · l2 · ‖W‖²  over W and b.
 
@@ -76,11 +77,13 @@ def minimise(
         dtype: float32 or float64, of parameters and products.
         max_evaluations: Passes over the batches, at most.
         activation: ``"softmax"``, ``"sparsemax"``, ``"entmax15"``, or ``{"alpha": 1 to 2}``.
+        intercept: Whether there is a bias: it stays 0 otherwise.
 
     Raises:
         InputError: For rows that come and go, and for other arguments than these.
     """
-    problem = Problem(num_features, at_least("num_classes", num_classes, 2), class_weight)
+    num_classes = at_least("num_classes", num_classes, 2)
+    problem = Problem(num_features, num_classes, class_weight, intercept=intercept)
     descent = Descent(
         problem.start(start),
         dtype=_dtype(dtype),
@@ -88,6 +91,7 @@ def minimise(
         memory=at_least("memory", memory, 1),
         overhead=OVERHEAD,
         activation=activation_of(activation),
+        intercept=intercept,
     )
     count = float(len(batches)) if isinstance(batches, Sequence) else float("inf")
     l2, most = non_negative("l2", l2), at_least("max_evaluations", max_evaluations, 1)

@@ -28,9 +28,18 @@ class Problem:
         num_features: Entries of a row.
         num_classes: Of the targets.
         class_weight: (classes,) or ``None``.
+        intercept: Whether the bias moves.
     """
 
-    def __init__(self, num_features: int, num_classes: int, class_weight: Tensor | None) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        class_weight: Tensor | None,
+        *,
+        intercept: bool = True,
+    ) -> None:
+        self._intercept = intercept
         self.num_features, self.num_classes = num_features, num_classes
         self.class_weight = class_weight
         self._exponent = 0
@@ -39,7 +48,8 @@ class Problem:
         """Weight and bias as one point (classes, features + 1) float64; zero where none is given.
 
         Raises:
-            InputError: For other shapes, and for what is not finite.
+            InputError: For other shapes, for what is not finite, and for a bias that is not 0 where
+                it is to stay there.
         """
         wanted = (self.num_classes, self.num_features + 1)
         if self.class_weight is not None:
@@ -57,6 +67,11 @@ class Problem:
             raise InputError(
                 "expected a start of finite numbers, got NaN or infinity; leave it out to start "
                 "from zero"
+            )
+        if not self._intercept and bias.any():
+            raise InputError(
+                "expected a start whose bias is 0, where intercept=False holds it, got another; "
+                "give zeros, or intercept=True"
             )
         return point
 

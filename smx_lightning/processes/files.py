@@ -1,17 +1,14 @@
-"""Writing files that are whole or absent, predictions among them. No torch."""
+"""Writing files that are whole or absent. No torch."""
 
 from __future__ import annotations
 
-import csv
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from smx_lightning.errors import InputError
-from smx_lightning.errors.text import csv_text
 from smx_lightning.processes.drafts import Draft, sweep
 
 MOST_LINKS = 40  # in a row, as Linux follows them
@@ -183,55 +180,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-MISSING = -1  # label of a row that has no answer
-Write = Callable[..., None]
-
-
-@contextmanager
-def predictions_csv(
-    path: str | Path, class_names: Sequence[str], *, top_k: int | None = None
-) -> Iterator[Write]:
-    """A function that appends rows to a CSV file, which appears when all of them are written.
-
-    Its columns are row, counted from 0; class, the name as :func:`csv_text` has it, empty where the
-    label is -1; and one p(name) a class. Of the most probable classes alone, they are followed by
-    the name and the probability of each, best first: top 1, p(top 1), top 2, …
-
-    Args:
-        path: The file.
-        class_names: One name a class.
-        top_k: How many of the most probable classes there are, where not all are written.
-
-    Yields:
-        A function of labels (n,) and probabilities (n, classes), to be called a block at a time; of
-        the most probable classes, of labels (n,), these (n, k), and their probabilities (n, k).
-
-    Raises:
-        InputError: Where the file cannot be written.
-    """
-    with written_whole(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if top_k is None:
-            columns = [f"p({name})" for name in class_names]
-        else:
-            columns = [f(f"top {r}") for r in range(1, top_k + 1) for f in (str, "p({})".format)]
-        writer.writerow(["row", "class", *columns])
-        cells = [csv_text(name) for name in class_names]
-        written = 0
-
-        def named(label: int) -> str:
-            return "" if label == MISSING else cells[label]
-
-        def write(labels: Sequence[int], *answers: Sequence[Sequence[Any]]) -> None:
-            nonlocal written
-            for label, *row in zip(labels, *answers, strict=True):
-                numbers = [f"{value:.7g}" for value in row[-1]]
-                if top_k is not None:  # each behind its class
-                    pairs = zip(map(named, row[0]), numbers, strict=True)
-                    numbers = [cell for pair in pairs for cell in pair]
-                writer.writerow([written, named(label), *numbers])
-                written += 1
-
-        yield write

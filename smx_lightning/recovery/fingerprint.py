@@ -16,8 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch.nn.modules.batchnorm import _NormBase
 from torchmetrics import Metric
 
-from smx_lightning.activations import SOFTMAX
-from smx_lightning.checkpoint.describing import ACTIVATION, DATA, RUN, Record
+from smx_lightning.checkpoint.describing import DATA, RUN, UNSAID, Record
 from smx_lightning.data.described import alone, described, hash_of, identified, name_of
 from smx_lightning.preprocessing.standardization import Preprocessing
 
@@ -33,8 +32,6 @@ TRAINER = (
     "limit_train_batches",
     "overfit_batches",
 )
-# Which no run said while all had it.
-UNSAID: dict[str, Any] = {ACTIVATION: SOFTMAX.spec, "label_smoothing": 0, "ignore_index": -1}
 NAMED, SHOWN = 3, 60  # differences in a sentence, characters of a value
 
 

@@ -12,9 +12,8 @@ from smx_lightning.errors.text import printable
 from smx_lightning.tables.encoding import columns_of, listed
 from smx_lightning.tables.labels import Labels, label_values, row_weights
 from smx_lightning.tables.places import SOMEWHERE, Place
-from smx_lightning.tables.schema import Kind, Schema
+from smx_lightning.tables.schema import Kind, Schema, check_features
 from smx_lightning.tables.tallies import Tally
-from smx_lightning.tables.told import check_features
 from smx_lightning.tables.twins import Twins
 
 if TYPE_CHECKING:
@@ -106,10 +105,10 @@ class SchemaFit:
             InputError: Where there were none, for identifiers, and for features of one name.
         """
         tallies = (self._tallies or {}).values()
-        if not any(tally.rows for tally in tallies):
+        if tallies and not any(tally.rows for tally in tallies):
             raise InputError(
-                "expected rows with a label to find out what the columns are, got none; check the "
-                f"column {listed(self._targets)}"
+                "expected rows with a label and a weight above 0 to find out what the columns are, "
+                f"got none; check {listed([*self._targets, *self._weights])}"
             )
         found = {
             tally.name: tally.column(min_count=self.min_count, refuse_gaps=self.refuses)
@@ -141,6 +140,10 @@ class SchemaFit:
     def _targets(self) -> list[str]:
         return [self.target] if isinstance(self.target, str) else [*self.target]
 
+    @property
+    def _weights(self) -> list[str]:
+        return [] if self.weight is None else [self.weight]
+
     def _check(self, missing: str) -> None:
         """Complain about arguments that contradict each other, or say nothing."""
         if missing not in get_args(Missing):
@@ -152,12 +155,22 @@ class SchemaFit:
             raise InputError(
                 f"expected kinds among {', '.join(get_args(Kind))}, got {wrong[0]!r}; take one"
             )
+        number = isinstance(self.min_count, (int, float, np.number))
+        if not number or isinstance(self.min_count, bool) or not self.min_count >= 0:
+            raise InputError(
+                f"min_count must be a number of at least 0, got {self.min_count!r}; 1 keeps every "
+                "category"
+            )
+        if self.features == ():
+            raise InputError(
+                "expected at least one name in features, got none; leave it out for all columns"
+            )
         if len(self._targets) < (1 if isinstance(self.target, str) else 2):
             raise InputError(
                 f"expected two or more columns of a distribution as target, got "
                 f"{len(self._targets)}; give the name of one column as text"
             )
-        spoken = [*self._targets, *([] if self.weight is None else [self.weight])]
+        spoken = [*self._targets, *self._weights]
         spoken += [*(self.features or ()), *self.drop]
         both = [name for name in spoken if spoken.count(name) > 1]
         if both:
@@ -169,7 +182,7 @@ class SchemaFit:
     def _chosen(self, table: Any, place: Place) -> list[str]:
         """The names of the columns that become features."""
         found = table.schema.names
-        named = [*self._targets, *([] if self.weight is None else [self.weight])]
+        named = [*self._targets, *self._weights]
         wanted = [*named, *(self.features or ()), *self.drop, *self.kinds]
         columns_of(table.slice(0, 0), [*dict.fromkeys(wanted)], place)
         if self.features is not None:

@@ -69,7 +69,7 @@ class Labels:
         """One name a class, in order."""
         if not isinstance(self.target, str):
             return self.target
-        names = tuple(map(str, sorted(self._values)))  # type: ignore[type-var]
+        names = tuple(map(str, sorted(self._values)))
         check_encodable(names, "names of classes")
         return names
 
@@ -112,7 +112,7 @@ def targets(
             f"{place.row(row)} ({len(wrong)} such rows); leave the label of other classes empty, "
             "or train with them"
         )
-    return made
+    return cast("NDArray[np.int64]", made)
 
 
 def row_weights(

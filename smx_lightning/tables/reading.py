@@ -16,8 +16,8 @@ from smx_lightning.errors.text import printable
 from smx_lightning.tables.places import Place
 from smx_lightning.tables.schema import Kind, Schema
 from smx_lightning.tables.sources.agreement import Agreement
-from smx_lightning.tables.sources.binary import binary_parts, unreadable
-from smx_lightning.tables.sources.in_memory import table_in_memory
+from smx_lightning.tables.sources.binary import binary_parts, check_rows, unreadable
+from smx_lightning.tables.sources.in_memory import table_in_memory, without_views
 from smx_lightning.tables.sources.text import TEXT, CsvFormat
 
 if TYPE_CHECKING:
@@ -123,8 +123,9 @@ def whole(
             if is_text(path):
                 table = form.table(path)
             else:
+                check_rows(path)
                 found = [*binary_parts(path, ROWS)]
-                table = pa.Table.from_batches(found)
+                table = without_views(pa.Table.from_batches(found))
         agreed.check(table.schema, str(path))
         starts.append((rows, str(path)))
         rows += table.num_rows

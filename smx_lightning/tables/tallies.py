@@ -11,7 +11,7 @@ from smx_lightning.errors import InputError
 from smx_lightning.errors.text import printable
 from smx_lightning.tables.places import Place
 from smx_lightning.tables.schema import Column, Kind, Unit
-from smx_lightning.tables.values import kind_of, numbers, refuse, texts
+from smx_lightning.tables.values import TICKS, ends, kind_of, numbers, refuse, texts
 
 MOST_CATEGORIES = 10_000  # of a column: each is a feature, and all are counted in memory
 IDENTIFIERS, LEAST = 0.9, 10  # share of the rows that differ, and of how many, at least
@@ -34,6 +34,7 @@ class Tally:
         self.total = self.mean = 0.0  # of weights, and weighted
         self.low, self.high = np.inf, -np.inf
         self.integers = True
+        self.ticks: tuple[int, int] | None = None  # of dates and durations: the ends, exactly
         self.counts: dict[str, float] = {}
         self.order: dict[str, None] | None = None  # of an ordered dictionary
 
@@ -57,6 +58,12 @@ class Tally:
         return (self._categories if self._is_category else self._numbers)(values, weights, place)
 
     @property
+    def _nanoseconds(self) -> int:
+        """Of the column's unit."""
+        unit = self.kind[1] if self.kind else None
+        return TICKS["ns"] // TICKS[unit or "ns"]
+
+    @property
     def _is_category(self) -> bool:
         return self.kind is not None and self.kind[0] == "category"
 
@@ -70,7 +77,11 @@ class Tally:
                 self.kind = found
             return
         if found is None:
-            remedy = "save it as UTF-8" if "binary" in str(type_) else "make columns of its parts"
+            kinds = {"binary": "save it as UTF-8", "dictionary": "make its entries text"}
+            remedy = next(
+                (what for kind, what in kinds.items() if kind in str(type_)),
+                "make columns of its parts",
+            )
             raise InputError(
                 f"expected numbers, booleans, dates or text in column {printable(self.name)!r}, "
                 f"got {str(type_)[:80]} in {place.source}; {remedy}, or leave it out with drop="
@@ -88,6 +99,9 @@ class Tally:
         assert self.kind is not None
         made = numbers(Column(self.name, self.kind[0], unit=self.kind[1]), values, place)
         self.integers = self.integers and types.is_integer(values.type)
+        if self.kind[1] is not None and (found := ends(values)) is not None:
+            before = self.ticks or found
+            self.ticks = min(before[0], found[0]), max(before[1], found[1])
         gaps = np.isnan(made)
         missing = bool(gaps.any())
         if missing:
@@ -161,16 +175,17 @@ class Tally:
             )
 
     def _check_digits(self) -> None:
-        largest = max(abs(self.low), abs(self.high))
-        if self.integers and largest > EXACT:
-            rounding = float(np.spacing(largest))
-            if rounding > LOST * (self.high - self.low):
-                raise InputError(
-                    f"expected integers that float64 can tell apart in column "
-                    f"{printable(self.name)!r}, got {largest:.4g}, which it rounds by up to "
-                    f"{rounding:g}, in a range of {self.high - self.low:g}; subtract an offset "
-                    "first, or leave it out with drop="
-                )
+        largest, apart = max(abs(self.low), abs(self.high)), self.high - self.low
+        if self.ticks is not None:
+            apart = (self.ticks[1] - self.ticks[0]) / self._nanoseconds
+        rounding = float(np.spacing(largest))
+        exact = not (self.integers and largest > EXACT) if self.ticks is None else apart == 0
+        if not exact and rounding > LOST * apart:
+            raise InputError(
+                f"expected values that float64 can tell apart in column {printable(self.name)!r}, "
+                f"got {largest:.4g}, which it rounds by up to {rounding:.2g}, in a range of "
+                f"{apart:.2g}; subtract an offset first, or leave it out with drop="
+            )
 
 
 def _unit(kind: Kind) -> Unit | None:

@@ -172,15 +172,33 @@ def _plain(values: Any) -> Numbers:
     return cast("Numbers", made.astype(np.float64, copy=False))
 
 
-def _in_units(values: Any, unit: str) -> Numbers:
-    """Ticks of Arrow as a number of units: whole ones exactly, then the rest of one."""
+def ends(values: Any) -> tuple[int, int] | None:
+    """The least and the largest of dates or durations, in nanoseconds; ``None`` of text."""
+    import pyarrow.compute as pc
+
+    if is_text(values.type) or values.null_count == len(values):
+        return None
+    counted, ticks = _ticks(values)
+    found = pc.min_max(counted).as_py()
+    per = TICKS["ns"] // ticks
+    return found["min"] * per, found["max"] * per
+
+
+def _ticks(values: Any) -> tuple[Any, int]:
+    """Dates, durations or times of day as Arrow's integers, and how many of these are a day."""
     import pyarrow as pa
     import pyarrow.types as types
 
     type_ = values.type
     ticks = 1 if types.is_date32(type_) else TICKS["ms" if types.is_date64(type_) else type_.unit]
-    narrow = types.is_date32(type_) or types.is_time32(type_)
-    counted = values.cast(pa.int32()).cast(pa.int64()) if narrow else values.cast(pa.int64())
+    if types.is_date32(type_) or types.is_time32(type_):
+        values = values.cast(pa.int32())
+    return values.cast(pa.int64()), ticks
+
+
+def _in_units(values: Any, unit: str) -> Numbers:
+    """Ticks of Arrow as a number of units: whole ones exactly, then the rest of one."""
+    counted, ticks = _ticks(values)
     gaps = counted.is_null().to_numpy(zero_copy_only=False)
     whole = counted.fill_null(0).to_numpy(zero_copy_only=False)
     per, rest = divmod(ticks, TICKS[unit])

@@ -38,6 +38,7 @@ from smx_lightning.preprocessing.digits import check_batch, check_digits, keep_e
 from smx_lightning.processes.distributed import (
     check_world_size,
     leave_group_at_exit,
+    raised_anywhere,
     sharing,
 )
 from smx_lightning.processes.sharding import shard
@@ -157,6 +158,7 @@ class Bookkeeping(Callback):
         """Let the exact solver, where there is one, choose the point that this epoch evaluates."""
         for _, model in self.models(pl_module):
             model.tallies["train"].restore([])  # of an epoch that broke off
+            model._smx_objective.rows = 0
             if model.solver is not None and model is pl_module:
                 begin_epoch(model, model.solver)
 
@@ -176,6 +178,12 @@ class Bookkeeping(Callback):
             loss = values.get(f"train/{metrics.loss}")
             # The exact solver looks at the features, and leaves a start like that for zero weights.
             if loss is not None and not torch.isfinite(loss) and solver is None:
+                if not raised_anywhere(model._smx_objective.rows > 0, model.device):
+                    raise InputError(
+                        "expected training rows with a label and a weight above 0, got an epoch "
+                        "without any; check the labels: those of "
+                        f"ignore_index={model.ignore_index} say that there is none"
+                    )
                 raise InputError(
                     f"the training loss became {float(loss)} in epoch {trainer.current_epoch}: "
                     "expected finite features and a step that converges; look for NaN or infinite "

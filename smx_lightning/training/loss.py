@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import inspect
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 
-def mean_loss(
-    model: SoftmaxRegression, scores: Tensor, y: Tensor, weight: Tensor | None
-) -> Tensor:
+def mean_loss(model: SoftmaxRegression, scores: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
     """The (weighted) mean loss of scores (batch, classes), see the module.
 
     Args:
@@ -83,7 +81,7 @@ def check_takes_weight(model: SoftmaxRegression) -> None:
     Raises:
         InputError: It says what the override is to take.
     """
-    if not _takes_weight(type(model)):
+    if not _takes_weight(type(model)):  # type: ignore[arg-type]  # classes are hashable
         name = type(model).__name__
         raise InputError(
             f"expected {name}.loss to take the weights of rows, loss(scores, y, weight=None), got "
@@ -93,7 +91,7 @@ def check_takes_weight(model: SoftmaxRegression) -> None:
 
 
 @cache
-def _takes_weight(kind: type[SoftmaxRegression]) -> bool:
+def _takes_weight(kind: Any) -> bool:
     parameters = inspect.signature(kind.loss).parameters.values()
     return any(p.name == "weight" or p.kind is p.VAR_KEYWORD for p in parameters)
 

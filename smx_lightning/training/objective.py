@@ -39,9 +39,10 @@ class Objective:
             the weight of a whole batch is its number of rows, and no process need ask the others.
         sharded: Whether loss and gradient can run on classes that are spread over processes, which
             only those of :func:`torch.nn.functional.nll_loss` can: a loss of a subclass's own sees
-            all classes, and so does one of weighted rows or distributions.
+            all classes, and so does one of weighted rows, of distributions, and with smoothing.
         in_parts: Whether the last batch's did.
         all_count: Whether all rows of the batch under way are known to count.
+        rows: That this process has seen in the epoch so far.
         evaluations: Of the exact solver, when the epoch began.
     """
 
@@ -50,6 +51,7 @@ class Objective:
     sharded: bool = False
     in_parts: bool = False
     all_count: bool = False
+    rows: int = 0
     evaluations: int = 0
 
     def of_rows(
@@ -90,7 +92,9 @@ class Objective:
         if weight is not None:
             check_takes_weight(model)
         soft = is_soft(y)
-        self.in_parts = self.sharded and not soft and weight is None
+        self.rows += len(y)
+        plain = not soft and weight is None and not model.label_smoothing
+        self.in_parts = self.sharded and plain
         with parallel_loss(self.in_parts):
             scores = scored(model, x)
             if not self.in_parts:

@@ -81,12 +81,13 @@ def checked_weight(weight: Any, rows: int, where: str = "train batches") -> Tens
         weight = weight[:, 0]
     if not isinstance(weight, Tensor) or weight.is_complex() or weight.shape != (rows,):
         check_row_weights(weight, rows, what)
-    if not weight.is_floating_point() or weight.dtype.itemsize < 4:
-        weight = weight.float() if weight.is_floating_point() else weight.to(_widest(weight))
-    if weight.device.type == "cpu":  # elsewhere looking would wait for the device
-        check_row_weights(weight, rows, what)
-        check_scale(weight, what)
-    return weight
+    given: Tensor = weight
+    if not given.is_floating_point() or given.dtype.itemsize < 4:
+        given = given.float() if given.is_floating_point() else given.to(_widest(given))
+    if given.device.type == "cpu":  # elsewhere looking would wait for the device
+        check_row_weights(given, rows, what)
+        check_scale(given, what)
+    return given
 
 
 def counting(x: Any, y: Tensor, weight: Tensor | None, ignore_index: int) -> Labelled:

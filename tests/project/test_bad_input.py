@@ -22,6 +22,7 @@ import torch
 from bad_input import (
     arguments,
     checkpoints,
+    coefficients,
     idx_data,
     inputs,
     labels_and_features,
@@ -30,6 +31,7 @@ from bad_input import (
     onnx_files,
     outputs,
     streams,
+    tables,
     usage,
 )
 from bad_input.actions import BAD, NPZ, RUN, USAGE
@@ -40,6 +42,7 @@ TABLES = (
     labels_and_features,
     npz_data,
     idx_data,
+    tables,
     loaders,
     arguments,
     checkpoints,
@@ -48,6 +51,7 @@ TABLES = (
     outputs,
     streams,
     usage,
+    coefficients,
 )
 
 
@@ -103,7 +107,7 @@ def test_bad_input(action, outcome, message, folder, capsys):
     after = contents(folder)
     assert before.items() <= after.items()
     made = {Path(path).parts[0] for path in after.keys() - before.keys()}
-    assert made <= {"bad.npz", "idx", "lightning_logs", "set"}
+    assert made <= {"bad.npz", "bad.csv", "idx", "lightning_logs", "set"}
 
 
 @pytest.mark.parametrize(

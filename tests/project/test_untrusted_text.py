@@ -25,7 +25,7 @@ from smx_export.artifact.sidecar import write_sidecar
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.data import IdxDataModule, NpzDataModule
 from smx_lightning.errors.text import csv_text, printable
-from smx_lightning.processes.files import predictions_csv
+from smx_lightning.processes.predictions import predictions_csv
 
 FORGED = "self-test  passed"
 EVIL = [

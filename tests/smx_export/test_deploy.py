@@ -232,7 +232,9 @@ def test_node_reports_nothing_to_anyone(x, kept, tmp_path, monkeypatch):
     assert list(home.rglob("*")) == []
 
 
-@pytest.mark.parametrize(("kit", "name"), [*MAIN.items(), ("c", "generate.py")])
+@pytest.mark.parametrize(
+    ("kit", "name"), [*MAIN.items(), ("c", "generate.py"), ("python", "table.py")]
+)
 def test_a_kit_is_one_small_file(kit, name):
     assert len((DEPLOY / kit / name).read_text("utf-8").splitlines()) < 71
 

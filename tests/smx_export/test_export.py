@@ -16,6 +16,7 @@ from smx_export import OnnxExport, ParityError, check_parity, export_onnx
 from smx_export.artifact.describe import describe
 from smx_export.graph import written
 from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.data import BatchLoader, Rows
 from smx_lightning.processes.files import written_whole
 
 
@@ -250,7 +251,7 @@ def test_rows_of_any_precision_and_from_a_graph_are_compared(x, tmp_path):
         ((ROWS.to(torch.complex64), LABELS), "expected data of real numbers, got complex64"),
         (ROWS.numpy().astype(str), "expected data of real numbers, got <U"),
         (ROWS.numpy().astype(object), "expected data of real numbers, got object"),
-        ((ROWS, LABELS, LABELS), "or as a pair .inputs, labels., got a tuple of 3"),
+        ((ROWS, LABELS, LABELS, LABELS), "or .inputs, labels, weights., got a tuple of 4"),
         ([ROWS, LABELS], "expected data as one array, got list that is none"),
         ([[1.0] * 6, [1.0]], "expected data as one array, got list that is none"),
         (ROWS.to_sparse(), "expected data as one array, got Tensor that is none"),
@@ -293,13 +294,13 @@ def pairs(digits, labelled):
 @pytest.mark.parametrize(
     "labelled",
     [
-        lambda y: torch.nn.functional.one_hot(y, 10).float(),
+        lambda y: torch.nn.functional.one_hot(y, 10).float() * 2,
         lambda y: torch.stack([y, y], 1),
-        lambda y: torch.where(torch.arange(len(y)) % 7 == 0, -1, y),
+        lambda y: torch.where(torch.arange(len(y)) % 7 == 0, -2, y),
         lambda y: y + 1,
         lambda y: y.float(),
     ],
-    ids=["soft", "(n, 2)", "ignored", "too large", "float"],
+    ids=["no distribution", "(n, 2)", "negative", "too large", "float"],
 )
 def test_labels_of_one_s_own_are_left_and_the_rows_compared(
     labelled, digits, quiet_trainer, tmp_path
@@ -312,6 +313,36 @@ def test_labels_of_one_s_own_are_left_and_the_rows_compared(
     assert report.task is None
     bare = export_onnx(SoftmaxRegression(64, 10, input_shape=(8, 8)), tmp_path / "n.onnx").report
     assert report.rows == bare.rows + len(digits.splits.val)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_task_report_is_of_weighted_soft_and_unlabelled_rows(
+    soft, weighted, digits, quiet_trainer, tmp_path
+):
+    val = digits.splits.val
+    known = torch.arange(len(val)) % 7 > 0
+    y = torch.where(known, val.y, -1)
+    if soft:
+        q = torch.nn.functional.one_hot(val.y, 10) * 0.7 + 0.03
+        y = torch.where(known[:, None], q, torch.nan)
+    weight = torch.arange(len(val)).double() % 3 if weighted else None
+    callback = OnnxExport(str(tmp_path / "m.onnx"))
+    model = SoftmaxRegression(64, 10, input_shape=(8, 8))
+    loader = BatchLoader(Rows(val.x, y, weight), batch_size=64)
+    quiet_trainer(callbacks=[callback]).fit(model, loader, loader)
+    log_probs = model(val.x).detach().double()
+    q = (q if soft else torch.nn.functional.one_hot(val.y, 10)).double()
+    c = known.double() * (1 if weight is None else weight)
+    accuracy = c @ q[torch.arange(len(q)), log_probs.argmax(1)] / c.sum()
+    nll = -(c @ (q * log_probs).sum(1)) / c.sum()
+    for task in (
+        callback.export.report.task,
+        export_onnx(model, tmp_path / "n.onnx", data=(val.x, y, weight)).report.task,
+    ):
+        assert task.rows == int((c > 0).sum())
+        assert (task.file_accuracy, task.model_accuracy) == pytest.approx([float(accuracy)] * 2)
+        assert (task.file_nll, task.model_nll) == pytest.approx([float(nll)] * 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])

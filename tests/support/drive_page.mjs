@@ -4,7 +4,8 @@
 //   {"url": URL, "width": 390, "height": 844, "dark": false, "touch": true, "steps": [STEP, …]}]}
 //
 // A step does one of: {"draw": [[x, y], …]} (a stroke in parts of the pad), {"click": SELECTOR},
-// {"choose": PATH}, {"drop": PATH}, {"fill": [NUMBER or TEXT, …]}, {"paste": TEXT}, {"shot": NAME},
+// {"choose": PATH}, {"drop": PATH}, {"fill": [NUMBER or TEXT, …]},
+// {"enter": {LABEL: TEXT}}, {"paste": TEXT}, {"shot": NAME},
 // {"answer": URL, "with": BASE64} (before the page is opened: what a request is answered with).
 // The answer: for each page what it shows after each step, and what went wrong meanwhile.
 
@@ -77,8 +78,18 @@ async function fill(page, values) {
   }
 }
 
+/** Fill in fields by the text of their labels, as a hand would. */
+async function enter(page, row) {
+  for (const [name, text] of Object.entries(row)) {
+    const label = page.locator("#features label").filter({ has: page.getByText(name, { exact: true }) });
+    const choice = label.locator("select");
+    await ((await choice.count()) ? choice.selectOption({ label: text }) : label.locator("input").fill(text));
+  }
+}
+
 const actions = {
   draw,
+  enter,
   drop,
   fill,
   click: (page, selector) => page.locator(selector).click(),

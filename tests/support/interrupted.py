@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 from trainers import quiet_trainer
 
 from smx_lightning import Recovery, SoftmaxRegression
-from smx_lightning.data import DigitsDataModule
+from smx_lightning.data import DigitsDataModule, Rows
 from smx_lightning.optim import ExactSolver
 from smx_lightning.processes.files import written_whole
 
@@ -48,6 +49,25 @@ MODELS = {
         SoftmaxRegression, 64, 10, l2=1e-3, preprocessing="standardize", optimizer=ExactSolver
     ),
 }
+
+
+class WeightedDigits(DigitsDataModule):
+    """Digits that are label proportions, count by weights, and are without a label in places."""
+
+    def load(self):
+        given = super().load()
+        y = nn.functional.one_hot(given.train.y, 10) * 0.9 + 0.01
+        y[::11] = torch.nan
+        weight = torch.arange(len(y)) % 5 / 3
+        return replace(given, train=Rows(given.train.x, y, weight))
+
+
+MODELS["rows"] = functools.partial(
+    SoftmaxRegression, 64, 10, preprocessing="standardize", class_weight="balanced",
+    label_smoothing=0.1,
+)  # fmt: skip
+MODELS["exact rows"] = functools.partial(MODELS["rows"], l2=1e-3, optimizer=ExactSolver)
+DATA = {"rows": WeightedDigits, "exact rows": WeightedDigits}
 
 
 class Trace(Callback):
@@ -150,7 +170,8 @@ def train(
     model = MODELS[kind](**dict(settings))
     if started is not None:
         started.send(None)
-    runner.fit(model, data or DigitsDataModule(batch_size=200), ckpt_path=ckpt_path)
+    data = data or DATA.get(kind, DigitsDataModule)(batch_size=200)
+    runner.fit(model, data, ckpt_path=ckpt_path)
     final = model.state_dict()
     if runner.is_global_zero:
         with written_whole(f"{folder}/final.pt") as path:  # it may be killed meanwhile

@@ -23,8 +23,9 @@ from smx_lightning.processes.sharding import whole
 class Many(Made):
     """Normal features (n, 7), labels of as many classes as are asked for; n rows in each split."""
 
-    def __init__(self, num_classes, dtype=torch.float64, n=81, batch_size=16):
+    def __init__(self, num_classes, dtype=torch.float64, n=81, batch_size=16, rows="plain"):
         super().__init__(n, batch_size, dtype)
+        self.rows = rows
         self.names = tuple(map(str, range(num_classes)))
 
     def load(self):
@@ -36,7 +37,17 @@ class Many(Made):
             y = (x @ scores + rng.gumbel(size=(self.n, len(self.names))) * 3).argmax(1)
             splits.append(Rows(torch.tensor(x, dtype=self.dtype), torch.tensor(y)))
         train, val, test = splits
-        return Loaded(train, self.names, val=val, test=test)
+        return Loaded(self.made(train, rng), self.names, val=val, test=test)
+
+    def made(self, train, rng):
+        """The training rows with a weight each, or as distributions; or some labels missing."""
+        x, y = train.x, train.y
+        if self.rows == "weighted":
+            return Rows(x, y, torch.tensor(rng.uniform(0, 3, len(y))))
+        if self.rows == "soft":
+            return Rows(x, torch.tensor(rng.dirichlet(np.ones(len(self.names)), len(y))))
+        missing = torch.arange(len(y)) % 3 == 0
+        return Rows(x, y.masked_fill(missing, -1)) if self.rows == "ignored" else train
 
 
 class Smoothed(SoftmaxRegression):
@@ -97,10 +108,12 @@ def plain(tensor):
     return whole(tensor.detach()).numpy().copy()
 
 
-def in_full(world_size, num_classes, *, data_parallel=1, dtype="float64", trainer=(), **model):
+def in_full(
+    world_size, num_classes, *, data_parallel=1, dtype="float64", trainer=(), rows="plain", **model
+):
     """Train, test and predict."""
     dtype = getattr(torch, dtype)
-    data, module = Many(num_classes, dtype), made(num_classes, dtype, **model)
+    data, module = Many(num_classes, dtype, rows=rows), made(num_classes, dtype, **model)
     collected = PredictionsInOrder()
     options = {"max_epochs": 3, "callbacks": [collected], **dict(trainer)}
     runner = trainer_for(world_size, data_parallel, **options)

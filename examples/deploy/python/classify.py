@@ -1,4 +1,4 @@
-"""Classify rows with numpy alone: python classify.py model.onnx x.npy.
+"""Classify rows with numpy alone: python classify.py model.onnx x.npy, or a table, rows.csv.
 
 A file that computes more than a linear layer, or was changed, fails the self-test that it carries.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from activation import inputs, log_probs, passes
+from table import rows
 
 
 def varint(stream: BytesIO) -> int:
@@ -51,7 +52,8 @@ try:
     activation = json.loads(texts.get(b"activation", '"softmax"'))
     if not passes(log_probs(scores(arrays, vectors), activation), test):
         raise ValueError("a file that fails its self-test")
-    x = np.load(sys.argv[2])
+    table = sys.argv[2].endswith(".csv")
+    x = rows(sys.argv[2], texts) if table else np.load(sys.argv[2])
     if vectors.dtype == "f8" and x.dtype in ("f4", "f2"):
         raise ValueError(f"{x.dtype} rows, which have lost digits of float64")
     x_scores = scores(arrays, x.reshape(len(x), width).astype(vectors.dtype))

@@ -17,12 +17,14 @@ from onnx import helper
 
 from smx_export.artifact.activation import SOFTMAX, alpha_of
 from smx_export.artifact.check import Check
+from smx_export.artifact.columns import UNREADABLE, names_of, schema_of
 from smx_export.artifact.files import batch_of, metadata_of
 from smx_export.artifact.rows import Fields, rows_dtype
 from smx_export.artifact.vectors import Vectors
 from smx_export.contract import (
     ACTIVATION,
     CLASS_NAMES,
+    FEATURE_NAMES,
     INPUT,
     INPUT_RANGE,
     INPUT_SHAPE,
@@ -31,6 +33,7 @@ from smx_export.contract import (
     PROBS,
     PROFILE,
     PROVENANCE,
+    SCHEMA,
     SCORES,
     SELFTEST,
     SHA256,
@@ -62,6 +65,7 @@ class Interface:
         softmax: Whether an output is that of a softmax.
         batches: The numbers of rows that input and outputs are fixed to, ``None`` for any.
         top: How many classes each row's most probable ones are, as the outputs say.
+        features: What the metadata call the features.
     """
 
     dtype: np.dtype[Any]
@@ -74,6 +78,7 @@ class Interface:
     softmax: bool
     batches: frozenset[int | None]
     top: frozenset[int]
+    features: str | None
 
 
 def is_ours(metadata: dict[str, str]) -> bool:
@@ -111,6 +116,7 @@ def interface_of(proto: onnx.ModelProto, metadata: dict[str, str]) -> Interface:
         ),
         batches=frozenset(map(batch_of, [*_given(proto), *proto.graph.output])),
         top=frozenset(_last(output) for output in proto.graph.output if output.name in TOP),
+        features=metadata.get(FEATURE_NAMES),
     )
 
 
@@ -167,7 +173,7 @@ def _faults(metadata: dict[str, str], graph: Interface) -> Iterator[str]:
             value = ...  # no JSON, so nothing that is expected
         try:
             sound = expected.holds(value, graph)
-        except (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError):
+        except UNREADABLE:
             sound = False
         if not sound:
             yield f"{key} is no {expected.words}: {metadata[key][:40]!r}"
@@ -197,6 +203,16 @@ def _is_range(value: Any, graph: Interface) -> bool:
 def _is_pair(value: Any) -> bool:
     low, high = value
     return {type(low), type(high)} <= {int, float} and -math.inf < low < high < math.inf
+
+
+def _are_features(value: Any, graph: Interface) -> bool:
+    one = graph.dtype.names is None and bool(graph.shape)
+    return one and len(names_of(value)) == math.prod(graph.shape)
+
+
+def _is_schema(value: Any, graph: Interface) -> bool:
+    named = json.loads(graph.features or "null")
+    return _are_features(named, graph) and list(schema_of(value).feature_names) == named
 
 
 def _is_threshold(value: Any, graph: Interface) -> bool:
@@ -252,6 +268,8 @@ EXPECTED = {  # of every key but the seal, which is looked at by itself
     CLASS_NAMES: Expected(_are_names, "list of one name a class"),
     INPUT_SHAPE: Expected(_is_shape, "shape of one input"),
     INPUT_RANGE: Expected(_is_range, "pair of two finite numbers, the smaller first"),
+    FEATURE_NAMES: Expected(_are_features, "list of one name a feature"),
+    SCHEMA: Expected(_is_schema, "schema of a table whose features have these names"),
     THRESHOLD: Expected(_is_threshold, "probability of the second of two classes"),
     ACTIVATION: Expected(_is_activation, "activation that such a graph ends in"),
     PROVENANCE: Expected(_is_provenance, "record of packages, model_class and training"),

@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from smx_export.artifact.check import as_html
+from smx_export.artifact.columns import UNREADABLE, in_words, schema_of
 from smx_export.artifact.content import read_bytes
 from smx_export.artifact.files import metadata_of, parse, seal_holds, signature
 from smx_export.artifact.vectors import Vectors
 from smx_export.contract import (
     ACTIVATION,
     CLASS_NAMES,
+    FEATURE_NAMES,
     INPUT_RANGE,
     INPUT_SHAPE,
     PROFILE,
     PROVENANCE,
+    SCHEMA,
     SELFTEST,
     THRESHOLD,
 )
@@ -45,6 +48,8 @@ class Description:
     class_names: list[str] | None
     input_shape: list[int] | dict[str, list[int]] | None
     input_range: list[float] | dict[str, list[float]] | None
+    feature_names: list[str] | None
+    schema: dict[str, Any] | None
     threshold: float | None
     activation: str | dict[str, float] | None
     profile: dict[str, Any] | None
@@ -63,11 +68,7 @@ class Description:
         return as_html(repr(self), str(self))
 
     def __str__(self) -> str:
-        names, spec = self.class_names, self.activation
-        shown = "none"
-        if names is not None:
-            more = f", … ({len(names)} in all)" if len(names) > SHOWN_NAMES else ""
-            shown = ", ".join(map(str, names[:SHOWN_NAMES])) + more
+        spec = self.activation
         rows = {
             "file": f"{self.path} ({self.size_bytes:,} bytes)",
             "format": f"opset {self.opset}, IR {self.ir_version}, by {self.producer}",
@@ -75,9 +76,10 @@ class Description:
             "outputs": self.outputs,
             "operators": " → ".join(self.operators[:SHOWN_NAMES]),
             "parameters": f"{self.parameters:,}",
-            "class names": shown,
+            "class names": "none" if self.class_names is None else _first(self.class_names),
             "input shape": _named(self.input_shape),
             "input range": _named(self.input_range),
+            "features": self.feature_names and _first(self.feature_names),
             "threshold": self.threshold,
             "activation": _words(spec) if isinstance(spec, dict) else spec,
             "profile": self.profile and _words(self.profile),
@@ -85,7 +87,8 @@ class Description:
         }
         for key, value in (self.provenance or {}).items():
             rows[key] = _words(value) if isinstance(value, dict) else value
-        return lines(f"{key:12} {value}" for key, value in rows.items() if value is not None)
+        told = [f"{key:12} {value}" for key, value in rows.items() if value is not None]
+        return lines([*told, *_columns(self.schema)])
 
 
 def describe(path: str | Path) -> Description:
@@ -120,12 +123,31 @@ def describe(path: str | Path) -> Description:
         class_names=value(CLASS_NAMES, list),
         input_shape=value(INPUT_SHAPE, list) or value(INPUT_SHAPE, dict),
         input_range=value(INPUT_RANGE, list) or value(INPUT_RANGE, dict),
+        feature_names=value(FEATURE_NAMES, list),
+        schema=value(SCHEMA, dict),
         threshold=value(THRESHOLD, float),
         activation=value(ACTIVATION, str) or value(ACTIVATION, dict),
         profile=value(PROFILE, dict),
         self_test=_self_test(metadata.get(SELFTEST), seal_holds(data)),
         provenance=value(PROVENANCE, dict),
     )
+
+
+def _first(names: list[Any]) -> str:
+    """The first of some names, and how many there are."""
+    more = f", … ({len(names)} in all)" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(map(str, names[:SHOWN_NAMES])) + more
+
+
+def _columns(schema: dict[str, Any] | None) -> list[str]:
+    """A line a column of the table that the features come from."""
+    if schema is None:
+        return []
+    try:
+        found = schema_of(schema)
+    except UNREADABLE:
+        return [f"{'columns':12} damaged"]
+    return [f"{'' if row else 'columns':12} {line}" for row, line in enumerate(in_words(found))]
 
 
 def _self_test(text: str | None, seal: bool | None) -> str:

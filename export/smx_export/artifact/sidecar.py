@@ -21,17 +21,21 @@ from smx_export.artifact.vectors import base64_of
 from smx_export.contract import (
     ACTIVATION,
     CLASS_NAMES,
+    FEATURE_NAMES,
     INPUT,
     INPUT_RANGE,
     INPUT_SHAPE,
+    SCHEMA,
     THRESHOLD,
 )
 from smx_export.errors import FileError
 from smx_lightning.processes.files import written_whole
 
+IF_ANY = (ACTIVATION, FEATURE_NAMES, SCHEMA)  # what most files have not
+
 
 def sidecar(path: str | Path) -> dict[str, Any]:
-    """Class names, input, outputs, and the self-test with its inputs written out.
+    """Class names, input, outputs, features, and the self-test with its inputs written out.
 
     Numbers of the self-test are base64 of little-endian ``dtype`` (inputs) and float32 (log_probs;
     in place of them probs where the activation is no softmax). Of several inputs ``input`` is a
@@ -46,7 +50,7 @@ def sidecar(path: str | Path) -> dict[str, Any]:
     expected = exported.vectors
     several = expected.rows.dtype.names is not None
     asked = {name: _numbers(part) for name, part in parts_of(expected.x).items()}
-    answers, spec = {"log_probs": base64_of(expected.log_probs)}, exported.value(ACTIVATION)
+    answers = {"log_probs": base64_of(expected.log_probs)}
     if expected.sparse:
         answers = {"probs": base64_of(np.exp(expected.log_probs))}
     found = {
@@ -54,7 +58,7 @@ def sidecar(path: str | Path) -> dict[str, Any]:
         "sha256": sha256(data).hexdigest(),
         "weights_sha256": exported.weights_sha256,
         **{key: exported.value(key) for key in (CLASS_NAMES, INPUT_SHAPE, INPUT_RANGE, THRESHOLD)},
-        **({} if spec is None else {ACTIVATION: spec}),
+        **{key: value for key in IF_ANY if (value := exported.value(key)) is not None},
         "input": given if several else given[0],
         "outputs": [output.name for output in exported.proto.graph.output],
         "selftest": {

@@ -99,21 +99,20 @@ def profile_of(args: argparse.Namespace) -> Profile:
 
 
 def data_of(args: argparse.Namespace, model: SoftmaxRegression) -> Data | None:
-    """Inputs and class indices in the file ``--data``, whose labels are the model's classes."""
+    """Inputs, targets and weights in the file ``--data``, whose labels are the model's classes."""
     if args.data is None:
         return None
     if model.input_dtype != "float32":  # several inputs, or integers
         from smx_export.parity.user_data import mixed_data
 
         return mixed_data(args.data, model)
-    from smx_lightning.data.labels import classes_named, labels
+    from smx_export.parity.user_data import targets_in
     from smx_lightning.data.npz import inputs, read_npz
 
     arrays = read_npz(args.data)
-    x, y = ("x_test", "y_test") if "x_test" in arrays else ("x", "y")
+    x = "x_test" if "x_test" in arrays else "x"
     exact = bool(model.preprocessing.wide_features)
-    classes = classes_named(arrays[y], model.class_names)
-    return inputs(arrays[x], x, exact=exact), labels(arrays[y], classes, y)
+    return inputs(arrays[x], x, exact=exact), *targets_in(arrays, x, model)
 
 
 def model_of(args: argparse.Namespace, checkpoint: str) -> SoftmaxRegression:

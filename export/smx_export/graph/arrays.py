@@ -1,4 +1,4 @@
-"""Inputs and labels as users give them → arrays."""
+"""Inputs, targets and weights as users give them → arrays."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from smx_export.artifact.rows import joined, parts_of, rows_dtype
 from smx_lightning import InputError, SoftmaxRegression
 
 Given = ArrayLike | Mapping[str, ArrayLike]  # of several inputs an array each, by name
-Data = Given | tuple[Given, ArrayLike | None]
+Data = Given | tuple[Given, ArrayLike | None] | tuple[Given, ArrayLike | None, ArrayLike | None]
 NUMPYS = (torch.float16, torch.float32, torch.float64)  # of torch's floats
 
 
-def pair_of(data: Data | None) -> tuple[Any, Any]:
-    """Inputs and labels; ``None`` for what is not given."""
+def parts_of_data(data: Data | None) -> tuple[Any, Any, Any]:
+    """Inputs, targets and weights; ``None`` for what is not given."""
     if not isinstance(data, tuple):
-        return data, None
-    if len(data) != 2:
+        return data, None, None
+    if len(data) not in (2, 3):
         raise InputError(
-            f"expected data as inputs, or as a pair (inputs, labels), got a tuple of {len(data)}; "
-            "leave the rest out"
+            f"expected data as inputs, (inputs, labels) or (inputs, labels, weights), got a tuple "
+            f"of {len(data)}; leave the rest out"
         )
-    x, y = data
-    return x, y
+    x, y, *weight = data
+    return x, y, weight[0] if weight else None
 
 
 def dtype_of(model: SoftmaxRegression) -> np.dtype[Any]:
@@ -66,7 +66,7 @@ def inputs_of(data: Data | None, shape: Sequence[int]) -> NDArray[np.floating]:
     Raises:
         InputError: Where they are no real numbers, or of another shape.
     """
-    x, _ = pair_of(data)
+    x, *_ = parts_of_data(data)
     dtype = np.dtype(np.float32)
     return np.empty((0, *shape), dtype) if x is None else as_inputs(x, shape, dtype)
 

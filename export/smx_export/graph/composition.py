@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from smx_export.artifact.check import first_line
-from smx_export.graph.arrays import as_rows, inputs_of, pair_of, tensors_of
+from smx_export.graph.arrays import as_rows, inputs_of, parts_of_data, tensors_of
 from smx_export.graph.detached import copied, off_graph, shape_of, uncompiled
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.errors.inputs import FLOAT, checked, in_tuples
@@ -63,7 +63,8 @@ def composed(
                 setattr(part, name, nn.Identity())
     model = _joined(body, inner, f"{type(host).__qualname__}.{head}", type(host).__module__)
     model.input_shape, model.input_dtype = shape, dtype
-    given, _ = pair_of(data)
+    model.schema = model.feature_names = None  # of what the host makes, not of what it is given
+    given, *_ = parts_of_data(data)
     if dtype != FLOAT:
         probes, own = _examples(host), None if given is None else as_rows(given, model)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 from smx_export.contract import (
     ACTIVATION,
     CLASS_NAMES,
+    FEATURE_NAMES,
     INPUT_RANGE,
     INPUT_SHAPE,
     PROFILE,
     PROVENANCE,
+    SCHEMA,
     THRESHOLD,
 )
 from smx_export.graph.image_input import image_metadata
@@ -39,6 +42,8 @@ def model_metadata(
         INPUT_RANGE: model.input_range,
         PROVENANCE: provenance,
         THRESHOLD: model.threshold,
+        FEATURE_NAMES: feature_names_of(model),
+        SCHEMA: schema_of(model),
         ACTIVATION: None if model._smx_activation == SOFTMAX else model._smx_activation.spec,
     }
     try:
@@ -61,6 +66,24 @@ def shape_in_json(model: SoftmaxRegression) -> list[int] | dict[str, list[int]]:
     if isinstance(model.input_shape, dict):
         return {name: list(sides) for name, sides in model.input_shape.items()}
     return list(model.input_shape)
+
+
+def feature_names_of(model: SoftmaxRegression) -> list[str] | None:
+    """One name an entry of an unrolled input, where the model has them.
+
+    Behind a backbone the features are no entries of the input: there they have no names.
+    """
+    names, shape = model.feature_names, model.input_shape
+    if names is None or isinstance(shape, dict) or math.prod(shape) != len(names):
+        return None
+    return list(names)
+
+
+def schema_of(model: SoftmaxRegression) -> dict[str, Any] | None:
+    """Which columns of a table the entries of an input are, as plain values."""
+    if model.schema is None or feature_names_of(model) is None:
+        return None
+    return model.schema.to_dict()
 
 
 @cache

@@ -248,17 +248,17 @@ class Comparison:
         if self.own is None:
             return None
         model, file = Score(), Score()
-        for block, labels in self.own.blocks(self.inference.width):
+        for block, targets in self.own.blocks(self.inference.width):
             sides = self._compare(session, block, found)
-            if sides is None or labels is None:
+            if sides is None or targets is None:
                 continue
             live, outputs = sides
             answered = log_probs_of(outputs, alpha_of_model(self.model))
-            model.add(live, decided(self.model, live), labels)
+            model.add(live, decided(self.model, live), targets)
             if answered is None or LABEL in outputs:
-                file.add(answered, _labels(outputs), labels)
+                file.add(answered, _labels(outputs), targets)
             else:
-                file.add(answered, decided(self.model, answered), labels)
+                file.add(answered, decided(self.model, answered), targets)
         if not model.rows or found.shape_faults:
             return None
         return Task(model.rows, model.accuracy, file.accuracy, model.nll, file.nll)

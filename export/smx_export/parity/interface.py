@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import onnx
 
 from smx_export.artifact.check import Check
+from smx_export.artifact.columns import difference
 from smx_export.artifact.declared import declared, is_ours
 from smx_export.artifact.files import metadata_of, seal_holds, signature, weights_sha256
 from smx_export.artifact.vectors import Vectors
@@ -22,12 +23,14 @@ from smx_export.contract import (
     ACTIVATION,
     BATCH,
     CLASS_NAMES,
+    FEATURE_NAMES,
     INPUT_RANGE,
     INPUT_SHAPE,
     KNOWN_OUTPUTS,
     LABEL,
     PROFILE,
     PROVENANCE,
+    SCHEMA,
     SELFTEST,
     THRESHOLD,
     TOP,
@@ -37,7 +40,7 @@ from smx_export.errors import FileError
 from smx_export.graph.detached import detached_copy
 from smx_export.graph.image_input import image_metadata
 from smx_export.graph.inference_copy import InferenceCopy, inference_copy, is_linear
-from smx_export.graph.metadata import shape_in_json
+from smx_export.graph.metadata import feature_names_of, schema_of, shape_in_json
 from smx_export.parity.inputs import ParityInputs
 from smx_export.parity.stored import differences
 from smx_export.profile import Profile
@@ -94,9 +97,23 @@ def interface(inference: InferenceCopy, data: bytes, proto: onnx.ModelProto) -> 
     yield _same("threshold", json.dumps(model.threshold), metadata.get(THRESHOLD, "null"))
     spec = None if model._smx_activation == SOFTMAX else model._smx_activation.spec
     yield _same("activation", json.dumps(spec), metadata.get(ACTIVATION, "null"))
+    yield from _columns(model, metadata)
     known = json.dumps(model.input_range, sort_keys=True)
     otherwise = "none" if is_ours(metadata) and model.input_range is not None else known
     yield _same("input range", known, metadata.get(INPUT_RANGE, otherwise))
+
+
+def _columns(model: SoftmaxRegression, metadata: dict[str, str]) -> Iterator[Check]:
+    """Names of features and the table's columns, where model or file have any."""
+    for key, wanted in ((FEATURE_NAMES, feature_names_of(model)), (SCHEMA, schema_of(model))):
+        if wanted is None and key not in metadata:
+            continue
+        try:
+            got = json.loads(metadata.get(key, "null"))
+        except (ValueError, RecursionError):
+            got = metadata[key]
+        fault = difference(wanted, got)
+        yield Check(key.replace("_", " "), not fault, fault or "as the model has them")
 
 
 def declares(inputs: ParityInputs, proto: onnx.ModelProto) -> Iterator[Check]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from smx_export.graph.arrays import Data, array_of, as_inputs, as_rows, pair_of
+from smx_export.graph.arrays import Data, array_of, as_inputs, as_rows, parts_of_data
 from smx_export.graph.inference_copy import InferenceCopy
 from smx_export.parity.probes import Probe
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.data.labels import classes_named, labels
 from smx_lightning.data.named import read_named
-from smx_lightning.data.npz import read_npz
+from smx_lightning.data.npz import WEIGHTS, read_npz, weights
+from smx_lightning.errors.targets import check_row_weights, check_targets
 
 YOUR_DATA = "your data"
 
@@ -29,12 +31,77 @@ def mixed_data(path: str, model: SoftmaxRegression) -> Data:
     if isinstance(model.input_shape, dict):
         arrays = read_named(path, [*model.input_shape])
         x: Any = {name: arrays[name] for name in model.input_shape}
-        name, y = "y", arrays["y"]
-    else:
-        arrays = read_npz(path)
-        name = "y_test" if "x_test" in arrays else "y"
-        x, y = arrays[name.replace("y", "x", 1)], arrays[name]
-    return x, labels(y, classes_named(y, model.class_names), name)
+        return x, labels(arrays["y"], classes_named(arrays["y"], model.class_names), "y")
+    arrays = read_npz(path)
+    name = "x_test" if "x_test" in arrays else "x"
+    return arrays[name], *targets_in(arrays, name, model)
+
+
+def targets_in(
+    arrays: Mapping[str, NDArray[Any]], name: str, model: SoftmaxRegression
+) -> tuple[Any, Any]:
+    """Targets and weights of the inputs of that name in a data file; -1 says no label.
+
+    Raises:
+        InputError: Where they are not of the model's classes.
+    """
+    y_name = name.replace("x", "y", 1)
+    y = arrays[y_name]
+    return labels(y, classes_named(y, model.class_names), y_name), weights(arrays, WEIGHTS[name])
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets and weights of rows.
+
+    Attributes:
+        y: (n,) class indices or (n, classes) distributions.
+        known: (n,) bool, which rows count: those with a target and a weight above 0.
+        weight: (n,) float64; ``None``: all alike.
+    """
+
+    y: NDArray[Any]
+    known: NDArray[np.bool_]
+    weight: NDArray[np.float64] | None
+
+    @classmethod
+    def of(cls, given_y: Any, given_weight: Any, model: SoftmaxRegression, rows: int) -> Targets:
+        """Out of what a user gave.
+
+        Raises:
+            InputError: For anything else than labels, distributions and weights, one a row.
+        """
+        y = array_of(given_y)
+        if y.shape == (rows, 1):  # a column of a table
+            y = y[:, 0]
+        soft = y.ndim == 2 and y.dtype.kind == "f"
+        if y.dtype.kind not in "iub" and not soft:
+            raise InputError(
+                f"expected labels as class indices, got {y.dtype}; look names up in "
+                "model.class_names"
+            )
+        if y.shape != ((rows, model.num_classes) if soft else (rows,)):
+            raise InputError(
+                f"expected one label in 0..{model.num_classes - 1}, or a distribution over the "
+                f"classes, for each of {rows} rows, got {y.shape}; give one a row"
+            )
+        known = ~np.isnan(y).all(1) if soft else y != model.ignore_index
+        check_targets(torch.from_numpy(y[known] if soft else y[known].astype(np.int64)),
+                      model.num_classes, "data")  # fmt: skip
+        weight = None
+        if given_weight is not None:
+            weight = array_of(given_weight)
+            if weight.dtype.kind not in "fiub":
+                raise InputError(f"expected weights as numbers, got {weight.dtype}; leave them out")
+            weight = weight.astype(np.float64).reshape(-1)
+            check_row_weights(torch.from_numpy(weight), rows, "weights of the data's rows")
+            known &= weight > 0
+        return cls(y if soft else y.astype(np.int64), known, weight)
+
+    def of_rows(self, index: Any) -> Targets:
+        """Those of some rows."""
+        weight = None if self.weight is None else self.weight[index]
+        return Targets(self.y[index], self.known[index], weight)
 
 
 @dataclass(frozen=True)
@@ -43,11 +110,11 @@ class UserRows:
 
     Attributes:
         x: (n, *input_shape) of the inference copy's own dtype, as it takes them.
-        y: (n,) class indices, or ``None``.
+        targets: Of those rows, or ``None``.
     """
 
     x: NDArray[np.floating]
-    y: NDArray[np.int64] | None
+    targets: Targets | None
 
     @classmethod
     def of(cls, inference: InferenceCopy, data: Data | None) -> UserRows | None:
@@ -57,7 +124,7 @@ class UserRows:
             InputError: Where it does not fit the model, or has no labels where they are needed.
         """
         model, profile = inference.model, inference.profile
-        given_x, given_y = pair_of(data)
+        given_x, given_y, weight = parts_of_data(data)
         if profile.weights is not None and given_y is None:
             raise InputError(
                 f"expected labelled data to judge what {profile.weights} weights cost, got none; "
@@ -70,25 +137,10 @@ class UserRows:
         else:
             dtype = np.dtype(np.float64) if profile.image else inference.dtype
             x = inference.seen(as_inputs(given_x, model.input_shape, dtype))
-        if given_y is None:
-            return cls(x, None)
-        y = array_of(given_y)
-        if y.shape == (len(x), 1):  # a column of a table
-            y = y[:, 0]
-        if y.dtype.kind not in "iub":
-            raise InputError(
-                f"expected labels as class indices, got {y.dtype}; look names up in "
-                "model.class_names"
-            )
-        if y.shape != (len(x),) or y.min() < 0 or y.max() >= model.num_classes:
-            raise InputError(
-                f"expected one label in 0..{model.num_classes - 1} for each of {len(x)} rows, got "
-                f"{y.tolist() if y.size < 5 else f'{y.shape}, {y.min()} to {y.max()}'}"
-            )
-        return cls(x, y.astype(np.int64))
+        return cls(x, None if given_y is None else Targets.of(given_y, weight, model, len(x)))
 
-    def blocks(self, width: int) -> Iterator[tuple[Probe, NDArray[np.int64] | None]]:
-        """The rows in batches that fit in memory, with their labels."""
+    def blocks(self, width: int) -> Iterator[tuple[Probe, Targets | None]]:
+        """The rows in batches that fit in memory, with their targets."""
         for block in Probe(YOUR_DATA, self.x).blocks(width):
             rows = slice(block.first, block.first + len(block.x))
-            yield block, None if self.y is None else self.y[rows]
+            yield block, None if self.targets is None else self.targets.of_rows(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from smx_export.contract import (
     TOP_CLASSES,
     TOP_PROBS,
 )
+from smx_export.errors import TableWarning
 from smx_export.runtime.answers import (
     Answer,
     Outputs,
@@ -34,10 +36,12 @@ from smx_export.runtime.answers import (
     probabilities_of,
     top_k_of,
 )
+from smx_export.runtime.estimator import Estimator
+from smx_export.runtime.frames import Frames, is_frame, table_of
 from smx_export.runtime.input_checks import lost_digits, other_axes, unmasked
 from smx_export.runtime.input_range import InputRange, declared_range, declared_shape, remedy
 from smx_export.runtime.inputs import MixedInputs, only
-from smx_export.runtime.policy import MISSING, OnNan, OnRange, Policy, Rows, check_options
+from smx_export.runtime.policy import CALLER, MISSING, OnNan, OnRange, Policy, Rows, check_options
 from smx_export.runtime.rounding import Rounding, is_exact, narrowed
 from smx_export.runtime.session import declared_classes, open_file, open_session
 
@@ -47,7 +51,7 @@ DTYPES = {"tensor(uint8)": np.uint8, "tensor(double)": np.float64}  # of inputs 
 Given = ArrayLike | Mapping[str, ArrayLike]  # of several inputs an array each, by name
 
 
-class OnnxClassifier:
+class OnnxClassifier(Estimator):
     """A classifier read from an exported file.
 
     A row that holds NaN, or whose probabilities are NaN (infinity and numbers that overflow make
@@ -91,6 +95,8 @@ class OnnxClassifier:
         on_range: OnRange = "warn",
     ) -> None:
         check_options(on_nan, on_range)
+        self._params = {"path": path, "providers": providers}  # the very objects: see clone
+        self._params |= {"on_nan": on_nan, "on_range": on_range}
         # Kept for pickling: by its path a worker might find another file, or none.
         self._content, self._providers = read_bytes(path), tuple(providers)
         path = Path(path)
@@ -114,8 +120,11 @@ class OnnxClassifier:
         self.input_range = declared_range(metadata)
         self._alpha = alpha_in(metadata, path)
         self._mixed = MixedInputs.of(self.session, metadata, on_nan, on_range)
+        self._frames, self._unknown_told = None, False
         if self._mixed is not None:
             self._know(self._mixed)
+        else:
+            self._frames = Frames.of(metadata, self.num_features, path, on_nan)
         pixels = self.dtype == np.uint8
         linear = self.session.get_modelmeta().graph_name == LINEAR
         in_training = InputRange.of(metadata, pixels=pixels)
@@ -247,6 +256,8 @@ class OnnxClassifier:
     def _run(self, wanted: list[str], x: Given) -> tuple[Outputs, Rows | None]:
         """What the file answers, probabilities among it, and which rows have no answer."""
         if self._mixed is None:
+            if self._frames is not None and is_frame(x):
+                x = self._features(self._frames, x)
             rows = self._rows(only(x))
             missing = self._policy.missing_inputs(rows, finite=wanted == [LABEL])
             feed = {INPUT: rows}
@@ -263,6 +274,15 @@ class OnnxClassifier:
             answers[PROBS] = probabilities_of(first, answers[first], self._alpha)
             first = PROBS
         return answers, self._policy.missing_answers(answers[first], missing)
+
+    def _features(self, frames: Frames, x: Any) -> NDArray[Any]:
+        """Rows of features of a data frame, rounded as in training."""
+        rows = frames.rows(table_of(x))
+        if frames.notes and not self._unknown_told:
+            self._unknown_told = True
+            warnings.warn("; ".join(frames.notes), TableWarning, stacklevel=CALLER - 1)
+        with np.errstate(over="ignore"):  # to infinity, which has no answer
+            return rows.astype(self.dtype) if self.dtype.kind == "f" else rows
 
     def _check_answered(self, rows: int, answers: Outputs) -> None:
         """Complain about answers that cannot be those to so many rows: a graph may say more."""

@@ -16,7 +16,7 @@ OnNan = Literal["raise", "missing", "ignore"]
 OnRange = Literal["warn", "raise", "ignore"]
 Rows = NDArray[np.bool_]  # (batch,)
 
-MISSING = -1  # label of a row that has no answer, as smx_lightning.processes.files writes it
+MISSING = -1  # label of a row that has no answer, as smx_lightning.processes.predictions writes it
 # What a single row costs is the calls, and ndarray.min makes more of them. Both propagate NaN.
 _least, _largest = np.minimum.reduce, np.maximum.reduce
 SAMPLE = 1 << 16  # entries: the units are those of all rows, and reading wide batches again is slow

@@ -166,11 +166,16 @@ class Whole(Coupled):
         unknowns = cls.unknowns(num_classes, width)
         return 2 * rows * unknowns**2 + cls.factoring(num_classes, width)
 
+    @property
+    def sums(self) -> Tensor:
+        """Σ c (diag(p) - p pᵀ) ⊗ x xᵀ of the rows so far, ((K - 1) D, (K - 1) D)."""
+        return self._grams
+
     @torch.no_grad()
     @override
     def add(self, x: Tensor, probs: Tensor, importance: Tensor, row_weights: Tensor | None) -> None:
         step = max(PENDING_ENTRIES // (self.num_classes * self.width), 1)
-        ones = torch.nn.functional.pad(x, (0, 1), value=1.0)
+        ones = torch.nn.functional.pad(x, (0, 1), value=self.one)
         for at in range(0, x.shape[0], step):
             part = slice(at, at + step)
             c = None if row_weights is None else row_weights[part]

@@ -35,6 +35,8 @@ class Ladder:
         overhead: What a pass costs besides its products, in multiplications and additions.
         at_once: Whether the first pass may collect the features' spectrum.
         scale: U of a row whose classes are all equal; 1 of softmax.
+        intercept: Whether the bias moves. Where it does not, rows are seen from zero, not from
+            their mean, and end in a 0 in place of the 1.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Ladder:
         overhead: float,
         at_once: bool = True,
         scale: float = 1.0,
+        intercept: bool = True,
     ) -> None:
         self._shape, self._like, self._at_once = shape, like, at_once
+        self._one = float(intercept)
         self._choice = Choice(shape, tol=tol, overhead=overhead)
         self.model: Curvature | None = None
         self._rows: Rows | None = None  # where they take the model's place
@@ -68,7 +72,8 @@ class Ladder:
         """Of the first pass's rows, so far or all of them."""
         if self._moments is None:
             width = self._shape[1]
-            self._moments = Moments(float(self._sums[0]), self._sums[1:width], self._sums[width:])
+            sums = self._sums[1:width] * self._one
+            self._moments = Moments(float(self._sums[0]), sums, self._sums[width:])
         return self._moments
 
     @property
@@ -95,8 +100,13 @@ class Ladder:
         else:  # without a model it has stopped
             self._due = Due() if self.model is None else self._choice.choose(self.model, known)
         if known is not None and self._due.rows:
-            rows, spread = self._due.rows, known.spread
-            self._collecting_rows = Rows(self._shape, wanted=rows, spread=spread, like=self._like)
+            self._collecting_rows = Rows(
+                self._shape,
+                wanted=self._due.rows,
+                spread=known.spread,
+                like=self._like,
+                one=self._one,
+            )
 
     def add(
         self, x: Tensor, probs: Tensor, weights: Tensor | None, scale: Tensor | None = None
@@ -206,7 +216,7 @@ class Ladder:
             rows, total = self._known.rows, self._known.total_weight
             spread = self._known.spread
         expected = due.mass(spread, total, num_classes)
-        return due(*self._shape, expected=expected, rows=rows, like=self._like)
+        return due(*self._shape, expected=expected, rows=rows, like=self._like, one=self._one)
 
     # Checkpoints -----------------------------------------------------------------------------
 

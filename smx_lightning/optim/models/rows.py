@@ -34,14 +34,22 @@ class Rows:
         wanted: Rows to keep, over all processes, about.
         spread: Σ c (1 - Σ p²) over all rows, about.
         like: Gives dtype and device.
+        one: What ends a row for the bias, as in :class:`.Curvature`.
     """
 
     chooses = True
 
     def __init__(
-        self, shape: tuple[int, int], *, wanted: float, spread: float, like: Tensor
+        self,
+        shape: tuple[int, int],
+        *,
+        wanted: float,
+        spread: float,
+        like: Tensor,
+        one: float = 1.0,
     ) -> None:
         classes, width = shape
+        self._one = one
         self._threshold = max(spread / max(wanted, 1.0), torch.finfo(like.dtype).tiny)
         self._thresholds = Thresholds(like.device)
         none = (like.new_empty(0, width - 1), like.new_empty(classes, 0), like.new_empty(0))
@@ -72,7 +80,8 @@ class Rows:
         u = torch.addmm(direction[:, -1:], direction[:, :-1], self._x.T)
         share = u.mul_(self._probs)
         share.addcmul_(self._probs, share.sum(0), value=-1).mul_(self._weights)
-        product = self._reduce(torch.cat([share @ self._x, share.sum(1)[:, None]], 1))
+        ends = share.sum(1, keepdim=True).mul_(self._one)
+        product = self._reduce(torch.cat([share @ self._x, ends], 1))
         product[:, :-1].add_(direction[:, :-1], alpha=self._l2)
         return product
 

@@ -73,6 +73,8 @@ class Curvature:
             says; τ follows from it.
         rows: Expected number of rows, over all processes.
         like: Gives dtype and device.
+        one: What is appended to a row for the bias: 0 where that is held at 0. Nothing is then
+            seen of it, and :func:`.dense.cholesky` leaves it where it is.
 
     Attributes:
         chooses: Whether some rows are left out.
@@ -82,9 +84,16 @@ class Curvature:
     quasi_newton: ClassVar[bool] = False  # whether L-BFGS's pairs may rescale it
 
     def __init__(
-        self, num_classes: int, width: int, *, expected: float, rows: float, like: Tensor
+        self,
+        num_classes: int,
+        width: int,
+        *,
+        expected: float,
+        rows: float,
+        like: Tensor,
+        one: float = 1.0,
     ) -> None:
-        self.num_classes, self.width = num_classes, width
+        self.num_classes, self.width, self.one = num_classes, width, one
         wanted = self.rows_wanted(num_classes, width, rows)
         # Where all of them are wanted, those of hardly any weight are too.
         self.chooses = wanted < rows * self.columns(num_classes)
@@ -201,7 +210,7 @@ class Curvature:
         if len(rows) < MOST_KEPT * len(x):
             x, rows = x[rows], torch.arange(len(rows), device=x.device)
         counts = columns.bincount(minlength=len(v)).tolist()
-        ones = torch.nn.functional.pad(x, (0, 1), value=1.0)
+        ones = torch.nn.functional.pad(x, (0, 1), value=self.one)
         parts = torch.split(rows, counts), torch.split(weights.sqrt(), counts)
         self._pending.append((ones, *parts))
         if sum(len(kept) for kept, *_ in self._pending) * self.width >= PENDING_ENTRIES:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from smx_lightning.errors import InputError
+from smx_lightning.errors.sizes import check_room
 from smx_lightning.errors.text import one_line
 from smx_lightning.errors.unreadable import sentence_of
 
@@ -50,8 +51,7 @@ def binary_parts(path: Path, rows: int) -> Iterator[Any]:
     Raises:
         InputError: Where the file is not what its suffix says.
     """
-    with path.open("rb") as file:
-        start = file.read(len(ARROW_MAGIC))
+    start = _start(path)
     if path.suffix.lower() in PARQUET:
         if not start.startswith(PARQUET_MAGIC):
             _refuse(path, "a Parquet file, which begins with PAR1", start)
@@ -64,6 +64,24 @@ def binary_parts(path: Path, rows: int) -> Iterator[Any]:
         yield from _of_arrow(path, start)
 
 
+def check_rows(path: Path) -> None:
+    """Complain about a Parquet file that says of itself that it does not fit in memory.
+
+    Raises:
+        InputError: Then; a value takes a byte at least.
+    """
+    import pyarrow.parquet as pq
+
+    if path.suffix.lower() in PARQUET and _start(path).startswith(PARQUET_MAGIC):
+        said = pq.read_metadata(path)
+        check_room(max(0, said.num_rows) * said.num_columns, f"a table in {path}")
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(ARROW_MAGIC))
+
+
 def _of_parquet(path: Path, rows: int) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
@@ -73,7 +91,7 @@ def _of_parquet(path: Path, rows: int) -> Iterator[Any]:
             some = True
             yield batch
         if not some:
-            yield _no_rows(file.schema_arrow)
+            yield no_rows(file.schema_arrow)
 
 
 def _of_arrow(path: Path, start: bytes) -> Iterator[Any]:
@@ -86,16 +104,17 @@ def _of_arrow(path: Path, start: bytes) -> Iterator[Any]:
             for k in range(reader.num_record_batches):
                 yield reader.get_batch(k)
             if reader.num_record_batches == 0:
-                yield _no_rows(reader.schema)
+                yield no_rows(reader.schema)
         return
     if not start.startswith(b"\xff\xff\xff\xff"):
         _refuse(path, "a Feather or Arrow file", start)
     with path.open("rb") as stream, pa.ipc.open_stream(stream) as reader:
-        yield _no_rows(reader.schema)
+        yield no_rows(reader.schema)
         yield from reader
 
 
-def _no_rows(schema: Any) -> Any:
+def no_rows(schema: Any) -> Any:
+    """A record batch of a schema, without rows."""
     import pyarrow as pa
 
     return pa.RecordBatch.from_arrays([pa.nulls(0, f.type) for f in schema], schema=schema)

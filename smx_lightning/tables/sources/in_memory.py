@@ -23,7 +23,8 @@ def table_in_memory(source: Any) -> Any:
     if isinstance(source, PLAIN):
         return None
     try:
-        return _table(source)
+        table = _table(source)
+        return None if table is None else without_views(table)
     except (pa.ArrowException, TypeError, ValueError, KeyError) as error:
         if isinstance(error, InputError):
             raise
@@ -31,6 +32,35 @@ def table_in_memory(source: Any) -> Any:
             f"expected a table with columns of one type each, got a {type(source).__name__} of "
             f"which pyarrow says: {shortened(one_line(error), 300)}; give each column one type"
         ) from error
+
+
+def without_views(table: Any) -> Any:
+    """A table whose text lies in types that all of Arrow's functions take: polars' do not."""
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    is_view = getattr(types, "is_string_view", lambda _: False)
+    for at, field in enumerate(table.schema):
+        entries = types.is_dictionary(field.type) and is_view(field.type.value_type)
+        if not entries and not is_view(field.type):
+            continue
+        column = table.column(at)
+        if entries:
+            column = pa.chunked_array([_entries_plain(chunk) for chunk in column.chunks])
+        else:
+            column = column.cast(pa.large_string())
+        table = table.set_column(at, field.name, column)
+    return table
+
+
+def _entries_plain(chunk: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.DictionaryArray.from_arrays(
+        chunk.indices.cast(pa.int64()),
+        chunk.dictionary.cast(pa.large_string()),
+        ordered=chunk.type.ordered,
+    )
 
 
 def _table(source: Any) -> Any:
@@ -94,10 +124,10 @@ def _of_datasets(source: Any) -> Any:
         )
     table = source.with_format("arrow")[:]
     for name, feature in source.features.items():
-        names = getattr(feature, "names", None)
-        if names and hasattr(feature, "int2str"):
+        labels = getattr(feature, "names", None)
+        if labels and hasattr(feature, "int2str"):
             values = table.column(name).combine_chunks().cast(pa.int32())
             known = pa.compute.if_else(pa.compute.less(values, 0), None, values)
-            made = pa.DictionaryArray.from_arrays(known, pa.array(names), ordered=True)
+            made = pa.DictionaryArray.from_arrays(known, pa.array(labels), ordered=True)
             table = table.set_column(table.schema.get_field_index(name), name, made)
     return table

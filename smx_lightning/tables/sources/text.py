@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from smx_lightning.errors import InputError
 from smx_lightning.errors.text import one_line, printable, shortened
 from smx_lightning.tables.schema import Kind, Schema
+from smx_lightning.tables.sources.binary import no_rows
 
 TEXT = (".csv", ".tsv", ".tab", ".txt")
 TABBED = (".tsv", ".tab")
@@ -70,7 +71,12 @@ class CsvFormat:
             with csv.open_csv(
                 str(path), read_options=read, parse_options=parse, convert_options=convert
             ) as reader:
-                yield from reader
+                some = False
+                for batch in reader:
+                    some = True
+                    yield batch
+                if not some:
+                    yield no_rows(reader.schema)
         except pa.ArrowInvalid as error:
             self._complain(path, error)
 
@@ -108,10 +114,11 @@ class CsvFormat:
             InputError: Then.
         """
         used = self._separator(path)
-        with OPENED.get(path.suffix.lower(), open)(path, "rb") as file:
+        if path.suffix.lower() == ".zst":  # which Python cannot open
+            return
+        opened: Any = OPENED.get(path.suffix.lower(), open)
+        with opened(path, "rb") as file:
             line = file.readline(BLOCK)
-            if path.suffix.lower() == ".zst":
-                return
         if line.startswith(UTF_16) or b"\0" in line:
             raise InputError(
                 f"expected text in UTF-8 in {path}, got UTF-16 or what is no text; save it as "

@@ -18,6 +18,7 @@ from mutations.declared import (
     SEAL,
     SEALS,
     SPARSE_CHANGES,
+    TABLE_CHANGES,
     THRESHOLDS,
     changed,
 )
@@ -33,10 +34,12 @@ from smx_export.contract import (
     ACTIVATION,
     ALL_OUTPUTS,
     CLASS_NAMES,
+    FEATURE_NAMES,
     INPUT_RANGE,
     KNOWN_OUTPUTS,
     PROFILE,
     PROVENANCE,
+    SCHEMA,
     SELFTEST,
     SHA256,
     THRESHOLD,
@@ -44,6 +47,7 @@ from smx_export.contract import (
 from smx_export.parity.comparison import Comparison
 from smx_export.parity.interface import declares, inference_copy_like, interface
 from smx_export.targets.selftest import selftest
+from smx_lightning.tables import Column, Schema
 
 BINARY = {"classes": 2, "threshold": 0.7}
 MODELS = {
@@ -52,6 +56,20 @@ MODELS = {
     "binary": BINARY,
     "sparse": {"activation": "sparsemax"},
     "sparse binary": BINARY | {"activation": "entmax15"},
+    "table": {
+        "input_shape": None,
+        "schema": Schema(
+            (
+                Column("age", missing=True, fill=3.5),
+                Column("colour", "category", True, None, None, ("red", "blue"), ("grey", "pink")),
+                Column("born", "date", unit="s"),
+                Column("ok", "boolean"),
+                Column('n, "ü"', fill=-1.0),
+                *map(Column, "abc"),
+            ),
+            target="class",
+        ).to_dict(),
+    },
 }
 
 
@@ -147,17 +165,19 @@ def test_no_key_is_forgotten():
     assert {value for value in values if isinstance(value, str)} - outputs == KEYS
     assert {*EXPECTED, SHA256} == KEYS
     # A model may have none of the last.
-    assert {*ALWAYS, SHA256, INPUT_RANGE, THRESHOLD, ACTIVATION} == KEYS
+    assert {*ALWAYS, SHA256, INPUT_RANGE, THRESHOLD, ACTIVATION, FEATURE_NAMES, SCHEMA} == KEYS
 
 
 # What the file's own test cannot know, as it does not know the model.
 MODEL_S_OWN = {(INPUT_RANGE, None), (THRESHOLD, None), (INPUT_RANGE, "null"), (THRESHOLD, "null")}
+MODEL_S_OWN |= {(SCHEMA, None)}
 
 
 @pytest.mark.parametrize("value", [None, *GARBAGE])
 @pytest.mark.parametrize("key", sorted(KEYS - {SHA256}))
 def test_every_key_that_is_missing_or_garbage_is_noticed(key, value, files, tmp_path):
-    model, path = files["sparse binary" if key == ACTIVATION else "binary"]
+    homes = {ACTIVATION: "sparse binary", FEATURE_NAMES: "table", SCHEMA: "table"}
+    model, path = files[homes.get(key, "binary")]
     copy = with_metadata(path, tmp_path, {**read(path), key: value})
     assert failed(check_parity, model, copy)
     if (key, value) not in MODEL_S_OWN:
@@ -169,7 +189,7 @@ def test_every_key_of_another_model_s_file_is_noticed(key, files, tmp_path):
     model, path = files["portable"]
     other = profiled.model_of(
         8, 2, threshold=0.4, input_shape=(2, 4), input_range=(0, 9), class_names=["x", "y"],
-        activation="entmax15",
+        activation="entmax15", schema=Schema(tuple(map(Column, "abcdefgh"))).to_dict(),
     )  # fmt: skip
     other.__class__ = type("Another", (type(other),), {"__module__": "elsewhere"})
     given = read(export_onnx(other, tmp_path / "other.onnx", profile="robust").path)
@@ -185,6 +205,15 @@ def test_what_a_sparse_file_says_is_compared_with_the_model(name, files, tmp_pat
     copy = with_metadata(path, tmp_path, {**told, key: json.dumps(change(json.loads(told[key])))})
     failures = failed(check_parity, model, copy)
     assert seen_by in failures or failures == [DAMAGED]
+
+
+@pytest.mark.parametrize("name", TABLE_CHANGES)
+def test_what_a_file_says_of_a_table_is_compared_with_the_model(name, files, tmp_path):
+    model, path = files["table"]
+    key, change = TABLE_CHANGES[name]
+    told = read(path)
+    copy = with_metadata(path, tmp_path, {**told, key: json.dumps(change(json.loads(told[key])))})
+    assert key.replace("_", " ") in failed(check_parity, model, copy)
 
 
 @pytest.mark.parametrize("value", SEALS.values(), ids=SEALS)

@@ -13,6 +13,7 @@ import zlib
 import numpy as np
 import onnx
 import onnxruntime
+import pyarrow as pa
 import pytest
 import torch
 from browsers import shared_browser
@@ -23,10 +24,12 @@ from smx_export import FileError, export_onnx
 from smx_export.__main__ import main as smx_export
 from smx_export.artifact.sidecar import sidecar
 from smx_export.profile import Profile
+from smx_export.runtime import OnnxClassifier
 from smx_export.targets.base import NotInstalled
 from smx_export.web.site import PAGE, RUNTIME, serve, write_site
 from smx_lightning import SoftmaxRegression
 from smx_lightning.preprocessing.moments import Moments
+from smx_lightning.tables import Column, Schema
 
 DRIVER = SUPPORT / "drive_page.mjs"
 PHONE = {"width": 390, "height": 844, "touch": True}
@@ -439,3 +442,52 @@ def test_a_file_is_taken_as_it_is(digits_site, tmp_path, capsys):
     assert smx_export(["web", str(digits_site[0]), str(folder)]) == 0
     assert (folder / "model.onnx").read_bytes() == digits_site[0].read_bytes()
     assert f"wrote {folder}" in capsys.readouterr().out
+
+
+# Tables ------------------------------------------------------------------------------------------
+
+
+def test_a_table_s_columns_are_fields_of_their_own(drive, tmp_path):
+    """Held against the file under onnxruntime of the row that Python's tables make."""
+    schema = Schema(
+        (
+            Column("age", fill=40.0, missing=True),
+            Column("colour", "category", True, categories=("red", "<b>blue</b>"), other=("grey",)),
+            Column("ok", "boolean"),
+            Column("born", "date", unit="D"),
+            Column("seen, at", "date", fill=0.0, unit="s"),
+        )
+    )
+    model = SoftmaxRegression(len(schema.feature_names), 3, schema=schema)
+    model.linear.weight.data.normal_(0, 0.3)
+    model.linear.weight.data[:, -2:] *= torch.tensor([1e-4, 1e-9])
+    path, folder = site_of(model, tmp_path)
+    entered = {
+        "age": "61.5", "colour": "<b>blue</b>", "ok": "yes", "born (UTC)": "1987-06-05",
+        "seen, at (UTC)": "2020-02-03T04:05:06",
+    }  # fmt: skip
+    with serve(folder) as url:
+        steps = [{"enter": entered}, {"shot": "table"}, {"enter": {"age": "", "colour": "missing"}},
+                 {"enter": {"born (UTC)": ""}}]  # fmt: skip
+        (page,) = drive({"url": url, "steps": steps})
+    assert page["problems"] == page["foreign"] == []
+    example, filled, _, gaps, bad = page["states"]
+    assert sum(example["lastProbs"]) == pytest.approx(1)
+    row = {"age": [61.5], "colour": ["<b>blue</b>"], "ok": [True], "born": ["1987-06-05"],
+           "seen, at": ["2020-02-03T04:05:06"]}  # fmt: skip
+    other = {**row, "age": pa.nulls(1), "colour": pa.nulls(1)}
+    for shown, frame in ((filled, row), (gaps, other)):
+        probs = OnnxClassifier(path).predict_proba(frame)
+        np.testing.assert_allclose(shown["lastProbs"], probs[0], atol=1e-6)
+    assert (bad["hint"], bad["lastProbs"]) == ("expected a date as born", [])
+
+
+def test_fields_bear_the_features_names(drive, tmp_path):
+    model = SoftmaxRegression(3, 2, feature_names=["length", "<i>width</i>", "ü"])
+    _, folder = site_of(model, tmp_path, input_range=(0, 1))
+    with serve(folder) as url:
+        steps = [{"enter": {"<i>width</i>": "0.5", "length": "900"}}, {"enter": {"ü": ""}}]
+        (page,) = drive({"url": url, "steps": steps})
+    assert page["states"][1]["lastInput"][:2] == [900, 0.5]
+    assert page["states"][1]["hint"].startswith("length lies far outside the training data, 0 to 1")
+    assert page["states"][2]["hint"] == "expected a number as ü"

@@ -16,7 +16,7 @@ from smx_lightning import SoftmaxRegression
 from smx_lightning.cli import arguments, main
 from smx_lightning.cli.bar import OneLineBar
 from smx_lightning.cli.help import SUBCOMMANDS, help_asked
-from smx_lightning.data import DigitsDataModule
+from smx_lightning.data import DigitsDataModule, TableDataModule
 from smx_lightning.errors import InputError, completion
 
 PROBE = """
@@ -48,7 +48,7 @@ def printed(capsys, *given):
 def whole():
     """Every option of the parsers, as ``--help all`` prints it."""
     texts = {}
-    for name in ("fit", "predict"):
+    for name in ("fit", "predict", "coefficients"):
         with redirect_stdout(io.StringIO()) as text, pytest.raises(SystemExit):
             main([name, "--help", "all"])
         texts[name] = text.getvalue()
@@ -62,12 +62,12 @@ def test_the_help_fits_a_terminal(name):
     assert max(map(len, lines)) <= 80
 
 
-@pytest.mark.parametrize("name", ["fit", "predict"])
+@pytest.mark.parametrize("name", ["fit", "predict", "coefficients"])
 def test_each_option_of_the_help_is_one_of_the_parser(name, whole):
     known = set(whole[name].replace(",", " ").replace("[", " ").split())
     takes = {
         "model": inspect.signature(SoftmaxRegression).parameters,
-        "data": {*inspect.signature(DigitsDataModule).parameters, "path"},
+        "data": inspect.signature(TableDataModule).parameters,
     }
     options = [
         part.split()[0]
@@ -76,7 +76,7 @@ def test_each_option_of_the_help_is_one_of_the_parser(name, whole):
         for part in option.split(", ")
     ]
     assert len(options) >= 12
-    for option in set(options) - {"--traceback"}:
+    for option in set(options) - {"--traceback", "FILE"}:
         section, _, rest = option.removeprefix("--").partition(".")
         if section in takes and rest not in ("", "help"):
             assert rest.split(".")[0] in takes[section], option
@@ -93,7 +93,8 @@ def test_all_of_them_are_behind_it(whole):
 
 @pytest.mark.parametrize("given", [["fit", "-h"], ["--config", "c", "test", "--help"], ["-h"]])
 def test_the_help_is_that_of_the_subcommand(given, capsys):
-    name = next((word for word in given if word in SUBCOMMANDS), "{fit,validate,test,predict}")
+    every = "{fit,validate,test,predict,coefficients}"
+    name = next((word for word in given if word in SUBCOMMANDS), every)
     assert printed(capsys, *given).startswith(f"usage: smx-lightning {name} [options]")
 
 
@@ -200,13 +201,13 @@ def test_other_arguments_stay_as_they_are(given, made, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("option", ["--data", "--model"])
 def test_rows_in_place_of_a_class_are_not_printed(option, cli_folder, capsys):
-    Path("cover.csv").write_text("".join(f"{n},{n + 1},{n + 2}\n" for n in range(100_000)))
-    assert main(["fit", option, "cover.csv"]) == 2
+    Path("cover.xlsx").write_text("".join(f"{n},{n + 1},{n + 2}\n" for n in range(100_000)))
+    assert main(["fit", option, "cover.xlsx"]) == 2
     said = capsys.readouterr().err
-    assert len(said) < 300
+    assert len(said) < 400
     assert f"expected {option} with a class, or with a YAML file of its settings" in said
     with pytest.raises(InputError):
-        arguments.completed([f"{option}=cover.csv"])
+        arguments.completed([f"{option}=cover.xlsx"])
 
 
 @pytest.mark.parametrize("option", ["--config", "--trainer", "--model", "--trainer.callbacks"])

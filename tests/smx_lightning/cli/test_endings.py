@@ -333,7 +333,7 @@ def without(tmp_path_factory):
     folder = tmp_path_factory.mktemp("without")
     (folder / "sitecustomize.py").write_text("import sys\nsys.modules.update(torch=None)")
     (folder / "m.ckpt").write_bytes(b"")
-    (folder / "cover.csv").write_text("1,2,3\n" * 1000)
+    (folder / "cover.xlsx").write_text("1,2,3\n" * 1000)
     return folder
 
 
@@ -343,7 +343,7 @@ def without(tmp_path_factory):
         ("smx_lightning fit --help", 0, "--model.l2"),
         ("smx_lightning --help", 0, "subcommands:"),
         ("smx_lightning predict -h", 0, "--predictions.path"),
-        ("smx_lightning fit --data cover.csv", 2, "got the file cover.csv; rows come as --data"),
+        ("smx_lightning fit --data cover.xlsx", 2, "got the file cover.xlsx; rows come as a table"),
         ("smx_lightning fit --data absent.Data", 2, "got absent.Data (No module named 'absent')"),
         ("smx_lightning fit", 2, "pip install 'smx-lightning[train]' brings it"),
         ("smx_export convert m.ckpt o.onnx --profile bogus", 2, "expected a profile out of"),

@@ -148,7 +148,9 @@ def test_rows_of_a_trained_model_are_labelled_by_its_names_or_indices():
     ]:
         y, names = np.array(y), names.split()
         assert labels(y, classes_named(y, names)).tolist() == right
-    for wrong in ([3], [-1], [0, 7]):
+    none = np.array([1, -1, 0])  # unless it is a name
+    assert labels(none, classes_named(none, ["a", "b"])).tolist() == [1, -1, 0]
+    for wrong in ([3], [-2], [0, 7]):
         with pytest.raises(InputError, match="labels in y among the 3 training classes, got"):
             labels(np.array(wrong), classes_named(np.array(wrong), ["a", "b", "c"]))
 

@@ -23,6 +23,10 @@ CASES = {
     "balanced": {"class_weight": "balanced", "preprocessing": "standardize", "l2": 0.01},
     "frozen backbone": {"kind": "frozen"},
     "own loss": {"kind": "smoothed", "l2": 0.1},
+    "weighted rows": {"rows": "weighted", "preprocessing": "standardize", "l2": 0.1},
+    "soft rows": {"rows": "soft", "class_weight": "balanced"},
+    "ignored rows": {"rows": "ignored", "preprocessing": "standardize"},
+    "smoothing": {"label_smoothing": 0.1},
 }
 
 

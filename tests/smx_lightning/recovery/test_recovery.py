@@ -74,13 +74,16 @@ STOPPED = [
         ("dropout", {"val_check_interval": 3}),
         ("exact", {}),
         ("exact", {"val_check_interval": 3}),
+        ("rows", {}),
+        ("exact rows", {}),
     ]
     # Epochs have seven; later ones may be rejected by the exact solver.
-    for batch in range(2, 42 if kind == "exact" else 20, 3 if trainer else 1)
+    for batch in range(2, 42 if "exact" in kind else 20, 3 if trainer else 1)
 ]
+WEIGHTED = [("rows", {}, 12), ("exact rows", {}, 12)]
 
 
-@pytest.mark.parametrize(("kind", "trainer", "batch"), sampled(STOPPED, every=14))
+@pytest.mark.parametrize(("kind", "trainer", "batch"), sampled(STOPPED, every=14, named=WEIGHTED))
 def test_a_run_stopped_before_any_batch_goes_on(undisturbed, tmp_path, kind, trainer, batch):
     with pytest.raises(Interrupted):
         train(tmp_path, kind, stop=batch, **trainer)
@@ -166,7 +169,10 @@ def killed_at_random(kind, kills, tmp_path, undisturbed, context):
 
 @pytest.mark.parametrize(
     ("kind", "kills"),
-    sampled([("dropout", 2), ("dropout", 5), ("exact", 5)], named=[("dropout", 2)]),
+    sampled(
+        [("dropout", 2), ("dropout", 5), ("exact", 5), ("rows", 3), ("exact rows", 3)],
+        named=[("dropout", 2)],
+    ),
 )
 def test_kill_9_at_random_moments_costs_nothing(undisturbed, tmp_path, kind, kills, forkserver):
     killed_at_random(kind, kills, tmp_path, undisturbed, forkserver)

@@ -125,7 +125,7 @@ def make_bad_data(shelf):
     (shelf / "renamed.npy").rename(shelf / "renamed.npz")
     np.savez(shelf / "wide.npz", x=np.c_[X, X[:, :1]], y=Y)
     np.savez(shelf / "named.npz", x=X, y=np.array(["cat", "dog", "emu"])[Y])
-    np.savez(shelf / "negative.npz", x=X, y=Y - 1)
+    np.savez(shelf / "negative.npz", x=X, y=Y - 2)
     np.savez(shelf / "none.npz", x=X[:0], y=Y[:0])
     np.savez(shelf / "short.npz", x=X, y=Y[:-1])
     with zipfile.ZipFile(shelf / "members.npz", "w") as archive:

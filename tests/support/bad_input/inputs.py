@@ -27,9 +27,10 @@ CASES = [
     ("verify on no rows", ship(f"{VERIFY} --data none.npz"), BAD,
      "expected data of shape (rows, 4), got (0, 4); it must be what the model was trained on"),
     ("verify on negative labels", ship(f"{VERIFY} --data negative.npz"), BAD,
-     "expected labels in y among the 3 training classes, got -1; a class must occur in y"),
+     "expected labels in y among the 3 training classes, got -2; a class must occur in y"),
     ("verify on too few labels", ship(f"{VERIFY} --data short.npz"), BAD,
-     "expected one label in 0..2 for each of 12 rows, got …11"),
+     "expected one label in 0..2, or a distribution over the classes, for each of 12 rows, got "
+     "(11,); give one a row"),
     ("verify on unknown labels", ship(f"{VERIFY} --data named.npz"), BAD,
      "expected labels in y among the 3 training classes, got 'cat'; a class must occur in y"),
     ("verify on pickles", ship(f"{VERIFY} --data bomb.npz"), BAD,
@@ -39,6 +40,6 @@ CASES = [
     ("parity on inputs of one dimension", parity(X[0], Y), InputError,
      "expected data of shape (rows, 4), got (4,); it must be what the model was trained on"),
     ("parity on labels too large", parity(X, Y + 1), InputError,
-     "expected one label in 0..2 for each of 12 rows, got …3"),
+     "labels must lie in 0..2, got 3 in the data; number the classes from 0"),
 ]
 # fmt: on

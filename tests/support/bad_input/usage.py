@@ -8,7 +8,7 @@ CASES = [
      "test needs the checkpoint of a trained model, got none; name it with --ckpt_path"),
     ("unknown option", train("fit --nope=1"), USAGE, "error: unrecognized arguments: --nope=1"),
     ("unknown subcommand", train("fitt"), USAGE,
-     "invalid choice: 'fitt' (choose from 'fit', 'validate', 'test', 'predict')"),
+     "invalid choice: 'fitt' (choose from 'fit', 'validate', 'test', 'predict', 'coeffici"),
     ("no subcommand", train(""), USAGE, 'expected "subcommand" to be one of {fit,validate,test,'),
     ("missing config", train("fit --config=absent.yaml"), USAGE, "File does not exist: …absent.y"),
     ("config that would run code", train("fit --config=bomb.yaml"), USAGE,

@@ -14,10 +14,12 @@ from mutations.table import NAMES, OUTPUTS
 from smx_export.contract import (
     ACTIVATION,
     CLASS_NAMES,
+    FEATURE_NAMES,
     INPUT_RANGE,
     INPUT_SHAPE,
     PROFILE,
     PROVENANCE,
+    SCHEMA,
     SELFTEST,
     SHA256,
     THRESHOLD,
@@ -58,6 +60,14 @@ def numbers(key, change, dtype="<f4"):
         return {**told, key: b64encode(change(values).astype(dtype).tobytes()).decode()}
 
     return changed
+
+
+def of_column(name, key, value):
+    """A schema one of whose columns says something else."""
+    return lambda told: {
+        **told,
+        "columns": [{**c, key: value} if c["name"] == name else c for c in told["columns"]],
+    }
 
 
 def times(key, factor):
@@ -189,7 +199,7 @@ SEALS = {
 }
 KEYS = {
     CLASS_NAMES, INPUT_SHAPE, INPUT_RANGE, THRESHOLD, ACTIVATION, PROVENANCE, PROFILE, SELFTEST,
-    SHA256,
+    SHA256, FEATURE_NAMES, SCHEMA,
 }  # fmt: skip
 
 # Of a file of sparsemax with every output.
@@ -214,3 +224,29 @@ SPARSE_CHANGES = {
         VECTORS,
     ),
 }
+
+# Of a file whose features come from a table.
+TABLE_CHANGES = {
+    "names turned around": (FEATURE_NAMES, lambda names: names[::-1]),
+    "a name less": (FEATURE_NAMES, lambda names: names[:-1]),
+    "a name twice": (FEATURE_NAMES, lambda names: [names[0], *names[:-1]]),
+    "another name": (FEATURE_NAMES, lambda names: ["another", *names[1:]]),
+    "names as numbers": (FEATURE_NAMES, lambda names: [*range(len(names))]),
+    "columns turned around": (SCHEMA, lambda s: {**s, "columns": s["columns"][::-1]}),
+    "a column less": (SCHEMA, lambda s: {**s, "columns": s["columns"][:-1]}),
+    "a column twice": (SCHEMA, lambda s: {**s, "columns": [*s["columns"], s["columns"][0]]}),
+    "another target": (SCHEMA, entry("target", "other")),
+    "another weight": (SCHEMA, entry("weight", "other")),
+    "another version": (SCHEMA, entry("version", 99)),
+    **{
+        f"{column}'s {key} {value!r}": (SCHEMA, of_column(column, key, value))
+        for column, key, value in [
+            ("age", "fill", 4.5), ("age", "fill", None), ("age", "missing", False),
+            ("age", "kind", "boolean"), ("age", "name", "AGE"), ("age", "unit", "s"),
+            ("colour", "categories", ["blue", "red"]), ("colour", "categories", ["red"]),
+            ("colour", "other", []), ("colour", "other", ["y"]), ("colour", "missing", False),
+            ("colour", "kind", "number"), ("born", "unit", "D"), ("born", "unit", "years"),
+            ("born", "kind", "number"), ("born", "fill", 0.0), ("ok", "kind", "number"),
+        ]
+    },
+}  # fmt: skip

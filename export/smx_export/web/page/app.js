@@ -2,6 +2,7 @@
 
 import { drawingPad } from "./draw.js";
 import { featureForm } from "./features.js";
+import { columnForm, isSmall } from "./fields.js";
 import { decode, firstLine, loadModel, loadSidecar } from "./model.js";
 import { pictureLayout, toImageData, toInput } from "./pixels.js";
 import { selfTest } from "./selftest.js";
@@ -85,8 +86,9 @@ function offerPad(model, sidecar, layout) {
 }
 
 function offerFields(model, sidecar) {
-  const ask = answers(model, sidecar, "Fill in the numbers");
-  const form = featureForm(at("features"), at("hint"), sidecar, (values) => ask(values));
+  const table = isSmall(sidecar.schema) && sidecar.input.dtype !== "uint8";
+  const ask = answers(model, sidecar, table ? "Fill in the row" : "Fill in the numbers");
+  const form = (table ? columnForm : featureForm)(at("features"), at("hint"), sidecar, (values) => ask(values));
   const examples = decode(sidecar.selftest.inputs, sidecar.selftest.dtype);
   const rows = sidecar.selftest.tolerance.length;
   const size = examples.length / rows;

@@ -1,7 +1,7 @@
 // Numbers typed in: a field a feature, or one text where there are many.
 
 import { ARRAYS } from "./model.js";
-import { rangeNote } from "./range.js";
+import { nameOf, rangeNote } from "./range.js";
 
 const MOST_FIELDS = 64;
 
@@ -10,7 +10,9 @@ export function featureForm(root, hint, sidecar, changed) {
   const count = sidecar.input.shape.reduce((product, side) => product * side, 1);
   const { dtype } = sidecar.input;
   const isByte = dtype === "uint8";
-  const fields = count <= MOST_FIELDS ? numberFields(root, count, isByte) : [textField(root, count)];
+  const names = nameOf(sidecar);
+  const fields =
+    count <= MOST_FIELDS ? numberFields(root, count, isByte, names) : [textField(root, count)];
 
   function read() {
     const texts = fields.length === count ? fields.map((field) => field.value) : split(fields[0].value);
@@ -23,7 +25,7 @@ export function featureForm(root, hint, sidecar, changed) {
       return { problem: `expected ${count} numbers, got ${texts.length}` };
     }
     const kind = isByte ? "a whole number from 0 to 255" : "a number";
-    return bad >= 0 ? { problem: `expected ${kind} as x${bad + 1}` } : { values };
+    return bad >= 0 ? { problem: `expected ${kind} as ${names(bad)}` } : { values };
   }
 
   function update() {
@@ -51,11 +53,11 @@ function fits(value, dtype) {
     : Number.isFinite(Math.fround(value));
 }
 
-function numberFields(root, count, isByte) {
+function numberFields(root, count, isByte, names) {
   return Array.from({ length: count }, (_, i) => {
     const label = document.createElement("label");
     const name = document.createElement("span");
-    name.textContent = `x${i + 1}`;
+    name.textContent = name.title = names(i);
     const field = document.createElement("input");
     Object.assign(field, { type: "number", step: isByte ? "1" : "any", value: "0" });
     if (isByte) {

@@ -3,8 +3,14 @@
 const PICTURE_MARGIN = 0.5; // of the range: pixels are bounded, other features have tails
 const MARGIN = 4;
 
+/** What a feature is called, by its place. */
+export function nameOf({ feature_names: names }) {
+  return (i) => names?.[i] ?? `x${i + 1}`;
+}
+
 /** A sentence about the first entry far outside the range, "" where there is none. */
-export function rangeNote(values, { input, input_range: range, input_shape: shape }) {
+export function rangeNote(values, sidecar) {
+  const { input, input_range: range, input_shape: shape } = sidecar;
   if (!range || input.dtype === "uint8") {
     return ""; // nobody knows it, or every byte is a pixel
   }
@@ -13,5 +19,5 @@ export function rangeNote(values, { input, input_range: range, input_shape: shap
   const at = values.findIndex((value) => value < low - margin || value > high + margin);
   return at < 0
     ? ""
-    : `x${at + 1} lies far outside the training data, ${low} to ${high}: check the scale`;
+    : `${nameOf(sidecar)(at)} lies far outside the training data, ${low} to ${high}: check the scale`;
 }

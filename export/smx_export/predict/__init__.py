@@ -1,4 +1,4 @@
-"""Rows in a file → what an ONNX file answers, as a CSV file. No torch; more rows than memory."""
+"""Rows in a file → what an ONNX file answers, as a file. No torch; more rows than memory."""
 
 from __future__ import annotations
 
@@ -13,26 +13,21 @@ from numpy.typing import NDArray
 
 from smx_export.artifact.files import parse
 from smx_export.errors import FileError
+from smx_export.predict.arrays import source_of_arrays
+from smx_export.predict.output import is_parquet, written_to
+from smx_export.predict.source import Source
+from smx_export.predict.tables import TableOptions, is_table, source_of_table
 from smx_export.runtime.answers import Answer, Top
 from smx_export.runtime.classifier import OnnxClassifier
-from smx_export.runtime.input_checks import lost_digits, other_axes
 from smx_export.runtime.policy import MISSING, OnNan, OnRange
-from smx_export.runtime.row_files import (
-    StoredArray,
-    blocks_of,
-    named_arrays,
-    named_blocks,
-    stored_arrays,
-)
 from smx_export.targets.apart import SessionApart, open_apart
 from smx_export.targets.limited import LIMITS, Limits
 from smx_export.targets.selftest import selftest
-from smx_lightning.processes.files import predictions_csv
 
 BLOCK_NUMBERS = 1 << 20  # inputs or probabilities at a time: some 50 MB in all
 PATIENCE = 2.0  # seconds between two lines about the progress
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int | None], None]
 
 
 def predict(
@@ -40,12 +35,14 @@ def predict(
     rows: str | Path,
     output: str | Path,
     *,
+    table: TableOptions | None = None,
     on_nan: OnNan = "raise",
     on_range: OnRange = "warn",
     limits: Limits = LIMITS,
     progress: Progress = lambda done, total: None,
+    patience: float | None = None,
 ) -> int:
-    """Write what a file answers to rows, in their order, as :func:`predictions_csv` does.
+    """Write what a file answers to rows, in their order, as :func:`written_to` does.
 
     Of a file that names the most probable classes these are written, with their probabilities.
 
@@ -54,12 +51,18 @@ def predict(
         rows: An .npy file of rows (n, …), or an .npz file with x, and x_val and x_test where
             present, which follow it; of several inputs an .npz file with an array each, by name.
             Labels are not read. Numbers are rounded to float32, as in
-            training; a file that takes pixels wants bytes.
-        output: The CSV file, which is written whole or not at all.
+            training; a file that takes pixels wants bytes. Or a table, .csv, .parquet or .feather,
+            or a folder of them, whose columns are found by the names that the ONNX file gives.
+        output: The CSV file, or where it ends in .parquet such a one; it is written whole or not at
+            all.
+        table: How a table is read, and which of its columns are kept beside the answers; all by
+            default.
         on_nan: As :class:`smx_export.OnnxClassifier` takes it.
         on_range: Likewise.
         limits: Of the process in which the ONNX file is run.
-        progress: Called now and then with the rows that are done, and all rows.
+        progress: Called now and then with the rows that are done, and all rows, or ``None`` where
+            only the end tells how many these are.
+        patience: Seconds between two such calls.
 
     Returns:
         The number of rows.
@@ -67,12 +70,27 @@ def predict(
     Raises:
         FileError: Where the ONNX file is not as it was exported, or the rows do not fit it.
         ValueError: Where an option or the lack of an output of the file says so.
-        InputError: Where the CSV file cannot be written.
+        InputError: Where the output cannot be written.
+            Likewise where pyarrow is missing, for a table or a .parquet file.
     """
+    if table is not None and not is_table(rows):
+        raise FileError(
+            f"expected a table of which columns are kept, got {rows}; leave --keep, --separator "
+            "and --decimal (table=) out"
+        )
     _check_intact(model, limits)
     nan: OnNan = "missing" if on_nan == "raise" else on_nan
     with closing(_Apart(Path(model), limits, on_nan=nan, on_range=on_range)) as classifier:
-        return _write(classifier, rows, output, on_nan, progress)
+        with _refusing(0):
+            _asked(classifier)(_no_rows(classifier))
+        most = max(1, BLOCK_NUMBERS // max(classifier.num_features, len(classifier.class_names)))
+        if is_table(rows):
+            options, typed = table or TableOptions(), is_parquet(output)
+            source = source_of_table(classifier, rows, most, options, on_nan, typed=typed)
+        else:
+            source = source_of_arrays(classifier, rows, most)
+        told = _Told(progress, PATIENCE if patience is None else patience)
+        return _write(classifier, source, output, on_nan, told)
 
 
 class _Apart(OnnxClassifier):
@@ -95,53 +113,41 @@ class _Apart(OnnxClassifier):
         self.session.close()
 
 
+class _Told:
+    """How far it has got, told now and then."""
+
+    def __init__(self, progress: Progress, patience: float) -> None:
+        self._progress, self._patience = progress, patience
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if time.monotonic() - self._last > self._patience:
+            self._last = time.monotonic()
+            self._progress(done, total)
+
+
 def _write(
-    classifier: OnnxClassifier,
-    rows: str | Path,
-    output: str | Path,
-    on_nan: OnNan,
-    progress: Progress,
+    classifier: OnnxClassifier, source: Source, output: str | Path, on_nan: OnNan, told: _Told
 ) -> int:
-    """The CSV file; the number of its rows."""
-    with _refusing(0):
-        _asked(classifier)(_no_rows(classifier))
-    most = max(1, BLOCK_NUMBERS // max(classifier.num_features, len(classifier.class_names)))
-    total, blocks = _blocks(classifier, rows, most)
-    done, reported = 0, time.monotonic()
-    with predictions_csv(output, classifier.class_names, top_k=classifier.top_k) as write:
-        for name, first, block in blocks:
-            answer = _answer(classifier, block)
+    """The file of answers; the number of its rows."""
+    done = 0
+    names, top_k = classifier.class_names, classifier.top_k
+    with written_to(output, names, top_k, source.kept) as write:
+        for block in source.blocks:
+            answer = _answer(classifier, block.rows)
             if on_nan == "raise":
-                _check_answered(answer.label, first, f"{name} in {rows}")
-            write(*(column.tolist() for column in answer))
+                _check_answered(answer.label, block.first, block.where)
+            write(answer, block.own)
             done += len(answer.label)
-            if time.monotonic() - reported > PATIENCE:
-                reported = time.monotonic()
-                progress(done, total)
-    return total
+            told(done, source.total)
+    source.ended()
+    return done
 
 
 def _no_rows(classifier: OnnxClassifier) -> Any:
     if classifier._mixed is not None:
         return classifier._mixed.no_rows()
     return np.empty((0, classifier.num_features), classifier.dtype)
-
-
-def _blocks(
-    classifier: OnnxClassifier, rows: str | Path, most: int
-) -> tuple[int, Iterator[tuple[str, int, Any]]]:
-    """How many rows there are, and all of them: their array, the number of the first, and some."""
-    mixed = classifier._mixed
-    if mixed is not None and mixed.several:
-        named = named_arrays(rows, [given.name for given in mixed.inputs])
-        return named[0].shape[0], (
-            ("each input", first, block) for first, block in named_blocks(rows, named, most)
-        )
-    arrays = stored_arrays(rows)
-    for array in arrays:
-        _check_fits(array, classifier, rows)
-    found = ((array.name, first, block) for array, first, block in blocks_of(rows, arrays, most))
-    return sum(array.shape[0] for array in arrays), found
 
 
 def _check_intact(model: str | Path, limits: Limits) -> None:
@@ -152,28 +158,6 @@ def _check_intact(model: str | Path, limits: Limits) -> None:
             f"expected a file as it was exported at {model}, got one that fails its self-test "
             f"({failed.name}: {failed.detail}); export it again"
         )
-
-
-def _check_fits(array: StoredArray, classifier: OnnxClassifier, path: str | Path) -> None:
-    """Complain about what cannot be rows of this model, before any row is read."""
-    if array.dtype.kind not in "fiub":
-        raise FileError(
-            f"expected real numbers in {array.name} in {path}, got dtype {array.dtype}; encode "
-            "them as the training data were"
-        )
-    width = classifier.num_features
-    if len(array.shape) < 2 or array.width != width or min(array.shape) < 0:
-        one = array.shape in ((width,), classifier.trained_shape)
-        remedy = "save a single row as x[None]" if one else "give the features of its training"
-        raise FileError(
-            f"expected rows of {width} numbers in {array.name} in {path}, got shape {array.shape}; "
-            f"{remedy}"
-        )
-    wrong = lost_digits(array.dtype, classifier.dtype) or other_axes(
-        array.shape[1:], classifier.trained_shape
-    )
-    if wrong:
-        raise FileError(f"{array.name} in {path}: {wrong}")
 
 
 def _check_answered(label: NDArray[np.int64], first: int, where: str) -> None:

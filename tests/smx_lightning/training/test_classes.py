@@ -1,0 +1,194 @@
+"""A model with other classes: what stays, what goes, and that training then ends at the optimum."""
+
+import copy
+import functools
+
+import numpy as np
+import pytest
+import torch
+from solving import embeddings, noisy_scores
+from torch.utils.data import DataLoader
+from trainers import quiet_trainer
+
+from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning.optim import ExactSolver, Status
+
+SOLVER = functools.partial(ExactSolver, tol=1e-9)
+
+
+def loader(x, y, size=500):
+    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    return DataLoader(list(zip(x.split(size), y.split(size), strict=True)), batch_size=None)
+
+
+def made(features, names, **kwargs):
+    settings = {"l2": 1e-3, "optimizer": SOLVER, "class_names": names, **kwargs}
+    return SoftmaxRegression(features, len(names), **settings).double()
+
+
+def fitted(model, x, y):
+    trainer = quiet_trainer(max_epochs=300, precision="64-true")
+    trainer.fit(model, loader(x, y))
+    assert model.solver.status in (Status.CONVERGED, Status.PRECISION)
+    return model
+
+
+def of_classes(x, y, labels, names):
+    """The rows of some labels, these as indices of names."""
+    some = np.isin(y, [labels[name] for name in names])
+    index = {labels[name]: k for k, name in enumerate(names)}
+    return x[some], np.array([index[label] for label in y[some]])
+
+
+def letters(classes=6, rows=1500):
+    x, y = noisy_scores(classes, 0, rows=rows, features=8)
+    names = [*"abcdefghijklmnopqrstuvwxyz"[: y.max() + 1]]
+    return x + 1, y, dict(zip(names, range(len(names)), strict=True))
+
+
+CHANGES = [
+    ("abcde", "abcdef"),
+    ("abcdef", "abdef"),
+    ("abcde", "bcdf"),
+    ("cdf", "fabcde"),
+    ("ab", "cba"),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES)
+@pytest.mark.parametrize("method", ["none", "standardize"])
+@pytest.mark.parametrize("told", [True, False])
+def test_training_goes_on_to_the_cold_optimum(before, after, method, told):
+    x, y, labels = letters()
+    model = fitted(made(8, [*before], preprocessing=method), *of_classes(x, y, labels, before))
+    kept = copy.deepcopy(model.state_dict())
+    order = [name for name in before if name in after] + [n for n in after if n not in before]
+    rows = of_classes(x, y, labels, order)
+    other = model.with_classes([*after], loader(*rows) if told else None)
+    assert other.class_names == tuple(order)
+    for k, name in enumerate(order):
+        if name in before:
+            torch.testing.assert_close(
+                other.linear.weight[k], model.linear.weight[before.index(name)]
+            )
+    assert all(map(torch.equal, kept.values(), model.state_dict().values()))
+    warm, cold = fitted(other, *rows), fitted(made(8, order, preprocessing=method), *rows)
+    best = float(cold.solver.evaluation.objective)
+    assert float(warm.solver.evaluation.objective) == pytest.approx(best, rel=1e-10)
+    torch.testing.assert_close(warm(torch.tensor(x)), cold(torch.tensor(x)), rtol=0, atol=1e-5)
+
+
+def test_a_class_that_goes_leaves_the_odds_of_the_others():
+    x, y, labels = letters()
+    model = fitted(made(8, [*labels]), x, y)
+    other = model.with_classes([name for name in labels if name != "c"])
+    kept = [k for k in range(6) if k != 2]
+    wanted = model(torch.tensor(x))[:, kept].log_softmax(1)
+    torch.testing.assert_close(other(torch.tensor(x)), wanted)
+
+
+def test_everything_else_is_as_it_was():
+    x, y, labels = letters()
+    model = made(
+        8, [*labels], class_weight={"a": 3.0, "d": 2.0}, label_smoothing=0.1, preprocessing="scale",
+        feature_names=[f"feature {k}" for k in range(8)], activation="entmax15",
+    )  # fmt: skip
+    fitted(model, x, y)
+    model.l2 = 0.02
+    other = model.with_classes(["d", "f", "a", "new"])
+    assert other.class_names == ("a", "d", "f", "new")
+    assert other.class_weight == [3.0, 2.0, 1.0, 1.0]
+    assert other.class_counts.tolist()[3] == 0
+    assert (other.l2, other.label_smoothing) == (0.02, 0.1)
+    assert other.feature_names == model.feature_names
+    assert other._smx_activation == model._smx_activation
+    assert other.hparams["num_classes"] == 4
+    assert other.linear.weight.dtype == torch.float64
+    torch.testing.assert_close(other.preprocessing.scale, model.preprocessing.scale)
+    index = of_classes(x, y, labels, ["a", "d", "f"])
+    quiet_trainer(max_epochs=1).test(other, loader(*index), verbose=False)
+    assert other.confusion_matrix.shape == (4, 4)
+
+
+def test_a_checkpoint_of_it_is_one_of_its_classes(tmp_path):
+    x, y, labels = letters()
+    other = fitted(made(8, [*"abcdef"]), x, y).with_classes([*"abdg"])
+    trainer = quiet_trainer(max_epochs=1, precision="64-true")
+    trainer.fit(other, loader(*of_classes(x, y, labels, "abd")))
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    again = SoftmaxRegression.load_from_checkpoint(tmp_path / "model.ckpt")
+    assert again.class_names == (*"abdg",)
+    torch.testing.assert_close(again.linear.weight.double(), other.linear.weight)
+
+
+@pytest.mark.parametrize(
+    ("names", "threshold"),
+    [
+        (["no", "yes"], 0.3),
+        (["yes", "no"], 0.3),
+        (["yes", "maybe"], None),
+        (["no", "yes", "maybe"], None),
+    ],
+)
+def test_a_threshold_stays_with_its_two_classes(names, threshold):
+    model = SoftmaxRegression(3, 2, class_names=["no", "yes"], threshold=0.3)
+    assert model.with_classes(names).threshold == threshold
+
+
+class Probe(SoftmaxRegression):
+    """Takes its classes alone, and has parameters in front."""
+
+    def __init__(self, num_classes, class_names=None):
+        super().__init__(5, num_classes, class_names=class_names, input_shape=(8,))
+        self.body = torch.nn.Linear(8, 5)
+
+    def features(self, x):
+        return self.body(x).tanh()
+
+
+class Given(Probe):
+    def __init__(self, num_classes, body, class_names=None):
+        super().__init__(num_classes, class_names)
+        self.body = body
+
+
+def test_a_subclass_keeps_its_backbone_and_is_asked_for_what_is_not_plain():
+    x, y, _ = letters()
+    x = torch.tensor(x, dtype=torch.float32)
+    probe = Probe(6, [*"abcdef"])
+    other = probe.with_classes([*"abcdefg"], loader(x, y))
+    assert type(other) is Probe
+    torch.testing.assert_close(other.features(x), probe.features(x))
+    given = Given(6, probe.body, [*"abcdef"])
+    with pytest.raises(
+        InputError, match=r"got body, .* give it once more, with_classes\(…, body=…\)"
+    ):
+        given.with_classes([*"abc"])
+    again = given.with_classes([*"abc"], body=torch.nn.Linear(8, 5))
+    torch.testing.assert_close(again.features(x), probe.features(x))
+
+
+BAD = [
+    (["a"], {}, "num_classes must be at least 2, got 1"),
+    ("a", {}, "num_classes must be at least 2, got 1"),
+    (["a", "a"], {}, "class_names must hold 2 different names"),
+    (["x", "y"], {}, "expected at least one class that the model knows, of a, b, c, got x, y"),
+    (["a", "d"], {"batches": []}, "expected rows of the new classes, got batches without any"),
+    (["a", "d"], {"batches": [(torch.zeros(1, 4), torch.tensor([2]))]}, "label"),
+]
+
+
+@pytest.mark.parametrize(("names", "given", "said"), BAD)
+def test_what_cannot_be_is_refused_in_a_sentence(names, given, said):
+    with pytest.raises(InputError, match=said):
+        SoftmaxRegression(4, 3, class_names=["a", "b", "c"]).with_classes(names, **given)
+
+
+def test_rows_at_hand_save_passes():
+    x, y = embeddings(2000, 64, 12, 20)
+    labels = {f"class {k}": k for k in range(12)}
+    names = [*labels]
+    model = fitted(made(64, names[:-1]), *of_classes(x, y, labels, names[:-1]))
+    warm = fitted(model.with_classes(names, loader(x, y)), x, y)
+    cold = fitted(made(64, names), x, y)
+    assert 1.4 * warm.solver.evaluations <= cold.solver.evaluations
