@@ -70,6 +70,7 @@ bench: .venv/bench-ready edge  ## measure against peers (hours); print the table
 	$(BIN)/python -m benchmarks.targets
 	$(BIN)/python -m benchmarks.processes
 	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.streams
 	$(BIN)/python -m benchmarks.solvers
 	$(BIN)/python -m benchmarks.activations
 	$(BIN)/python -m benchmarks.family

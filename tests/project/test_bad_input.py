@@ -31,6 +31,7 @@ from bad_input import (
     npz_data,
     onnx_files,
     outputs,
+    streams,
     tables,
     predicted_tables,
     usage,
@@ -51,6 +52,7 @@ TABLES = (
     inputs,
     outputs,
     predicted_tables,
+    streams,
     usage,
     estimators,
     coefficients,
@@ -109,7 +111,7 @@ def test_bad_input(action, outcome, message, folder, capsys):
     after = contents(folder)
     assert before.items() <= after.items()
     made = {Path(path).parts[0] for path in after.keys() - before.keys()}
-    assert made <= {"bad.npz", "bad.csv", "idx", "lightning_logs"}
+    assert made <= {"bad.npz", "bad.csv", "idx", "lightning_logs", "set"}
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable
+from typing import Any, cast
 
 from smx_lightning.data.loading import BatchLoader
 from smx_lightning.data.streams.memory import whole_batches
 from smx_lightning.data.streams.order import StreamedBatches, StreamInOrder, StreamOrder
 from smx_lightning.data.streams.rows import StreamedRows
 from smx_lightning.data.streams.windows import Share, windows
-
-Item = TypeVar("Item")
+from smx_lightning.processes.ahead import Ahead
 
 
 class StreamLoader(BatchLoader):
@@ -79,27 +76,3 @@ class StreamLoader(BatchLoader):
             while batches:  # the last batch alone holds the window then, until it is done with
                 next(seen)
                 yield batches.pop()
-
-
-class Ahead:
-    """One item of an iterator ahead: two are in memory at most, the present and the next one.
-
-    The thread makes an item and is done: it waits for nobody, so whoever stops early leaves none
-    behind. What the iterator raises is raised where the item is asked for.
-    """
-
-    def __init__(self) -> None:
-        self.ended = threading.Event()
-
-    def of(self, items: Iterator[Item]) -> Iterator[Item]:
-        """The items; the iterator may look at ``ended`` to stop in the midst of one."""
-        pool = ThreadPoolExecutor(1, thread_name_prefix="smx-stream")
-        try:
-            coming = pool.submit(next, items, None)
-            while (item := coming.result()) is not None:
-                coming = pool.submit(next, items, None)
-                yield item
-                del item  # or three would be in memory while the next one is waited for
-        finally:
-            self.ended.set()
-            pool.shutdown(wait=True, cancel_futures=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from smx_lightning.data.streams.reading import ENTRIES
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least
 
@@ -11,7 +12,9 @@ UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9} | {
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30
 }  # fmt: skip
 MOST = 2**18  # rows of a window: more shuffle no better, and the first batch waits for them
-PARTS = 4  # two windows are half of the memory; the other half is for reading, and the batch
+STREAMS = 2  # that may be open at a time: of training rows, and of those that are validated on
+PARTS = 4  # of what is left beside them: two are windows, two are for what the model makes of rows
+SLICES = 64 * 10**6  # bytes: of a few slices, as they are decoded, encoded and looked at
 BESIDE = 16  # bytes of a row for label and weight
 
 
@@ -43,25 +46,30 @@ def window_of(memory: int, row: int, *, batch_size: int, held: int) -> int:
         memory: Bytes, for everything that the stream holds.
         row: Bytes of a row's features.
         batch_size: Rows of a batch.
-        held: Bytes that reading takes beside the rows.
+        held: Bytes that decoding takes beside the rows.
 
     Raises:
-        InputError: Where not even a window of one batch fits, or reading takes too much.
+        InputError: Where not even a window of one batch fits.
     """
-    row += BESIDE
-    least = PARTS * max(row * batch_size, held // 2)
-    if memory < least:
-        cause = (
-            f"reading a row group, a page of each column, takes {held / 1e6:.0f} MB: write "
-            "files of smaller row groups"
-            if held // 2 > row * batch_size
-            else f"a batch takes {row * batch_size / 1e6:.1f} MB: take a smaller batch_size"
+    batch = (row + BESIDE) * batch_size
+    left = memory - SLICES - STREAMS * held
+    if left < PARTS * batch:
+        pages, least = STREAMS * held, SLICES + STREAMS * held + PARTS * batch
+        remedy = (
+            "take a smaller batch_size" if PARTS * batch > pages else "write smaller row groups"
         )
         raise InputError(
-            f"expected memory of at least {-(-least // 10**6)} MB for these files, got "
-            f"{memory / 1e6:.4g} MB; {cause}, or give more memory"
+            f"expected memory of at least {-(-least // 10**6)} MB for these files, of which "
+            f"{pages / 1e6:.0f} MB are for the pages of their columns and "
+            f"{PARTS * batch / 1e6:.0f} MB for batches, "
+            f"got {memory / 1e6:.4g} MB; give as much, or {remedy}"
         )
-    return whole_batches(min(memory // PARTS // row, MOST), batch_size)
+    return whole_batches(min(left // PARTS // (row + BESIDE), MOST), batch_size)
+
+
+def entries_of(memory: int) -> int:
+    """Entries of a slice: the larger the less it costs to begin one, up to 8 MB."""
+    return min(max(memory // 2**10, ENTRIES), 4 * ENTRIES)
 
 
 def whole_batches(rows: int, batch_size: int) -> int:

@@ -15,7 +15,7 @@ from smx_lightning.data.base import is_wide
 from smx_lightning.data.checks import check_fractions
 from smx_lightning.data.streams.fitting import Known, known
 from smx_lightning.data.streams.loader import StreamLoader
-from smx_lightning.data.streams.memory import bytes_of, whole_batches, window_of
+from smx_lightning.data.streams.memory import bytes_of, entries_of, whole_batches, window_of
 from smx_lightning.data.streams.parts import Name, Part
 from smx_lightning.data.streams.rows import StreamedRows
 from smx_lightning.data.streams.sources import Source, Sources
@@ -28,7 +28,7 @@ from smx_lightning.tables.encoding import listed
 from smx_lightning.tables.fitting import Missing, SchemaFit
 from smx_lightning.tables.schema import Kind, Schema
 
-IN_ORDER = 2**14  # rows of a window that is not shuffled: nothing is gained by larger ones
+IN_ORDER = 2**13  # rows of a window that is not shuffled: nothing is gained by larger ones
 
 
 class StreamedTableDataModule(Told):
@@ -209,7 +209,7 @@ class StreamedTableDataModule(Told):
             fits = window_of(self.memory, row, batch_size=self.batch_size, held=files.held)
             window = fits if shuffled else whole_batches(min(fits, IN_ORDER), self.batch_size)
         names = told.class_names if labelled else None
-        return StreamedRows(files, part, schema, names, dtype, window)
+        return StreamedRows(files, part, schema, names, dtype, window, entries_of(self.memory))
 
     def _in_use(self) -> Known:
         """What a trained model that is asked about these rows says of them, or else they do."""

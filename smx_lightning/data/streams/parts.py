@@ -83,4 +83,5 @@ def mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
         z = z + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
+        answers: NDArray[np.uint64] = z ^ (z >> np.uint64(31))
+    return answers

@@ -24,7 +24,7 @@ from smx_lightning.tables.places import Place
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ENTRIES = 2**19  # of a slice, about: 4 MB, which stays in a cache from one step to the next
+ENTRIES = 2**18  # of a slice, about: 2 MB, where nothing else is said
 OPEN = 8  # files, with their footers, that are open at a time
 
 
@@ -74,7 +74,10 @@ class Slice:
 
 
 def slices(
-    files: ParquetFiles, part: Part, groups: Sequence[int] | NDArray[np.int64]
+    files: ParquetFiles,
+    part: Part,
+    groups: Sequence[int] | NDArray[np.int64],
+    entries: int = ENTRIES,
 ) -> Iterator[Slice]:
     """The rows of a part, row group by row group.
 
@@ -82,6 +85,7 @@ def slices(
         files: Their ``names`` say which columns are read.
         part: Which rows are wanted.
         groups: Numbers of row groups that have rows, in the order in which they are read.
+        entries: Of a slice, about.
 
     Raises:
         InputError: For a file that cannot be read, or was changed since its footer was.
@@ -95,7 +99,7 @@ def slices(
                 opened.pop(next(iter(opened))).close()
             opened[file] = _opened(files, file)
         numbers = [*run]
-        for table, group, row in _tables(files, opened[file], numbers):
+        for table, group, row in _tables(files, opened[file], numbers, entries):
             number = int(firsts[group]) + row
             rows = np.flatnonzero(part.holds(number, table.num_rows))
             if len(rows):
@@ -121,12 +125,12 @@ def _opened(files: ParquetFiles, file: int) -> Any:
 
 
 def _tables(
-    files: ParquetFiles, opened: Any, groups: Sequence[int]
+    files: ParquetFiles, opened: Any, groups: Sequence[int], entries: int
 ) -> Iterator[tuple[pa.RecordBatch, int, int]]:
     """Slices of some row groups of one file, each within one group: table, group and first row."""
     names = [*files.names]
     path = files.paths[int(files.file[groups[0]])]
-    size = max(ENTRIES // max(len(names), 1), 1)
+    size = max(entries // max(len(names), 1), 1)
     numbers = [int(files.index[group]) for group in groups]
     batches = opened.iter_batches(size, row_groups=numbers, columns=names)
     pending = iter(groups)

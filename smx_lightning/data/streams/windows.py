@@ -16,6 +16,7 @@ from torch import Tensor
 from smx_lightning.data.streams.order import Pass
 from smx_lightning.data.streams.reading import Slice, slices
 from smx_lightning.data.streams.rows import StreamedRows
+from smx_lightning.processes.ahead import Ahead
 from smx_lightning.tables.unknown import Unknown
 
 OTHERS = -1  # in place of a row's place: it belongs to another process
@@ -67,7 +68,8 @@ def windows(
         InputError: For rows that cannot be read or encoded.
     """
     groups, before = epoch.remaining(first)
-    source = _Source(slices(rows.files, rows.part, groups))
+    read = slices(rows.files, rows.part, groups, rows.entries)
+    source = _Source(Ahead().of(read))  # one is decoded while another one is encoded
     while before:  # rows of the window before, of the same row group
         before -= len(source.next(before).rows)
     unknown = Unknown()

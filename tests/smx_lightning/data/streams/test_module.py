@@ -56,7 +56,8 @@ def test_the_features_are_those_of_the_table_in_memory(tmp_path):
     fit.add(made.filter(pa.array(train)).combine_chunks())
     schema, whole = Schema.from_dict(data.schema), fit.schema()
     for mine, at_once in zip(schema.columns, whole.columns, strict=True):
-        assert mine.fill == pytest.approx(at_once.fill, rel=1e-12)  # added up slice by slice
+        if mine.fill is not None:  # which was added up slice by slice
+            assert mine.fill == pytest.approx(at_once.fill, rel=1e-12)
         assert replace(mine, fill=None) == replace(at_once, fill=None)
     assert data.feature_names == [*whole.feature_names]
     names = sorted({str(value) for value in made["outcome"].to_pylist() if value is not None})
@@ -179,6 +180,11 @@ def test_a_data_module_and_its_loaders_can_be_pickled(folder):
 # What cannot be used ---------------------------------------------------------------------------
 
 
+def loaders(arguments):
+    data = streamed.module(**arguments)
+    return data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -206,9 +212,7 @@ def test_a_data_module_and_its_loaders_can_be_pickled(folder):
 def test_bad_arguments_are_one_sentence(tmp_path, arguments, said):
     write(tmp_path)
     with pytest.raises(InputError, match=said) as caught:
-        data = streamed.module(**{"source": tmp_path, **arguments})
-        for stage in ("train", "val", "test"):
-            getattr(data, f"{stage}_dataloader")()
+        loaders({"source": tmp_path, **arguments})
     assert "\n" not in str(caught.value)
     assert "; " in str(caught.value) or "must" in str(caught.value)
 
@@ -229,14 +233,17 @@ def test_the_memory_that_is_asked_for_is_enough(tmp_path):
     assert len(data.train_dataloader()) == 1
 
 
-@pytest.mark.parametrize("memory", [10**7, 10**8, 10**10])
+@pytest.mark.parametrize("memory", [10**8, 2 * 10**8, 10**10])
 @pytest.mark.parametrize("row", [40, 4000])
 @pytest.mark.parametrize("batch_size", [1, 100, 512])
 def test_a_window_is_whole_batches_that_fit(memory, row, batch_size):
     window = window_of(memory, row, batch_size=batch_size, held=2 * 10**6)
+    left = memory - 68 * 10**6
     assert window % batch_size == 0
-    assert 2 * window * row <= memory / 2
-    assert window == 2**18 // batch_size * batch_size or window * row * 4.4 > memory - 4000 * 2048
+    assert 2 * window * row <= left / 2
+    assert (
+        window == 2**18 // batch_size * batch_size or (window + batch_size) * (row + 16) > left / 4
+    )
 
 
 def test_units_of_memory():
@@ -275,10 +282,8 @@ class _Stops(SoftmaxRegression):
 def test_ctrl_c_leaves_no_thread(tmp_path):
     write(tmp_path)
     data = streamed.module(tmp_path, window=1)
-    with pytest.raises(BaseException) as caught:  # Lightning makes SystemExit of it, or lets it be
+    with pytest.raises((KeyboardInterrupt, SystemExit)):  # as Lightning makes of it
         quiet_trainer(max_epochs=2).fit(_Stops(3, 3), data)
-    assert isinstance(caught.value, (KeyboardInterrupt, SystemExit))
-    del caught
     assert not of_streams()
 
 

@@ -126,9 +126,9 @@ def test_a_run_that_stops_in_mid_epoch_ends_with_the_same_bits(
     slices = "smx_lightning.data.streams.windows.slices"
     own = __import__("smx_lightning.data.streams.reading", fromlist=["slices"]).slices
 
-    def counted(files, part, groups):
+    def counted(files, part, groups, entries):
         read.append(len(groups))
-        return own(files, part, groups)
+        return own(files, part, groups, entries)
 
     monkeypatch.setattr(slices, counted)
 
