@@ -161,7 +161,9 @@ def _rows_of(dataset: Any) -> Dataset[Any]:
     Raises:
         InputError: For arrays of different lengths.
     """
-    arrays = isinstance(dataset, tuple) and all(isinstance(p, (Tensor, np.ndarray)) for p in dataset)
+    arrays = isinstance(dataset, tuple) and all(
+        isinstance(p, (Tensor, np.ndarray)) for p in dataset
+    )
     if not arrays or hasattr(dataset, "_fields") or not 1 <= len(dataset) <= 3:
         return cast("Dataset[Any]", dataset)
     parts = [torch.as_tensor(part) for part in dataset]

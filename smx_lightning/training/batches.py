@@ -105,9 +105,7 @@ def _named(batch: Any) -> dict[str, Any] | None:
     return dict(zip(names, batch, strict=True)) if {*names} & {*INPUTS, *LABELS} else None
 
 
-def _of_several(
-    named: dict[str, Any], inputs: Collection[str], batch: Any
-) -> Unpacked | Weighted:
+def _of_several(named: dict[str, Any], inputs: Collection[str], batch: Any) -> Unpacked | Weighted:
     """A model's several inputs, and target and weight among the rest."""
     rest = {name: value for name, value in named.items() if name not in inputs}
     return _joined({name: named[name] for name in inputs}, rest, batch)

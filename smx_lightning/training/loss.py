@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 
-def mean_loss(
-    model: SoftmaxRegression, scores: Tensor, y: Tensor, weight: Tensor | None
-) -> Tensor:
+def mean_loss(model: SoftmaxRegression, scores: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
     """The (weighted) mean loss of scores (batch, classes), see the module.
 
     Args:

@@ -31,9 +31,9 @@ from bad_input import (
     npz_data,
     onnx_files,
     outputs,
+    predicted_tables,
     streams,
     tables,
-    predicted_tables,
     usage,
 )
 from bad_input.actions import BAD, NPZ, RUN, USAGE

@@ -9,8 +9,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from smx_export.runtime import OnnxClassifier
 
+from smx_export.runtime import OnnxClassifier
 from smx_lightning import SoftmaxRegression
 from smx_lightning.data import TableDataModule
 from smx_lightning.optim import ExactSolver
