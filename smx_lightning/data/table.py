@@ -202,8 +202,8 @@ class TableDataModule(InMemoryDataModule):
         tables = []
         for source in (self.source, self.val, self.test):
             if source is not None:
-                names = {*self._read(source).table.column_names}
-                as_text = dict.fromkeys(names - used, "category")
+                others = {*self._read(source).table.column_names} - used
+                as_text: dict[str, Kind] = dict.fromkeys(others, "category")
                 tables.append(whole(source, kinds=as_text, schema=schema, **self.csv)[0])
         names = [n for n in tables[0].column_names if all(n in t.column_names for t in tables)]
         chosen = [table.select([n for n in names if names.count(n) == 1]) for table in tables]
