@@ -215,9 +215,7 @@ def test_the_models_mode_and_gradients_stay_as_they_were():
     assert model.linear.weight.requires_grad
 
 
-@pytest.mark.parametrize(
-    ("processes", "l2"), sampled([(3, 0.01), (1, 0.0), (2, 0.0)], every=3)
-)
+@pytest.mark.parametrize(("processes", "l2"), sampled([(3, 0.01), (1, 0.0), (2, 0.0)], every=3))
 def test_processes_add_up_their_rows(processes, l2, ranks):
     x, y = problem()
     model, batches = at_optimum(x, y, 3, l2=l2)
