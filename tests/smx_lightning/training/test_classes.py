@@ -87,6 +87,12 @@ def test_a_class_that_goes_leaves_the_odds_of_the_others():
     torch.testing.assert_close(other(torch.tensor(x)), wanted)
 
 
+@pytest.mark.parametrize("kind", [tuple, np.array, iter])
+def test_names_may_stand_in_anything(kind):
+    model = SoftmaxRegression(3, 2, class_names=["a", "b"])
+    assert model.with_classes(kind(["c", "b"])).class_names == ("b", "c")
+
+
 def test_everything_else_is_as_it_was():
     x, y, labels = letters()
     model = made(
