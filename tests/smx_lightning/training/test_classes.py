@@ -191,7 +191,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(names, given, said):
 
 
 def test_rows_at_hand_save_passes():
-    x, y = embeddings(2000, 64, 12, 20)
+    x, y = embeddings(1000, 64, 12, 20)
     labels = {f"class {k}": k for k in range(12)}
     names = [*labels]
     model = fitted(made(64, names[:-1]), *of_classes(x, y, labels, names[:-1]))
