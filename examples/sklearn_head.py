@@ -26,7 +26,8 @@ def encode(images: NDArray[np.float64]) -> Rows:
     """Images (n, 64) → embeddings (n, WIDTH) of length 1."""
     layer = np.random.default_rng(0).standard_normal((images.shape[1], WIDTH)) / 8
     hidden = np.maximum((images / 8 - 1) @ layer, 0)
-    return (hidden / np.linalg.norm(hidden, axis=1, keepdims=True)).astype(np.float32)
+    rows: Rows = (hidden / np.linalg.norm(hidden, axis=1, keepdims=True)).astype(np.float32)
+    return rows
 
 
 class Evaluator:

@@ -24,7 +24,7 @@ class Parts(Sequence[tuple[Tensor, ...]]):
 
     def __init__(self, x: Any, *along: Tensor, prepare: Callable[[Tensor], Tensor]) -> None:
         self._x, self._along, self._prepare = x, along, prepare
-        self._size = max(MOST_ENTRIES // max(x.shape[1], 1), 1)
+        self._size: int = max(MOST_ENTRIES // max(x.shape[1], 1), 1)
 
     def __len__(self) -> int:
         rows: int = self._x.shape[0]

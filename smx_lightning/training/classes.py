@@ -80,7 +80,7 @@ def begun(
 @torch.no_grad()
 def with_classes(
     model: Model,
-    class_names: Sequence[str],
+    class_names: Iterable[str],
     batches: Iterable[Any] | None = None,
     **kwargs: Any,
 ) -> Model:
@@ -101,8 +101,7 @@ def with_classes(
     Raises:
         InputError: For names that are not at least 2 different ones, and where none is known.
     """
-    if isinstance(class_names, str):
-        class_names = [class_names]
+    class_names = [class_names] if isinstance(class_names, str) else [*class_names]
     wanted = checks.names_of(class_names, checks.at_least("num_classes", len(class_names), 2))
     kept = [name for name in model.class_names if name in wanted]
     if not kept:

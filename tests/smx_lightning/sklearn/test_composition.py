@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -56,7 +56,7 @@ def test_a_column_transformer_and_a_grid_choose_as_with_logistic_regression():
 
 @pytest.mark.whole
 def test_a_grid_in_two_processes_is_one_in_one():
-    x, y = load_digits(return_X_y=True)
+    x, y = load_iris(return_X_y=True)
     scores = [
         GridSearchCV(SoftmaxClassifier(), {"l2": [1e-3, 1e-1]}, cv=2, n_jobs=jobs)
         .fit(x, y)
