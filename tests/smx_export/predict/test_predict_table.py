@@ -487,3 +487,22 @@ def test_a_column_that_changes_its_mind_is_text_or_left_out(here):
     with pytest.raises(InputError, match="column 'id', got 'x1' in row 500000 of"):
         predict(path, "t.csv", "out.parquet")
     assert predict(path, "t.csv", "out.parquet", table=TableOptions("age")) == 500_001
+
+
+def test_arrays_and_the_most_probable_classes_go_to_parquet_too(here):
+    model = SoftmaxRegression(4, 5, class_names=["a", "b", "c", "d", "é"])
+    model.linear.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    x = np.random.default_rng(0).normal(size=(30, 4))
+    np.save("x.npy", x)
+    path = export_onnx(model, "m.onnx", top_k=2).path
+    assert predict(path, "x.npy", "out.parquet") == 30
+    found = pq.read_table("out.parquet")
+    assert found.column_names == ["row", "class", "top 1", "p(top 1)", "top 2", "p(top 2)"]
+    truth = probabilities(model, x)
+    order = np.argsort(-truth, 1)
+    for rank in (0, 1):
+        names = [model.class_names[k] for k in order[:, rank]]
+        assert found[f"top {rank + 1}"].to_pylist() == names
+        expected = np.take_along_axis(truth, order, 1)[:, rank]
+        np.testing.assert_allclose(found[f"p(top {rank + 1})"].to_numpy(), expected, atol=1e-6)
+    assert found["class"].to_pylist() == found["top 1"].to_pylist()
