@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -172,6 +173,12 @@ def _agreed(
         before = told.schema
         fields = [field for field in before if wanted is None or field.name in wanted]
         schemas.append(pa.schema(fields))
+        twice = [name for name, count in Counter(schemas[-1].names).items() if count > 1]
+        if twice:
+            raise InputError(
+                f"expected one column of each name in {path}, got several called {listed(twice)}; "
+                "rename these"
+            )
         agreement.check(schemas[-1], path)
     return tuple(schemas)
 

@@ -187,8 +187,9 @@ class StreamedTableDataModule(Told):
 
     def _of_rows(self, rows: StreamedRows, *, shuffle: bool = False) -> StreamLoader:
         rank, shares = sharing(self.trainer)
-        settings = {"batch_size": self.batch_size, "shuffle": shuffle, "seed": self.seed}
-        return StreamLoader(rows, **settings, rank=rank, world_size=shares)
+        share: dict[str, Any] = {"rank": rank, "world_size": shares}
+        size, seed = self.batch_size, self.seed
+        return StreamLoader(rows, batch_size=size, shuffle=shuffle, seed=seed, **share)
 
     def _rows(
         self, name: Name, part: Part, *, shuffled: bool = False, labelled: bool = True
@@ -214,7 +215,7 @@ class StreamedTableDataModule(Told):
     def _in_use(self) -> Known:
         """What a trained model that is asked about these rows says of them, or else they do."""
         trainer: Any = self.trainer
-        model = None if trainer is None else trainer.lightning_module
+        model: Any = None if trainer is None else trainer.lightning_module
         schema = getattr(model, "schema", None)
         if not isinstance(schema, Schema) or trainer.state.fn == TrainerFn.FITTING:
             return self.known

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -150,5 +150,4 @@ class StreamedBatches(GlobalBatches):
     @property
     def order(self) -> StreamOrder:
         """The sampler."""
-        order: Any = self.sampler
-        return order
+        return cast("StreamOrder", self.sampler)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
@@ -11,18 +13,16 @@ from smx_lightning.data.streams.fitting import Known
 from smx_lightning.tables.schema import Schema
 
 
-class Told(LightningDataModule):
+class Told(LightningDataModule, ABC):
     """Sizes and names; the rows are read only where nobody else tells them.
 
     Args:
         schema: In place of what the rows tell.
 
     Attributes:
-        known: What the rows tell, by a pass over them.
         input_range: ``None``: nobody has looked at all entries.
     """
 
-    known: Known
     input_range = None
 
     def __init__(self, schema: Schema | None) -> None:
@@ -39,6 +39,11 @@ class Told(LightningDataModule):
         """
         self.__dict__.pop("known", None)
         self._schema, self._classes = schema, None if class_names is None else tuple(class_names)
+
+    @cached_property
+    @abstractmethod
+    def known(self) -> Known:
+        """What the rows tell, by a pass over them."""
 
     @property
     def _columns(self) -> Schema:

@@ -24,6 +24,16 @@ def folder(second=None, content=None, name="set/b.parquet"):
         pq.write_table(pa.table(second), name)
 
 
+def _twice():
+    names = ["x", "x", "y"]
+    made = pa.Table.from_arrays([pa.array(GOOD[name]) for name in names], names=names)
+    pq.write_table(made, sink := pa.BufferOutputStream())
+    return sink.getvalue().to_pybytes()
+
+
+TWICE = _twice()
+
+
 def fit(options="--data.target y", **files):
     """``smx-lightning fit`` on such a folder."""
 
@@ -69,6 +79,8 @@ CASES = [
      "expected column 'x' to be of one kind in all files, got number in …and category in …"),
     ("stream with infinity", fit(second={**GOOD, "x": [1.0, float("inf")] + [2.0] * 22}), BAD,
      "expected finite numbers in column 'x', got inf in row 1 of …b.parquet, counted from 0 (1"),
+    ("stream with two columns of a name", fit(content=TWICE), BAD,
+     "expected one column of each name in …b.parquet, got several called x; rename these"),
     ("stream of one class", fit(second={**GOOD, "y": ["cat"] * ROWS}, name="set/a.parquet"), BAD,
      "expected labels of at least 2 classes, got only ('cat',); there is nothing to tell apart"),
     ("stream that is not there", module("absent"), InputError,
