@@ -64,7 +64,8 @@ class Objective:
     ) -> Tensor:
         """:meth:`of_batch` of those rows that have a label, and a weight above 0."""
         y = class_indices(y)
-        rows = counting(x, y, checked_weight(weight, len(y)), model.ignore_index)
+        weight = checked_weight(weight, y.shape[:1].numel())
+        rows = counting(x, y, weight, model.ignore_index)
         return self.of_batch(model, *rows, tallies)
 
     def of_batch(
@@ -92,7 +93,6 @@ class Objective:
         if weight is not None:
             check_takes_weight(model)
         soft = is_soft(y)
-        self.rows += len(y)
         plain = not soft and weight is None and not model.label_smoothing
         self.in_parts = self.sharded and plain
         with parallel_loss(self.in_parts):
@@ -100,6 +100,7 @@ class Objective:
             if not self.in_parts:
                 scores = whole(scores)
             model._smx_metrics.add(tallies, whole(scores.detach()), y, weight)
+            self.rows += len(y)
             # Whose loss would not complain.
             if soft or self.in_parts or model._smx_activation != SOFTMAX or weight is not None:
                 check_targets(y, model.num_classes, "train batches")

@@ -60,7 +60,7 @@ def labelled(model: SoftmaxRegression, batch: Any, where: str, *, remedy: str = 
         )
     y = class_indices(y)
     if weight is not None:
-        weight = checked_weight(weight, len(y), where)
+        weight = checked_weight(weight, y.shape[:1].numel(), where)
     noted = model._smx_objective
     if noted.all_count:
         noted.all_count = False  # of this batch alone
@@ -122,7 +122,7 @@ def look(model: SoftmaxRegression, batch: Any) -> None:
         _, y, weight = parts_of(model, batch)
     except Exception:  # what unpack expects may be made later; a step says what is wrong
         return
-    if isinstance(y, Tensor) and y.device.type == "cpu" and len(y):
+    if isinstance(y, Tensor) and y.device.type == "cpu" and y.ndim:
         y = class_indices(y)
         counts = _which(y, checked_weight(weight, len(y)), model.ignore_index)
         model._smx_objective.all_count = counts is None
