@@ -32,7 +32,6 @@ from smx_lightning.errors import checks, inputs
 from smx_lightning.errors.class_weight import ClassWeight, class_weights
 from smx_lightning.errors.targets import check_smoothing
 from smx_lightning.metrics import Prediction as Prediction
-from smx_lightning.optim import ExactSolver
 from smx_lightning.optim.configuring import configured
 from smx_lightning.preprocessing.standardization import Method, Preprocessing
 from smx_lightning.tables.naming import in_use, named_features
@@ -98,9 +97,6 @@ class SoftmaxRegression(PlainHyperParameters, Steps):
     _ddp_params_and_buffers_to_ignore: list[str]
     activation: Activation
     _smx_activation: Activation
-    lr: float | None = None
-    solver: ExactSolver | None = None
-    confusion_matrix: Tensor | None = None
 
     def __init__(
         self,

@@ -23,7 +23,6 @@ from smx_lightning.data.labelled import (
     names_in_use,
 )
 from smx_lightning.data.loading import Rows
-from smx_lightning.data.npz import inputs
 from smx_lightning.errors import InputError
 from smx_lightning.errors.text import printable
 from smx_lightning.tables.fitting import Missing, SchemaFit
@@ -164,11 +163,8 @@ class TableDataModule(InMemoryDataModule):
         unknown = Unknown()
         x = self._inputs(train, unknown)
         loaded = {name: rows.rows(x, part) for name, part in chosen.items() if len(part)}
-        exact = x.dtype == torch.float64
         for name, source in others.items():
-            loaded[name] = labelled(source, spoken, names).rows(
-                self._inputs(source, unknown, exact=exact)
-            )
+            loaded[name] = labelled(source, spoken, names).rows(self._inputs(source, unknown))
         _warn(unknown.notes)
         loaded.setdefault("train", rows.rows(x))
         return Loaded(class_names=names, **loaded)
@@ -183,11 +179,9 @@ class TableDataModule(InMemoryDataModule):
         self._known_schema()
         given = [source for source in (self.source, self.val, self.test) if source is not None]
         unknown = Unknown()
-        first = self._inputs(self._read(given[0]), unknown)
-        exact = first.dtype == torch.float64
-        others = [self._inputs(self._read(other), unknown, exact=exact) for other in given[1:]]
+        parts = [self._inputs(self._read(source), unknown) for source in given]
         _warn(unknown.notes)
-        return torch.cat([first, *others])
+        return torch.cat(parts)
 
     def identifiers(self) -> pa.Table:
         """The table's own columns in the order of :meth:`all_inputs`, to tell the rows by.
@@ -244,8 +238,8 @@ class TableDataModule(InMemoryDataModule):
         _warn(fit.notes)
         return schema
 
-    def _inputs(self, source: Source, unknown: Unknown, *, exact: bool | None = None) -> Tensor:
-        """The features of all rows; in float64 where float32 would lose digits."""
+    def _inputs(self, source: Source, unknown: Unknown) -> Tensor:
+        """The features of all rows, in float64: the model rounds what it has standardised."""
         schema = self._fitted if self._schema is None else self._schema
         assert schema is not None
         x = source.features(schema, unknown)
@@ -256,9 +250,7 @@ class TableDataModule(InMemoryDataModule):
                 f"{x[row, column]:.3g} in column {printable(schema.feature_names[column])!r}, "
                 f"{source.place.row(row)}; divide the column by a constant"
             )
-        if exact is None:  # one table decides, if no trained model does
-            exact = self.exact or None
-        return inputs(x, f"the features of {source.place.source}", exact=exact)
+        return torch.from_numpy(x)
 
 
 def _warn(notes: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from smx_lightning.training.rows import labelled, look
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
+    from smx_lightning.optim import ExactSolver
 
 
 class Steps(LightningModule):
@@ -53,6 +54,14 @@ class Steps(LightningModule):
     on_predict_start = hook(Bookkeeping.on_predict_start)
     on_save_checkpoint = hooks.on_save_checkpoint
     on_load_checkpoint = hooks.on_load_checkpoint
+
+    lr: float | None
+    solver: ExactSolver | None
+    confusion_matrix: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lr = self.solver = self.confusion_matrix = None  # each model's own
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let hooks do their work although a subclass overrides them without ``super()``."""

@@ -148,8 +148,7 @@ def test_splits_and_classes_are_those_of_the_same_numbers_in_an_npz(tmp_path):
     assert (one.num_features, one.input_shape) == (other.num_features, other.input_shape)
     for name in ("train", "val", "test"):
         for a, b in zip(getattr(one.splits, name)[:], getattr(other.splits, name)[:], strict=True):
-            assert torch.equal(a, b)
-            assert a.dtype == b.dtype
+            assert torch.equal(a, b.to(a.dtype))
 
 
 def test_means_and_categories_are_those_of_the_training_rows():
@@ -198,7 +197,8 @@ def test_digits_that_float32_loses_are_kept():
     assert data.splits.train.x.dtype == torch.float64
     assert [data.feature_names[k] for k in data.wide_columns] == ["seconds"]
     narrow = TableDataModule(tables.real("iris"), "species")
-    assert narrow.splits.train.x.dtype == torch.float32
+    assert narrow.splits.train.x.dtype == torch.float64  # until they are standardised
+    assert narrow.wide_columns == []
 
 
 LIBRARIES = {
