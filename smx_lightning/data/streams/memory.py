@@ -14,7 +14,7 @@ UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9} | {
 MOST = 2**18  # rows of a window: more shuffle no better, and the first batch waits for them
 STREAMS = 2  # that may be open at a time: of training rows, and of those that are validated on
 PARTS = 4  # of what is left beside them: two are windows, two are for what the model makes of rows
-SLICES = 64 * 10**6  # bytes: of a few slices, as they are decoded, encoded and looked at
+SLICES = 80 * 10**6  # bytes: of a few slices, as they are decoded, encoded and looked at
 BESIDE = 16  # bytes of a row for label and weight
 
 
