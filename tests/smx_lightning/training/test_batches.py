@@ -145,7 +145,8 @@ def test_the_exact_solver_ends_at_the_optimum_of_any_kind_of_batch(kind, activat
         activation=activation,
     )  # fmt: skip
     quiet_trainer(max_epochs=200).fit(model, loader(KINDS[kind]))
-    assert model.solver.status.name == "CONVERGED"
+    # Which of the two depends on how a processor rounds.
+    assert model.solver.status.name in ("CONVERGED", "PRECISION")
     if activation == "softmax":
         judge = LogisticRegression(C=1 / N, tol=1e-10, max_iter=10000).fit(X.double(), Y)
         expected = torch.from_numpy(judge.predict_log_proba(X.double()))
