@@ -136,7 +136,9 @@ class Objective:
             scale = own * self.shares / total
         if len(y) == 0:
             return whole(scores.sum())  # zero, with the gradients that others may wait for
-        loss = whole(model.loss(scores, y) if weight is None else model.loss(scores, y, weight))
+        loss = whole(
+            model.loss(scores, y) if weight is None else model.loss(scores, y, weight=weight)
+        )
         return loss if self.shares == 1 else loss * scale
 
 
