@@ -113,7 +113,7 @@ def changed(path: str) -> InputError:
 
 
 def parquet_files(
-    source: Source, filesystem: Any = None, *, wanted: Sequence[str] | None = None
+    source: Source | None, filesystem: Any = None, *, wanted: Sequence[str] | None = None
 ) -> ParquetFiles:
     """The files of a source, whose footers are read and nothing else.
 
@@ -161,7 +161,7 @@ def parquet_files(
     )
 
 
-def _places(source: Source) -> list[str | Path]:
+def _places(source: Any) -> list[str | Path]:
     """One place or several.
 
     Raises:

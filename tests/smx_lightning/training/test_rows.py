@@ -312,6 +312,19 @@ class WithTheRest(SoftmaxRegression):
         return super().loss(scores, y, **kwargs) * 2
 
 
+class Fails(SoftmaxRegression):
+    """As where another process has ended in the midst of a collective."""
+
+    def loss(self, scores, y, weight=None):
+        raise RuntimeError("Connection closed by peer")
+
+
+@pytest.mark.parametrize("y", [Y, nn.functional.one_hot(Y, K).double()])
+def test_what_a_loss_raises_is_not_put_down_to_good_targets(y):
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        Fails(D, K).double().objective(X, y)
+
+
 class WithNoise(SoftmaxRegression):
     def loss(self, scores, y, factor=2, weight=None):
         return super().loss(scores, y, weight) * factor
