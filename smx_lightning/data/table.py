@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from smx_lightning.data.labelled import (
 from smx_lightning.data.loading import Rows
 from smx_lightning.errors import InputError
 from smx_lightning.errors.text import printable
-from smx_lightning.tables.fitting import Missing, SchemaFit
+from smx_lightning.tables.fitting import Missing, SchemaFit, kinds_by_name
 from smx_lightning.tables.reading import ROWS, whole
 from smx_lightning.tables.schema import Kind, Schema
 from smx_lightning.tables.unknown import Unknown
@@ -97,7 +97,7 @@ class TableDataModule(InMemoryDataModule):
         super().__init__(batch_size, val_fraction, test_fraction, seed)
         self.source, self.val, self.test = map(kept, (source, val, test))
         self.target = named_target(target)
-        self.weight, self.kinds = weight, dict(kinds or {})
+        self.weight, self.kinds = weight, kinds_by_name(kinds)
         self.options: dict[str, Any] = {
             "features": features,
             "drop": drop or (),
@@ -107,9 +107,7 @@ class TableDataModule(InMemoryDataModule):
         self.csv: dict[str, Any] = {"separator": separator, "decimal": decimal}
         if self.target is not None:  # what the arguments alone tell is told at once
             self._fit()
-        if isinstance(schema, Mapping):
-            schema = Schema.from_dict(schema)
-        self._schema: Schema | None = schema
+        self._schema = Schema.given(schema)
         self._classes: tuple[str, ...] | None = None
         self._fitted: Schema | None = None
 

@@ -59,7 +59,7 @@ class SchemaFit:
         self.target = target if isinstance(target, str) else tuple(target)
         self.features = None if features is None else _names("features", features)
         self.weight, self.drop = weight, _names("drop", drop)
-        self.kinds = dict(kinds or {})
+        self.kinds = kinds_by_name(kinds)
         self.min_count, self.refuses = min_count, missing == "refuse"
         self.notes: tuple[str, ...] = ()
         self._check(missing)
@@ -161,6 +161,10 @@ class SchemaFit:
                 f"min_count must be a number of at least 0, got {self.min_count!r}; 1 keeps every "
                 "category"
             )
+        if not isinstance(self.weight, (str, type(None))):
+            raise InputError(
+                f"expected weight as the name of one column, got {self.weight!r}; give it as text"
+            )
         if self.features == ():
             raise InputError(
                 "expected at least one name in features, got none; leave it out for all columns"
@@ -225,6 +229,20 @@ def _indices(index: Any) -> Any:
     import pyarrow as pa
 
     return pa.array(index)
+
+
+def kinds_by_name(given: Mapping[str, Kind] | None) -> dict[str, Kind]:
+    """A copy of the kinds of columns by name.
+
+    Raises:
+        InputError: For what is no mapping.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise InputError(
+            f"expected kinds as a mapping of names to kinds, got {given!r}; give "
+            "{'zip': 'category'}, say"
+        )
+    return dict(given or {})
 
 
 def _names(what: str, given: Sequence[str]) -> tuple[str, ...]:

@@ -124,6 +124,15 @@ class Schema:
         """
         return _schema(told)
 
+    @classmethod
+    def given(cls, schema: Any) -> Schema | None:
+        """Of an argument: a Schema, the dict that stands for it, or ``None``.
+
+        Raises:
+            InputError: For anything else.
+        """
+        return schema if schema is None or isinstance(schema, Schema) else cls.from_dict(schema)
+
 
 def _schema(told: Any) -> Schema:
     """The schema that plain values stand for; whatever else they are is refused."""

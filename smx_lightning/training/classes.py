@@ -16,10 +16,10 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from smx_lightning.activations import SOFTMAX
-from smx_lightning.checkpoint.describing import DATA, RUN
+from smx_lightning.checkpoint.describing import DATA, LIVE, RUN
 from smx_lightning.errors import InputError, checks
 from smx_lightning.errors.class_weight import class_weights
-from smx_lightning.errors.targets import check_targets
+from smx_lightning.errors.targets import check_targets, is_soft
 from smx_lightning.optim.steps.beside import row_beside
 from smx_lightning.training.rows import labelled
 
@@ -99,10 +99,10 @@ def with_classes(
         kwargs: Arguments of a subclass that no plain value stands for, a backbone for instance.
 
     Raises:
-        InputError: For names that are not at least 2 different ones, and where none is known.
+        InputError: For names that are not at least 2 different ones, and where none is known; for
+            a subclass whose sizes are not those of its arguments; and for rows that are not finite.
     """
-    class_names = [class_names] if isinstance(class_names, str) else [*class_names]
-    wanted = checks.names_of(class_names, checks.at_least("num_classes", len(class_names), 2))
+    wanted = _wanted(class_names)
     kept = [name for name in model.class_names if name in wanted]
     if not kept:
         raise InputError(
@@ -120,6 +120,17 @@ def with_classes(
         made.linear.weight.copy_(weight)
         made.linear.bias.copy_(bias)
     return made
+
+
+def _wanted(class_names: Iterable[str]) -> list[str]:
+    """At least 2 different names."""
+    if not isinstance(class_names, Iterable):
+        raise InputError(
+            f"expected the names of all classes that are wanted, got {class_names!r}; give them as "
+            "a list"
+        )
+    names = [class_names] if isinstance(class_names, str) else [*class_names]
+    return checks.names_of(names, checks.at_least("num_classes", len(names), 2))
 
 
 def _made(
@@ -142,8 +153,16 @@ def _made(
     }
     saved = {n: v for n, v in model.hparams.items() if n not in (*RUN, DATA)}
     made = _called(model, {**saved, **own, **given})
+    if [*made.class_names] != names:  # a subclass has others, or counts them by itself
+        raise InputError(
+            f"expected a {type(model).__name__} of the classes {', '.join(names)}, got one of "
+            f"{', '.join(made.class_names)}; let it take num_classes and class_names, or give the "
+            "argument that says them, with_classes(…, name=…)"
+        )
     # What had been set later, and what a subclass takes no argument for.
-    made.l2, made.class_weight, made.threshold = model.l2, weights, threshold
+    live = {name: getattr(model, name) for name in LIVE}
+    for name, value in {**live, "class_weight": weights, "threshold": threshold}.items():
+        setattr(made, name, value)
     made._optimizer, made._lr_scheduler, made.lr = model._optimizer, model._lr_scheduler, model.lr
     return made.to(device=model.device, dtype=model.linear.weight.dtype)
 
@@ -156,7 +175,8 @@ def _called(model: Model, arguments: Mapping[str, Any]) -> Model:
     """
     parameters = inspect.signature(type(model)).parameters.values()
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in several]
     for name in (*needed, *model._smx_record.identities):
         if name not in arguments:
             raise InputError(
@@ -173,6 +193,14 @@ def _load(model: Model, made: Model, where: Sequence[int | None]) -> None:
         name: moved(value, where) if name.startswith(OF_CLASSES) else value
         for name, value in model.state_dict().items()
     }
+    own = made.state_dict()
+    others = [n for n, v in state.items() if n in own and own[n].shape != v.shape]
+    if others:
+        raise InputError(
+            f"expected parameters of other sizes in the layer of the classes alone, got "
+            f"{', '.join(others)}, whose places for the new classes nobody knows; make a new "
+            f"{type(model).__name__}, and give it the weights that stay"
+        )
     made.load_state_dict(state)
     made.train(model.training)
 
@@ -200,5 +228,17 @@ def _rows(model: SoftmaxRegression, batches: Iterable[Any]) -> tuple[Tensor, Ten
             "expected rows of the new classes, got batches without any; leave batches out to begin "
             "at zero"
         )
+    if any(is_soft(y) for _, y, _ in parts):  # labels beside them are distributions, too
+        parts = [(x, _soft(y, model.num_classes), c) for x, y, c in parts]
     x, y, c = (torch.cat(some) for some in zip(*parts, strict=True))
+    if not x.isfinite().all():
+        raise InputError(
+            "expected finite features in the batches of new classes, got NaN or infinity; remove "
+            "or impute such rows"
+        )
     return x, y, c
+
+
+def _soft(y: Tensor, num_classes: int) -> Tensor:
+    """Distributions (rows, classes) of labels or distributions."""
+    return y.double() if is_soft(y) else torch.nn.functional.one_hot(y, num_classes).double()

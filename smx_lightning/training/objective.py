@@ -17,7 +17,7 @@ from torch import Tensor
 from smx_lightning.activations import SOFTMAX
 from smx_lightning.data.sharing import rows_of_batch
 from smx_lightning.errors import InputError
-from smx_lightning.errors.checks import check_labels, class_indices
+from smx_lightning.errors.checks import class_indices
 from smx_lightning.errors.targets import check_targets, is_soft
 from smx_lightning.metrics.epochs import scored
 from smx_lightning.optim.evaluation import summed
@@ -106,8 +106,8 @@ class Objective:
                 check_targets(y, model.num_classes, "train batches")
             try:
                 loss = self._mean_loss(model, scores, y, weight, batch_idx)
-            except (IndexError, RuntimeError):  # labels at fault are worth a clearer complaint
-                check_labels(y, model.num_classes, "train batches")
+            except (IndexError, RuntimeError):  # targets at fault are worth a clearer complaint
+                check_targets(y, model.num_classes, "train batches")
                 raise
         return loss + model.penalty() if model.l2 else loss
 
@@ -136,7 +136,9 @@ class Objective:
             scale = own * self.shares / total
         if len(y) == 0:
             return whole(scores.sum())  # zero, with the gradients that others may wait for
-        loss = whole(model.loss(scores, y) if weight is None else model.loss(scores, y, weight))
+        loss = whole(
+            model.loss(scores, y) if weight is None else model.loss(scores, y, weight=weight)
+        )
         return loss if self.shares == 1 else loss * scale
 
 

@@ -96,9 +96,13 @@ class DataStatistics:
     def check(model: SoftmaxRegression) -> None:
         """Complain about a training step without the statistics that it stands on."""
         trained = model._trainer is None or model._trainer.training
-        if trained and model.needs_statistics and not model.class_counts.any():
+        if not trained or not model.needs_statistics:
+            return
+        balanced = model.class_weight == "balanced"  # which a new class has no share in yet
+        if not (model.class_counts.all() if balanced else model.class_counts.any()):
             raise InputError(
-                "expected the statistics of the training data before the first step, got none: "
+                "expected the statistics of the training data before the first step, got none"
+                f"{' of some class' if model.class_counts.any() else ''}: "
                 "call fit_statistics(batches) with batches (x, y) of what this model is fed, in "
                 "on_fit_start for example"
             )

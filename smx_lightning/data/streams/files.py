@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,7 @@ def changed(path: str) -> InputError:
 
 
 def parquet_files(
-    source: Source, filesystem: Any = None, *, wanted: Sequence[str] | None = None
+    source: Source | None, filesystem: Any = None, *, wanted: Sequence[str] | None = None
 ) -> ParquetFiles:
     """The files of a source, whose footers are read and nothing else.
 
@@ -126,7 +127,7 @@ def parquet_files(
     Raises:
         InputError: Where there is none, one cannot be read, or their columns differ.
     """
-    places = [source] if isinstance(source, (str, Path)) else [*source]
+    places = _places(source)
     named: dict[str, str] = {}
     system: Any = None
     for place in places:
@@ -158,6 +159,24 @@ def parquet_files(
         names=tuple(schemas[0].names),
         **_groups(footers),
     )
+
+
+def _places(source: Any) -> list[str | Path]:
+    """One place or several.
+
+    Raises:
+        InputError: For what is no path, such as a table in memory.
+    """
+    table = isinstance(source, Mapping) or hasattr(source, "__arrow_c_stream__")
+    one = table or isinstance(source, (str, bytes)) or not isinstance(source, Iterable)
+    places: list[Any] = [source] if one else [*source]
+    wrong = [place for place in places if not isinstance(place, (str, PathLike))]
+    if wrong:
+        raise InputError(
+            f"expected Parquet files as a path, or a list of these, got {type(wrong[0]).__name__}; "
+            "name a file or a folder; a table in memory is for TableDataModule"
+        )
+    return places
 
 
 def _agreed(

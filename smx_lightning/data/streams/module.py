@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -13,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from smx_lightning.data.base import is_wide
 from smx_lightning.data.checks import check_fractions
+from smx_lightning.data.labelled import named_target
 from smx_lightning.data.streams.fitting import Known, known
 from smx_lightning.data.streams.loader import StreamLoader
 from smx_lightning.data.streams.memory import bytes_of, entries_of, whole_batches, window_of
@@ -96,14 +96,14 @@ class StreamedTableDataModule(Told):
         test_fraction: float = 0.25,
         seed: int = 0,
     ) -> None:
-        super().__init__(Schema.from_dict(schema) if isinstance(schema, Mapping) else schema)
+        super().__init__(Schema.given(schema))
         require_arrow()
         self.batch_size = at_least("batch_size", batch_size, 1)
         self.val_fraction, self.test_fraction = check_fractions(val_fraction, test_fraction)
         self.seed = at_least("seed", seed, 0)
         self.window = None if window is None else at_least("window", window, 1)
         self.memory = bytes_of(memory)
-        self.target = target if target is None or isinstance(target, str) else tuple(target)
+        self.target = named_target(target)
         self.weight, self.drop, self.kinds = weight, drop or (), kinds
         self.features, self.min_count, self.missing = features, min_count, missing
         if target is not None:

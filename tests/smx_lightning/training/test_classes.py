@@ -181,6 +181,13 @@ BAD = [
     (["x", "y"], {}, "expected at least one class that the model knows, of a, b, c, got x, y"),
     (["a", "d"], {"batches": []}, "expected rows of the new classes, got batches without any"),
     (["a", "d"], {"batches": [(torch.zeros(1, 4), torch.tensor([2]))]}, "label"),
+    (None, {}, "expected the names of all classes that are wanted, got None"),
+    (4, {}, "expected the names of all classes that are wanted, got 4"),
+    (
+        ["a", "d"],
+        {"batches": [(torch.full((2, 4), torch.nan), torch.tensor([0, 1]))]},
+        "expected finite features in the batches of new classes",
+    ),
 ]
 
 
@@ -188,6 +195,74 @@ BAD = [
 def test_what_cannot_be_is_refused_in_a_sentence(names, given, said):
     with pytest.raises(InputError, match=said):
         SoftmaxRegression(4, 3, class_names=["a", "b", "c"]).with_classes(names, **given)
+
+
+class Free(SoftmaxRegression):
+    """As many subclasses are written."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+class Nameless(SoftmaxRegression):
+    def __init__(self, num_classes):
+        super().__init__(4, num_classes)
+
+
+class Fixed(SoftmaxRegression):
+    def __init__(self, names=("a", "b", "c")):
+        super().__init__(4, len(names), class_names=names)
+
+
+class Centred(SoftmaxRegression):
+    def __init__(self, num_features, num_classes, **kwargs):
+        super().__init__(num_features, num_classes, **kwargs)
+        self.centre = torch.nn.Parameter(torch.zeros(num_classes))
+
+
+def test_what_was_set_later_stays():
+    model = Free(4, 3, class_names=["a", "b", "c"])
+    model.l2, model.label_smoothing, model.ignore_index = 0.5, 0.25, -100
+    other = model.with_classes(["a", "b", "d"])
+    assert other.class_names == ("a", "b", "d")
+    assert (other.l2, other.label_smoothing, other.ignore_index) == (0.5, 0.25, -100)
+
+
+def test_a_subclass_that_has_other_classes_is_refused():
+    assert Fixed().with_classes(["a", "d"], names=["a", "d"]).class_names == ("a", "d")
+    assert Nameless(3).with_classes(["0", "1"]).class_names == ("0", "1")
+    for model, names in (
+        (Fixed(), ["a", "b", "d"]),
+        (Fixed(), [*"abcd"]),
+        (Nameless(3), ["1", "2"]),
+    ):
+        with pytest.raises(InputError, match="let it take num_classes and class_names"):
+            model.with_classes(names)
+    centred = Centred(4, 3, class_names=["a", "b", "c"])
+    with pytest.raises(InputError, match="in the layer of the classes alone, got centre"):
+        centred.with_classes([*"abcd"])
+
+
+def test_balanced_weights_ask_for_the_rows_of_a_new_class():
+    model = SoftmaxRegression(4, 2, class_weight="balanced")
+    x, y = torch.randn(6, 4), torch.arange(6) % 3
+    model.fit_statistics([(x, y % 2)])
+    other = model.with_classes(["0", "1", "new"])
+    with pytest.raises(InputError, match=r"got none of some class: call fit_statistics"):
+        other.objective(x, y)
+    other.fit_statistics([(x, y)])
+    assert other.objective(x, y).isfinite()
+
+
+def test_rows_at_hand_may_have_labels_and_distributions():
+    x, y, labels = letters()
+    x = torch.tensor(x, dtype=torch.float32)
+    model = SoftmaxRegression(8, 5, class_names=[*labels][:5], l2=1e-3)
+    q = torch.nn.functional.one_hot(torch.tensor(y), 6).float()
+    torch_y = torch.tensor(y)
+    mixed = model.with_classes(labels, [(x[:700], torch_y[:700]), (x[700:], q[700:])])
+    alike = model.with_classes(labels, [(x, torch_y)])
+    torch.testing.assert_close(mixed.linear.bias, alike.linear.bias)
 
 
 def test_rows_at_hand_save_passes():

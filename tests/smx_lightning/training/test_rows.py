@@ -302,6 +302,41 @@ class WeightedFocal(SoftmaxRegression):
         return super().loss(scores, y, weight) * 2
 
 
+class ByName(SoftmaxRegression):
+    def loss(self, scores, y, *, weight=None):
+        return super().loss(scores, y, weight) * 2
+
+
+class WithTheRest(SoftmaxRegression):
+    def loss(self, scores, y, **kwargs):
+        return super().loss(scores, y, **kwargs) * 2
+
+
+class Fails(SoftmaxRegression):
+    """As where another process has ended in the midst of a collective."""
+
+    def loss(self, scores, y, weight=None):
+        raise RuntimeError("Connection closed by peer")
+
+
+@pytest.mark.parametrize("y", [Y, nn.functional.one_hot(Y, K).double()])
+def test_what_a_loss_raises_is_not_put_down_to_good_targets(y):
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        Fails(D, K).double().objective(X, y)
+
+
+class WithNoise(SoftmaxRegression):
+    def loss(self, scores, y, factor=2, weight=None):
+        return super().loss(scores, y, weight) * factor
+
+
+@pytest.mark.parametrize("kind", [WeightedFocal, ByName, WithTheRest, WithNoise])
+def test_a_loss_of_one_s_own_is_given_weights_by_name(kind):
+    one, two = (kind(D, K, l2=0).double() for kind in (SoftmaxRegression, kind))
+    two.load_state_dict(one.state_dict())
+    torch.testing.assert_close(two.objective(X, Y, R), 2 * one.objective(X, Y, R))
+
+
 @pytest.mark.parametrize("preprocessing", ["none", "standardize"])
 def test_a_loss_of_one_s_own_that_knows_no_weight_is_not_given_any(preprocessing):
     batches = DataLoader(TensorDataset(X, Y, R), batch_size=20)
@@ -311,9 +346,6 @@ def test_a_loss_of_one_s_own_that_knows_no_weight_is_not_given_any(preprocessing
         quiet_trainer(precision="64-true").fit(model, batches)
     assert torch.equal(before, model.linear.weight)
     quiet_trainer().fit(Focal(D, K), DataLoader(TensorDataset(X.float(), Y), batch_size=20))
-    one, two = (kind(D, K, l2=0).double() for kind in (SoftmaxRegression, WeightedFocal))
-    two.load_state_dict(one.state_dict())
-    torch.testing.assert_close(two.objective(X, Y, R), 2 * one.objective(X, Y, R))
 
 
 def test_statistics_are_weighted_and_rows_of_weight_zero_are_none():

@@ -206,7 +206,16 @@ def loaders(arguments):
         ({"source": []}, "found none"),
         ({"source": "nothing"}, "found none; check the path"),
         ({"source": "nothing://at/all"}, "that pyarrow can open"),
+        ({"source": None}, "expected Parquet files as a path, .* got NoneType"),
+        ({"source": 3}, "expected Parquet files as a path, .* got int"),
+        ({"source": pa.table({"label": ["a"]})}, "got Table; .* is for TableDataModule"),
+        ({"source": {"label": ["a"]}}, "got dict; .* is for TableDataModule"),
+        ({"source": [None]}, "expected Parquet files as a path, .* got NoneType"),
         ({"missing": "maybe"}, "expected missing of"),
+        ({"weight": ["share"]}, "expected weight as the name of one column"),
+        ({"kinds": ["noise"]}, "expected kinds as a mapping"),
+        ({"schema": 3}, "expected a schema with a mapping of columns"),
+        ({"target": 3}, "found no 3"),
     ],
 )
 def test_bad_arguments_are_one_sentence(tmp_path, arguments, said):
