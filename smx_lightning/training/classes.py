@@ -94,8 +94,8 @@ def with_classes(
         model: The model, trained or not.
         class_names: All classes that are wanted, at least 2; at least one of them known.
         batches: Rows of all of them with labels in the order of the answer's ``class_names``, as
-            ``unpack`` reads them; new classes begin at zero without. The first ones count, up to
-            2²⁴ entries.
+            ``unpack`` reads them; new classes begin at zero without, and where the activation is
+            not softmax. The first ones count, up to 2²⁴ entries.
         kwargs: Arguments of a subclass that no plain value stands for, a backbone for instance.
 
     Raises:
