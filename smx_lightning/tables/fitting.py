@@ -128,7 +128,8 @@ class SchemaFit:
             )
         schema = Schema(columns, self.target, self.weight)
         check_features(schema.feature_names)
-        self.notes = (*self._empty(empty), *self._twins.notes(self._targets))
+        looks = [note for tally in tallies if (note := tally.note())]
+        self.notes = (*self._empty(empty), *looks, *self._twins.notes(self._targets))
         return schema
 
     @property

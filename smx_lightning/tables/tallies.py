@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.text import printable
+from smx_lightning.tables.looks import remedy_for
 from smx_lightning.tables.places import Place
 from smx_lightning.tables.schema import Column, Kind, Unit
 from smx_lightning.tables.values import TICKS, ends, kind_of, numbers, refuse, texts
@@ -170,9 +171,28 @@ class Tally:
         if rows >= LEAST and len(self.counts) >= IDENTIFIERS * rows:
             raise InputError(
                 f"expected categories in column {printable(self.name)!r}, got {len(self.counts)} "
-                f"different values in {rows} rows, as identifiers have; leave it out with drop= or "
-                "name the others with features="
+                f"different values in {rows} rows, as identifiers have; {self._reading()}leave it "
+                "out with drop= or name the others with features="
             )
+
+    def note(self) -> str | None:
+        """A sentence where categories look like numbers or dates and nobody said that they are."""
+        if not self._is_category or self.forced is not None or self.order is not None:
+            return None
+        found = remedy_for(self.counts)
+        if found is None:
+            return None
+        return (
+            f"expected numbers and dates as numbers and dates, got text that looks like {found[0]} "
+            f"in column {printable(self.name)!r}, {printable(next(iter(self.counts)))!r}: its "
+            f"{len(self.counts)} values are categories; {found[1]}, or say that they are with "
+            f"kinds={{{printable(self.name)!r}: 'category'}}"
+        )
+
+    def _reading(self) -> str:
+        """What to try first, where identifiers look like something else."""
+        found = remedy_for(self.counts)
+        return "" if found is None else f"they look like {found[0]}: {found[1]}, "
 
     def _check_digits(self) -> None:
         largest, apart = max(abs(self.low), abs(self.high)), self.high - self.low

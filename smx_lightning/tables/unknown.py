@@ -36,6 +36,11 @@ class Unknown:
         self._gaps[column] += count
 
     @property
+    def columns(self) -> frozenset[str]:
+        """Names of the columns of which there is something to tell."""
+        return frozenset((*self._categories, *self._gaps))
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """A sentence for each kind of thing that was counted."""
         notes = []

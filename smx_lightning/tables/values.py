@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx_lightning.errors import InputError
-from smx_lightning.errors.text import printable
+from smx_lightning.errors.text import printable, shortened
 from smx_lightning.tables.places import Place
 from smx_lightning.tables.schema import Column, Kind, Unit
 
@@ -127,7 +127,11 @@ def texts(column: Column, values: Any, place: Place) -> Any:
         values = whole.cast(pa.int64(), safe=False)
     numeric = types.is_integer(values.type)
     if numeric and column.categories and not any(map(_is_whole, column.categories)):
-        refuse(column, f"{values.type} in {place.source}")
+        raise InputError(
+            f"expected column {printable(column.name)!r} to hold text, as "
+            f"{shortened(printable(column.categories[0]), 60)!r}, got {values.type} in "
+            f"{place.source}, and no category is a whole number; give the words that they stand for"
+        )
     if not (
         numeric
         or is_text(values.type)

@@ -50,7 +50,7 @@ def predict(
             present, which follow it; of several inputs an .npz file with an array each, by name.
             Labels are not read. Numbers are rounded to float32, as in training; a file that takes
             pixels wants bytes. Or a table, see :func:`source_of_table`.
-        output: A CSV file, or a .parquet file; it is written whole or not at all.
+        output: A CSV file, or a .parquet file, by its suffix; it is written whole or not at all.
         table: How a table is read, and which of its columns are kept, by default all.
         on_nan: As :class:`smx_export.OnnxClassifier` takes it.
         on_range: Likewise.
@@ -82,6 +82,12 @@ def predict(
         return _write(classifier, source, output, on_nan, told)
 
 
+OTHERS = (
+    *(".feather", ".arrow", ".pq", ".xlsx", ".xls", ".json", ".jsonl", ".npz", ".npy"),
+    *(".gz", ".bz2", ".zst", ".zip", ".onnx"),
+)  # suffixes of what is not written
+
+
 class _Apart(OnnxClassifier):
     """A classifier whose file is run in a process with limits."""
 
@@ -107,6 +113,12 @@ def _check_options(table: TableOptions | None, rows: str | Path, output: str | P
         raise FileError(
             f"expected an output that is not in the folder of the table, got {output}, which would "
             "be a part of the table the next time; choose another folder"
+        )
+    suffix = Path(output).suffix.lower()
+    if suffix in OTHERS:
+        raise FileError(
+            f"expected a .csv or a .parquet file to write, got {output}, which a program would "
+            f"take for what {suffix} says; give it another suffix"
         )
     if table is not None and not is_table(rows):
         raise FileError(

@@ -124,7 +124,6 @@ class OnnxClassifier(Estimator):
         self._alpha = alpha_in(metadata, path)
         self._mixed = MixedInputs.of(self.session, metadata, on_nan, on_range)
         self._frames: Frames | None = None
-        self._unknown_told = False
         if self._mixed is not None:
             self._know(self._mixed)
         elif FEATURE_NAMES in metadata:
@@ -284,9 +283,8 @@ class OnnxClassifier(Estimator):
     def _features(self, frames: Frames, x: Any) -> NDArray[Any]:
         """Rows of features of a data frame, rounded as in training."""
         rows = frames.rows_of(x)
-        if frames.notes and not self._unknown_told:
-            self._unknown_told = True
-            warnings.warn("; ".join(frames.notes), TableWarning, stacklevel=CALLER - 1)
+        if news := frames.news():
+            warnings.warn("; ".join(news), TableWarning, stacklevel=CALLER - 1)
         with np.errstate(over="ignore"):  # to infinity, which has no answer
             return rows.astype(self.dtype) if self.dtype.kind == "f" else rows
 

@@ -46,6 +46,7 @@ class Frames:
     def __init__(self, schema: Schema, on_nan: OnNan) -> None:
         self.schema = self._used = schema
         self._unknown = Unknown()
+        self._told: frozenset[str] = frozenset()
         if on_nan != "raise":
             unfilled = {c.name for c in schema.columns if c.fill is None and c.kind != "category"}
             self._used, self._unknown = _with_nan(schema, unfilled), _Answered(unfilled)
@@ -71,6 +72,13 @@ class Frames:
     def notes(self) -> tuple[str, ...]:
         """A sentence for each kind of thing that the schema did not know so far."""
         return self._unknown.notes
+
+    def news(self) -> tuple[str, ...]:
+        """:attr:`notes` where they tell of a column that was not told of before."""
+        if self._unknown.columns <= self._told:
+            return ()
+        self._told = self._unknown.columns
+        return self.notes
 
     def rows(
         self, table: pa.Table | pa.RecordBatch, place: Place = SOMEWHERE

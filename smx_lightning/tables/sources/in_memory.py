@@ -25,12 +25,13 @@ def table_in_memory(source: Any) -> Any:
     try:
         table = _table(source)
         return None if table is None else without_views(table)
-    except (pa.ArrowException, TypeError, ValueError, KeyError) as error:
+    except (pa.ArrowException, TypeError, ValueError, KeyError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f"expected a table with columns of one type each, got a {type(source).__name__} of "
-            f"which pyarrow says: {shortened(one_line(error), 300)}; give each column one type"
+            f"which pyarrow says: {shortened(one_line(error), 300)}; give each column one type, "
+            "a name of its own, and a value a row"
         ) from error
 
 

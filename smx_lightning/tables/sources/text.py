@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.text import one_line, printable, shortened
+from smx_lightning.tables.looks import WITH_COMMA, looks_like
 from smx_lightning.tables.schema import Kind, Schema
 from smx_lightning.tables.sources.binary import no_rows
 
@@ -54,9 +55,11 @@ class CsvFormat:
         self._check_header(path)
         read, parse, convert = self._options(path)
         try:
-            return csv.read_csv(
+            table = csv.read_csv(
                 str(path), read_options=read, parse_options=parse, convert_options=convert
             )
+            _check_names(table.schema, path)
+            return table
         except pa.ArrowInvalid as error:
             self._complain(path, error)
 
@@ -71,6 +74,7 @@ class CsvFormat:
             with csv.open_csv(
                 str(path), read_options=read, parse_options=parse, convert_options=convert
             ) as reader:
+                _check_names(reader.schema, path)
                 some = False
                 for batch in reader:
                     some = True
@@ -151,10 +155,12 @@ class CsvFormat:
             names = csv.open_csv(str(path), read_options=read, parse_options=parse).schema.names
             kinds = {"double": "numbers", "bool": "booleans (true, false, 1, 0)"}
             found = kinds.get(cell[2], cell[2])
+            european = self.decimal == "." and looks_like(cell[3].strip("'")) == WITH_COMMA
+            remedy = "give decimal=','; or " if european else ""
             raise InputError(
                 f"expected {found} in column {printable(names[int(cell[1])])!r}, got "
-                f"{shortened(printable(cell[3]), 60)} in {where}; correct it, leave the cell "
-                "empty, or say what the column holds with kinds="
+                f"{shortened(printable(cell[3]), 60)} in {where}; {remedy}correct it, leave the "
+                "cell empty, or say what the column holds with kinds="
             ) from error
         if width := _WIDTH.search(said):
             raise InputError(
@@ -163,4 +169,19 @@ class CsvFormat:
             ) from error
         raise InputError(
             f"expected a table in {where}, got: {shortened(one_line(said), 200)}; save it again"
+        ) from error
+
+
+def _check_names(schema: Any, path: Path) -> None:
+    """Complain about names of columns that are no UTF-8, which pyarrow leaves to who asks.
+
+    Raises:
+        InputError: Then.
+    """
+    try:
+        _ = schema.names
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"expected text in UTF-8 in {path}, got names of columns in another encoding; save it "
+            "as UTF-8 (in Excel: 'CSV UTF-8')"
         ) from error

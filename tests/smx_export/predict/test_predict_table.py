@@ -275,6 +275,8 @@ def test_columns_that_may_be_others_are_refused(other, words, numbers, here):
         ("t.parquet out.csv --keep x", "expected one column 'x' in t.parquet to keep, got none"),
         ("t.parquet t.parquet", "expected a file of its own for each of"),
         ("x.npy out.csv --keep all", "expected a table of which columns are kept, got x.npy"),
+        ("t.parquet out.xlsx", "expected a .csv or a .parquet file to write, got out.xlsx"),
+        ("t.parquet out.csv.gz", "which a program would take for what .gz says"),
         ("t.parquet no/out.parquet", "choose a folder that exists"),
         (". out.csv", "which would be a part of the table the next time; choose another folder"),
         ("t.parquet out.csv --nan raise", "got none in row 1 of t.parquet, counted from 0"),

@@ -116,7 +116,7 @@ def test_a_missing_value_without_a_fill_follows_on_nan(tmp_path):
     assert OnnxClassifier(path, on_nan="missing").predict(frame).tolist()[1] == -1
 
 
-def test_unknown_categories_are_told_once_a_classifier(file, rows):
+def test_unknown_categories_are_told_once_a_column(file, rows):
     frame = rows.to_pandas().assign(colour="mauve")
     classifier = OnnxClassifier(file)
     with pytest.warns(
@@ -127,6 +127,8 @@ def test_unknown_categories_are_told_once_a_classifier(file, rows):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         classifier.predict(frame)
+    with pytest.warns(TableWarning, match=r"'size': 200 \(huge\)"):
+        classifier.predict(frame.assign(size="huge"))
 
 
 @pytest.mark.parametrize("kept", [0, 1])

@@ -241,3 +241,9 @@ def test_a_missing_column_is_refused_with_those_that_there_are():
     twice = pa.Table.from_arrays([pa.array([1])] * 2, ["age", "age"])
     with pytest.raises(InputError, match="got several called age; rename these"):
         encoded(Schema((Column("age"),)), twice)
+
+
+def test_numbers_where_no_category_is_one_are_refused_by_a_category():
+    schema = Schema((Column("c", "category", categories=("red", "blue")),))
+    with pytest.raises(InputError, match="hold text, as 'red', got int64 in the table, and no cat"):
+        encoded(schema, pa.table({"c": [1, 2]}))

@@ -359,3 +359,47 @@ def test_weights_are_finite_and_not_below_zero():
     for value, got in ((-1.0, "got -1 in row 1"), (None, "got none in row 1"), (np.inf, "inf")):
         with pytest.raises(InputError, match=got):
             row_weights(schema, pa.table({"w": [1.0, value]}))
+
+
+LOOKS = {
+    "1,5": "numbers with a decimal comma in column 'x', '1,5': its 2 values are categories; give d",
+    "1.234,50": "numbers with a decimal comma",
+    "50 %": "numbers with a sign beside them",
+    "$1,200.50": "numbers with a sign beside them",
+    "31.12.2020": "dates that are not written as 2026-05-17",
+    "2020-12-31": "dates in column 'x', '2020-12-31': its 2 values are categories; say so with kin",
+    "2020-12-31 10:15:00": "dates in column 'x'",
+    "12/31/20 10:15": "dates that are not written as 2026-05-17",
+}
+
+
+@pytest.mark.parametrize(("text", "words"), LOOKS.items())
+def test_text_that_looks_like_numbers_or_dates_is_no_category_in_silence(text, words):
+    rows = {"x": [text, text[:-1] + "3" if text[-1].isdigit() else "7 %", None] * 4}
+    if text.startswith("$"):
+        rows["x"] = [text, "$3", None] * 4
+    table = pa.table({**rows, "y": [*"aabbab"] * 2})
+    fit = SchemaFit("y")
+    fit.add(table)
+    fit.schema()
+    (note,) = fit.notes
+    assert words in note
+    meant = SchemaFit("y", kinds={"x": "category"})
+    meant.add(table)
+    meant.schema()
+    assert meant.notes == ()
+
+
+@pytest.mark.parametrize("other", ["n/a", "3-4", "1.2.3", "a,5", "192.168.10.1", "5"])
+def test_words_among_numbers_are_categories(other):
+    fit = SchemaFit("y")
+    fit.add(pa.table({"x": ["1,5", other, None] * 4, "y": [*"aabbab"] * 2}))
+    fit.schema()
+    assert fit.notes == ()
+
+
+def test_identifiers_that_look_like_numbers_are_told_apart():
+    fit = SchemaFit("y")
+    fit.add(pa.table({"x": [f"{i},5" for i in range(20)], "y": ["a", "b"] * 10}))
+    with pytest.raises(InputError, match="look like numbers with a decimal comma: give decimal"):
+        fit.schema()

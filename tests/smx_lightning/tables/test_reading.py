@@ -220,6 +220,14 @@ NO_TABLE = {
     "an empty line": ("\n\n", "got an empty line; save it again"),
     "UTF-16": ("a,b\n1,2\n".encode("utf-16"), "expected text in UTF-8 in …, got UTF-16"),
     "UTF-16 without a mark": ("a,b\n1,2\n".encode("utf-16-le"), "expected text in UTF-8 in …"),
+    "names in Latin-1": (
+        "Größe,b\n1,2\n".encode("latin-1"),
+        "expected text in UTF-8 in …, got names",
+    ),
+    "a decimal comma": (
+        'n,x\n1,"2,5"\n',
+        "expected numbers in column 'x', got '2,5' in row 0 of …; give decimal=','; or correct it",
+    ),
     "tabs": ("a\tb\n1\t2\n", "and with a tab: a\\tb; give separator='\\t'"),
     "a long row": ("a,b\n1,2\n1,2,3\n", "expected 2 cells in each row, … got 3 in row 1 of …"),
     "a short row": ("a,b\n1,2\n1\n", "expected 2 cells in each row, … got 1 in row 1 of …"),
@@ -298,6 +306,8 @@ def test_what_is_no_source_is_refused(tmp_path):
         ({"a": np.zeros((2, 2))}, "columns of shape (rows,), got (2, 2) in column 'a'"),
         ({"a": [1, "x"]}, "columns of one type each, got a dict"),
         (pd.DataFrame({"a": [1, "x"]}), "columns of one type each, got a DataFrame"),
+        (pd.DataFrame({"a": [10**30]}, dtype=object), "one type each, got a DataFrame"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "one type, a name of its own"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "Duplicate column names"),
         (pd.Series([1, 2]), "got a Series"),
         (datasets.DatasetDict({"train": datasets.Dataset.from_dict({})}), "a DatasetDict of train"),
