@@ -26,6 +26,11 @@ from smx_lightning.coefficients.information import Information
 
 # 1 - R² of an unknown on those before it, at the curvature's weights: less is rounding.
 LEAST_PIVOT = 1e-11
+# Where a pivot is less, A⁻¹ M A⁻¹ shows the rounding of M, 1e-16 over the pivot's square.
+DIRECT = 1e-4
+# Eigenvalues of H, scaled, relative to the largest: below the first they are 0 but for rounding,
+# above the second they have digits, and between them nobody knows.
+NOTHING, SOMETHING = 1e-14, 1e-12
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,15 @@ class Factored:
         lower: L.
         scale: (unknowns,) 1 / √diagonal of A.
         singular: The first unknown that those before it determine; ``None`` where there is none.
+        smallest: The unknown of the least pivot, which those before it determine the most.
+        least_pivot: 1 - R² of it.
     """
 
     lower: Tensor
     scale: Tensor
     singular: int | None
+    smallest: int
+    least_pivot: float
 
     def solved(self, right: Tensor) -> Tensor:
         """A⁻¹ right, (unknowns, columns)."""
@@ -71,20 +80,69 @@ class Factored:
 def factored(information: Information, l2: float) -> Factored:
     """A of a penalty's weight ``l2``, which is per unit of Σ c."""
     classes = len(information.targets)
-    width = len(information.extent)
     bread = information.fisher.clone()
-    if l2:
-        shares = torch.eye(classes - 1, dtype=bread.dtype, device=bread.device) - 1 / classes
-        blocks = bread.view(classes - 1, width, classes - 1, width)
-        diagonal = blocks.diagonal(dim1=1, dim2=3)[..., :-1]  # the bias is free
-        diagonal += (l2 * information.total_weight * shares)[:, :, None]
+    _penalise(bread, classes, l2 * information.total_weight)
     unseen = (bread.diagonal() <= 0).nonzero().flatten().tolist()
     scale = bread.diagonal().clamp(min=torch.finfo(bread.dtype).tiny).rsqrt()
     lower, failed = torch.linalg.cholesky_ex(bread.mul_(scale).mul_(scale[:, None]))
     pivots = lower.diagonal().square()
     small = (pivots < LEAST_PIVOT).nonzero().flatten().tolist()
     first = [*unseen, *([int(failed) - 1] if failed else small)]
-    return Factored(lower, scale, min(first) if first else None)
+    smallest = int(pivots.argmin())
+    least = float(pivots[smallest])
+    return Factored(lower, scale, min(first) if first else None, smallest, least)
+
+
+def _penalise(matrix: Tensor, classes: int, strength: float) -> None:
+    """Add λ (I - 11ᵀ / K) ⊗ diag(1, …, 1, 0) in place."""
+    if not strength:
+        return
+    width = len(matrix) // (classes - 1)
+    shares = torch.eye(classes - 1, dtype=matrix.dtype, device=matrix.device) - 1 / classes
+    blocks = matrix.view(classes - 1, width, classes - 1, width)
+    diagonal = blocks.diagonal(dim1=1, dim2=3)[..., :-1]  # the bias is free
+    diagonal += (strength * shares)[:, :, None]
+
+
+def covariance(
+    information: Information, bread: Factored, meat: Tensor | None, l2: float
+) -> Tensor | None:
+    """V = A⁻¹ M A⁻¹; A⁻¹ where ``meat`` is ``None``.
+
+    Of a small penalty A⁻¹ M A⁻¹ is huge where the rows say nothing, as of features that others
+    determine, and M is zero there but for rounding. In eigenvectors of H, Z = (R, N) with H N = 0,
+    M N = 0 as well, and V is what is left of the blocks, without any quotient of small numbers:
+
+        S = Zᵀ λP Z,  Y = R - N S_nn⁻¹ S_nr,  V = Y C⁻¹ (Rᵀ M R) C⁻¹ Yᵀ,
+        C = Rᵀ H R + S_rr - S_rn S_nn⁻¹ S_nr.
+
+    Returns:
+        V, or ``None`` where float64 cannot tell whether the rows say something.
+    """
+    if meat is None or not l2 or bread.least_pivot > DIRECT:
+        return bread.sandwich(meat)
+    fisher, own = information.fisher, information.fisher.diagonal()
+    penalty = torch.zeros_like(fisher)
+    _penalise(penalty, len(information.targets), l2 * information.total_weight)
+    seen = own > NOTHING * penalty.diagonal()
+    scale = torch.where(seen, own.clamp(min=torch.finfo(own.dtype).tiny).rsqrt(), bread.scale)
+    penalty.mul_(scale).mul_(scale[:, None])
+    values, vectors = torch.linalg.eigh((scale[:, None] * fisher).mul_(scale))
+    nothing = values <= NOTHING * values[-1]
+    known, unknown = vectors[:, ~nothing], vectors[:, nothing]
+    shrunk = penalty @ known
+    held = values[~nothing] + (known * shrunk).sum(0)
+    unsure = values[~nothing] < SOMETHING * values[-1]
+    if (held[unsure] < SOMETHING**0.5 * values[-1]).any():
+        return None
+    lift = -torch.linalg.solve(unknown.T @ penalty @ unknown, unknown.T @ shrunk)
+    curvature = known.T @ shrunk + shrunk.T @ unknown @ lift
+    curvature.diagonal().add_(values[~nothing])
+    spread = torch.linalg.solve(curvature, (known + unknown @ lift).T).T
+    scaled = (scale[:, None] * meat).mul_(scale)
+    answer: Tensor = spread @ (known.T @ scaled @ known) @ spread.T
+    answer.mul_(scale).mul_(scale[:, None])
+    return answer
 
 
 def contrasts(num_classes: int, reference: int | None) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from smx_lightning.activations import SOFTMAX
-from smx_lightning.coefficients.covariance import Factored, factored
+from smx_lightning.coefficients.covariance import Factored, covariance, factored
 from smx_lightning.coefficients.information import Information, Sums, TargetRows, information_of
 from smx_lightning.coefficients.rows import labelled_rows, training_batches
 from smx_lightning.errors import InputError
@@ -92,7 +92,10 @@ def covariance_of(
     meat = information.scores
     if errors == "model":
         meat = None if model.l2 == 0 else information.fisher
-    return Covariance(bread.sandwich(meat).cpu(), information.rows, distance)
+    found = covariance(information, bread, meat, model.l2)
+    if found is None:
+        raise _indistinct(model, bread.smallest)
+    return Covariance(found.cpu(), information.rows, distance)
 
 
 @contextmanager
@@ -171,19 +174,23 @@ def _check_optimum_exists(model: SoftmaxRegression, information: Information) ->
 
 
 def _check_identified(model: SoftmaxRegression, bread: Factored) -> None:
-    if bread.singular is None:
-        return
-    column = bread.singular % (model.num_features + 1)
+    if bread.singular is not None:
+        raise _indistinct(model, bread.singular)
+
+
+def _indistinct(model: SoftmaxRegression, unknown: int) -> InputError:
+    """Of an unknown that those before it determine."""
+    column = unknown % (model.num_features + 1)
     if column == model.num_features:
         found = "features that make up a constant, as one-hot ones do; drop one of them"
     else:
         found = f"feature {_name(model, column)!r}, which those before it determine; drop it"
     if model.l2 == 0:
-        raise InputError(
+        return InputError(
             "expected features that vary, and none that others determine, for standard errors "
             f"without a penalty, got {found}, or train with l2 above 0"
         )
-    raise InputError(
+    return InputError(
         f"expected features that float64 can tell apart at l2={model.l2:g}, got {found}, or train "
         "with a larger l2, or with preprocessing='standardize'"
     )

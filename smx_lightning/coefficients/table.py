@@ -100,7 +100,8 @@ class Estimates:
     def _end(self, sign: float) -> Array | None:
         if self.std_error is None:
             return None
-        return self.estimate + sign * NormalDist().inv_cdf((1 + self.level) / 2) * self.std_error
+        quantile = -NormalDist().inv_cdf((1 - self.level) / 2)  # (1 + level) / 2 may round to 1
+        return self.estimate + sign * quantile * self.std_error
 
 
 @dataclass(frozen=True, eq=False, repr=False)

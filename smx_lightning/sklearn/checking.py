@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,20 @@ class Checked(NamedTuple):
     x: Any
     weight: NDArray[np.float64] | None
     targets: Targets
+
+
+@contextmanager
+def unchanged_where_refused(estimator: SoftmaxClassifier) -> Iterator[None]:
+    """Names and number of features as before, where a fit fails: the last one's answers stand."""
+    names = ("n_features_in_", "feature_names_in_")
+    before = {name: vars(estimator)[name] for name in names if name in vars(estimator)}
+    try:
+        yield
+    except BaseException:
+        for name in names:
+            estimator.__dict__.pop(name, None)
+        estimator.__dict__.update(before)
+        raise
 
 
 def checked(estimator: SoftmaxClassifier, x: Any, y: Any, sample_weight: Any) -> Checked:
@@ -68,5 +84,12 @@ def _weights(given: Any, x: Any) -> NDArray[np.float64] | None:
         raise InputError(
             "expected sample_weight with a positive sum, got zeros only; leave it out, or give "
             "some rows a positive one"
+        )
+    with np.errstate(over="ignore"):
+        total = weight.sum()
+    if not np.isfinite(total):
+        raise InputError(
+            f"expected sample_weight with a finite sum, got weights of up to {weight.max():.3g}; "
+            "divide all of them by the largest"
         )
     return weight

@@ -28,7 +28,7 @@ from smx_lightning.activations.layers import log_probabilities
 from smx_lightning.errors.checks import at_least, non_negative
 from smx_lightning.preprocessing import Method
 from smx_lightning.sklearn import lightning
-from smx_lightning.sklearn.checking import FLOATS, checked
+from smx_lightning.sklearn.checking import FLOATS, checked, unchanged_where_refused
 from smx_lightning.sklearn.fitting import (
     Point,
     Statistics,
@@ -142,13 +142,14 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             "max_evaluations": at_least("max_iter", self.max_iter, 1),
         }
         before = self._before()
-        X, weight, found = checked(self, X, y, sample_weight)  # noqa: N806
-        l2 = penalty(self.l2, self.C, found)
-        intercept = bool(self.fit_intercept)
-        prepared = statistics_of(X, weight, self.preprocessing, intercept=intercept)
-        settings: dict[str, Any] = {"l2": l2, "activation": known, "intercept": intercept}
-        start = None if before is None else started(before, X, found, prepared, **settings)
-        solution = solve(X, found, prepared, start, **options, **settings)
+        with unchanged_where_refused(self):
+            X, weight, found = checked(self, X, y, sample_weight)  # noqa: N806
+            l2 = penalty(self.l2, self.C, found)
+            intercept = bool(self.fit_intercept)
+            prepared = statistics_of(X, weight, self.preprocessing, intercept=intercept)
+            settings: dict[str, Any] = {"l2": l2, "activation": known, "intercept": intercept}
+            start = None if before is None else started(before, X, found, prepared, **settings)
+            solution = solve(X, found, prepared, start, **options, **settings)
         self.classes_, self.l2_ = found.classes, l2
         self._keep(point_of(solution, prepared), prepared, X.dtype)
         self.n_iter_, self.status_ = solution.evaluations, solution.status.name
@@ -257,11 +258,17 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
         Args:
             path: Of the file.
-            kwargs: Of :func:`smx_export.export_onnx`; ``data=(X, y)`` adds rows to what is tried.
+            kwargs: Of :func:`smx_export.export_onnx`; ``data=(X, y)`` adds rows to what is tried,
+                with labels as ``fit`` takes them.
 
         Raises:
             ParityError: Where the file would not be the model.
+            InputError: For labels in ``data`` that are none of ``classes_``.
         """
+        check_is_fitted(self)
+        data = kwargs.get("data")
+        if isinstance(data, (tuple, list)) and len(data) in (2, 3):  # 3: with weights
+            kwargs["data"] = (*lightning.rows_of(self, *data[:2]), *data[2:])
         written: Path | None = self.to_lightning().to_onnx(path, **kwargs)
         assert written is not None  # of a path
         return written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -47,7 +48,15 @@ def penalty(l2: float | None, inverse: float | None, targets: Targets) -> float:
     given = number("C", 1.0 if inverse is None else inverse)
     if not given > 0:
         raise InputError(f"C must be a number above 0, got {inverse}; infinity is no penalty")
-    return (2 if len(targets.classes) == 2 else 1) / given / targets.total if targets.total else 0.0
+    if not targets.total:
+        return 0.0
+    found = (2 if len(targets.classes) == 2 else 1) / given / targets.total
+    if not math.isfinite(found):
+        raise InputError(
+            f"expected a penalty of C={given:g} and weights of {targets.total:g} together that is "
+            "finite, got infinity; take a larger C, or give l2"
+        )
+    return found
 
 
 def statistics_of(

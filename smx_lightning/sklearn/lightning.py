@@ -9,10 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from smx_lightning.data.labels import shown
 from smx_lightning.errors import InputError
+from smx_lightning.errors.checks import LISTED
 from smx_lightning.module import SoftmaxRegression
 from smx_lightning.optim import ExactSolver
 from smx_lightning.sklearn.fitting import Point, inside, outside
+from smx_lightning.sklearn.rows import as_array
+from smx_lightning.sklearn.targets import is_soft
 
 if TYPE_CHECKING:
     from smx_lightning.sklearn.classifier import SoftmaxClassifier
@@ -41,7 +45,7 @@ def module_of(estimator: SoftmaxClassifier, **kwargs: Any) -> SoftmaxRegression:
     if estimator.coef_.dtype == np.float64:
         model.double()
     point = estimator._point()
-    if estimator._statistics is not None:
+    if estimator._statistics is not None and model.preprocessing.method != "none":
         state = {k: torch.from_numpy(v) for k, v in estimator._statistics.items()}
         model.preprocessing.load_state_dict(state)
         point = inside(point, model.preprocessing)
@@ -49,6 +53,31 @@ def module_of(estimator: SoftmaxClassifier, **kwargs: Any) -> SoftmaxRegression:
         model.linear.weight.copy_(torch.from_numpy(point.weight))
         model.linear.bias.copy_(torch.from_numpy(point.bias))
     return model.eval()
+
+
+def rows_of(estimator: SoftmaxClassifier, x: Any, y: Any) -> tuple[Any, Any]:
+    """Rows and labels as the module takes them: dense, and the index of each label's class.
+
+    Of classes that are text integers are such indices already.
+
+    Raises:
+        InputError: For labels that are none of the estimator's.
+    """
+    x, y = as_array(x), as_array(y)
+    x = x.toarray() if hasattr(x, "toarray") else np.asarray(x)
+    if y is None or is_soft(y):
+        return x, None if y is None else np.asarray(y, np.float64)
+    places = {label: k for k, label in enumerate(estimator.classes_.tolist())}
+    if all(isinstance(label, str) for label in places) and np.asarray(y).dtype.kind in "iub":
+        return x, np.asarray(y)  # indices of classes that have names
+    labels = np.asarray(y).ravel().tolist()
+    unknown = [label for label in labels if label not in places]
+    if unknown:
+        raise InputError(
+            f"expected labels in data=(X, y) as in fit, got {unknown[0]!r}, which is none of "
+            f"{shown(list(places)[:LISTED])}; give y as fit was given it"
+        )
+    return x, np.array([places[label] for label in labels], np.int64)
 
 
 def estimator_of(kind: type[Estimator], path: str | Path, **kwargs: Any) -> Estimator:
@@ -60,24 +89,37 @@ def estimator_of(kind: type[Estimator], path: str | Path, **kwargs: Any) -> Esti
             "put sklearn.model_selection.FixedThresholdClassifier around the estimator"
         )
     preprocessing = model.preprocessing
+    labels = _labels(model.class_names)
+    order = np.argsort(labels)  # scikit-learn's metrics take columns to be in sorted order
+    weights = model.class_weights_for(model.linear.weight.detach())
+    own_weights = None if weights is None else weights[order].tolist()
+    given = model.hparams["class_weight"]
     estimator = kind(
         l2=model.l2,
-        class_weight=None,
+        class_weight=_class_weight(given, labels[order], own_weights),
         activation=model.hparams["activation"],
         preprocessing=preprocessing.method,
         label_smoothing=model.label_smoothing,
     )
-    estimator.classes_ = _labels(model.class_names)
+    estimator.classes_ = labels[order]
     estimator.n_features_in_, estimator.l2_ = model.num_features, model.l2
     if model.feature_names is not None:
         estimator.feature_names_in_ = np.array(model.feature_names, object)
-    weight, bias = (p.detach().double().numpy() for p in (model.linear.weight, model.linear.bias))
+    parameters = (model.linear.weight, model.linear.bias)
+    weight, bias = (p.detach().double().numpy()[order] for p in parameters)
     own = None if preprocessing.method == "none" else preprocessing
     estimator._keep(outside(Point(weight, bias), own), own, _dtype(model))
-    weights = model.class_weights_for(model.linear.weight.detach())
-    own_weights = None if weights is None else weights.tolist()
     estimator._fitted = settings_of(estimator, class_weight=own_weights)
     return estimator
+
+
+def _class_weight(
+    given: Any, labels: NDArray[Any], weights: list[float] | None
+) -> str | dict[Any, float] | None:
+    """The estimator's argument that stands for the module's: by label, or by a rule."""
+    if isinstance(given, str):
+        return given
+    return None if weights is None else dict(zip(labels.tolist(), weights, strict=True))
 
 
 def _dtype(model: SoftmaxRegression) -> Any:

@@ -57,8 +57,15 @@ def soft_targets(y: Any) -> tuple[NDArray[Any], NDArray[np.float64]]:
     Raises:
         InputError: For what is no distribution.
     """
-    q = check_array(y, dtype=np.float64, input_name="y")
     columns = getattr(y, "columns", None)
+    names = [] if columns is None else list(columns)
+    if len({*names}) < len(names):
+        twice = next(name for k, name in enumerate(names) if name in names[:k])
+        raise InputError(
+            f"expected a distribution over different classes in y, got two columns {twice!r}; "
+            "add them up, or rename one"
+        )
+    q = check_array(y, dtype=np.float64, input_name="y")
     classes = np.arange(q.shape[1]) if columns is None else np.asarray(columns)
     sums = q.sum(1)
     if q.min() < 0 or abs(sums - 1).max() > SUMS_TO:

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from sampled import sampled
 
 from smx_lightning import InputError
+from smx_lightning.coefficients import Estimates
 from smx_lightning.optim.evaluation import weighted
+from smx_lightning.sklearn import SoftmaxClassifier
 
 
 def covariance(model, batches, errors, weights):
@@ -239,3 +241,28 @@ def test_a_model_in_float32_has_nearly_the_same_errors(l2):
     np.testing.assert_allclose(rounded.own.std_error, exact.own.std_error, rtol=1e-5)
     assert rounded.distance < 1e-3
     assert exact.distance < 1e-8
+
+
+@pytest.mark.parametrize("l2", [1e-6, 1e-8, 1e-10])
+@pytest.mark.parametrize("errors", ["model", "robust"])
+def test_features_that_others_determine_have_errors_however_small_the_penalty(l2, errors):
+    """Those of the limit, by a pseudo-inverse: A⁻¹ M A⁻¹ as written is its own rounding there."""
+    rng = np.random.default_rng(0)
+    x = np.c_[rng.normal(size=200), np.eye(3)[rng.integers(0, 3, 200)]]  # all of the one-hot ones
+    y = (x[:, 0] + rng.logistic(size=200) > 0).astype(int)
+    head = SoftmaxClassifier(l2=l2, tol=1e-10).fit(x, y)
+    model, batches = head.to_lightning(), [(torch.from_numpy(x), torch.from_numpy(y))]
+    table = model.coefficients(batches, reference="0", errors=errors)
+    p = head.predict_proba(x)[:, 1]
+    w = p * (1 - p)
+    centred = x - w @ x / w.sum()  # the bias, which is free, taken out
+    inverse = np.linalg.pinv(centred.T @ (w[:, None] * centred), rcond=1e-10)
+    u = centred * (p - y)[:, None]
+    wanted = inverse if errors == "model" else inverse @ u.T @ u @ inverse
+    np.testing.assert_allclose(table.own.std_error[0, 1:], np.diag(wanted) ** 0.5, rtol=100 * l2)
+
+
+def test_an_interval_of_nearly_all_is_none_of_an_error():
+    own = Estimates(np.ones((1, 2)), np.ones((1, 2)), level=1 - 2**-53)
+    assert own.low is not None
+    assert np.isfinite(own.low).all()

@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from smx_lightning import InputError
 from smx_lightning.sklearn import SoftmaxClassifier, rows
 
 LOADERS = {
@@ -270,3 +271,30 @@ def test_a_fold_without_a_rare_class_may_name_it_all_the_same():
     some = y < 2
     found = SoftmaxClassifier(class_weight={0: 1.0, 1: 2.0, 2: 5.0}).fit(x[some], y[some])
     assert found.classes_.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "weight", "said"),
+    [
+        ({}, 1e308, "expected sample_weight with a finite sum"),
+        ({"C": 1e-308}, 1e-10, "expected a penalty of C=1e-308 and weights of .* that is finite"),
+    ],
+)
+def test_a_penalty_beyond_float64_is_refused_and_not_taken_for_none(settings, weight, said):
+    x, y = data("iris")
+    with pytest.raises(InputError, match=said):
+        SoftmaxClassifier(**settings).fit(x, y, sample_weight=np.full(len(y), weight))
+
+
+def test_a_refused_fit_leaves_the_last_one_as_it_was():
+    x, y = data("iris")
+    model = SoftmaxClassifier().fit(pd.DataFrame(x, columns=[*"abcd"]), y)
+    with pytest.raises(InputError, match="one class only"):
+        model.fit(pd.DataFrame(x[:, :3], columns=[*"xyz"]), 0 * y)
+    assert model.score(pd.DataFrame(x, columns=[*"abcd"]), y) > 0.9
+
+
+def test_two_columns_of_one_class_are_refused():
+    x, y = data("iris")
+    with pytest.raises(InputError, match="different classes in y, got two columns 'a'"):
+        SoftmaxClassifier().fit(x, pd.DataFrame(np.eye(3)[y], columns=["a", "b", "a"]))

@@ -11,6 +11,7 @@ from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -19,6 +20,7 @@ from smx_export.runtime import OnnxClassifier
 from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.optim import ExactSolver
 from smx_lightning.sklearn import SoftmaxClassifier
+from smx_lightning.sklearn.lightning import rows_of
 
 
 def judge(**kwargs):
@@ -153,6 +155,61 @@ def test_a_checkpoint_comes_back_as_an_estimator(name, method, tmp_path):
     warm = found.set_params(warm_start=True, tol=1e-8).fit(rows, y)
     cold = SoftmaxClassifier(l2=0.1, preprocessing=method, tol=1e-8).fit(rows, y)
     np.testing.assert_allclose(warm.predict_proba(rows), cold.predict_proba(rows), atol=1e-5)
+
+
+def saved(model, path):
+    trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, accelerator="cpu")
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(path)
+    return path
+
+
+@pytest.mark.parametrize("names", [("emu", "dog", "cat"), ("1", "2", "10"), ("1", "10", "2")])
+def test_labels_of_a_checkpoint_are_sorted_as_scikit_learn_s_metrics_expect(names, tmp_path):
+    x, y = load_iris(return_X_y=True)
+    weights = dict(zip(names, (4.0, 1.0, 2.0), strict=True))
+    model = SoftmaxRegression(4, 3, class_names=names, class_weight=weights).double()
+    torch.nn.init.normal_(model.linear.weight, generator=torch.Generator().manual_seed(0))
+    head = SoftmaxClassifier.from_checkpoint(saved(model, tmp_path / "model.ckpt"))
+    assert (head.classes_ == np.unique(head.classes_)).all()
+    model.eval()
+    with torch.no_grad():
+        log_probs = model(torch.tensor(x))
+    labels = np.array(names, head.classes_.dtype)[y]
+    nll = -log_probs[torch.arange(len(y)), torch.tensor(y)].mean()
+    assert log_loss(labels, head.predict_proba(x)) == pytest.approx(float(nll), rel=1e-6)
+    assert head.class_weight == {
+        np.array(name, head.classes_.dtype).item(): weights[name] for name in names
+    }
+    assert head.to_lightning().class_names == tuple(map(str, head.classes_))
+
+
+def test_class_weights_of_a_checkpoint_are_those_of_the_next_fit(tmp_path):
+    x, y = load_iris(return_X_y=True)
+    head = SoftmaxClassifier(l2=1e-2, class_weight={0: 5.0}).fit(x, y)
+    again = SoftmaxClassifier.from_checkpoint(saved(head.to_lightning(), tmp_path / "model.ckpt"))
+    np.testing.assert_allclose(again.fit(x, y).coef_, head.coef_, atol=1e-12)
+
+
+def test_the_module_answers_alike_without_the_preprocessing_of_the_fit():
+    x, y = load_iris(return_X_y=True)
+    head = SoftmaxClassifier(preprocessing="standardize").fit(x, y)
+    model = head.to_lightning(preprocessing="none")
+    with torch.no_grad():
+        found = model(torch.tensor(x)).exp()
+    np.testing.assert_allclose(found, head.predict_proba(x), atol=1e-12)
+
+
+def test_rows_that_a_file_is_tried_on_have_labels_as_fit_takes_them(tmp_path):
+    x, y = load_iris(return_X_y=True)
+    names = np.array(["cat", "emu", "dog"])[y]
+    head = SoftmaxClassifier().fit(x, names)
+    head.to_onnx(tmp_path / "head.onnx", data=(pd.DataFrame(x), pd.Series(names)))
+    model = SoftmaxClassifier().fit(x, y + 1)  # labels that are indices as well, of other classes
+    rows = rows_of(model, x[:60], y[:60] + 1)[1]
+    np.testing.assert_array_equal(rows, y[:60])
+    with pytest.raises(InputError, match=r"labels in data=.* got 'yak', which is none of cat, dog"):
+        head.to_onnx(tmp_path / "head.onnx", data=(x[:1], ["yak"]))
 
 
 def test_a_threshold_is_refused_and_the_remedy_works(tmp_path):

@@ -95,4 +95,5 @@ def test_other_features_are_refused_and_the_remedy_works():
     model = SoftmaxClassifier(warm_start=True).fit(x, y)
     with pytest.raises(ValueError, match="expected 64 features, as the fit that warm_start=True"):
         model.fit(x[:, :10], y)
+    assert model.score(x, y) > 0.9  # the last fit stands
     assert model.set_params(warm_start=False).fit(x[:, :10], y).coef_.shape == (10, 10)
