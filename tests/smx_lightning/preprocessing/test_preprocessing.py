@@ -110,3 +110,12 @@ def test_a_resumed_fit_keeps_its_checkpoint_s_statistics_and_a_new_one_fits_them
     torch.testing.assert_close(resumed.preprocessing.mean, model.preprocessing.mean)
     quiet_trainer().fit(loaded, other)
     torch.testing.assert_close(loaded.preprocessing.mean, x.mean(0))
+
+
+@pytest.mark.parametrize("value", [3e14, 1e30, -0.1, 1 / 3])
+def test_the_weighted_mean_of_what_never_changes_is_that(value):
+    rows = torch.full((97, 1), value, dtype=torch.float64)
+    weight = torch.rand(97, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.1
+    moments = Moments.of(rows[:40], weight[:40]).merged(Moments.of(rows[40:], weight[40:]))
+    assert moments.mean.item() == value
+    assert moments.deviations.item() == 0
