@@ -60,9 +60,9 @@ class Moments:
         if len(rows) == 0:
             return cls.empty(rows.shape[1])
         total = len(rows) if weight is None else float(weight.sum())
-        # Of weights in proportion to their sum, so that no product overflows; and from the first row
-        # on, so that the mean of what never changes is that, to the last digit.
-        mean = rows.mean(0) if weight is None else rows[0] + (weight / total) @ (rows - rows[0])
+        # From the first row on, so that the mean of what never changes is that, to the last digit;
+        # of weights in proportion to their sum, so that no product overflows.
+        mean = rows.mean(0) if weight is None else rows[0] + weight / total @ (rows - rows[0])
         rounding = (rows - rows.float()).abs().amax(0) if given in ROUNDED else 0 * mean
         squares = (rows - mean).square()
         deviations = squares.sum(0) if weight is None else weight @ squares
