@@ -96,5 +96,14 @@ CASES = [
      "expected rows of the new classes, got batches without any; leave batches out to begin at"),
     ("new classes of labels out of range", with_classes(["a", "d"], [(X[:1], Y[2:3])]), InputError,
      "label"),
+    ("names of classes that are none", with_classes(None), InputError,
+     "expected the names of all classes that are wanted, got None; give them as a list"),
+    ("new classes of rows with NaN", with_classes(["a", "d"], [(torch.full((2, D), NAN),
+                                                                torch.tensor([0, 1]))]),
+     InputError, "expected finite features in the batches of new classes, got NaN or infinity"),
+    ("sample_weight whose sum is infinite", fit(sample_weight=np.full(N, 1e308)), InputError,
+     "expected sample_weight with a finite sum, got weights of up to 1e+308; divide all of them"),
+    ("C of next to nothing", fit(C=1e-308, sample_weight=np.full(N, 1e-10)), InputError,
+     "expected a penalty of C=1e-308 and weights of …together that is finite, got infinity; take"),
 ]
 # fmt: on

@@ -66,5 +66,7 @@ CASES = [
      "expected a table with columns of one type each, got a dict"),
     ("OnnxClassifier: infinite", ask({"age": [float("inf")], "colour": ["red"]}), InputError,
      "expected finite numbers in column 'age', got inf in row 0 of the table, counted from 0"),
+    ("answers under another suffix", ship("predict tables/table.onnx tables/good.csv out.xlsx"),
+     BAD, "expected a .csv or a .parquet file to write, got out.xlsx, which a program would take"),
 ]
 # fmt: on

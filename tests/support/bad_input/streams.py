@@ -95,5 +95,12 @@ CASES = [
     ("stream in much memory", fit("--data.target y --data.memory much"), BAD,
      "memory must be bytes, or a number and one of B, kB, MB, GB, KiB, MiB, GiB, got 'much'; give"),
     ("stream in a window of 0", module(window=0), InputError, "window must be at least 1, got 0"),
+    *((f"stream of {words}", module(given), InputError,
+       f"expected Parquet files as a path, or a list of these, got {words}; name a file")
+      for given, words in ((None, "NoneType"), (3, "int"), (b"set", "bytes"))),
+    ("stream with a list of kinds", module(kinds=["x"]), InputError,
+     "expected kinds as a mapping of names to kinds, got ['x']; give"),
+    ("stream with a list of weights", module(weight=["x"]), InputError,
+     "expected weight as the name of one column, got ['x']; give it as text"),
 ]
 # fmt: on

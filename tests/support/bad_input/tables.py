@@ -125,5 +125,7 @@ CASES = [
     ("schema that is none",
      lambda: Schema.from_dict({"columns": [{"name": "x", "kind": "y"}]}), InputError,
      "expected a schema with one of the kinds number, boolean, date, category, got 'y'; take on"),
+    ("table with a header in Latin-1", fit(content="Ä,y\n1,a\n".encode("latin-1") * 12), BAD,
+     "expected text in UTF-8 in bad.csv, got names of columns in another encoding; save it"),
 ]
 # fmt: on
