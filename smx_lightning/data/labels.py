@@ -145,7 +145,8 @@ def labels(y: NDArray[np.generic], classes: Classes, name: str = "y") -> Tensor:
     """
     if _is_soft(y):
         _columns(y.shape[1], classes.names, name)
-        return torch.from_numpy(y)
+        native = y.dtype.newbyteorder("=")  # torch knows no other, and none beyond float64
+        return torch.from_numpy(y.astype(native if native.itemsize <= 8 else np.float64))
     _values(y[:0] if y.ndim else y, name)
     values, inverse = np.unique(y, return_inverse=True)
     known = values.tolist()

@@ -153,3 +153,12 @@ def test_the_command_line_takes_the_exact_solver_all_the_same(kind, cli_folder, 
     model = SoftmaxRegression.load_from_checkpoint(path)
     assert (model.label_smoothing, model.num_classes) == (0.1, K)
     assert json.dumps(dict(model.hparams))  # plain values alone
+
+
+@pytest.mark.parametrize("dtype", [">f8", ">f4", "<f2", np.longdouble])
+def test_distributions_of_any_floating_point_dtype(dtype, tmp_path):
+    q = np.full((40, 2), 0.5)
+    np.savez(
+        tmp_path / "soft.npz", x=np.random.default_rng(0).normal(size=(40, 3)), y=q.astype(dtype)
+    )
+    assert (NpzDataModule(tmp_path / "soft.npz").splits.train.y == 0.5).all()

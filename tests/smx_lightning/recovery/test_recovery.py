@@ -78,7 +78,7 @@ STOPPED = [
         ("exact rows", {}),
     ]
     # Epochs have seven; later ones may be rejected by the exact solver.
-    for batch in range(2, 42 if "exact" in kind else 20, 3 if trainer else 1)
+    for batch in range(2, {"exact": 42, "exact rows": 28}.get(kind, 20), 3 if trainer else 1)
 ]
 WEIGHTED = [("rows", {}, 12), ("exact rows", {}, 12)]
 
