@@ -247,7 +247,8 @@ def test_the_hint_for_the_other_optimiser_works(model, folder, capsys):
             (["--trainer.limit_val_batches=1"], {**EXACT, "batch_size": 256}),
             (["--config=given.yaml"], {**EXACT, "max_epochs": 60, "batch_size": 8}),
             (["--model=my_models.Plain"], EXACT),
-            (['--model={"class_path": "SoftmaxRegression", "init_args": {"l2": 0.5}}'], EXACT),
+            # Whole: a short name is looked for among the classes of all tests before.
+            (['--model={"class_path": "smx_lightning.SoftmaxRegression", "init_args": {}}'], EXACT),
             (["--model=my_models.Backbone", "--model.trained=false"], {**EXACT, "batch_size": 256}),
             (["--model=my_models.Backbone", "--trainer.max_epochs=1"], {**MINI, "max_epochs": 1}),
         ],
