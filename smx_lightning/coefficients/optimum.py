@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ from smx_lightning.coefficients.rows import labelled_rows, training_batches
 from smx_lightning.errors import InputError
 from smx_lightning.optim.evaluation import gathered
 from smx_lightning.processes.sharding import is_sharded
+from smx_lightning.training.evaluating import evaluating
 
 if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
@@ -74,7 +74,7 @@ def covariance_of(
         robust=errors == "robust",
         sampling=weights == "sampling",
     )
-    with _evaluating(model):
+    with evaluating(model):
         information = information_of(labelled_rows(model, batches, device), sums)
         _check_optimum_exists(model, information)
         bread = factored(information, model.l2)
@@ -96,18 +96,6 @@ def covariance_of(
     if found is None:
         raise _indistinct(model, bread.smallest)
     return Covariance(found.cpu(), information.rows, distance)
-
-
-@contextmanager
-def _evaluating(model: SoftmaxRegression) -> Iterator[None]:
-    """In eval mode; one by one back: a frozen backbone was, and stays, in it."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _penalty_gradient(point: Tensor, l2: float, information: Information) -> Tensor:

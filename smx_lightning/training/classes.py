@@ -21,6 +21,7 @@ from smx_lightning.errors import InputError, checks
 from smx_lightning.errors.class_weight import class_weights
 from smx_lightning.errors.targets import check_targets, is_soft
 from smx_lightning.optim.steps.beside import row_beside
+from smx_lightning.training.evaluating import evaluating
 from smx_lightning.training.rows import labelled
 
 if TYPE_CHECKING:
@@ -209,20 +210,17 @@ def _rows(model: SoftmaxRegression, batches: Iterable[Any]) -> tuple[Tensor, Ten
     """Rows as the linear layer sees them, y and weights of the first batches, on the CPU."""
     parts: list[tuple[Tensor, ...]] = []
     entries = 0
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    for batch in batches:
-        x, y, weight = labelled(model, batch, "batches of new classes")
-        check_targets(y.cpu(), model.num_classes, "batches of new classes")
-        x = move_data_to_device(x, model.device)
-        x = model.preprocessing(model.checked_features(x))
-        c = torch.ones(len(y)) if weight is None else weight
-        parts.append((x.cpu(), y.cpu(), c.cpu()))
-        entries += x.numel()
-        if entries >= MOST_ENTRIES:
-            break
-    for module in training:  # one by one: a frozen backbone was, and stays, in eval mode
-        module.training = True
+    with evaluating(model):
+        for batch in batches:
+            x, y, weight = labelled(model, batch, "batches of new classes")
+            check_targets(y.cpu(), model.num_classes, "batches of new classes")
+            x = move_data_to_device(x, model.device)
+            x = model.preprocessing(model.checked_features(x))
+            c = torch.ones(len(y)) if weight is None else weight
+            parts.append((x.cpu(), y.cpu(), c.cpu()))
+            entries += x.numel()
+            if entries >= MOST_ENTRIES:
+                break
     if not sum(len(y) for _, y, _ in parts):
         raise InputError(
             "expected rows of the new classes, got batches without any; leave batches out to begin "

@@ -17,6 +17,7 @@ from smx_lightning.preprocessing.digits import check_digits
 from smx_lightning.preprocessing.moments import Moments
 from smx_lightning.processes.distributed import in_group
 from smx_lightning.processes.sharding import data_group, local
+from smx_lightning.training.evaluating import evaluating
 from smx_lightning.training.first_epoch import training_batches
 from smx_lightning.training.loss import check_takes_weight
 from smx_lightning.training.rows import labelled
@@ -118,9 +119,7 @@ def statistics_of(model: SoftmaxRegression, batches: Iterable[Any]) -> Statistic
     num_features = model.num_features
     moments = Moments.empty(num_features)
     counts = torch.zeros(model.num_classes, dtype=torch.float64)
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
+    with evaluating(model):
         for batch in batches:
             x, y, weight = labelled(model, batch, "training batches", remedy=IN_A_HOOK)
             if weight is not None:
@@ -130,9 +129,6 @@ def statistics_of(model: SoftmaxRegression, batches: Iterable[Any]) -> Statistic
             counts += class_counts(y, weight, model.num_classes)
             x = move_data_to_device(x, model.device)
             moments = moments.merged(Moments.of(model.checked_features(x), weight))
-    finally:
-        for module in training:  # one by one: a frozen backbone was, and stays, in eval mode
-            module.training = True
     moments, counts = _of_all_processes(model, moments, counts)
     if not moments.count:
         raise InputError(
