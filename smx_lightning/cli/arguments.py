@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.unreadable import reason
-from smx_lightning.tables.reading import SUFFIXES, suffix_of
+from smx_lightning.tables.sources.suffixes import SUFFIXES, suffix_of
 
 HELP = ("-h", "--help")
 ALL = "all"  # after --help

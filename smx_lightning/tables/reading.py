@@ -18,15 +18,12 @@ from smx_lightning.tables.schema import Kind, Schema
 from smx_lightning.tables.sources.agreement import Agreement
 from smx_lightning.tables.sources.binary import binary_parts, check_rows, unreadable
 from smx_lightning.tables.sources.in_memory import table_in_memory, without_views
-from smx_lightning.tables.sources.text import TEXT, CsvFormat
+from smx_lightning.tables.sources.suffixes import SUFFIXES, is_text, suffix_of
+from smx_lightning.tables.sources.text import CsvFormat
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SUFFIXES = {
-    **dict.fromkeys(TEXT, "csv"),
-    **{".parquet": "parquet", ".pq": "parquet", ".feather": "feather", ".arrow": "feather"},
-}
 ROWS = 2**16  # of a part
 
 
@@ -166,20 +163,6 @@ def files_of(source: Any) -> list[Path]:
             "it as one of these"
         )
     return [path]
-
-
-def suffix_of(path: Path) -> str:
-    """The suffix that says what a file is, without that of its compression."""
-    name = path.name.lower()
-    for packed in (".gz", ".bz2", ".zst"):
-        if (bare := name.removesuffix(packed)) != name and Path(bare).suffix in TEXT:
-            return Path(bare).suffix
-    return Path(name).suffix
-
-
-def is_text(path: Path) -> bool:
-    """Whether a file holds a table as text."""
-    return SUFFIXES[suffix_of(path)] == "csv"
 
 
 def _is_table(path: Path) -> bool:

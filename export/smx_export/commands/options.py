@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from smx_export.contract import ALL_OUTPUTS, OUTPUTS
 from smx_export.profile import Profile, Width
 from smx_lightning.errors.unreadable import reason
+from smx_lightning.tables.sources.suffixes import names_table
 
 if TYPE_CHECKING:
     from smx_export.graph.arrays import Data
@@ -103,7 +104,7 @@ def data_of(args: argparse.Namespace, model: SoftmaxRegression) -> Data | None:
     """Inputs, targets and weights in the file ``--data``, whose labels are the model's classes."""
     if args.data is None:
         return None
-    from smx_export.parity.user_data import mixed_data, names_table, table_data
+    from smx_export.parity.user_data import mixed_data, table_data
 
     if names_table(args.data):
         return table_data(args.data, model)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from smx_lightning.tables import Column, Schema
 from smx_lightning.tables.encoding import encoded
 from smx_lightning.tables.labels import row_weights
 from smx_lightning.tables.labels import targets as targets_of
-from smx_lightning.tables.reading import SUFFIXES, suffix_of, whole
+from smx_lightning.tables.reading import whole
 
 YOUR_DATA = "your data"
 
@@ -110,11 +109,6 @@ class Targets:
         """Those of some rows."""
         weight = None if self.weight is None else self.weight[index]
         return Targets(self.y[index], self.known[index], weight)
-
-
-def names_table(path: str | Path) -> bool:
-    """Whether a path is that of a table, or of a folder of them, by its name."""
-    return Path(path).is_dir() or suffix_of(Path(path)) in SUFFIXES
 
 
 def takes_frame(model: SoftmaxRegression, data: Any) -> bool:

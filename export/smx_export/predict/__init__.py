@@ -16,13 +16,14 @@ from smx_export.errors import FileError
 from smx_export.predict.arrays import source_of_arrays
 from smx_export.predict.output import is_parquet, written_to
 from smx_export.predict.source import Source
-from smx_export.predict.tables import TableOptions, is_table, source_of_table
+from smx_export.predict.tables import TableOptions, source_of_table
 from smx_export.runtime.answers import Answer, Top
 from smx_export.runtime.classifier import OnnxClassifier
 from smx_export.runtime.policy import MISSING, OnNan, OnRange
 from smx_export.targets.apart import SessionApart, open_apart
 from smx_export.targets.limited import LIMITS, Limits
 from smx_export.targets.selftest import selftest
+from smx_lightning.tables.sources.suffixes import names_table
 
 BLOCK_NUMBERS = 1 << 20  # inputs or probabilities at a time: some 50 MB in all
 PATIENCE = 2.0  # seconds between two lines about the progress
@@ -74,7 +75,7 @@ def predict(
         with _refusing(0):
             _asked(classifier)(_no_rows(classifier))
         most = max(1, BLOCK_NUMBERS // max(classifier.num_features, len(classifier.class_names)))
-        if is_table(rows):
+        if names_table(rows):
             options, typed = table or TableOptions(), is_parquet(output)
             source = source_of_table(classifier, rows, most, options, on_nan, typed=typed)
         else:
@@ -120,7 +121,7 @@ def _check_options(table: TableOptions | None, rows: str | Path, output: str | P
             f"expected a .csv or a .parquet file to write, got {output}, which a program would "
             f"take for what {suffix} says; give it another suffix"
         )
-    if table is not None and not is_table(rows):
+    if table is not None and not names_table(rows):
         raise FileError(
             f"expected a table of which columns are kept, got {rows}; leave --keep, --separator "
             "and --decimal (table=) out"

@@ -18,7 +18,8 @@ from smx_lightning.errors.text import printable
 from smx_lightning.processes.predictions import headings
 from smx_lightning.tables import Column, Schema
 from smx_lightning.tables.encoding import listed
-from smx_lightning.tables.reading import ROWS, SUFFIXES, files_of, is_text, parts, suffix_of
+from smx_lightning.tables.reading import ROWS, files_of, parts
+from smx_lightning.tables.sources.suffixes import SUFFIXES, is_text, suffix_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,11 +44,6 @@ class TableOptions:
     keep: Keep = ALL
     separator: str | None = None
     decimal: str = "."
-
-
-def is_table(path: str | Path) -> bool:
-    """Whether a path is that of a table, or of a folder of them, by its name."""
-    return Path(path).is_dir() or suffix_of(Path(path)) in SUFFIXES
 
 
 def source_of_table(

@@ -20,7 +20,6 @@ from smx_lightning.tables.looks import WITH_COMMA, looks_like
 from smx_lightning.tables.schema import Kind, Schema
 from smx_lightning.tables.sources.binary import no_rows
 
-TEXT = (".csv", ".tsv", ".tab", ".txt")
 TABBED = (".tsv", ".tab")
 BLOCK = 2**22  # bytes that are parsed at a time
 SEPARATORS = {";": "a semicolon", "\t": "a tab", "|": "a bar", ",": "a comma"}
