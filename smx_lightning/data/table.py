@@ -202,7 +202,7 @@ class TableDataModule(InMemoryDataModule):
         return pa.concat_tables(chosen, promote_options="permissive")
 
     def _heed_model(self) -> None:
-        super()._heed_model()
+        # Not the base's: that reads once more for float64, which the inputs are already.
         module = None if self.trainer is None else self.trainer.lightning_module
         for model in () if module is None else module.modules():
             schema = getattr(model, "schema", None)

@@ -1,17 +1,18 @@
 """One table through everything that takes tables: the same optimum, the same predictions."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import tables
-from lightning.pytorch import Trainer
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from trainers import quiet_trainer
 
 from smx_export.runtime import OnnxClassifier
-from smx_lightning import SoftmaxRegression
 from smx_lightning.data import TableDataModule
 from smx_lightning.optim import ExactSolver
 from smx_lightning.sklearn import SoftmaxClassifier
@@ -52,24 +53,8 @@ def encoder(frame):
 def lightning_model(table):
     given = table.drop_columns(["id", "share"])
     data = TableDataModule(given, target=TARGET, val=given, test=given)
-    model = SoftmaxRegression(
-        data.num_features,
-        data.num_classes,
-        class_names=data.class_names,
-        schema=data.schema,
-        preprocessing="standardize",
-        l2=L2,
-        optimizer=lambda params: ExactSolver(params, tol=1e-9),
-    )
-    trainer = Trainer(
-        max_epochs=200,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        precision="64-true",
-    )
-    trainer.fit(model, data)
+    model = tables.model_of(data, l2=L2, optimizer=partial(ExactSolver, tol=1e-9))
+    quiet_trainer(max_epochs=200, precision="64-true").fit(model, data)
     return model, data
 
 

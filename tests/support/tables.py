@@ -15,6 +15,8 @@ import pyarrow.feather
 import pyarrow.parquet
 from sklearn import datasets
 
+from smx_lightning import SoftmaxRegression
+
 REAL = {  # name: what loads it, and what its label is called here
     "wine": (datasets.load_wine, "cultivar"),
     "breast_cancer": (datasets.load_breast_cancer, "diagnosis"),
@@ -226,3 +228,15 @@ def write_folder(table, folder, *, parts=3, suffix=".parquet"):
     for part, (start, stop) in enumerate(itertools.pairwise(cuts)):
         write(table.slice(start, stop - start), folder / f"part-{part:03}{suffix}")
     return folder
+
+
+def model_of(data, **options):
+    """A standardising model of a data module's sizes, names and schema."""
+    return SoftmaxRegression(
+        data.num_features,
+        data.num_classes,
+        class_names=data.class_names,
+        schema=data.schema,
+        preprocessing="standardize",
+        **options,
+    )

@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from trainers import quiet_trainer
 
-from smx_lightning import InputError, SoftmaxRegression
+from smx_lightning import InputError
 from smx_lightning.data import NpzDataModule, TableDataModule
 from smx_lightning.optim import ExactSolver
 from smx_lightning.tables import Column, Schema
@@ -39,16 +39,7 @@ def data_of(source=None, target="outcome", **options):
 
 def trained(data, l2=L2, **options):
     """The optimum in float64."""
-    model = SoftmaxRegression(
-        data.num_features,
-        data.num_classes,
-        class_names=data.class_names,
-        schema=data.schema,
-        preprocessing="standardize",
-        l2=l2,
-        optimizer=partial(ExactSolver, tol=1e-9),
-        **options,
-    )
+    model = tables.model_of(data, l2=l2, optimizer=partial(ExactSolver, tol=1e-9), **options)
     quiet_trainer(max_epochs=300, precision="64-true").fit(model, data)
     assert model.solver.status.name in ("CONVERGED", "PRECISION")
     return model

@@ -135,15 +135,7 @@ def test_digits_that_float32_would_lose_are_kept(tmp_path):
 @pytest.fixture(scope="module")
 def trained(folder):
     data = mixed(folder)
-    model = SoftmaxRegression(
-        data.num_features,
-        data.num_classes,
-        class_names=data.class_names,
-        schema=data.schema,
-        preprocessing="standardize",
-        optimizer=ExactSolver,
-        l2=1e-2,
-    )
+    model = tables.model_of(data, optimizer=ExactSolver, l2=1e-2)
     quiet_trainer(max_epochs=50).fit(model, data)
     return model
 
