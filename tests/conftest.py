@@ -52,17 +52,26 @@ def _seeded():
 def _whole():
     """What Lightning and rich leave behind where a loader or a bar raised, undone."""
     yield
-    for kind in (DataLoader, *all_subclasses(DataLoader), BatchSampler):
+    for kind in (DataLoader, BatchSampler, *subclasses(DataLoader), *subclasses(BatchSampler)):
         for name in ("__init__", "__setattr__", "__delattr__"):
-            if (before := vars(kind).get(f"__old{name}")) is not None:
-                setattr(kind, name, before)
+            if method := vars(kind).get(name):
+                if method is not (own := unpatched(method)):
+                    setattr(kind, name, own)
+            if f"__old{name}" in vars(kind):
                 delattr(kind, f"__old{name}")
     rich.reconfigure()
 
 
-def all_subclasses(kind):
+def unpatched(method):
+    """Below what Lightning wrapped around it, once for each loader that raised."""
+    while getattr(method, "__globals__", {}).get("__name__") == "lightning.fabric.utilities.data":
+        method = method.__wrapped__
+    return method
+
+
+def subclasses(kind):
     """Of a class, at any distance."""
-    return {below for child in kind.__subclasses__() for below in (child, *all_subclasses(child))}
+    return {below for child in kind.__subclasses__() for below in (child, *subclasses(child))}
 
 
 @pytest.fixture
