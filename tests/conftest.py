@@ -54,9 +54,9 @@ def _whole():
     yield
     for kind in (DataLoader, BatchSampler, *subclasses(DataLoader), *subclasses(BatchSampler)):
         for name in ("__init__", "__setattr__", "__delattr__"):
-            if method := vars(kind).get(name):
-                if method is not (own := unpatched(method)):
-                    setattr(kind, name, own)
+            patched = vars(kind).get(name)
+            if patched is not (own := unpatched(patched)):
+                setattr(kind, name, own)
             if f"__old{name}" in vars(kind):
                 delattr(kind, f"__old{name}")
     rich.reconfigure()
