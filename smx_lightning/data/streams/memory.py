@@ -14,7 +14,9 @@ UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9} | {
 MOST = 2**18  # rows of a window: more shuffle no better, and the first batch waits for them
 STREAMS = 2  # that may be open at a time: of training rows, and of those that are validated on
 PARTS = 4  # of what is left beside them: two are windows, two are for what the model makes of rows
-SLICES = 80 * 10**6  # bytes: of a few slices, as they are decoded, encoded and looked at
+SLICES = 6  # as they are decoded, encoded and looked at
+SLICE = 8 * ENTRIES  # bytes of the least one
+BESIDES = 68 * 10**6  # bytes: what malloc keeps back, buffers of files
 BESIDE = 16  # bytes of a row for label and weight
 
 
@@ -39,37 +41,40 @@ def bytes_of(memory: int | str) -> int:
     return int(float(found[1]) * units[found[2]])
 
 
-def window_of(memory: int, row: int, *, batch_size: int, held: int) -> int:
-    """Rows of a window, whole batches.
+def shares_of(
+    memory: int, row: int, *, batch_size: int, held: int, window: int | None = None
+) -> tuple[int, int]:
+    """Rows of a window, whole batches, and entries of a slice.
+
+    The larger a slice the less it costs to begin one: an eighth of what is left over makes them
+    larger, up to 16 MB.
 
     Args:
         memory: Bytes, for everything that the stream holds.
         row: Bytes of a row's features.
         batch_size: Rows of a batch.
         held: Bytes that decoding takes beside the rows.
+        window: Rows of a window that is given: no memory refuses it.
 
     Raises:
         InputError: Where not even a window of one batch fits.
     """
-    batch = (row + BESIDE) * batch_size
-    left = memory - SLICES - STREAMS * held
-    if left < PARTS * batch:
-        pages, least = STREAMS * held, SLICES + STREAMS * held + PARTS * batch
-        remedy = (
-            "take a smaller batch_size" if PARTS * batch > pages else "write smaller row groups"
-        )
+    taken = BESIDES + SLICES * SLICE + STREAMS * held
+    size = row + BESIDE
+    least = PARTS * size * (window or batch_size)
+    left = memory - taken
+    if window is None and left < least:
+        pages = STREAMS * held
+        remedy = "take a smaller batch_size" if least > pages else "write smaller row groups"
         raise InputError(
-            f"expected memory of at least {-(-least // 10**6)} MB for these files, of which "
-            f"{pages / 1e6:.0f} MB are for the pages of their columns and "
-            f"{PARTS * batch / 1e6:.0f} MB for batches, "
+            f"expected memory of at least {-(-(taken + least) // 10**6)} MB for these files, of "
+            f"which {pages / 1e6:.0f} MB are for the pages of their columns and "
+            f"{least / 1e6:.0f} MB for batches, "
             f"got {memory / 1e6:.4g} MB; give as much, or {remedy}"
         )
-    return whole_batches(min(left // PARTS // (row + BESIDE), MOST), batch_size)
-
-
-def entries_of(memory: int) -> int:
-    """Entries of a slice: the larger the less it costs to begin one, up to 8 MB."""
-    return min(max(memory // 2**10, ENTRIES), 4 * ENTRIES)
+    more = max(min(left // 8, left - least, SLICES * 7 * SLICE), 0)
+    fits = min((left - more) // PARTS // size, MOST)
+    return window or whole_batches(fits, batch_size), ENTRIES + more // SLICES // 8
 
 
 def whole_batches(rows: int, batch_size: int) -> int:

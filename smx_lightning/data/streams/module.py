@@ -15,7 +15,7 @@ from smx_lightning.data.checks import check_fractions
 from smx_lightning.data.labelled import named_target
 from smx_lightning.data.streams.fitting import Known, known
 from smx_lightning.data.streams.loader import StreamLoader
-from smx_lightning.data.streams.memory import bytes_of, entries_of, whole_batches, window_of
+from smx_lightning.data.streams.memory import bytes_of, shares_of, whole_batches
 from smx_lightning.data.streams.parts import Name, Part
 from smx_lightning.data.streams.rows import StreamedRows
 from smx_lightning.data.streams.sources import Source, Sources
@@ -204,13 +204,17 @@ class StreamedTableDataModule(Told):
             columns += _columns(beside)
         files = self.sources.files(name).reading(columns)
         dtype = torch.float64 if told.wide else torch.float32
-        window = self.window
-        if window is None or not shuffled:
-            row = len(schema.feature_names) * dtype.itemsize
-            fits = window_of(self.memory, row, batch_size=self.batch_size, held=files.held)
-            window = fits if shuffled else whole_batches(min(fits, IN_ORDER), self.batch_size)
+        window, entries = shares_of(
+            self.memory,
+            len(schema.feature_names) * dtype.itemsize,
+            batch_size=self.batch_size,
+            held=files.held,
+            window=self.window if shuffled else None,
+        )
+        if not shuffled:
+            window = whole_batches(min(window, IN_ORDER), self.batch_size)
         names = told.class_names if labelled else None
-        return StreamedRows(files, part, schema, names, dtype, window, entries_of(self.memory))
+        return StreamedRows(files, part, schema, names, dtype, window, entries)
 
     def _in_use(self) -> Known:
         """What a trained model that is asked about these rows says of them, or else they do."""

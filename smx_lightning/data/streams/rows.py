@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SMALL = 2**16  # bytes
-BLOCK = 2**10  # rows
+BLOCK = 2**12  # rows
 Arrays = tuple[NDArray[Any], ...]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from smx_lightning.data.streams.order import Pass
 from smx_lightning.data.streams.reading import Slice, slices
-from smx_lightning.data.streams.rows import StreamedRows
+from smx_lightning.data.streams.rows import Arrays, StreamedRows
 from smx_lightning.processes.ahead import Ahead
 from smx_lightning.tables.unknown import Unknown
 
@@ -83,7 +83,11 @@ def windows(
             piece = source.next(len(places) - done)
             place = places[done : done + len(piece.rows)]
             done += len(place)
-            _fill(room, rows.encoded, unknown, piece, place)
+            own = place != OTHERS
+            if own.any():
+                with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+                    encoded = rows.encoded(piece.chosen(own), unknown)
+                _fill(room, place[own], encoded)
         yield _batches(room, share.sizes(len(places)))
     for note in unknown.notes:
         rank_zero_warn(note)
@@ -104,19 +108,12 @@ class _Source:
         return piece
 
 
-def _fill(
-    room: tuple[Tensor, ...],
-    encoded: Callable[[Slice, Unknown], Sequence[NDArray[Any]]],
-    unknown: Unknown,
-    piece: Slice,
-    place: NDArray[np.int64],
-) -> None:
-    """Encode this process's rows of a slice, and put each where it will be served from."""
-    own = place != OTHERS
-    if own.any():
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
-            for part, values in zip(room, encoded(piece.chosen(own), unknown), strict=True):
-                part.numpy()[place[own]] = values
+def _fill(room: tuple[Tensor, ...], places: NDArray[np.int64], rows: Arrays) -> None:
+    """Put each encoded row where it will be served from; at once, where they stay in order."""
+    first, last = int(places[0]), int(places[-1])
+    in_order = bool((np.diff(places) == 1).all())
+    for part, values in zip(room, rows, strict=True):
+        part.numpy()[slice(first, last + 1) if in_order else places] = values
 
 
 def _batches(room: tuple[Tensor, ...], sizes: list[int]) -> list[Any]:

@@ -20,7 +20,7 @@ from smx_lightning import InputError, SoftmaxRegression
 from smx_lightning.callbacks import PredictionsInOrder
 from smx_lightning.cli import main
 from smx_lightning.data import StreamedTableDataModule
-from smx_lightning.data.streams.memory import bytes_of, window_of
+from smx_lightning.data.streams.memory import bytes_of, shares_of
 from smx_lightning.data.streams.parts import Part
 from smx_lightning.optim import ExactSolver
 from smx_lightning.tables.encoding import encoded
@@ -238,13 +238,16 @@ def test_the_memory_that_is_asked_for_is_enough(tmp_path):
 @pytest.mark.parametrize("row", [40, 4000])
 @pytest.mark.parametrize("batch_size", [1, 100, 512])
 def test_a_window_is_whole_batches_that_fit(memory, row, batch_size):
-    window = window_of(memory, row, batch_size=batch_size, held=2 * 10**6)
-    left = memory - 84 * 10**6
+    window, entries = shares_of(memory, row, batch_size=batch_size, held=2 * 10**6)
     assert window % batch_size == 0
+    sliced = 6 * 8 * entries
+    left = memory - 72 * 10**6 - sliced
     assert 2 * window * row <= left / 2
     assert (
         window == 2**18 // batch_size * batch_size or (window + batch_size) * (row + 16) > left / 4
     )
+    assert 2**18 <= entries <= 2**21
+    assert sliced <= 6 * 2**21 + memory / 8
 
 
 def test_units_of_memory():
