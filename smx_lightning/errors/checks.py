@@ -39,7 +39,17 @@ def number(name: str, value: Any) -> float:
         remedy = "write it without quotes, in YAML with a point, as 1.0e-3"
     except (TypeError, ValueError, RuntimeError):
         pass
+    except OverflowError as error:  # a whole number of 309 digits and more
+        said = f"{name} must be a number that float64 holds, got a larger one; give a smaller one"
+        raise InputError(said) from error
     raise InputError(f"{name} must be a number, got {value!r}; {remedy}")
+
+
+def flag(name: str, value: Any) -> bool:
+    """``value`` as a plain bool, if it is one: NumPy's too, not 1, and not "no"."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} must be True or False, got {value!r}; give one of them")
+    return bool(value)
 
 
 def at_least(name: str, value: int, least: int) -> int:

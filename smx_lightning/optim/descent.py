@@ -192,6 +192,11 @@ class Descent:
         return new
 
     @property
+    def gathers(self) -> bool:
+        """Whether batches are kept in this pass: while they may be fewer than features."""
+        return self._gathered is not None and self._gathered.few
+
+    @property
     def activation(self) -> Activation:
         """What the scores end in."""
         return self._member.activation

@@ -101,6 +101,11 @@ class ExactSolver(torch.optim.Optimizer):
         return 0 if self._descent is None else self._descent.evaluations
 
     @property
+    def gathers(self) -> bool:
+        """Whether the rows of this epoch are kept, because they seem to be few."""
+        return self._descent is not None and self._descent.gathers
+
+    @property
     def gap(self) -> float:
         """How much of the objective more epochs could take off at most, about; 1 before the first.
 
@@ -147,6 +152,8 @@ class ExactSolver(torch.optim.Optimizer):
         y: Tensor,
         class_weight: Tensor | None = None,
         row_weight: Tensor | None = None,
+        *,
+        last: bool = False,
     ) -> Tensor:
         """Add a batch, evaluated at :attr:`trial`; its scores there (batch, classes).
 
@@ -157,10 +164,11 @@ class ExactSolver(torch.optim.Optimizer):
             y: (batch,) labels or (batch, classes) distributions.
             class_weight: (classes,) or ``None``.
             row_weight: (batch,) or ``None``.
+            last: Whether :meth:`step` follows before anybody writes over these rows.
         """
         assert self._descent is not None
         y, weights = weighted(class_indices(y), row_weight, class_weight)
-        self._descent.gather(x, y, weights, held=False)
+        self._descent.gather(x, y, weights, held=last)
         return self._descent.add(x, y, weights)
 
     @torch.no_grad()

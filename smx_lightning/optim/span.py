@@ -43,13 +43,16 @@ class Gathered:
 
     Args:
         shape: (classes, features + 1).
+
+    Attributes:
+        few: Whether they still are.
     """
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self._shape = shape
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
         self._rows = 0
-        self._few = True
+        self.few = True
 
     def add(self, x: Tensor, y: Tensor, weights: Tensor | None, *, held: bool) -> None:
         """A batch x (rows, features), y labels or distributions, weights (rows,).
@@ -57,8 +60,8 @@ class Gathered:
         They are copied, since a loader may fill its buffers anew, unless they are held.
         """
         self._rows += len(x)
-        self._few &= self._rows < self._shape[1] and self._rows * self._shape[1] <= MOST_ENTRIES
-        if not self._few:
+        self.few &= self._rows < self._shape[1] and self._rows * self._shape[1] <= MOST_ENTRIES
+        if not self.few:
             self._parts.clear()
         elif len(x):
             c = x.new_ones(len(x)) if weights is None else weights

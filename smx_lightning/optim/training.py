@@ -167,12 +167,15 @@ def evaluate(
     """Add a batch to the solver's sums; what it answers (batch, classes) at the trial point.
 
     On a CPU in parts that stay in its cache from the product with W to the product with the
-    residuals: each entry of x is read from memory once.
+    residuals: each entry of x is read from memory once. Where the solver keeps the epoch's only
+    batch, as a whole: parts would have to be put together again.
     """
     x = model.checked_features(x)
     check_dense(x)
     check_as_many(y, x.shape[0])
-    size = max(CACHED_ENTRIES // x.shape[1], 1) if x.device.type == "cpu" else max(len(x), 1)
+    last = model.trainer.is_last_batch
+    whole = x.device.type != "cpu" or (last and solver.gathers)
+    size = max(len(x) if whole else CACHED_ENTRIES // x.shape[1], 1)
     scores, dtype = [], model.linear.weight.dtype
     with torch.autocast(x.device.type, enabled=False):
         for at in range(0, max(len(x), 1), size):
@@ -180,7 +183,8 @@ def evaluate(
             rows = model.preprocessing(x[part]).to(dtype)
             targets = smoothed(y[part], model.label_smoothing, model.num_classes, dtype)
             weights = None if weight is None else weight[part]
-            scores.append(solver.add(rows, targets, model.class_weights_for(rows), weights))
+            classes = model.class_weights_for(rows)
+            scores.append(solver.add(rows, targets, classes, weights, last=last))
     return scores[0] if len(scores) == 1 else torch.cat(scores)
 
 

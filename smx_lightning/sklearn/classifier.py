@@ -25,7 +25,7 @@ from typing_extensions import Self
 
 from smx_lightning.activations import activation_of
 from smx_lightning.activations.layers import log_probabilities
-from smx_lightning.errors.checks import at_least, non_negative
+from smx_lightning.errors.checks import at_least, flag, non_negative
 from smx_lightning.preprocessing import Method
 from smx_lightning.sklearn import lightning
 from smx_lightning.sklearn.checking import FLOATS, checked, unchanged_where_refused
@@ -141,11 +141,11 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             "tol": non_negative("tol", self.tol),
             "max_evaluations": at_least("max_iter", self.max_iter, 1),
         }
-        before = self._before()
+        intercept = flag("fit_intercept", self.fit_intercept)
+        before = self._before() if flag("warm_start", self.warm_start) else None
         with unchanged_where_refused(self):
             X, weight, found = checked(self, X, y, sample_weight)  # noqa: N806
             l2 = penalty(self.l2, self.C, found)
-            intercept = bool(self.fit_intercept)
             prepared = statistics_of(X, weight, self.preprocessing, intercept=intercept)
             settings: dict[str, Any] = {"l2": l2, "activation": known, "intercept": intercept}
             start = None if before is None else started(before, X, found, prepared, **settings)
@@ -173,8 +173,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         )
 
     def _before(self) -> tuple[NDArray[Any], Point] | None:
-        """The last fit's classes and its point, where the next one is to begin there."""
-        if not self.warm_start or not hasattr(self, "coef_"):
+        """The last fit's classes and its point, if there was one."""
+        if not hasattr(self, "coef_"):
             return None
         return self.classes_, self._point()
 

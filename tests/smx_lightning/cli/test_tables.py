@@ -127,6 +127,20 @@ def test_a_checkpoint_s_schema_reads_other_tables(run, cli_folder, capsys):
     assert rows[0][-4:] == ["class", "p(better)", "p(same)", "p(worse)"]
 
 
+@pytest.mark.parametrize(("split", "share"), [("data", 0.25), ("data.test", 1)])
+def test_test_measures_a_share_of_its_table_and_all_rows_of_a_table_to_test_on(
+    split, share, run, cli_folder
+):
+    table = tables.mixed(120, seed=5).drop(["share", "id"])
+    tables.write(table, cli_folder / "new.csv")
+    given = ["--data=new.csv"] if split == "data" else [f"--data={run / 'rows.csv'}"]
+    assert main(["test", *given, f"--{split}=new.csv", checkpoint_of(run), *QUIET]) == 0
+    written = next(cli_folder.glob("**/confusion_matrix.csv")).read_text(encoding="utf-8")
+    counts = [int(cell) for row in csv.reader(written.splitlines()[1:]) for cell in row[1:]]
+    labelled = sum(word is not None for word in table.column("outcome").to_pylist())
+    assert sum(counts) == pytest.approx(share * labelled, abs=2)
+
+
 def test_training_is_resumed_with_the_checkpoint_s_schema(run, cli_folder, monkeypatch):
     monkeypatch.chdir(run)
     given = [

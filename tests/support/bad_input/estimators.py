@@ -41,6 +41,11 @@ CASES = [
      "expected l2 or C, which are the same penalty in two units, got l2=0.1 and C=1.0; leave one"),
     *((f"C {given}", fit(C=given), InputError, f"C must be a number above 0, got {given}")
       for given in (0, -1.0, NAN)),
+    ("C larger than any float64", fit(C=10**400), InputError,
+     "C must be a number that float64 holds, got a larger one; give a smaller one"),
+    *((f"{name} of an estimator {given!r}", fit(**{name: given}), InputError,
+       f"{name} must be True or False, got {given!r}; give one of them")
+      for name in ("fit_intercept", "warm_start") for given in ("no", 0, None)),
     ("C in quotes", fit(C="1"), InputError, "C must be a number, got '1'"),
     ("l2 of an estimator negative", fit(l2=-1.0), InputError,
      "l2 must be a finite number of at least 0, got -1.0"),
