@@ -115,10 +115,11 @@ def test_a_loader_that_fills_its_buffers_anew_spoils_no_rows(soft, weighted):
     torch.testing.assert_close(found.weight, other.weight, atol=1e-9, rtol=0)
 
 
-def test_under_the_trainer_neither():
+@pytest.mark.parametrize("size", [10, 40, 60])  # the last batch is not copied: one of many, or all
+def test_under_the_trainer_neither(size):
     """Which fetches a batch ahead, so that such loaders have two buffers at least."""
     x, y = wide(rows=60)
-    loader = torch.utils.data.DataLoader(Refilled(x, y, size=10, turns=2), batch_size=None)
+    loader = torch.utils.data.DataLoader(Refilled(x, y, size=size, turns=2), batch_size=None)
     model = SoftmaxRegression(400, 5, l2=0.1, optimizer=ExactSolver)
     torch.nn.init.zeros_(model.linear.weight)
     torch.nn.init.zeros_(model.linear.bias)
