@@ -19,6 +19,8 @@ from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least, class_indices, non_negative
 from smx_lightning.optim.descent import Descent
 from smx_lightning.optim.evaluation import Evaluation, weighted
+from smx_lightning.optim.loop import parts
+from smx_lightning.optim.models.dense import joined
 from smx_lightning.optim.status import Status, message
 
 if TYPE_CHECKING:
@@ -169,7 +171,11 @@ class ExactSolver(torch.optim.Optimizer):
         assert self._descent is not None
         y, weights = weighted(class_indices(y), row_weight, class_weight)
         self._descent.gather(x, y, weights, held=last)
-        return self._descent.add(x, y, weights)
+        scores = [
+            self._descent.add(x[part], y[part], None if weights is None else weights[part])
+            for part in parts(x)
+        ]
+        return joined(scores)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,10 +42,18 @@ def one_pass(
         with torch.inference_mode():
             rows = x.to(descent.dtype)
             descent.gather(rows, y, weights, held=held)
-            # In parts that stay in a cache from the product with W to that with the residuals.
-            size = max(CACHED_ENTRIES // max(x.shape[1], 1), 1)
-            for at in range(0, x.shape[0], size):
-                part = slice(at, at + size)
+            for part in parts(rows):
                 descent.add(rows[part], y[part], None if weights is None else weights[part])
     with torch.inference_mode():
         return descent.end()
+
+
+def parts(x: Tensor) -> Iterator[slice]:
+    """Slices of a batch (rows, features), one at least.
+
+    On a CPU those that stay in a cache from the product with W to that with the residuals: each
+    entry is read from memory once.
+    """
+    size = max(CACHED_ENTRIES // max(x.shape[1], 1), 1) if x.device.type == "cpu" else len(x)
+    for at in range(0, max(len(x), 1), max(size, 1)):
+        yield slice(at, at + size)

@@ -16,7 +16,8 @@ from smx_lightning.errors.checks import check_as_many, check_dense
 from smx_lightning.errors.targets import check_targets
 from smx_lightning.optim.evaluation import smoothed
 from smx_lightning.optim.exact import ExactSolver
-from smx_lightning.optim.loop import CACHED_ENTRIES
+from smx_lightning.optim.loop import parts
+from smx_lightning.optim.models.dense import joined
 from smx_lightning.optim.status import Status
 from smx_lightning.processes.distributed import log_agreed
 from smx_lightning.processes.sharding import is_sharded
@@ -166,26 +167,22 @@ def evaluate(
 ) -> Tensor:
     """Add a batch to the solver's sums; what it answers (batch, classes) at the trial point.
 
-    On a CPU in parts that stay in its cache from the product with W to the product with the
-    residuals: each entry of x is read from memory once. Where the solver keeps the epoch's only
-    batch, as a whole: parts would have to be put together again.
+    Rows are preprocessed in parts, too, unless the solver keeps them: it would have to put them
+    together again.
     """
     x = model.checked_features(x)
     check_dense(x)
     check_as_many(y, x.shape[0])
     last = model.trainer.is_last_batch
-    whole = x.device.type != "cpu" or (last and solver.gathers)
-    size = max(len(x) if whole else CACHED_ENTRIES // x.shape[1], 1)
     scores, dtype = [], model.linear.weight.dtype
     with torch.autocast(x.device.type, enabled=False):
-        for at in range(0, max(len(x), 1), size):
-            part = slice(at, at + size)
+        for part in [slice(None)] if last and solver.gathers else parts(x):
             rows = model.preprocessing(x[part]).to(dtype)
             targets = smoothed(y[part], model.label_smoothing, model.num_classes, dtype)
             weights = None if weight is None else weight[part]
             classes = model.class_weights_for(rows)
             scores.append(solver.add(rows, targets, classes, weights, last=last))
-    return scores[0] if len(scores) == 1 else torch.cat(scores)
+    return joined(scores)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
