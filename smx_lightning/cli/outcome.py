@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lightning.pytorch import Callback, LightningModule
 
 from smx_lightning.cli.choice import trains_exactly
-from smx_lightning.optim.status import Status
+from smx_lightning.optim.status import NEAR, Status
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from smx_lightning.module import SoftmaxRegression
 
 STILL = 0.01  # of the loss in one epoch: what changes less has settled
-NEAR = 0.01  # of the objective: where more is left, digits ended far from the optimum
 
 
 class Outcome(NamedTuple):

@@ -65,7 +65,7 @@ class Tally:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a graph for every length otherwise
     def add(self, scores: Tensor, y: Tensor, weight: Tensor | None = None) -> None:
-        """Count a batch.
+        """Count a batch; labels and weights are copied, since a loader may fill its buffers anew.
 
         Args:
             scores: (batch, classes).
@@ -78,7 +78,7 @@ class Tally:
         if self.paused:
             return
         if weight is None and not y.is_floating_point():
-            self._batches.append((scores.detach(), y))
+            self._batches.append((scores.detach(), y.clone()))
         else:
             self._add_weighed(scores.detach(), y, weight)
         self._entries += scores.numel()
@@ -91,11 +91,11 @@ class Tally:
             self._looked.add("distributions")
         if weight is not None:
             check_one_each(weight, len(scores))
-            weight = weight.detach().to(widest(weight.device))
+            weight = weight.detach().to(widest(weight.device), copy=True)
             if "weights" not in self._looked:
                 warn_of_unweighted(self.metrics, self.where)
                 self._looked.add("weights")
-        self._weighed.append((scores, y.detach(), weight))
+        self._weighed.append((scores, y.detach().clone(), weight))
 
     @property
     def counted(self) -> bool:

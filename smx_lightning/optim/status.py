@@ -11,6 +11,7 @@ from torch import Tensor
 from smx_lightning.errors.checks import LISTED
 from smx_lightning.optim.evaluation import Evaluation
 
+NEAR = 0.01  # of the objective: where more is left, digits ended far from the optimum
 ROUNDING = 16  # times ε |x|: errors of many terms, which cancel for the most part
 
 

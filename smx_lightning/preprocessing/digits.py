@@ -33,12 +33,12 @@ NOISE = 1e-13  # of its size: what float64 arithmetic leaves of variation in a c
 EXACT = ("float32", "float16", "uint16", "int16", "uint8", "int8", "bool")  # in float32
 
 
-def wide_columns(x: NDArray[Any], name: str = "x") -> list[int]:
+def wide_columns(x: NDArray[Any], name: str | None = "x") -> list[int]:
     """The columns (of rows unrolled) that need float64, in chunks of rows.
 
     Args:
         x: Inputs (n, …) of real numbers.
-        name: What they are called in complaints.
+        name: What they are called in complaints; ``None``: there is nothing to complain of.
 
     Raises:
         InputError: For a column that varies by so little that float64 cannot tell it either.
@@ -56,7 +56,7 @@ def wide_columns(x: NDArray[Any], name: str = "x") -> list[int]:
         moments = moments.merged(Moments.of(torch.from_numpy(part)))
     noise = 0.0 if x.dtype.kind in "iu" else NOISE
     beyond = moments.constant & (moments.deviation > noise * moments.magnitude)
-    for k in beyond.nonzero().flatten().tolist():
+    for k in [] if name is None else beyond.nonzero().flatten().tolist():
         raise InputError(
             f"expected columns that float64 can standardise, got column {columns[k]} of {name}, "
             f"whose values of {float(moments.magnitude[k]):.3g} vary by only "

@@ -25,8 +25,10 @@ from typing_extensions import Self
 
 from smx_lightning.activations import activation_of
 from smx_lightning.activations.layers import log_probabilities
+from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least, flag, non_negative
 from smx_lightning.preprocessing import Method
+from smx_lightning.preprocessing.digits import wide_columns
 from smx_lightning.sklearn import lightning
 from smx_lightning.sklearn.checking import FLOATS, checked, unchanged_where_refused
 from smx_lightning.sklearn.fitting import (
@@ -156,6 +158,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.objective_, self.gap_ = solution.objective, solution.gap
         weights = None if found.class_weight is None else found.class_weight.tolist()
         self._fitted = lightning.settings_of(self, class_weight=weights)
+        self._wide = wide_columns(X, None) if prepared is None and isinstance(X, np.ndarray) else []
         warn_where_short(solution, options["max_evaluations"])
         return self
 
@@ -269,6 +272,12 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         data = kwargs.get("data")
         if isinstance(data, (tuple, list)) and len(data) in (2, 3):  # 3: with weights
             kwargs["data"] = (*lightning.rows_of(self, *data[:2]), *data[2:])
+        if getattr(self, "_wide", []):
+            raise InputError(
+                "expected features that float32, the input of the file, tells apart, got column "
+                f"{self._wide[0]} of X, whose values it moves by more than 2⁻¹⁰ of their standard "
+                "deviation; fit with preprocessing='standardize', whose file takes float64"
+            )
         written: Path | None = self.to_lightning().to_onnx(path, **kwargs)
         assert written is not None  # of a path
         return written

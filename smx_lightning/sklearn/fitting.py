@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import non_negative, number
 from smx_lightning.optim import Solution, Status, minimise
+from smx_lightning.optim.status import NEAR
 from smx_lightning.preprocessing import Method, Moments, Preprocessing
 from smx_lightning.sklearn.rows import Parts, batches, dense
 from smx_lightning.sklearn.targets import Targets
@@ -153,10 +154,16 @@ def solve(
 
 def warn_where_short(solution: Solution, max_iter: int) -> None:
     """Say why the solver stopped short of the optimum, where it did."""
-    if solution.status in (Status.CONVERGED, Status.PRECISION):
-        return
     said = f"{solution.message}; its coefficients are the best point so far"
-    if solution.status is Status.RUNNING:
+    if solution.status in (Status.CONVERGED, Status.PRECISION):
+        if solution.gap <= NEAR:
+            return
+        said = (
+            f"{solution.message}, and yet up to about {solution.gap:.1g} of the objective may be "
+            "left to gain; take preprocessing='standardize', float64 or a smaller tol, and look "
+            "for rows far from all others"
+        )
+    elif solution.status is Status.RUNNING:
         said = (
             f"stopped after max_iter={max_iter} passes, with at most about {solution.gap:.1g} of "
             "the objective left to gain; raise max_iter or tol, or take "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -82,7 +84,8 @@ def rows_of(estimator: SoftmaxClassifier, x: Any, y: Any) -> tuple[Any, Any]:
 
 def estimator_of(kind: type[Estimator], path: str | Path, **kwargs: Any) -> Estimator:
     """See :meth:`.SoftmaxClassifier.from_checkpoint`."""
-    model = SoftmaxRegression.load_from_checkpoint(path, **kwargs)
+    with _in_float64():  # a checkpoint in float64 would be rounded
+        model = SoftmaxRegression.load_from_checkpoint(path, **kwargs)
     if model.threshold is not None:
         raise InputError(
             f"expected a model without a threshold, got {model.threshold}; give threshold=None and "
@@ -96,6 +99,7 @@ def estimator_of(kind: type[Estimator], path: str | Path, **kwargs: Any) -> Esti
     given = model.hparams["class_weight"]
     estimator = kind(
         l2=model.l2,
+        fit_intercept=_has_intercept(model),
         class_weight=_class_weight(given, labels[order], own_weights),
         activation=model.hparams["activation"],
         preprocessing=preprocessing.method,
@@ -122,8 +126,28 @@ def _class_weight(
     return None if weights is None else dict(zip(labels.tolist(), weights, strict=True))
 
 
+def _has_intercept(model: SoftmaxRegression) -> bool:
+    """Whether the bias may move: a checkpoint does not say, but one that was held is all zeros."""
+    untrained = not model.linear.weight.any()
+    shifted = model.preprocessing.method == "standardize"  # which is an intercept itself
+    return bool(model.linear.bias.any()) or untrained or shifted
+
+
 def _dtype(model: SoftmaxRegression) -> Any:
-    return np.float64 if model.linear.weight.dtype == torch.float64 else np.float32
+    """float32 where it holds all weights."""
+    weight = model.linear.weight.detach()
+    return np.float32 if torch.equal(weight.float().double(), weight.double()) else np.float64
+
+
+@contextmanager
+def _in_float64() -> Iterator[None]:
+    """What is made meanwhile has parameters in float64."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _labels(names: tuple[str, ...]) -> NDArray[Any]:

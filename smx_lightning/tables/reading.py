@@ -18,7 +18,13 @@ from smx_lightning.tables.schema import Kind, Schema
 from smx_lightning.tables.sources.agreement import Agreement
 from smx_lightning.tables.sources.binary import binary_parts, check_rows, unreadable
 from smx_lightning.tables.sources.in_memory import table_in_memory, without_views
-from smx_lightning.tables.sources.suffixes import SUFFIXES, is_text, suffix_of
+from smx_lightning.tables.sources.suffixes import (
+    SUFFIXES,
+    holds_rows,
+    is_hidden,
+    is_text,
+    suffix_of,
+)
 from smx_lightning.tables.sources.text import CsvFormat
 
 if TYPE_CHECKING:
@@ -154,6 +160,15 @@ def files_of(source: Any) -> list[Path]:
                 f"expected files of a table ({', '.join(SUFFIXES)}) in the folder {path}, found "
                 f"{names}; point at the folder that holds them"
             )
+        others = (file for file in path.rglob("*") if file not in files and file.is_file())
+        for file in others:
+            name = file.relative_to(path)
+            if holds_rows(file) and not is_hidden(name):
+                raise InputError(
+                    f"expected all tables of {path} in the folder itself, in files of "
+                    f"{', '.join(SUFFIXES)}, got {printable(str(name))}, whose rows would be left "
+                    "out; move it or save it as one of these, or begin its name with _"
+                )
         return files
     if not path.is_file():
         raise InputError(f"expected a table at {path}, found no file; check the path")
@@ -166,4 +181,4 @@ def files_of(source: Any) -> list[Path]:
 
 
 def _is_table(path: Path) -> bool:
-    return path.is_file() and path.name[0] not in "._" and suffix_of(path) in SUFFIXES
+    return path.is_file() and not is_hidden(Path(path.name)) and suffix_of(path) in SUFFIXES

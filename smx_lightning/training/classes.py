@@ -217,7 +217,8 @@ def _rows(model: SoftmaxRegression, batches: Iterable[Any]) -> tuple[Tensor, Ten
             x = move_data_to_device(x, model.device)
             x = model.preprocessing(model.checked_features(x))
             c = torch.ones(len(y)) if weight is None else weight
-            parts.append((x.cpu(), y.cpu(), c.cpu()))
+            # A loader may fill its buffers anew.
+            parts.append(tuple(part.detach().to("cpu", copy=True) for part in (x, y, c)))
             entries += x.numel()
             if entries >= MOST_ENTRIES:
                 break

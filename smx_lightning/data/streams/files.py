@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx_lightning.data.streams.finding import SUFFIXES, found, located
+from smx_lightning.data.streams.finding import found, located, once
 from smx_lightning.data.streams.footers import Footer, footer
 from smx_lightning.errors import InputError
 from smx_lightning.errors.unreadable import reason
 from smx_lightning.tables.encoding import listed
 from smx_lightning.tables.sources.agreement import Agreement
+from smx_lightning.tables.sources.suffixes import PARQUET
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -141,8 +142,9 @@ def parquet_files(
     if not named:
         raise InputError(
             f"expected Parquet files at {', '.join(map(str, places)) or 'source'}, found none; "
-            f"name a folder of {SUFFIXES[0]} files"
+            f"name a folder of {PARQUET[0]} files"
         )
+    named = once(system, named)
     paths = sorted(named)
     stamps = _stamps(system, paths)
     with ThreadPoolExecutor(min(AT_ONCE, len(paths))) as pool:

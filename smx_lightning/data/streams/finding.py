@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.unreadable import reason
 from smx_lightning.processes.files import at_home
-
-SUFFIXES = (".parquet", ".parq", ".pq")
-OTHER_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".feather", ".arrow", ".ipc", ".orc", ".avro")
+from smx_lightning.tables.sources.suffixes import PARQUET, holds_rows, is_hidden
 
 
 def located(place: str | Path, filesystem: Any) -> tuple[Any, str]:
@@ -27,7 +26,7 @@ def located(place: str | Path, filesystem: Any) -> tuple[Any, str]:
             filesystem = fs.PyFileSystem(fs.FSSpecHandler(filesystem))
         return filesystem, str(place).rstrip("/")
     if "://" not in str(place):
-        return fs.LocalFileSystem(), str(at_home(place).absolute())
+        return fs.LocalFileSystem(), os.path.normpath(at_home(place).absolute())
     try:
         opened: tuple[Any, str] = fs.FileSystem.from_uri(str(place))
     except (ArrowInvalid, OSError) as error:
@@ -57,14 +56,26 @@ def found(system: Any, place: str) -> dict[str, str]:
     names = {}
     for info in infos:
         name = info.path[len(place) :].lstrip("/")
-        if info.type != fs.FileType.File or any(part[0] in "_." for part in name.split("/")):
+        path = PurePosixPath(name)
+        if info.type != fs.FileType.File or is_hidden(path):
             continue
-        suffix = PurePosixPath(name).suffix.lower()
-        if suffix in OTHER_TABLES:
+        if path.suffix.lower() in PARQUET:
+            names[info.path] = name
+        elif holds_rows(path):
             raise InputError(
                 f"expected Parquet files alone in {place}, got {name}, whose rows would be left "
                 "out; write it as Parquet, or begin its name with _"
             )
-        if suffix in SUFFIXES:
-            names[info.path] = name
     return names
+
+
+def once(system: Any, named: dict[str, str]) -> dict[str, str]:
+    """The same without the second name of a file, as a link or a folder within another gives it."""
+    from pyarrow import fs
+
+    if not isinstance(system, fs.LocalFileSystem):
+        return named
+    seen: dict[str, str] = {}
+    for path in sorted(named):
+        seen.setdefault(os.path.realpath(path), path)
+    return {path: named[path] for path in seen.values()}

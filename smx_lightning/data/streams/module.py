@@ -207,7 +207,7 @@ class StreamedTableDataModule(Told):
         window, entries = shares_of(
             self.memory,
             len(schema.feature_names) * dtype.itemsize,
-            batch_size=self.batch_size,
+            batch_size=min(self.batch_size, max(int(files.rows.sum()), 1)),
             held=files.held,
             window=self.window if shuffled else None,
         )

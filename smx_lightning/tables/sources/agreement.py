@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 from smx_lightning.errors import InputError
 from smx_lightning.errors.text import printable
 from smx_lightning.tables.encoding import listed
 from smx_lightning.tables.schema import Schema
+from smx_lightning.tables.sources.suffixes import is_text
 from smx_lightning.tables.values import kind_of
 
 
@@ -55,10 +57,12 @@ class Agreement:
             if before is None:
                 self._kinds[column] = (kind, name)
             elif kind is not None and _apart(kind, before):
+                texts = is_text(PurePath(file)) and is_text(PurePath(name))
+                say = f"say which with kinds={{{column!r}: 'category'}}, or " if texts else ""
                 raise InputError(
                     f"expected column {printable(column)!r} to be of one kind in all files, got "
-                    f"{_word(before)} in {file} and {_word(kind)} in {name}; say which with "
-                    f"kinds={{{column!r}: 'category'}}, or convert one"
+                    f"{_word(before)} in {file} and {_word(kind)} in {name}; {say}write one of "
+                    "them again with the other's type"
                 )
 
     def joined(self, tables: list[Any]) -> Any:
@@ -92,7 +96,8 @@ def _apart(kind: Any, other: Any) -> bool:
 
 
 def _word(kind: Any) -> str:
-    return kind[0] if isinstance(kind, tuple) else str(kind)
+    name, unit = kind if isinstance(kind, tuple) else (str(kind), None)
+    return f"{name} in {unit}" if unit else name
 
 
 def _undictionaried(table: Any, names: set[str]) -> Any:

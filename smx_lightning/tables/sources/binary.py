@@ -11,8 +11,8 @@ from smx_lightning.errors import InputError
 from smx_lightning.errors.sizes import check_room
 from smx_lightning.errors.text import one_line
 from smx_lightning.errors.unreadable import sentence_of
+from smx_lightning.tables.sources.suffixes import PARQUET
 
-PARQUET = (".parquet", ".pq")
 PARQUET_MAGIC, ARROW_MAGIC, FEATHER_1 = b"PAR1", b"ARROW1", b"FEA1"
 
 

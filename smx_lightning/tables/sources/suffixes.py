@@ -5,26 +5,43 @@ It imports next to nothing: the command line asks before anything else is there.
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 TEXT = (".csv", ".tsv", ".tab", ".txt")
+PARQUET = (".parquet", ".parq", ".pq")
 SUFFIXES = {
     **dict.fromkeys(TEXT, "csv"),
-    **{".parquet": "parquet", ".pq": "parquet", ".feather": "feather", ".arrow": "feather"},
+    **dict.fromkeys(PARQUET, "parquet"),
+    **{".feather": "feather", ".arrow": "feather"},
 }
+OTHERS = (".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".ods", ".ipc", ".orc", ".avro")
 PACKED = (".gz", ".bz2", ".zst")
 
 
-def suffix_of(path: Path) -> str:
+def suffix_of(path: PurePath) -> str:
     """The suffix that says what a file is, without that of its compression."""
     name = path.name.lower()
     for packed in PACKED:
-        if (bare := name.removesuffix(packed)) != name and Path(bare).suffix in TEXT:
-            return Path(bare).suffix
-    return Path(name).suffix
+        if (bare := name.removesuffix(packed)) != name and PurePath(bare).suffix in TEXT:
+            return PurePath(bare).suffix
+    return PurePath(name).suffix
 
 
-def is_text(path: Path) -> bool:
+def holds_rows(path: PurePath) -> bool:
+    """Whether a file's rows would be missed where a folder's tables are read without it."""
+    name = path.name.lower()
+    for packed in PACKED:
+        name = name.removesuffix(packed)
+    suffix = PurePath(name).suffix
+    return suffix in OTHERS or (suffix in SUFFIXES and suffix != ".txt")  # readme.txt
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a path within a folder is left out there by its name."""
+    return any(part[0] in "._" for part in path.parts)
+
+
+def is_text(path: PurePath) -> bool:
     """Whether a file of a table holds it as text."""
     return suffix_of(path) in TEXT
 

@@ -156,10 +156,14 @@ class CsvFormat:
             found = kinds.get(cell[2], cell[2])
             european = self.decimal == "." and looks_like(cell[3].strip("'")) == WITH_COMMA
             remedy = "give decimal=','; or " if european else ""
+            remedy += (
+                "correct it, or leave the cell empty"
+                if self.schema is not None  # which says what the column holds
+                else "correct it, leave the cell empty, or say what the column holds with kinds="
+            )
             raise InputError(
                 f"expected {found} in column {printable(names[int(cell[1])])!r}, got "
-                f"{shortened(printable(cell[3]), 60)} in {where}; {remedy}correct it, leave the "
-                "cell empty, or say what the column holds with kinds="
+                f"{shortened(printable(cell[3]), 60)} in {where}; {remedy}"
             ) from error
         if width := _WIDTH.search(said):
             raise InputError(

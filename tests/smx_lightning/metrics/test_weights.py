@@ -125,7 +125,7 @@ def test_integer_weights_are_repeated_rows(drawn):
     if y.ndim == 1:
         assert np.array_equal(matrix(log_probs, y, repeats), matrix(*again, None))
         for name in ("accuracy_micro", "accuracy_macro"):
-            assert found[name] == pytest.approx(expected[name], rel=1e-7)
+            assert found[name] == pytest.approx(expected[name], rel=3e-7)
     macro = partial(MacroAccuracy, scores.shape[1])
     for kind in (NegativeLogLikelihood, BrierScore, CalibrationError, macro):
         one, other = kind(), kind()

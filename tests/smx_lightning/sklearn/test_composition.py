@@ -10,6 +10,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.ensemble import VotingClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -182,6 +183,54 @@ def test_labels_of_a_checkpoint_are_sorted_as_scikit_learn_s_metrics_expect(name
         np.array(name, head.classes_.dtype).item(): weights[name] for name in names
     }
     assert head.to_lightning().class_names == tuple(map(str, head.classes_))
+
+
+@pytest.mark.parametrize("offset", [0, 1e6, 1e8])
+def test_a_checkpoint_in_float64_is_not_rounded(offset, tmp_path):
+    """Accuracy was a third where features lie 10⁸ from zero."""
+    x, y = load_iris(return_X_y=True)
+    head = SoftmaxClassifier(l2=1e-4).fit(x + offset, y)
+    path = saved(head.to_lightning(), tmp_path / "model.ckpt")
+    again = SoftmaxClassifier.from_checkpoint(path)
+    np.testing.assert_allclose(
+        again.predict_proba(x + offset), head.predict_proba(x + offset), atol=1e-7
+    )
+    assert again.coef_.dtype == np.float64
+    assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+def test_a_checkpoint_without_an_intercept_stays_without_one(intercept, tmp_path):
+    x, y = load_iris(return_X_y=True)
+    head = SoftmaxClassifier(l2=1e-2, fit_intercept=intercept).fit(x, y)
+    again = SoftmaxClassifier.from_checkpoint(saved(head.to_lightning(), tmp_path / "model.ckpt"))
+    assert again.fit_intercept is intercept
+    np.testing.assert_allclose(again.fit(x, y).intercept_, head.intercept_, atol=1e-9)
+
+
+def test_features_that_a_file_would_round_are_refused_and_the_remedy_works(tmp_path):
+    x, y = load_iris(return_X_y=True)
+    head = SoftmaxClassifier(l2=1e-4).fit(x + 1e8, y)
+    with pytest.raises(InputError, match=r"got column 0 of X, .* preprocessing='standardize'"):
+        head.to_onnx(tmp_path / "head.onnx")
+    head.set_params(preprocessing="standardize").fit(x + 1e8, y).to_onnx(tmp_path / "head.onnx")
+    answers = OnnxClassifier(tmp_path / "head.onnx").predict_proba(x + 1e8)
+    np.testing.assert_allclose(answers, head.predict_proba(x + 1e8), atol=1e-4)
+
+
+def test_an_end_far_from_the_optimum_is_no_silent_one():
+    """One row far from all others, for which float32 has no digits; a tol for other units."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(40, 200))
+    y = (x @ rng.normal(size=(200, 3)) + rng.gumbel(size=(40, 3))).argmax(1)
+    x[3] += 1e6
+    with pytest.warns(ConvergenceWarning, match="precision, and yet up to about 1 of the objec"):
+        SoftmaxClassifier(l2=1e-2).fit(x.astype(np.float32), y)
+    SoftmaxClassifier(l2=1e-2).fit(x, y)  # warnings are errors: float64 holds it
+    x, y = load_iris(return_X_y=True)
+    with pytest.warns(ConvergenceWarning, match="converged: .*, and yet up to about 1 of the obj"):
+        SoftmaxClassifier(C=1e12).fit(x * 1e-6, y)
+    SoftmaxClassifier(C=1.0, preprocessing="standardize").fit(x * 1e-6, y)
 
 
 def test_class_weights_of_a_checkpoint_are_those_of_the_next_fit(tmp_path):

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import re
 import subprocess
 import sys
 
@@ -21,6 +22,7 @@ from smx_lightning.tables import Column, Schema
 from smx_lightning.tables.encoding import encoded
 from smx_lightning.tables.fitting import SchemaFit
 from smx_lightning.tables.reading import batches, files_of, parts, whole
+from smx_lightning.tables.sources.suffixes import OTHERS
 
 SUFFIXES = [".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".feather", ".arrow"]
 
@@ -290,6 +292,32 @@ def test_files_cut_short_are_refused_or_whole(suffix, mixed, tmp_path):
             whole(path)
 
 
+LEFT_OUT = ["below/rows.parquet", "year=1/month=2/rows.csv.gz", *(f"rows{s}" for s in OTHERS)]
+LEFT_OUT += ["rows.parquet.gz", "ROWS.JSON", "rows.ndjson.zst"]
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_no_rows_of_a_folder_are_left_out_in_silence(name, mixed, tmp_path):
+    """Half of a folder was predicted, without a word, which the stream had read whole."""
+    folder = tables.write_folder(mixed, tmp_path / "rows", suffix=".parquet")
+    other = folder / name
+    other.parent.mkdir(parents=True, exist_ok=True)
+    other.write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=f"got {re.escape(name)}, whose rows would be left out"):
+        files_of(folder)
+    top = folder / name.split("/")[0]
+    top.rename(folder / f"_{top.name}")  # the remedy
+    assert len(files_of(folder)) == 3
+
+
+def test_what_is_no_table_may_lie_beside_tables(mixed, tmp_path):
+    folder = tables.write_folder(mixed, tmp_path / "rows", suffix=".parq")
+    for name in ("below/readme.txt", "below/.old.csv", "_old/rows.csv", "figure.png", "model.onnx"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("no table")
+    assert len(files_of(folder)) == 3
+
+
 def test_what_is_no_source_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
@@ -333,7 +361,7 @@ def test_files_of_one_table_have_the_same_columns(tmp_path):
         ({"x": [1.5]}, "got c in …a.parquet and not in …b.parquet; give the files"),
         ({**good, "z": [1, 2]}, "got z in …b.parquet and not in …a.parquet"),
         ({"x": ["1"], "c": ["a"]}, "column 'x' to be of one kind in all files, got number in …a.p"),
-        ({"x": [1], "c": [True]}, "got category in …a.parquet and boolean in …b.parquet; say whi"),
+        ({"x": [1], "c": [True]}, "got category in …a.parquet and boolean in …b.parquet; write o"),
     ):
         for read in (whole, lambda path: [*batches(path)]):
             with pytest.raises(InputError) as caught:
@@ -347,6 +375,22 @@ def test_files_of_one_table_have_the_same_columns(tmp_path):
     }
     table, _ = whole(folder(a=good, b=alike, c={"x": pa.nulls(1), "c": ["d"]}))
     assert table.to_pydict() == {"x": [1, 2, 1.5, None, None], "c": ["a", "b", "b", "c", "d"]}
+
+
+def test_kinds_say_what_text_files_that_differ_hold(tmp_path):
+    """The remedy for text; Parquet files have types, and one of them is to be written again."""
+    for name, content in {"a": "x,c\n1,2\n", "b": "x,c\na,2\n"}.items():
+        csv(tmp_path, content, f"{name}.csv")
+    with pytest.raises(InputError, match=r"say which with kinds=\{'x': 'category'\}, or write"):
+        whole(tmp_path)
+    table, _ = whole(tmp_path, kinds={"x": "category"})
+    assert table.column("x").to_pylist() == ["1", "a"]
+    durations = tmp_path / "durations"
+    durations.mkdir()
+    for name, kind in {"a": pa.duration("s"), "b": pa.int64()}.items():
+        tables.write(pa.table({"x": pa.array([1, 2], kind)}), durations / f"{name}.parquet")
+    with pytest.raises(InputError, match=r"got number in \S+ in .*a\.parquet and number in .*b\.p"):
+        whole(durations)
 
 
 def test_a_home_folder_is_found(tmp_path, monkeypatch):

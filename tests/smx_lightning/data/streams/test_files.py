@@ -78,6 +78,18 @@ def test_distant_files_are_read_as_local_ones(folder):
     memory.rm("/bucket", recursive=True)
 
 
+def test_a_file_of_two_names_is_read_once(folder, tmp_path):
+    """Its rows were read twice, and its twins fell on both sides of the split."""
+    rows = parquet_files(folder).rows.sum()
+    below = folder / ".." / folder.name
+    part = folder / "part-3.parquet"
+    for places in ([folder, below], [part, below], [folder, str(part)], [folder / ".", folder]):
+        assert parquet_files(places).rows.sum() == rows
+    (folder / "part-9.parquet").symlink_to(part)
+    (tmp_path / "link").symlink_to(folder)
+    assert parquet_files([folder, tmp_path / "link"]).rows.sum() == rows
+
+
 def test_the_footer_alone_tells_the_rows_and_tells_files_apart(folder, tmp_path):
     files = parquet_files(folder)
     for path, sizes in zip(files.paths, UNEVEN, strict=True):
@@ -132,10 +144,13 @@ def damaged(folder):
         "another kind": (lambda: rewrite(noise=["x"] * 51), "'noise' to be of one kind"),
         "a column less": (lambda: without("noise"), "got noise in"),
         "a column more": (lambda: rewrite(more=[1.0] * 51), "got more in"),
-        "a table of another kind": (
-            lambda: (folder / "more.csv").write_text("a\n1\n"),
-            "more.csv, whose rows would be left out",
-        ),
+        **{
+            f"a table in {name}": (
+                lambda name=name: (folder / name).write_text("a\n1\n"),
+                f"{name}, whose rows would be left out",
+            )
+            for name in ("more.csv", "MORE.CSV", "more.csv.gz", "more.ndjson", "more.parquet.zst")
+        },
         "pages of noise": (flip, "pyarrow cannot read"),
         "infinite": (
             lambda: rewrite(noise=[0.0] * 7 + [np.inf] + [0.0] * 43),
