@@ -160,10 +160,11 @@ def files_of(source: Any) -> list[Path]:
                 f"expected files of a table ({', '.join(SUFFIXES)}) in the folder {path}, found "
                 f"{names}; point at the folder that holds them"
             )
-        others = (file for file in path.rglob("*") if file not in files and file.is_file())
-        for file in others:
+        read = {*files}
+        for file in path.rglob("*"):
             name = file.relative_to(path)
-            if holds_rows(file) and not is_hidden(name):
+            left = file not in read and holds_rows(file) and not is_hidden(name)
+            if left and file.is_file():
                 raise InputError(
                     f"expected all tables of {path} in the folder itself, in files of "
                     f"{', '.join(SUFFIXES)}, got {printable(str(name))}, whose rows would be left "

@@ -15,6 +15,7 @@ SUFFIXES = {
     **{".feather": "feather", ".arrow": "feather"},
 }
 OTHERS = (".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".ods", ".ipc", ".orc", ".avro")
+RUNS = "lightning_logs"  # where Lightning puts a run's metrics.csv, in the working folder
 PACKED = (".gz", ".bz2", ".zst")
 
 
@@ -37,8 +38,8 @@ def holds_rows(path: PurePath) -> bool:
 
 
 def is_hidden(path: PurePath) -> bool:
-    """Whether a path within a folder is left out there by its name."""
-    return any(part[0] in "._" for part in path.parts)
+    """Whether a path within a folder is left out there by its name, or is what a run has logged."""
+    return any(part[0] in "._" or part == RUNS for part in path.parts)
 
 
 def is_text(path: PurePath) -> bool:

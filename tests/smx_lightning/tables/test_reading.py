@@ -310,10 +310,13 @@ def test_no_rows_of_a_folder_are_left_out_in_silence(name, mixed, tmp_path):
     assert len(files_of(folder)) == 3
 
 
+A_RUN = ("lightning_logs/version_0/metrics.csv", "model.onnx")  # a second fit in one folder
+
+
 def test_what_is_no_table_may_lie_beside_tables(mixed, tmp_path):
     folder = tables.write_folder(mixed, tmp_path / "rows", suffix=".parq")
-    for name in ("below/readme.txt", "below/.old.csv", "_old/rows.csv", "figure.png", "model.onnx"):
-        (folder / name).parent.mkdir(exist_ok=True)
+    for name in ("below/readme.txt", "below/.old.csv", "_old/rows.csv", "figure.png", *A_RUN):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("no table")
     assert len(files_of(folder)) == 3
 

@@ -78,6 +78,14 @@ def test_distant_files_are_read_as_local_ones(folder):
     memory.rm("/bucket", recursive=True)
 
 
+def test_what_a_run_has_logged_within_the_folder_is_no_table(folder):
+    rows = parquet_files(folder).rows.sum()
+    logged = folder / "lightning_logs" / "version_0" / "metrics.csv"
+    logged.parent.mkdir(parents=True)
+    logged.write_text("epoch,train/nll\n0,1.0\n")
+    assert parquet_files(folder).rows.sum() == rows
+
+
 def test_a_file_of_two_names_is_read_once(folder, tmp_path):
     """Its rows were read twice, and its twins fell on both sides of the split."""
     rows = parquet_files(folder).rows.sum()
