@@ -32,6 +32,7 @@ from smx_lightning.optim.models.ladder import Ladder
 from smx_lightning.optim.span import Gathered, Span
 from smx_lightning.optim.status import Rounding, Status, relative_gap, verdict, without_rows
 from smx_lightning.optim.steps.lbfgs import Pairs
+from smx_lightning.optim.steps.pilot import Pilot
 from smx_lightning.optim.steps.progress import Progress
 from smx_lightning.optim.steps.search import Step, first
 
@@ -101,6 +102,7 @@ class Descent:
         self._fits = False  # whether the last step's model fitted
         self._repeating = False  # whether the pass under way evaluates the best point again
         self._l2 = 0.0
+        self._pilot: Pilot | None = None  # rows of the pass at zero weights
         self._noise = 0.0  # what rounding does to the objective at the best point
         self._shape = (start.shape[0], start.shape[1])
         self._gathered: Gathered | None = None  # rows of the first passes, if they are few
@@ -126,6 +128,7 @@ class Descent:
         self._weight, self._bias = rounded[:, :-1], rounded[:, -1:]
         # Where most begin, and half of the first pass: the scores are the bias, whatever the rows.
         self._flat = self.best is None and not self._weight.any()
+        self._pilot = Pilot(rounded[:, :-1]) if self._flat else None
         self._sums = EpochSums(
             self._shape, self.point.device, self._member, line, intercept=self._intercept
         )
@@ -157,6 +160,8 @@ class Descent:
             scores = self._bias.expand(-1, len(x))
         else:
             scores = torch.addmm(self._bias, self._weight, x.T)
+        if self._pilot is not None:
+            self._pilot.add(x, y, weights)
         at = self._member.at(scores)
         self.ladder.add(x, at.weights, weights, at.scale)
         self._sums.add(x, at, y, weights)
@@ -303,9 +308,22 @@ class Descent:
         # Of a curvature that jumps the model of a short step says little of a whole one.
         jumps = cut and self._member.attains
         asks = not self._fits or jumps or self.evaluations < UNCERTAIN
-        self.step = first(direction, self.best.gradient, asks=asks)
+        self.step = self._piloted(first(direction, self.best.gradient, asks=asks))
         if not self.step.slope < 0:  # rounding has the upper hand
             self._begin_anew()
+
+    def _piloted(self, step: Step) -> Step:
+        """The first step from zero weights as long as some rows advise; any other as it is."""
+        assert self.best is not None
+        pilot, self._pilot = self._pilot, None
+        if pilot is None:
+            return step
+        rows, member = self.best.rows, self._member
+        forecast = pilot.forecast(step, rows, member, bias=self._bias, l2=self._l2)
+        if forecast is None:
+            return step
+        self.ladder.expect(forecast.masses)
+        return step._replace(length=forecast.length, asks=False)
 
     def _aim_in(self, span: Span) -> None:
         """At the optimum of the rows in their span, the same but for rounding."""

@@ -32,7 +32,7 @@ MOST_ROWS = 0.5  # of all: with more a step costs several passes
 MANY_PASSES = 40
 BEFORE_ROWS = 2.5  # passes: where the first step saturates the softmax no row seems to matter
 RECENT = 5  # passes that tell the present rate
-KEPT = ("work", "work_at_refresh", "largest", "objectives", "noise", "rows_factor")
+KEPT = ("work", "work_at_refresh", "largest", "objectives", "noise", "rows_factor", "waits")
 
 
 class Due(NamedTuple):
@@ -59,6 +59,7 @@ class Choice:
         self._largest: list[float] = []
         self._noise = 0.0  # what rounding does to the objective there
         self._rows_factor = 1.0
+        self._waits = BEFORE_ROWS
         self._prices: dict[type[Curvature], float] = {}
 
     def pass_work(self, rows: float) -> float:
@@ -84,6 +85,10 @@ class Choice:
     def too_few_rows(self) -> None:
         """A step along products with the Hessian of some rows was not what they promised."""
         self._rows_factor *= 2
+
+    def expected(self) -> None:
+        """The first step has been chosen so that it does not saturate the softmax."""
+        self._waits = 0.0
 
     def choose(self, present: Curvature, known: Evaluation) -> Due:
         """For the coming pass; ``known`` is the best point's."""
@@ -130,7 +135,7 @@ class Choice:
         if many <= MOST_ROWS / 2 * rows and pass_work(*self._shape, PRODUCTS * many) < price:
             return many
         few = self._rows_factor * FEW_ROWS * present.dimension(known.masses)
-        waited = self._work > BEFORE_ROWS * a_pass and dear > MANY_PASSES * a_pass
+        waited = self._work > self._waits * a_pass and dear > MANY_PASSES * a_pass
         return few if waited and few <= MOST_ROWS * rows else 0.0
 
     def _passes_ahead(self) -> float:
@@ -156,5 +161,5 @@ class Choice:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state`."""
-        for name in KEPT:
+        for name in state.keys() & set(KEPT):
             setattr(self, f"_{name}", state[name])

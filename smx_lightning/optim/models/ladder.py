@@ -22,7 +22,7 @@ AT_ONCE = 5.0  # passes that it may cost to be used at once: it saves more, most
 UNKNOWN_BATCHES = 64  # in a pass whose length is not known
 LEAST_AT_START = 0.1
 MOST_FALL = 1.4  # of a class's mass from one point to the next
-KEPT = ("masses", "on_rows", "sums")
+KEPT = ("masses", "expected", "on_rows", "sums")
 
 
 class Ladder:
@@ -59,6 +59,7 @@ class Ladder:
         # Σ c U w (1 - w) / Σ c, about; at a saturated start no less than a share of that at zero.
         at_zero = scale * (1 - 1 / shape[0]) / shape[0]
         self._masses = like.new_full((shape[0],), LEAST_AT_START * at_zero, dtype=torch.float64)
+        self._expected: Tensor | None = None  # the same at the next pass's point, where known
         # Σ c, then Σ c x and Σ c x² a feature, of the first pass.
         self._sums = like.new_zeros(1 + 2 * (shape[1] - 1), dtype=torch.float64)
         self._moments: Moments | None = None
@@ -98,6 +99,10 @@ class Ladder:
             few = Spectrum in LADDER and self._shape[1] <= MOST_AT_ONCE
             self._due = Due(Spectrum if few and self._at_once else None)
         else:  # without a model it has stopped
+            if self._expected is not None:
+                spread = float(self._expected.sum()) * known.total_weight
+                known = known._replace(masses=self._expected, spread=spread)
+                self._known, self._expected = known, None
             self._due = Due() if self.model is None else self._choice.choose(self.model, known)
         if known is not None and self._due.rows:
             self._collecting_rows = Rows(
@@ -146,6 +151,11 @@ class Ladder:
         scale = torch.where(moments.squares > 0, moments.total / moments.squares, 0.0)
         squares = x.square() if squares is None else squares
         return 0.5 + 0.5 / x.shape[1] * (squares @ scale.to(x.dtype))
+
+    def expect(self, masses: Tensor) -> None:
+        """Where the next pass evaluates Σ c U w (1 - w) / Σ c is about this, (classes,)."""
+        self._expected = masses
+        self._choice.expected()
 
     def end(self, rows: float) -> None:
         """All processes' rows have passed."""
@@ -230,7 +240,7 @@ class Ladder:
     def restore(self, state: dict[str, Any], model: dict[str, Any] | None) -> None:
         """Inverse of :meth:`state`, and of the model's."""
         self._choice.restore(state)
-        for name in KEPT:
+        for name in state.keys() & set(KEPT):
             setattr(self, f"_{name}", state[name])
         self._moments = None
         self.model = None if model is None else restored(model, *self._shape, self._like)
