@@ -129,13 +129,13 @@ def _wide(name: str, n: int, d: int, num_classes: int, rank: int) -> Problem:
     return Problem(name, x.astype(np.float32), y.astype(np.int64))
 
 
-def _embeddings(name: str) -> Problem:
+def _embeddings(name: str, d: int, num_classes: int, apart: float) -> Problem:
     """What a backbone puts out: correlated features, decaying spectrum, classes near separable."""
-    n, d, num_classes = 20_000, 768, 100
+    n = 20_000
     random = np.random.default_rng(1)
     rotation, _ = np.linalg.qr(random.standard_normal((d, d)))
     spectrum = np.exp(-np.arange(d) / 120)
-    centres = 1.2 * random.standard_normal((num_classes, d)) * spectrum
+    centres = apart * random.standard_normal((num_classes, d)) * spectrum
     y = random.integers(0, num_classes, n)
     x = (centres[y] + random.standard_normal((n, d)) * spectrum) @ rotation
     return Problem(name, x.astype(np.float32), y.astype(np.int64))
@@ -155,7 +155,8 @@ PROBLEMS: dict[str, Callable[[str], Problem]] = {
     "table": partial(_clusters, n=16_000, d=16, num_classes=26, spread=0.8, mixed=True),
     "many-rows": partial(_clusters, n=500_000, d=54, num_classes=7),
     "hundred-classes": partial(_clusters, n=20_000, d=64, num_classes=100),
-    "embeddings": _embeddings,
+    "embeddings": partial(_embeddings, d=768, num_classes=100, apart=1.2),
+    "embeddings-far": partial(_embeddings, d=384, num_classes=50, apart=2.5),
     "wide": partial(_wide, n=1000, d=8000, num_classes=5, rank=20),
     "wide-100": partial(_wide, n=100, d=7000, num_classes=3, rank=10),
     "wide-400": partial(_wide, n=400, d=20_000, num_classes=10, rank=30),

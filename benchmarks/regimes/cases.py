@@ -45,6 +45,7 @@ REGIMES = {
         Regime("many-rows"),
         Regime("hundred-classes"),
         Regime("embeddings", least=1.5),
+        Regime("embeddings-far", least=1.5),
         Regime("wide", least=3),
         Regime("wide-100", least=3),
         Regime("wide-400", least=3),
