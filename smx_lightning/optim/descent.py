@@ -39,7 +39,7 @@ from smx_lightning.optim.steps.search import Step, first
 SHORTEST = 1e-9  # of a step: after so many cuts the direction is at fault
 MOST_IN_SPAN = 1000  # passes over gathered rows
 UNCERTAIN = 3  # passes at the start that ask for shorter lengths too
-KEPT = ("begun", "fits", "repeating", "l2")
+KEPT = ("begun", "fits", "repeating", "l2", "uncertain")
 
 
 class Descent:
@@ -100,6 +100,7 @@ class Descent:
         self._known = math.inf  # the objective where the second pass begins
         self._progress = Progress(self._member.patience)
         self._fits = False  # whether the last step's model fitted
+        self._uncertain = UNCERTAIN
         self._repeating = False  # whether the pass under way evaluates the best point again
         self._l2 = 0.0
         self._pilot: Pilot | None = None  # rows of the pass at zero weights
@@ -307,7 +308,7 @@ class Descent:
         cut = self.step is not None and self.step.length < 1
         # Of a curvature that jumps the model of a short step says little of a whole one.
         jumps = cut and self._member.attains
-        asks = not self._fits or jumps or self.evaluations < UNCERTAIN
+        asks = not self._fits or jumps or self.evaluations < self._uncertain
         self.step = self._piloted(first(direction, self.best.gradient, asks=asks))
         if not self.step.slope < 0:  # rounding has the upper hand
             self._begin_anew()
@@ -323,6 +324,7 @@ class Descent:
         if forecast is None:
             return step
         self.ladder.expect(forecast.masses)
+        self._uncertain = 0
         return step._replace(length=forecast.length, asks=False)
 
     def _aim_in(self, span: Span) -> None:
@@ -382,7 +384,7 @@ class Descent:
         self.evaluations, self.status = kept["evaluations"], Status[kept["status"]]
         if "begun" not in kept:
             return
-        for name in KEPT:
+        for name in kept.keys() & set(KEPT):
             setattr(self, f"_{name}", kept[name])
         self.frame = Frame(kept.get("origin"))
         self.best = None if kept["best"] is None else Evaluation(**kept["best"])

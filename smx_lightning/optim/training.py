@@ -17,7 +17,6 @@ from smx_lightning.errors.targets import check_targets
 from smx_lightning.optim.evaluation import smoothed
 from smx_lightning.optim.exact import ExactSolver
 from smx_lightning.optim.loop import parts
-from smx_lightning.optim.models.dense import joined
 from smx_lightning.optim.status import Status
 from smx_lightning.processes.distributed import log_agreed
 from smx_lightning.processes.sharding import is_sharded
@@ -151,7 +150,8 @@ def add_batch(
             "with the last one; pass all rows of a batch on at once"
         )
     check_targets(y, model.num_classes, "train batches")
-    model.tallies["train"].add(evaluate(model, solver, x, y, weight), y, weight)
+    for part, scores in evaluate(model, solver, x, y, weight):
+        model.tallies["train"].add(scores, y[part], None if weight is None else weight[part])
     if model.trainer.is_last_batch:  # compared with earlier points before validation runs
         end_epoch(model, solver)
 
@@ -164,25 +164,25 @@ def evaluate(
     x: Tensor,
     y: Tensor,
     weight: Tensor | None = None,
-) -> Tensor:
-    """Add a batch to the solver's sums; what it answers (batch, classes) at the trial point.
+) -> list[tuple[slice, Tensor]]:
+    """Add a batch to the solver's sums; slices of it, and their scores at the trial point.
 
-    Rows are preprocessed in parts, too, unless the solver keeps them: it would have to put them
-    together again.
+    Scores are (rows, classes). Rows are preprocessed in such slices, too, unless the solver keeps
+    them: it would have to put them together again.
     """
     x = model.checked_features(x)
     check_dense(x)
     check_as_many(y, x.shape[0])
     last = model.trainer.is_last_batch
-    scores, dtype = [], model.linear.weight.dtype
+    answers, dtype = [], model.linear.weight.dtype
     with torch.autocast(x.device.type, enabled=False):
         for part in [slice(None)] if last and solver.gathers else parts(x):
             rows = model.preprocessing(x[part]).to(dtype)
             targets = smoothed(y[part], model.label_smoothing, model.num_classes, dtype)
             weights = None if weight is None else weight[part]
             classes = model.class_weights_for(rows)
-            scores.append(solver.add(rows, targets, classes, weights, last=last))
-    return joined(scores)
+            answers.append((part, solver.add(rows, targets, classes, weights, last=last)))
+    return answers
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
