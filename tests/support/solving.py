@@ -70,11 +70,11 @@ def few_rows(classes, each, features, seed):
     return x, np.repeat(np.arange(classes), each)
 
 
-def embeddings(rows, features, classes, decay):
+def embeddings(rows, features, classes, decay, apart=1.2):
     """Classes that are nearly separable, in features of a decaying spectrum."""
     rng = np.random.default_rng(1)
     scale = np.exp(-np.arange(features) / decay)
-    centres = 1.2 * rng.standard_normal((classes, features)) * scale
+    centres = apart * rng.standard_normal((classes, features)) * scale
     y = np.concatenate([np.arange(classes), rng.integers(0, classes, rows - classes)])
     return centres[y] + rng.standard_normal((rows, features)) * scale, y
 
