@@ -53,12 +53,17 @@ class Pilot:
     def add(self, x: Tensor, y: Tensor, weights: Tensor | None) -> None:
         """A batch passes, as in :meth:`.EpochSums.add`."""
         c = x.new_ones(len(x)) if weights is None else weights
-        self._kept.append(self._chosen(x, y, c, self._thresholds.next(c)))
-        self._count += len(self._kept[-1][0])
+        self._keep(*self._chosen(x, y, c, self._thresholds.next(c)))
         while self._count > 2 * ROWS:
             self._limit /= 2
-            self._kept = [self._chosen(*kept) for kept in self._kept]
-            self._count = sum(len(x) for x, *_ in self._kept)
+            kept, self._kept, self._count = self._kept, self._kept[:1], 0
+            for rows in kept[1:]:
+                self._keep(*self._chosen(*rows))
+
+    def _keep(self, x: Tensor, y: Tensor, c: Tensor, numbers: Tensor) -> None:
+        if len(x):  # of a million small batches most have none
+            self._kept.append((x, y, c, numbers))
+            self._count += len(x)
 
     def _chosen(
         self, x: Tensor, y: Tensor, c: Tensor, numbers: Tensor

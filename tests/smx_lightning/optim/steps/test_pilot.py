@@ -112,6 +112,11 @@ def test_which_rows_are_kept_depends_on_no_batch(weighted: bool) -> None:
             assert torch.equal(part, same)
 
 
+def test_batches_of_which_no_row_is_kept_leave_nothing() -> None:
+    x, y, c = rows(20_000)
+    assert len(piloted(x, y, c, 1)._kept) <= 2 * ROWS + 1
+
+
 @pytest.mark.parametrize("root", [0.999, 0.5, 0.25, 0.1, 3e-3])
 @pytest.mark.parametrize("steepness", [0.5, 3.0, 40.0])
 def test_a_zero_is_found(root: float, steepness: float) -> None:
