@@ -93,14 +93,18 @@ class ParquetFiles:
         hashed = hashlib.blake2b("".join(self.digests).encode(), digest_size=8).hexdigest()
         return {"files": list(self.called), "hash of footers": hashed}
 
-    def check_unchanged(self) -> None:
+    def check_unchanged(self, file: int | None = None) -> None:
         """Complain about files that are no longer those whose footers were read.
+
+        Args:
+            file: The number of one, which alone is looked at.
 
         Raises:
             InputError: For the first one that was changed or removed.
         """
-        stamps = _stamps(self.filesystem, self.paths)
-        for path, before, now in zip(self.paths, self.stamps, stamps, strict=True):
+        which = slice(None) if file is None else slice(file, file + 1)
+        paths, stamps = self.paths[which], self.stamps[which]
+        for path, before, now in zip(paths, stamps, _stamps(self.filesystem, paths), strict=True):
             if before != now:
                 raise changed(path)
 

@@ -76,3 +76,4 @@ class StreamLoader(BatchLoader):
             while batches:  # the last batch alone holds the window then, until it is done with
                 next(seen)
                 yield batches.pop()
+        rows.files.check_unchanged()  # what was written in their place may have as many rows

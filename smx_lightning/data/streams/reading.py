@@ -116,7 +116,9 @@ def _opened(files: ParquetFiles, file: int) -> Any:
             path, filesystem=files.filesystem, buffer_size=files.buffer, pre_buffer=False
         )
     except UNREADABLE as error:
+        files.check_unchanged(file)  # nothing is wrong with one that is being written
         raise unreadable(path, error) from error
+    files.check_unchanged(file)
     known = files.rows[files.file == file].tolist()
     told = opened.metadata
     if [told.row_group(k).num_rows for k in range(told.num_row_groups)] != known:
@@ -129,7 +131,7 @@ def _tables(
 ) -> Iterator[tuple[pa.RecordBatch, int, int]]:
     """Slices of some row groups of one file, each within one group: table, group and first row."""
     names = [*files.names]
-    path = files.paths[int(files.file[groups[0]])]
+    file = int(files.file[groups[0]])
     size = max(entries // max(len(names), 1), 1)
     numbers = [int(files.index[group]) for group in groups]
     batches = opened.iter_batches(size, row_groups=numbers, columns=names)
@@ -140,24 +142,26 @@ def _tables(
         try:
             batch = next(batches, None)
         except UNREADABLE as error:
-            raise unreadable(path, error) from error
+            files.check_unchanged(file)
+            raise unreadable(files.paths[file], error) from error
         if batch is None:
             break
         while batch.num_rows:
             while row == files.rows[group]:
                 group, row = next(pending, None), 0
                 if group is None:
-                    raise _other_rows(path, "more")
+                    raise _other_rows(files, file, "more")
             table = batch.slice(0, int(files.rows[group]) - row)
             yield table, group, row
             row += table.num_rows
             batch = batch.slice(table.num_rows)
     if row != files.rows[group] or next(pending, None) is not None:
-        raise _other_rows(path, "fewer")
+        raise _other_rows(files, file, "fewer")
 
 
-def _other_rows(path: str, found: str) -> InputError:
+def _other_rows(files: ParquetFiles, file: int, found: str) -> InputError:
+    files.check_unchanged(file)
     return InputError(
-        f"expected as many rows in {path} as its footer says, got {found}; write it again, or take "
-        "it out of the folder"
+        f"expected as many rows in {files.paths[file]} as its footer says, got {found}; write it "
+        "again, or take it out of the folder"
     )

@@ -215,13 +215,44 @@ def test_files_that_change_are_refused(folder):
         assert all(map(np.array_equal, mine, theirs))
 
 
-def test_a_file_that_changes_in_the_midst_of_an_epoch_is_refused(folder):
-    """Its time and size were looked at when the epoch began."""
+def zeros(data):
+    """A file of as many bytes, none of which Parquet takes."""
+    return bytes(len(data))
+
+
+def half(data):
+    """As a file that is being written looks."""
+    return data[: len(data) // 2]
+
+
+def other(data):
+    """As many rows as before, of other numbers."""
+    sink = pa.BufferOutputStream()
+    rows = pq.read_table(pa.BufferReader(data)).num_rows
+    pq.write_table(table(rows, seed=9), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def fewer(data):
+    """Another table."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table(3), sink)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("served", [0.01, 0.2, 0.7, 0.95, 1.0])
+@pytest.mark.parametrize("written", [zeros, half, other, fewer, None])
+def test_a_file_that_changes_in_the_midst_of_an_epoch_is_refused(folder, written, served):
+    """Wherever the reader, which is ahead of the batches, has got to by then."""
     data = streamed.module(folder, window=1, batch_size=1)
-    batches = iter(data.train_dataloader())
-    next(batches)
+    loader = data.train_dataloader()
+    batches, rows = iter(loader), round(served * len(loader))
+    assert len([*itertools.islice(batches, rows)]) == rows > 0
     for path in folder.glob("*.parquet"):
-        pq.write_table(table(3), path)
+        if written is None:
+            path.unlink()
+        else:
+            path.write_bytes(written(path.read_bytes()))
     with pytest.raises(InputError, match="was changed or removed since"):
         list(batches)
 
