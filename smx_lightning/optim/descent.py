@@ -24,12 +24,12 @@ from torch import Tensor
 
 from smx_lightning.activations.family import SOFTMAX, Activation
 from smx_lightning.errors import InputError
+from smx_lightning.optim.coordinates.frame import Frame
+from smx_lightning.optim.coordinates.span import Gathered, Span
 from smx_lightning.optim.evaluation import EpochSums, Evaluation
-from smx_lightning.optim.frame import Frame
 from smx_lightning.optim.loop import OVERHEAD, one_pass
 from smx_lightning.optim.members import member
 from smx_lightning.optim.models.ladder import Ladder
-from smx_lightning.optim.span import Gathered, Span
 from smx_lightning.optim.status import Rounding, Status, relative_gap, verdict, without_rows
 from smx_lightning.optim.steps.lbfgs import Pairs
 from smx_lightning.optim.steps.pilot import Pilot

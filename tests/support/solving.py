@@ -41,10 +41,12 @@ def parameters(model):
     return weight.numpy(), bias.numpy()
 
 
-def optimum(x, y, l2):
+def optimum(x, y, l2, *, intercept=True):
     """The least objective, by scikit-learn's L-BFGS in float64."""
     binary = y.max() == 1
-    judge = LogisticRegression(C=(2 if binary else 1) / (l2 * len(y)), tol=1e-9, max_iter=10000)
+    judge = LogisticRegression(
+        C=(2 if binary else 1) / (l2 * len(y)), tol=1e-9, max_iter=10000, fit_intercept=intercept
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its line search complains at the limit of float64
         judge.fit(x, y)

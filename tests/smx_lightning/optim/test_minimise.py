@@ -13,8 +13,6 @@ from solutions import CLOSE, DIGITS, TOL, point_of, rounding, solved
 
 from smx_lightning import InputError
 from smx_lightning.optim import Status, minimise
-from smx_lightning.optim.models.spectrum import Moments
-from smx_lightning.optim.span import Gathered
 
 PASSES, MOST = 60, 200
 
@@ -154,33 +152,6 @@ def wide(rows=24, features=300, seed=0):
     return Problem(x, np.eye(3)[np.arange(rows) % 3], rng.uniform(0.5, 2, rows), 0.05)
 
 
-def spanned(batches, features, classes):
-    """The rows of these batches in their span, as a pass gathers them."""
-    gathered = Gathered((classes, features + 1))
-    for x, y, *c in batches:
-        gathered.add(x, y, c[0] if c else None, held=True)
-    x = torch.cat([batch[0] for batch in batches] or [torch.zeros(1, features)]).double()
-    moments = Moments(len(x), x.sum(0), x.square().sum(0))
-    return gathered.spanned(sum(len(batch[0]) for batch in batches), moments)
-
-
-def test_the_span_has_the_same_logits_and_norms():
-    problem = wide()
-    x, q, c = (torch.tensor(part) for part in problem[:3])
-    span = spanned([(x[:10], q[:10], c[:10]), (x[10:], q[10:], c[10:])], 300, 3)
-    assert span.rows.shape == (24, 23)
-    axes = span.coefficients.T @ (x - x.mean(0))
-    eye = torch.eye(23, dtype=torch.float64)
-    torch.testing.assert_close(axes @ axes.T, eye, rtol=0, atol=1e-12)
-    narrow = torch.randn(3, 24, dtype=torch.float64)
-    point = span.widen(narrow)
-    logits = x @ point[:, :-1].T + point[:, -1]
-    same = span.rows @ narrow[:, :-1].T + narrow[:, -1]
-    torch.testing.assert_close(logits, same, rtol=0, atol=1e-10)
-    torch.testing.assert_close(span.narrow(point), narrow, rtol=0, atol=1e-10)
-    torch.testing.assert_close(point[:, :-1].norm(), narrow[:, :-1].norm())
-
-
 class Refilled:
     """Batches in one buffer, which the next one writes over, as a loader of pinned memory may."""
 
@@ -220,22 +191,9 @@ def test_the_span_leads_to_the_optimum_of_the_problem_itself(dtype, soft, monkey
     found = solved(problem, dtype)
     assert_true(found, problem, dtype, "wide")
     assert found.evaluations <= 4
-    monkeypatch.setattr("smx_lightning.optim.span.worthwhile", lambda *_: False)
+    monkeypatch.setattr("smx_lightning.optim.coordinates.span.worthwhile", lambda *_: False)
     same = solved(problem, dtype)
     torch.testing.assert_close(found.weight, same.weight, rtol=0, atol=10 * TOL[dtype] / 0.05)
-
-
-@pytest.mark.parametrize(
-    "batches",
-    [[(torch.ones(5, 9), torch.arange(5) % 2)], [(torch.zeros(1, 9), torch.zeros(1).long())], []],
-)
-def test_rows_that_are_all_the_same_have_no_span(batches):
-    assert spanned(batches, 9, 2) is None
-
-
-def test_more_rows_than_features_are_left_alone():
-    rows = (torch.randn(10, 4), torch.arange(10) % 2)
-    assert spanned([rows], 4, 2) is None
 
 
 # Statuses ------------------------------------------------------------------------------------

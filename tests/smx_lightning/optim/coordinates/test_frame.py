@@ -12,7 +12,7 @@ from solutions import CLOSE, point_of, solved, solved_close
 from solving import objective, parameters, trained
 
 from smx_lightning.optim import Status
-from smx_lightning.optim.frame import FAR, Frame
+from smx_lightning.optim.coordinates.frame import FAR, Frame
 from smx_lightning.optim.models.spectrum import Moments
 
 SHAPES = [(40, 40, 5), (39, 40, 5), (200, 10, 3), (500, 20, 26), (60, 300, 4), (300, 1, 2)]

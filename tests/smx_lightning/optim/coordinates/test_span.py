@@ -9,7 +9,7 @@ from solving import objective, optimum, parameters, trained, trainer_for
 
 from smx_lightning import SoftmaxRegression
 from smx_lightning.optim import ExactSolver, Status, minimise
-from smx_lightning.optim.span import worthwhile
+from smx_lightning.optim.coordinates.span import worthwhile
 
 
 def wide(rows=61, features=400, classes=5, seed=0):

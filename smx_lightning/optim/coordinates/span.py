@@ -4,12 +4,13 @@ With an l2 the optimum's W lies in the span of the rows: a part across it change
 penalised. The bias is free, so that the rows X (n, d) may be taken from any point μ, with b + W μ
 in place of b: from their mean, which the pass knows. Then
 
-    (X - μ)(X - μ)ᵀ = U Λ Uᵀ,    X - μ = (U √Λ) Qᵀ,    Q = (X - μ)ᵀ U Λ^-½ with QᵀQ = 1
+    (X - μ)(X - μ)ᵀ = R Rᵀ,    Q = (X - μ)ᵀ R⁻ᵀ with QᵀQ = 1
 
-and W = V Qᵀ has the same logits as V of the rows U √Λ (n, r), r < n, and ‖W‖ = ‖V‖: the same
-objective in r features, which are uncorrelated. A product of n × n × d once takes the place of one
-of n × d × K in every pass. Where X is rounded Λ is, too: what is found is a step, and the problem
-itself has the last word.
+and W = V Qᵀ has the same logits as V of the rows R (n, r), r ≤ n (:mod:`.basis`), and ‖W‖ = ‖V‖:
+the same objective in r features.
+
+A product of n × n × d once takes the place of one of n × d × K in every pass. Where X is rounded R
+is, too: what is found is a step, and the problem itself has the last word.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from smx_lightning.optim.coordinates.basis import Basis, basis
 from smx_lightning.optim.evaluation import gathered
 from smx_lightning.optim.models.dense import gram, joined
 from smx_lightning.optim.models.sampling import pass_work
-from smx_lightning.optim.models.spectrum import EIGEN, Moments
+from smx_lightning.optim.models.spectrum import Moments
 
 MOST_ENTRIES = 2**28  # of the rows gathered: 1 GB in float32
-PASSES = 50  # what the decomposition may cost, in passes: about as many as it saves
+PASSES = 50  # what the factor may cost, in passes: about as many as it saves
 BLOCK = 4096  # features whose products are summed up, before those sums are
 NEAR = 4  # times the mean that so many rows have by chance: not worth a subtraction
 
@@ -33,9 +35,9 @@ NEAR = 4  # times the mean that so many rows have by chance: not worth a subtrac
 def worthwhile(shape: tuple[int, int], rows: float) -> bool:
     """Whether so many rows, of (classes, features + 1), are solved in their span sooner."""
     features = shape[1] - 1
-    price = EIGEN * rows**3 + 2 * rows**2 * features
-    cheap = price <= PASSES * pass_work(*shape, rows)
-    return 1 < rows < features and cheap and rows * features <= MOST_ENTRIES
+    price = rows**3 / 3 + 2 * rows**2 * features
+    saved = PASSES * (pass_work(*shape, rows) - pass_work(shape[0], int(rows), rows))
+    return 1 < rows < features and price <= saved and rows * features <= MOST_ENTRIES
 
 
 class Gathered:
@@ -83,7 +85,7 @@ class Gathered:
         if len({y.ndim for _, y, _ in parts}) > 1:  # labels here, distributions there
             parts = [(x, _distributions(y, self._shape[0]), c) for x, y, c in parts]
         x, y, c = (joined([t.to(mean.device) for t in some]) for some in zip(*parts, strict=True))
-        return Span.of(x, y, c, mean)
+        return Span.of(x, y, c, mean, self._shape[0])
 
 
 def _distributions(y: Tensor, num_classes: int) -> Tensor:
@@ -91,20 +93,21 @@ def _distributions(y: Tensor, num_classes: int) -> Tensor:
 
 
 class Span(NamedTuple):
-    """Rows (n, r) in the place of x (n, d), their targets and weights, and the way back.
+    """Rows R (n, r) in the place of x (n, d), their targets and weights, and the way back.
 
-    ``coefficients`` are U Λ^-½ (n, r), ``mean`` is μ (d,).
+    ``mean`` is μ (d,).
     """
 
-    rows: Tensor
+    basis: Basis
     targets: Tensor
     weights: Tensor
     x: Tensor
-    coefficients: Tensor
     mean: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, targets: Tensor, weights: Tensor, mean: Tensor) -> Span | None:
+    def of(
+        cls, x: Tensor, targets: Tensor, weights: Tensor, mean: Tensor, num_classes: int
+    ) -> Span | None:
         """``None`` where all rows are the same."""
         mean, far = mean.to(x.dtype), bool(mean.any())
         blocks = zip(torch.split(x, BLOCK, 1), torch.split(mean, BLOCK), strict=True)
@@ -112,29 +115,27 @@ class Span(NamedTuple):
         products = next(grams)
         for product in grams:
             products += product
-        values, vectors = torch.linalg.eigh(products)  # from the least
-        kept = int((values > len(x) * torch.finfo(x.dtype).eps * values[-1]).sum())
-        if not kept:
-            return None
-        root, vectors = values[-kept:].sqrt(), vectors[:, -kept:]
-        return cls(vectors * root, targets, weights, x, vectors / root, mean)
+        found = basis(products, num_classes, centred=far)
+        return None if found is None else cls(found, targets, weights, x, mean)
 
     @property
     def batch(self) -> tuple[Tensor, Tensor, Tensor]:
         """All rows, as :func:`.one_pass` takes them."""
-        return self.rows, self.targets, self.weights
+        return self.basis.rows, self.targets, self.weights
 
     def narrow(self, point: Tensor) -> Tensor:
         """Of (K, d + 1) the (K, r + 1) with the same logits; float64."""
         weight, bias = point[:, :-1].to(self.x.dtype), point[:, -1:]
         if not weight.any():  # where most begin
-            return torch.cat([bias.new_zeros(len(bias), self.coefficients.shape[1]), bias], 1)
-        logits = torch.addmm(-(weight @ self.mean)[:, None], weight, self.x.T)
+            return torch.cat([bias.new_zeros(len(bias), self.basis.rows.shape[1]), bias], 1)
+        scores = torch.addmm(-(weight @ self.mean)[:, None], weight, self.x.T)
         bias = bias + (point[:, :-1] @ self.mean.double())[:, None]
-        return torch.cat([(logits @ self.coefficients).double(), bias], 1)
+        return torch.cat([self.basis.inward(scores).double(), bias], 1)
 
     def widen(self, point: Tensor) -> Tensor:
         """Of (K, r + 1) the (K, d + 1) with the same logits; float64."""
-        shares = point[:, :-1].to(self.x.dtype) @ self.coefficients.T
-        weight = (shares @ self.x - shares.sum(1, keepdim=True) * self.mean).double()
-        return torch.cat([weight, (point[:, -1] - weight @ self.mean.double())[:, None]], 1)
+        parts = self.basis.outward(point[:, :-1].to(self.x.dtype))
+        total = parts.sum(1, keepdim=True)
+        weight = (parts @ self.x - total * self.mean).double()
+        bias = point[:, -1] + self.basis.level * total[:, 0].double() - weight @ self.mean.double()
+        return torch.cat([weight, bias[:, None]], 1)
