@@ -84,9 +84,10 @@ def bound(p, problem, alpha):
 
 
 def gap(point, problem, alpha):
-    """(f - its bound) / f, and f."""
+    """(f - its bound) / f, and f; neither a loss nor a penalty is less than zero."""
     objective, _, p = value(point, problem, alpha)
-    return (objective - bound(p, problem, alpha)) / objective, objective
+    least = max(bound(p, problem, alpha), 0.0)
+    return (objective - least) / objective, objective
 
 
 def margins(point, problem, alpha):
