@@ -10,7 +10,7 @@ number ℓ is added to all products, R Rᵀ = G + ℓ 1 1ᵀ, and the bias is mo
 
 Where rows repeat, or are mixtures of few, L has no inverse still; R = U √Λ then, of the eigenvalues
 that are not rounding's. So it is where these cost less than the passes that uncorrelated features
-save.
+save, and all of them are known.
 """
 
 from __future__ import annotations
@@ -105,18 +105,28 @@ def basis(products: Tensor, num_classes: int, *, centred: bool) -> Basis | None:
 
     ``centred`` says that rows are seen from their mean, and the bias is free.
     """
-    rows, diagonal = len(products), products.diagonal()
-    if not 0 < float(diagonal.max()) < math.inf:
+    rows = len(products)
+    if not 0 < float(products.diagonal().max()) < math.inf:
         return None
-    least = rows * torch.finfo(products.dtype).eps
-    if EIGEN * rows**3 > SAVED * (pass_work(num_classes, rows, rows) + OVERHEAD):
-        level = float(diagonal.mean()) / rows if centred else 0.0
-        factor, failed = torch.linalg.cholesky_ex(products + level)
-        if not failed and bool((factor.diagonal().square() > least * diagonal).all()):
-            return Triangular.of(factor, level)
+    cheap = EIGEN * rows**3 <= SAVED * (pass_work(num_classes, rows, rows) + OVERHEAD)
+    found = None if cheap else _triangular(products, centred=centred)
+    if found is not None:
+        return found
     values, vectors = torch.linalg.eigh(products)
-    kept = values > least * values[-1]
-    return Eigen(values[kept].sqrt(), vectors[:, kept])
+    kept = values > rows * torch.finfo(products.dtype).eps * values[-1]
+    if cheap and int((~kept).sum()) > centred:  # few large rows hide what the others tell
+        found = _triangular(products, centred=centred)
+    return found or Eigen(values[kept].sqrt(), vectors[:, kept])
+
+
+def _triangular(products: Tensor, *, centred: bool) -> Triangular | None:
+    """``None`` where a row is a mixture of others, or as good as one."""
+    rows, diagonal = len(products), products.diagonal()
+    level = float(diagonal.mean()) / rows if centred else 0.0
+    factor, failed = torch.linalg.cholesky_ex(products + level)
+    least = rows * torch.finfo(products.dtype).eps * diagonal
+    unique = not failed and bool((factor.diagonal().square() > least).all())
+    return Triangular.of(factor, level) if unique else None
 
 
 def _leading(factor: Tensor) -> Tensor:

@@ -124,6 +124,18 @@ def test_rows_that_repeat_have_the_eigenvectors_basis(change, monkeypatch):
     assert found.rows.shape[1] == (20 if change is repeated else 9)
 
 
+@pytest.mark.parametrize("classes", [3, 120])
+def test_an_outlier_does_not_hide_the_other_rows(classes):
+    """Its square is all that float32's eigenvalues know."""
+    x = wide(240, 500, mean=0.0)[0]
+    x[3] *= 1e4
+    x = torch.tensor(x, dtype=torch.float32)
+    found = basis(x @ x.T, classes, centred=False)
+    assert isinstance(found, Triangular)
+    usual = basis(x[4:] @ x[4:].T, classes, centred=False)
+    assert isinstance(usual, Eigen)
+
+
 def test_variances_that_decay_leave_few_passes_to_the_rows_themselves():
     """The eigenvectors of float32 dropped 700 of 800 directions, and 80 passes were left to do."""
     rng = np.random.default_rng(3)
