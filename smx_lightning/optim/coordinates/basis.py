@@ -78,18 +78,10 @@ class Triangular(NamedTuple):
 class Eigen(NamedTuple):
     """R = U √Λ."""
 
+    rows: Tensor
     root: Tensor
     vectors: Tensor
-
-    @property
-    def rows(self) -> Tensor:
-        """See :class:`Basis`."""
-        return self.vectors * self.root
-
-    @property
-    def level(self) -> float:
-        """See :class:`Basis`."""
-        return 0.0
+    level: float = 0.0
 
     def inward(self, scores: Tensor) -> Tensor:
         """See :class:`Basis`."""
@@ -116,7 +108,10 @@ def basis(products: Tensor, num_classes: int, *, centred: bool) -> Basis | None:
     kept = values > rows * torch.finfo(products.dtype).eps * values[-1]
     if cheap and int((~kept).sum()) > centred:  # few large rows hide what the others tell
         found = _triangular(products, centred=centred)
-    return found or Eigen(values[kept].sqrt(), vectors[:, kept])
+    if found is not None:
+        return found
+    root, vectors = values[kept].sqrt(), vectors[:, kept]
+    return Eigen(vectors * root, root, vectors)
 
 
 def _triangular(products: Tensor, *, centred: bool) -> Triangular | None:

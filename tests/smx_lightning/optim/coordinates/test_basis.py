@@ -62,6 +62,25 @@ def test_the_span_has_the_same_logits_and_norms(kind, rows, mean):
     torch.testing.assert_close(logits, same, rtol=0, atol=1e-8 * float(same.abs().max()))
 
 
+def test_the_eigenvectors_axes_are_orthonormal_and_lead_back():
+    """Of distributions and weights, in batches of two sizes."""
+    x, y = wide()
+    q, c = np.eye(3)[y], np.random.default_rng(0).uniform(0.5, 2, 24)
+    x, q, c = (torch.tensor(part) for part in (x, q, c))
+    span = spanned([(x[:10], q[:10], c[:10]), (x[10:], q[10:], c[10:])], 300, 3)
+    assert span.basis.rows.shape == (24, 23)
+    eye = torch.eye(23, dtype=torch.float64)
+    axes = span.basis.outward(eye) @ (x - x.mean(0))
+    torch.testing.assert_close(axes @ axes.T, eye, rtol=0, atol=1e-12)
+    narrow = torch.randn(3, 24, dtype=torch.float64)
+    point = span.widen(narrow)
+    logits = x @ point[:, :-1].T + point[:, -1]
+    same = span.basis.rows @ narrow[:, :-1].T + narrow[:, -1]
+    torch.testing.assert_close(logits, same, rtol=0, atol=1e-10)
+    torch.testing.assert_close(span.narrow(point), narrow, rtol=0, atol=1e-10)
+    torch.testing.assert_close(point[:, :-1].norm(), narrow[:, :-1].norm())
+
+
 @pytest.mark.parametrize("spectrum", ["few", "decaying", "flat"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_leading_features_are_where_rows_vary_most(spectrum, dtype):
