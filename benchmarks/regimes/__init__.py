@@ -1,6 +1,7 @@
 """Who reaches which gap how soon, on every kind of problem: ours and the fastest peers.
 
-Every solver is fitted afresh at ever tighter tolerances, and each fit is timed whole. So nothing is
+Every solver is fitted afresh at ever tighter tolerances, then at some between those that missed a
+gap and those within it, and each fit is timed whole. So nothing is
 asked of a peer but its public interface, and what a solver answers is judged from outside: by the
 objective of its weights in float64. The seconds to a gap are those of its fastest fit within it.
 

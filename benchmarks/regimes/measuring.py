@@ -14,8 +14,11 @@ from benchmarks.regimes.records import Record, Records, optimum
 from benchmarks.regimes.solvers import REFERENCE, SOLVERS
 from benchmarks.regimes.worker import Outcome, Shape, Workers
 
-# Two in each power of ten: with one, a solver that halves its gap in a pass is timed passes late.
-TOLERANCES = (0.1, *(float(f"{digit}e-{power}") for power in range(2, 9) for digit in (3, 1)))
+TOLERANCES = tuple(float(f"1e-{power}") for power in range(1, 9))
+# Then between the last that missed a gap and the first within it, until they are so many times
+# apart: a power of ten is several passes, and whoever needs but one of them is timed passes late.
+NEAR = 2.0
+HALVINGS = 2
 REFERENCE_TOL = 1e-12
 REFERENCE_CAPS = 10  # as much time as so many fits
 
@@ -53,7 +56,8 @@ def fits(
     """Fits at ever tighter tolerances, solvers in turn, so that all see the machine's same hours.
 
     The reference is first. A solver is done with a fit within the least gap, one that took longer
-    than the cap, or one that failed. What is yielded must be in the records before the next.
+    than the cap, or one that failed; then each gap's tolerance is looked for. What is yielded must
+    be in the records before the next.
     """
     blank = _blank(regime, worker.shape, threads)
     if not _has_reference(records, regime):
@@ -63,10 +67,15 @@ def fits(
         yield _filled(wanted, worker)
     # Without one nobody knows what is near enough, and time alone ends a series.
     known = _has_reference(records, regime)
-    active = [name for name in solvers if not worker.shape.left_out.get(name)]
+    series = {
+        name: replace(blank, solver=name, cap=cap, version=SOLVERS[name].version)
+        for name in solvers
+        if not worker.shape.left_out.get(name)
+    }
+    active = list(series)
     for tol in TOLERANCES:
         for name in list(active):
-            wanted = replace(blank, solver=name, tol=tol, cap=cap, version=SOLVERS[name].version)
+            wanted = replace(series[name], tol=tol)
             record = records.find(wanted)
             if record is None:
                 record = _filled(wanted, worker)
@@ -74,6 +83,12 @@ def fits(
             best = optimum(records.all, regime.problem) if known else -math.inf
             if _is_last(record, best, cap):
                 active.remove(name)
+    for gap in GAPS * HALVINGS if known else ():
+        for wanted in series.values():
+            best = optimum(records.all, regime.problem)
+            between = _between(records.like(wanted), best * (1 + gap))
+            if between is not None:
+                yield _filled(replace(wanted, tol=between), worker)
 
 
 def installed(solvers: list[str]) -> list[str]:
@@ -109,6 +124,15 @@ def _is_last(record: Record, best: float, cap: float) -> bool:
     if record.seconds is None or record.objective is None or record.seconds > cap:
         return True
     return record.objective <= best * (1 + min(GAPS))
+
+
+def _between(fits: list[Record], objective: float) -> float | None:
+    """Between the tightest tolerance that missed and the loosest within; ``None`` where near."""
+    within = [fit.tol for fit in fits if fit.objective is not None and fit.objective <= objective]
+    missed = [fit.tol for fit in fits if within and fit.tol > max(within)]
+    if not missed or min(missed) < NEAR * max(within):
+        return None
+    return float(f"{math.sqrt(min(missed) * max(within)):.1e}")
 
 
 def _blank(regime: Regime, shape: Shape, threads: int) -> Record:

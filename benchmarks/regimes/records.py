@@ -83,11 +83,14 @@ class Records:
 
     def find(self, like: Record) -> Record | None:
         """The last record of the same series, setting and tolerance, if it had as much time."""
-        for known in reversed(self.all):
-            same = known.series == like.series and known.setting == like.setting
-            if same and known.tol == like.tol:
+        for known in reversed(self.like(like)):
+            if known.tol == like.tol:
                 return known if known.seconds is not None or known.cap >= like.cap else None
         return None
+
+    def like(self, like: Record) -> list[Record]:
+        """Those of the same series and setting, whatever their tolerance."""
+        return [r for r in self.all if r.series == like.series and r.setting == like.setting]
 
 
 def optimum(records: Iterable[Record], problem: str) -> float:

@@ -26,6 +26,8 @@ from benchmarks.regimes.solvers import SOLVERS, Fitted
 
 ENOUGH_SECONDS = 0.5  # of fits of the same kind: a short one is repeated until then …
 MOST_REPEATS = 50  # … or so many times: the first few of a process that has slept are slow
+LEAST_REPEATS = 3  # of longer ones: a shared machine's seconds vary by a fifth …
+LONG_SECONDS = 9.0  # … but no more than this in all
 TO_BEGIN = 600.0  # seconds: importing, and reading or making the rows
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -151,11 +153,17 @@ def serve(answering: Connection, regime: Regime, solvers: Sequence[str], threads
 def timed(data: Problem, solver: str, tol: float) -> tuple[float, int, Fitted]:
     """Whole fits, each from the start, repeated while they are short: median, number, the last."""
     seconds: list[float] = []
-    while not seconds or (sum(seconds) < ENOUGH_SECONDS and len(seconds) < MOST_REPEATS):
+    while not seconds or _again(len(seconds), sum(seconds)):
         began = time.perf_counter()
         fitted = SOLVERS[solver].fit(data, tol)
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds), len(seconds), fitted
+
+
+def _again(made: int, seconds: float) -> bool:
+    if made < LEAST_REPEATS:
+        return seconds * (1 + 1 / made) < LONG_SECONDS
+    return made < MOST_REPEATS and seconds < ENOUGH_SECONDS
 
 
 def _small(data: Problem) -> Problem:

@@ -14,7 +14,16 @@ from benchmarks.regimes.measuring import TOLERANCES, fits, installed
 from benchmarks.regimes.records import Record, Records, latest, optimum
 from benchmarks.regimes.solvers import COMPARED, PLAIN, REFERENCE, SOLVERS, TRAINER
 from benchmarks.regimes.tables import cells, conditions, everyone, regimes, shortfalls
-from benchmarks.regimes.worker import MOST_REPEATS, Outcome, Shape, Worker, timed
+from benchmarks.regimes.worker import (
+    ENOUGH_SECONDS,
+    LEAST_REPEATS,
+    LONG_SECONDS,
+    MOST_REPEATS,
+    Outcome,
+    Shape,
+    Worker,
+    timed,
+)
 
 FIT = Record(
     problem="made",
@@ -173,6 +182,8 @@ def test_a_fit_is_found_again_in_the_same_setting_and_with_as_much_time(tmp_path
 
 
 STEPS = [tol for tol in TOLERANCES if tol >= 1e-5]  # there the gap is 1e-6
+# Within 1e-3, 1e-4, 1e-6 from 1e-2, 1e-3, 1e-5 on; the powers of ten before them missed.
+BETWEEN = [3.2e-2, 3.2e-3, 3.2e-5, 1.8e-2, 1.8e-3, 1.8e-5]
 
 
 class Pretended:
@@ -200,8 +211,9 @@ def test_solvers_take_turns_until_each_is_within_the_least_gap(tmp_path):
     asked = measured(Pretended(), records, ["plain", "lbfgs"])
     assert asked[:3] == [(REFERENCE, 1e-12), ("plain", 1e-1), ("lbfgs", 1e-1)]
     steps = [tol for name, tol in asked if name == "plain"]
-    assert steps == STEPS
+    assert steps == STEPS + BETWEEN
     assert [tol for name, tol in asked if name == "lbfgs"] == steps
+    assert asked[-4:-2] == [("plain", 1.8e-3), ("lbfgs", 1.8e-3)]
     assert optimum(records.all, "iris") == pytest.approx(1)
 
 
@@ -209,17 +221,49 @@ def test_solvers_take_turns_until_each_is_within_the_least_gap(tmp_path):
 def test_a_fit_beyond_the_cap_or_a_failure_is_a_solvers_last(tmp_path, last):
     worker = Pretended({("lbfgs", 1e-2): last})
     asked = measured(worker, Records(tmp_path / "fits.jsonl"), ["plain", "lbfgs"])
-    assert [tol for name, tol in asked if name == "lbfgs"] == [1e-1, 3e-2, 1e-2]
-    assert [tol for name, tol in asked if name == "plain"] == STEPS
+    assert [tol for name, tol in asked if name == "lbfgs"] == [1e-1, 1e-2]
+    assert [tol for name, tol in asked if name == "plain"] == STEPS + BETWEEN
+
+
+def test_a_gap_s_tolerance_is_looked_for_where_it_is(tmp_path):
+    """Within 1e-3 from 1.8e-2 on, within 1e-4 from 1e-2 on, and never within 1e-6."""
+    gaps = {1e-1: 1e-2, 3.2e-2: 1e-2, 1.8e-2: 9e-4}
+    told = {("plain", tol): (1.0, 1 + gap) for tol, gap in gaps.items()}
+    told |= {("plain", tol): (1.0, 1 + 1e-5) for tol in TOLERANCES[1:]}
+    told[REFERENCE, 1e-12] = (1.0, 1.0)
+    asked = measured(Pretended(told), Records(tmp_path / "fits.jsonl"), ["plain"])
+    assert [tol for name, tol in asked if name == "plain"] == [*TOLERANCES, 3.2e-2, 1.8e-2]
+
+
+def test_a_solver_within_all_gaps_at_once_is_asked_once(tmp_path):
+    worker = Pretended({("plain", 1e-1): (1.0, 1.0)})
+    asked = measured(worker, Records(tmp_path / "fits.jsonl"), ["plain"])
+    assert [tol for name, tol in asked if name == "plain"] == [1e-1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "repeats"),
+    [(1e-4, MOST_REPEATS), (0.125, 4), (0.5, 3), (2.9, 3), (3.1, 2), (4.4, 2), (4.6, 1), (20, 1)],
+)
+def test_longer_fits_are_made_three_times_and_very_long_ones_once(monkeypatch, seconds, repeats):
+    clock = iter(seconds * (at // 2 + at % 2) for at in range(2 * MOST_REPEATS + 1))
+    monkeypatch.setattr("benchmarks.regimes.worker.time.perf_counter", lambda: next(clock))
+    monkeypatch.setitem(SOLVERS, "plain", SOLVERS["plain"]._replace(fit=lambda *_: None))
+    taken, made, _ = timed(None, "plain", 1e-3)
+    assert (taken, made) == (pytest.approx(seconds), repeats)
+    assert made <= LEAST_REPEATS or seconds * (made - 1) < ENOUGH_SECONDS
+    assert made == 1 or seconds * made < LONG_SECONDS
 
 
 def test_a_rerun_asks_for_what_is_missing_and_for_nothing_else(tmp_path):
     path = tmp_path / "fits.jsonl"
-    assert len(measured(Pretended(), Records(path), ["plain"])) == 1 + len(STEPS)
+    fits = len(STEPS) + len(BETWEEN)
+    assert len(measured(Pretended(), Records(path), ["plain"])) == 1 + fits
     assert measured(Pretended(), Records(path), ["plain"]) == []
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:3]))  # interrupted after the reference and two fits
-    assert measured(Pretended(), Records(path), ["plain"]) == [("plain", t) for t in STEPS[2:]]
+    missing = [*STEPS[2:], *BETWEEN]
+    assert measured(Pretended(), Records(path), ["plain"]) == [("plain", t) for t in missing]
     assert {name for name, _ in measured(Pretended(), Records(path), ["plain", "lbfgs"])} == {
         "lbfgs"
     }

@@ -7,8 +7,7 @@ pass: every pass then takes the whole Hessian, which is Newton's method.
 Products with the Hessian of some rows (:mod:`.rows`) take a model's place where
 
 - a tenth of the rows are a hundred for each feature: that Hessian is right within a tenth, or
-- about as many rows as there are unknowns which the rows decide are no more than half of them, and
-  every matrix costs many passes.
+- the unknowns which the rows decide are fewer than the rows, and every matrix costs many passes.
 """
 
 from __future__ import annotations
@@ -27,7 +26,9 @@ DEARER = 3  # times the present model's price: a better one is not saved for
 PRODUCTS = 8  # with the Hessian of some rows, a step, about
 MANY_ROWS = 100  # a feature
 LEAST_ROWS = 0.1  # of all
-FEW_ROWS = 0.8  # an unknown that the rows decide
+FEW_ROWS = 1.5  # an unknown that the rows decide
+MOST_FEW = 0.3  # of all, until these have been too few
+MOST_DECIDED = 0.65  # such unknowns for each of all rows
 MOST_ROWS = 0.5  # of all: with more a step costs several passes
 MANY_PASSES = 30
 BEFORE_ROWS = 2.5  # passes: where the first step saturates the softmax no row seems to matter
@@ -134,9 +135,12 @@ class Choice:
         many = max(self._rows_factor * MANY_ROWS * self._shape[1], LEAST_ROWS * rows)
         if many <= MOST_ROWS / 2 * rows and pass_work(*self._shape, PRODUCTS * many) < price:
             return many
-        few = self._rows_factor * FEW_ROWS * present.dimension(known.masses)
+        decided = present.dimension(known.masses)
+        few = self._rows_factor * min(FEW_ROWS * decided, MOST_FEW * rows)
         waited = self._work > self._waits * a_pass and dear > MANY_PASSES * a_pass
-        return few if waited and few <= MOST_ROWS * rows else 0.0
+        # Twice as many as the most: those were too few.
+        fits = decided <= MOST_DECIDED * rows and few < 2 * MOST_ROWS * rows
+        return min(few, MOST_ROWS * rows) if waited and fits else 0.0
 
     def _passes_ahead(self) -> float:
         """How many more it takes at the present rate; infinite while unknown.

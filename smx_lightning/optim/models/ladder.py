@@ -22,7 +22,8 @@ AT_ONCE = 5.0  # passes that it may cost to be used at once: it saves more, most
 UNKNOWN_BATCHES = 64  # in a pass whose length is not known
 LEAST_AT_START = 0.1
 MOST_FALL = 1.4  # of a class's mass from one point to the next
-KEPT = ("masses", "expected", "on_rows", "sums")
+USUAL = 2.0  # up to there all rows may as well be taken for as unusual as the mean, 1
+KEPT = ("masses", "expected", "on_rows", "sums", "usual")
 
 
 class Ladder:
@@ -63,6 +64,8 @@ class Ladder:
         # Σ c, then Σ c x and Σ c x² a feature, of the first pass.
         self._sums = like.new_zeros(1 + 2 * (shape[1] - 1), dtype=torch.float64)
         self._moments: Moments | None = None
+        self._usual = False  # whether a pass has found no row that is unusual
+        self._most: Tensor | None = None  # how unusual the rows of this one are, at most
         self._known: Evaluation | None = None
         self._due = Due()
         self._collecting: Curvature | None = None
@@ -92,6 +95,7 @@ class Ladder:
     def begin(self, known: Evaluation | None, batches: float) -> None:
         """A pass begins; ``known`` is the best point's, ``batches`` those of all processes."""
         self._known, self._collecting, self._collecting_rows = known, None, None
+        self._most = None
         if known is None:
             self._sums.zero_()
             self._moments = None
@@ -147,10 +151,16 @@ class Ladder:
 
         Rare features, however small, are as much a part of the Hessian as common ones.
         """
+        if self._usual:  # it is the same in every pass, and costs a tenth of one
+            return x.new_ones(x.shape[0])
         moments = self.moments
         scale = torch.where(moments.squares > 0, moments.total / moments.squares, 0.0)
         squares = x.square() if squares is None else squares
-        return 0.5 + 0.5 / x.shape[1] * (squares @ scale.to(x.dtype))
+        importance = 0.5 + 0.5 / x.shape[1] * (squares @ scale.to(x.dtype))
+        if self._known is not None:  # the moments are those of all rows
+            most = importance.max()
+            self._most = most if self._most is None else torch.maximum(self._most, most)
+        return importance
 
     def expect(self, masses: Tensor) -> None:
         """Where the next pass evaluates Σ c U w (1 - w) / Σ c is about this, (classes,)."""
@@ -161,6 +171,8 @@ class Ladder:
         """All processes' rows have passed."""
         if self._known is None:
             self._sums, self._moments = summed(self._sums), None
+        elif self._most is not None:
+            self._usual = bool(self._most <= USUAL)
         self._choice.passed(rows)
 
     # A point ---------------------------------------------------------------------------------
@@ -215,6 +227,8 @@ class Ladder:
 
     def _new(self, due: type[Curvature], rows: float) -> Curvature:
         """To collect a model with; ``rows`` are a batch's, of a pass about which nothing is known.
+
+        Or those of a batch's first part: then more rows are kept than are wanted.
 
         Σ c (1 - Σ p²) and Σ c are the best point's, or as if p were 1/K.
         """

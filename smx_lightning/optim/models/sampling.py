@@ -42,9 +42,24 @@ def pass_work(num_classes: int, width: int, rows: float) -> float:
 
 def complement(probs: Tensor) -> Tensor:
     """1 - p, (classes, rows), with all of its digits also where p is nearly 1."""
-    large = probs > 0.5  # one class at most
-    rest = probs.masked_fill(large, 0.0).sum(0, keepdim=True)
-    return torch.where(large, rest, 1 - probs)
+    large, small = _parted(probs)
+    return torch.where(large > 0, small.sum(0, keepdim=True), 1 - probs)
+
+
+def doubt(probs: Tensor) -> Tensor:
+    """Σ p (1 - p) = 1 - Σ p² of each row, (rows,), as exact as :func:`complement`."""
+    small = _parted(probs)[1]
+    rest = small.sum(0)  # 1 - p of a large one; 1 where there is none
+    return rest * (2 - rest) - small.square_().sum(0)
+
+
+def _parted(probs: Tensor) -> tuple[Tensor, Tensor]:
+    """Those above ½, one of a row at most, and the others, both with 0 elsewhere.
+
+    On a CPU a comparison and what it chooses take six times as long.
+    """
+    large = torch.threshold(probs, 0.5, 0.0)
+    return large, probs - large
 
 
 class Thresholds:
@@ -208,7 +223,7 @@ class Curvature:
         if self.chooses:
             weights = torch.maximum(weights, (self._threshold / importance)[rows])
         if len(rows) < MOST_KEPT * len(x):
-            x, rows = x[rows], torch.arange(len(rows), device=x.device)
+            x, rows = x.index_select(0, rows), torch.arange(len(rows), device=x.device)
         counts = columns.bincount(minlength=len(v)).tolist()
         ones = torch.nn.functional.pad(x, (0, 1), value=self.one)
         parts = torch.split(rows, counts), torch.split(weights.sqrt(), counts)
@@ -220,7 +235,10 @@ class Curvature:
         """Deposit what is pending, the rows of each column in one product."""
         pending, self._pending = self._pending, []
         for column in range(self.columns(self.num_classes) if pending else 0):
-            parts = [x[rows[column]].mul_(root[column][:, None]) for x, rows, root in pending]
+            parts = [
+                x.index_select(0, rows[column]).mul_(root[column][:, None])
+                for x, rows, root in pending
+            ]
             scaled = joined(parts)
             if len(scaled):
                 self.deposit(column, gram(scaled))
