@@ -201,6 +201,7 @@ class Ladder:
         self._rows, self._on_rows = self._collecting_rows, self._collecting_rows is not None
         if self._rows is not None:
             metric = self.model.at(evaluation.masses)
+            assert isinstance(metric, Spectrum)  # else no rows are chosen
             self._rows.finish(metric, evaluation.total_weight, l2, summed)
         return self._on_rows or self.model is not before
 

@@ -4,9 +4,11 @@ No matrix is formed. With p the probabilities of a row x, weight c, the Hessian'
 
     u = V x,    h = c (p ∘ u - p ⟨p, u⟩),    Σ h xᵀ / Σ c + l2 · V  (the bias is not penalised)
 
-at the price of a pass over as many rows as were kept. A row's share of the Hessian has the trace
-c (1 - Σ p²) |x|², so that one of importance r goes in with probability q = min(1, c (1 - Σ p²) r /
-τ), and then weighs c / q (Byrd, Chin, Neveitt & Nocedal, 2011). :mod:`.spectrum` preconditions.
+at the price of a pass over as many rows as were kept; and in few directions alone, where the rows
+may decide few: in the others the penalty has the most, and the metric is right. A row's share of
+the Hessian has the trace c (1 - Σ p²) |x|², so that one of importance r goes in with probability
+q = min(1, c (1 - Σ p²) r / τ), and then weighs c / q (Byrd, Chin, Neveitt & Nocedal, 2011).
+:mod:`.spectrum` preconditions, and knows the directions.
 
 Far from the optimum of classes that are well separated nearly all of W is what the penalty leaves
 to it, and the rows decide few directions: about Σ m λ / (m λ + l2), over the classes' masses m and
@@ -20,10 +22,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from smx_lightning.optim.models.sampling import Curvature, Thresholds, doubt
+from smx_lightning.optim.models.sampling import Thresholds, doubt
+from smx_lightning.optim.models.spectrum import Spectrum
 
 MOST_PRODUCTS = 50
 RESIDUAL = 0.3  # of the gradient, in the preconditioner's norm: few rows tell no more
+PRODUCTS = 4  # mostly
+DECIDED = 0.03  # of the penalty: with less curvature of the rows a direction is the penalty's
 
 
 class Rows:
@@ -68,7 +73,7 @@ class Rows:
 
     @torch.no_grad()
     def finish(
-        self, metric: Curvature, total_weight: float, l2: float, reduce: Callable[[Tensor], Tensor]
+        self, metric: Spectrum, total_weight: float, l2: float, reduce: Callable[[Tensor], Tensor]
     ) -> None:
         """Get ready to solve: each process keeps its rows, and products are summed."""
         x, probs, weights = zip(*self._kept, strict=True)
@@ -76,6 +81,20 @@ class Rows:
         self._x, self._probs, self._weights = torch.cat(x), torch.cat(probs, 1), torch.cat(weights)
         self._weights /= total_weight
         self._metric, self._l2, self._reduce = metric, l2, reduce
+        self._narrow = self._narrowed(metric)
+
+    def _narrowed(self, metric: Spectrum) -> int | None:
+        """How many of the metric's directions the rows are seen in now; ``None``: as they are."""
+        classes, width = self._probs.shape[0], self._x.shape[1]
+        leading = metric.leading(DECIDED)
+        # What turning the rows costs, and what products are spared by it.
+        turning, spared = width * leading, 2 * PRODUCTS * classes * (width - leading)
+        if metric.vectors is None or turning >= spared:
+            return None
+        vectors = metric.vectors[:, width - leading :]
+        mean = metric.mean.to(vectors.dtype) @ vectors
+        self._x = torch.addmm(-mean, self._x, vectors)
+        return leading
 
     def _product(self, direction: Tensor) -> Tensor:
         """The Hessian times a direction (classes, features + 1)."""
@@ -88,14 +107,30 @@ class Rows:
         return product
 
     def solve(self, gradient: Tensor) -> Tensor:
-        """Model⁻¹ · gradient, about, both (classes, features + 1) float64: conjugate gradients.
+        """Model⁻¹ · gradient, about, both (classes, features + 1) float64."""
+        if self._narrow is None:
+            return self._conjugate(gradient, self._metric.solve)
+        turned, scales = self._metric.turned(gradient), self._metric.scales
+        answer = turned / scales
+        last = slice(turned.shape[1] - self._narrow - 1, None)
+        scales = scales[:, last].to(self._x.dtype)
+
+        def better(rest: Tensor) -> Tensor:
+            scaled = rest / scales
+            return scaled - scaled.mean(0)
+
+        answer[:, last] = self._conjugate(turned[:, last], better)
+        return self._metric.turned_back(answer)
+
+    def _conjugate(self, gradient: Tensor, solve: Callable[[Tensor], Tensor]) -> Tensor:
+        """Conjugate gradients around ``solve``.
 
         Nocedal & Wright, "Numerical Optimization", 2006, algorithms 5.3 and 7.1.
         """
         dtype = self._x.dtype
         rest = gradient.to(dtype)
         answer = torch.zeros_like(rest)
-        towards = better = self._metric.solve(gradient).to(dtype)
+        towards = better = solve(gradient).to(dtype)
         first = size = float((rest * better).sum())
         for _ in range(MOST_PRODUCTS):
             product = self._product(towards)
@@ -104,7 +139,7 @@ class Rows:
                 break
             answer.add_(towards, alpha=size / curvature)
             rest = rest - (size / curvature) * product
-            better = self._metric.solve(rest.double()).to(dtype)
+            better = solve(rest).to(dtype)
             before, size = size, float((rest * better).sum())
             if not size > RESIDUAL**2 * first:
                 break

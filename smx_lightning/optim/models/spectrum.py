@@ -143,16 +143,39 @@ class Spectrum(Curvature):
         data = masses[:, None] * self.values
         return float((data / (data + self.l2)).sum())
 
+    def leading(self, least: float) -> int:
+        """How many of the last directions some class's rows have ``least`` · l2 or more of.
+
+        Eigenvalues rise: the others are the first ones, and what the penalty leaves of them.
+        """
+        assert self._masses is not None
+        data = float(self._masses.max()) * self.values
+        return int((data >= least * self.l2).sum())
+
     @override
     def solve(self, gradient: Tensor) -> Tensor:
+        return self.turned_back(self.turned(gradient) / self.scales)
+
+    @property
+    def scales(self) -> Tensor:
+        """The model along its directions and for the bias, (classes, features + 1)."""
         assert self._masses is not None
-        rest, bias = gradient[:, :-1] - gradient[:, -1:] * self.mean, gradient[:, -1]
+        masses = self._masses[:, None]
+        return torch.cat([masses * self.values + self.l2, masses], 1)
+
+    def turned(self, gradient: Tensor) -> Tensor:
+        """A gradient along the model's directions, features seen from their mean, of its shape."""
+        rest, bias = gradient[:, :-1] - gradient[:, -1:] * self.mean, gradient[:, -1:]
         if self.vectors is not None:
             rest = (rest.to(self.vectors.dtype) @ self.vectors).double()
-        rest = rest / (self._masses[:, None] * self.values + self.l2)
+        return torch.cat([rest, bias], 1)
+
+    def turned_back(self, direction: Tensor) -> Tensor:
+        """What is to be added to the parameters, of a step along the model's directions."""
+        rest, bias = direction[:, :-1], direction[:, -1]
         if self.vectors is not None:
             rest = (rest.to(self.vectors.dtype) @ self.vectors.T).double()
-        direction = torch.cat([rest, (bias / self._masses - rest @ self.mean)[:, None]], 1)
+        direction = torch.cat([rest, (bias - rest @ self.mean)[:, None]], 1)
         return direction - direction.mean(0)
 
     @override

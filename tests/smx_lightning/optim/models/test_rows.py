@@ -11,7 +11,7 @@ from smx_lightning import SoftmaxRegression
 from smx_lightning.optim import ExactSolver, Status, minimise
 from smx_lightning.optim.models import ladder
 from smx_lightning.optim.models.rows import Rows
-from smx_lightning.optim.models.spectrum import Diagonal, Moments
+from smx_lightning.optim.models.spectrum import Diagonal, Moments, Spectrum
 
 L2 = 0.1
 
@@ -61,6 +61,82 @@ def test_the_solution_is_newton_s(monkeypatch):
     wanted = wanted.view(point.shape)
     found = model.solve(gradient.view(point.shape) - gradient.view(point.shape).mean(0))
     torch.testing.assert_close(found - found.mean(0), wanted - wanted.mean(0), rtol=0, atol=1e-8)
+
+
+def turned(least, monkeypatch, rows=60, features=12, classes=9, one=1.0):
+    """All rows in the directions with ``least`` of the penalty; the Hessian and gradient there."""
+    monkeypatch.setattr("smx_lightning.optim.models.rows.RESIDUAL", 1e-12)
+    monkeypatch.setattr("smx_lightning.optim.models.rows.DECIDED", least)
+    monkeypatch.setattr("smx_lightning.optim.models.rows.PRODUCTS", 100)  # turning always pays
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, features, generator=generator, dtype=torch.float64)
+    x = (x + 2) * 0.5 ** torch.arange(features)
+    point = torch.randn(classes, features + 1, generator=generator, dtype=torch.float64)
+    probs = (x @ point[:, :-1].T + point[:, -1]).softmax(1).T
+    spread = float((1 - probs.square().sum(0)).sum())
+    model = Rows((classes, features + 1), wanted=1e9, spread=spread, like=x, one=one)
+    model.add(x, probs, x.new_ones(rows), None)
+    metric = Spectrum(classes, features + 1, expected=rows, rows=rows, like=x, one=one)
+    metric.add(x, probs, x.new_ones(rows), None)
+    metric.finish(rows, L2, lambda tensor: tensor)
+    metric = metric.at((probs * (1 - probs)).mean(1))
+    model.finish(metric, rows, L2, lambda tensor: tensor)
+    wide = torch.cat([x, x.new_full((rows, 1), one)], 1)
+    at = torch.diag_embed(probs.T) - probs.T[:, :, None] * probs.T[:, None]
+    hessian = torch.einsum("nij,na,nb->iajb", at, wide, wide) / rows
+    gradient = torch.randn(point.shape, generator=generator, dtype=torch.float64)
+    gradient[:, -1] *= one
+    return model, metric, hessian, gradient - gradient.mean(0)
+
+
+def dense(metric, hessian, gradient, leading):
+    """The same step from matrices: the metric's own Hessian, but for the leading directions."""
+    classes, width = gradient.shape
+    back = torch.eye(width, dtype=torch.float64)  # from the metric's directions to parameters
+    back[:-1, :-1] = metric.vectors
+    back[-1, :-1] = -metric.mean @ metric.vectors
+    penalty = torch.diag(back.new_tensor([L2] * (width - 1) + [0.0]))
+    whole = hessian + torch.einsum("ij,ab->iajb", torch.eye(classes).double(), penalty)
+    whole = torch.einsum("iajb,ac,bd->icjd", whole, back, back)
+    model = torch.diag(metric.scales.flatten()).view(whole.shape)
+    first = width - 1 - leading
+    model[:, first:, :, first:] = whole[:, first:, :, first:]
+    size = classes * width
+    along = (gradient @ back).flatten()
+    step = torch.linalg.lstsq(model.view(size, size), along[:, None], driver="gelsd").solution
+    step = step.view(classes, width) @ back.T
+    return step - step.mean(0)
+
+
+@pytest.mark.parametrize("one", [0.0, 1.0])
+@pytest.mark.parametrize("least", [1e-12, 1e-3, 0.03, 0.3, 1e9])
+def test_in_few_directions_the_step_is_newton_s_and_the_metric_s_in_the_others(
+    least, one, monkeypatch
+):
+    model, metric, hessian, gradient = turned(least, monkeypatch, one=one)
+    leading = metric.leading(least)
+    assert model._narrow == (leading if leading < 12 else None)
+    assert {1e-12: leading == 12, 1e9: leading == 0}.get(least, 0 < leading < 12)
+    step = model.solve(gradient)
+    assert model._x.shape == (60, leading)
+    if leading == 12:
+        metric.vectors, metric.mean = torch.eye(12).double(), torch.zeros(12).double()
+    wanted = dense(metric, hessian, gradient, leading)
+    ends = slice(None) if one else slice(-1)  # a bias that does not move has no Hessian
+    torch.testing.assert_close((step - step.mean(0))[:, ends], wanted[:, ends], rtol=0, atol=1e-8)
+
+
+def test_rows_are_turned_only_where_products_pay_for_it():
+    for classes, features, wanted in ((100, 768, 200), (2, 768, None), (100, 20, None)):
+        masses = torch.full((classes,), 0.1).double()
+        metric = Spectrum(classes, features + 1, expected=1.0, rows=1.0, like=masses)
+        values = torch.zeros(features).double()
+        values[-200:] = 1.0
+        metric._set(torch.zeros(features).double(), values, L2, 1e-16)
+        metric.vectors = torch.eye(features).double()
+        model = Rows((classes, features + 1), wanted=9, spread=1.0, like=masses)
+        model.finish(metric.at(masses), 1.0, L2, lambda tensor: tensor)
+        assert model._narrow == wanted
 
 
 @pytest.mark.parametrize("wanted", [50, 400, 1900])
