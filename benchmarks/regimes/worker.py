@@ -27,7 +27,8 @@ from benchmarks.regimes.solvers import SOLVERS, Fitted
 ENOUGH_SECONDS = 0.5  # of fits of the same kind: a short one is repeated until then …
 MOST_REPEATS = 50  # … or so many times: the first few of a process that has slept are slow
 LEAST_REPEATS = 3  # of longer ones: a shared machine's seconds vary by a fifth …
-LONG_SECONDS = 9.0  # … but no more than this in all
+LONG_SECONDS = 9.0  # … but no more than this in all …
+OF_THE_LIMIT = 0.9  # … nor than this share of the time after which the process is ended
 TO_BEGIN = 600.0  # seconds: importing, and reading or making the rows
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -65,7 +66,7 @@ class Worker:
 
     def fit(self, solver: str, tol: float, limit: float) -> Outcome:
         """One solver at one tolerance; the process is another one after ``limit`` seconds."""
-        self._asking.send((solver, tol))
+        self._asking.send((solver, tol, limit))
         try:
             if self._asking.poll(limit):
                 seconds, repeats = self._asking.recv()
@@ -137,9 +138,9 @@ def serve(answering: Connection, regime: Regime, solvers: Sequence[str], threads
     rows, features = data.x.shape
     answering.send(Shape(rows, features, data.num_classes, left_out))
     while True:
-        solver, tol = answering.recv()
+        solver, tol, limit = answering.recv()
         try:
-            seconds, repeats, fitted = timed(data, solver, tol)
+            seconds, repeats, fitted = timed(data, solver, tol, limit)
         except Exception as error:  # a solver that fails is a row of the table, not its end
             words = f"{type(error).__name__}: {error}".splitlines()[0]
             answering.send((None, 0))
@@ -150,20 +151,21 @@ def serve(answering: Connection, regime: Regime, solvers: Sequence[str], threads
         answering.send((objective if math.isfinite(objective) else None, fitted.note))
 
 
-def timed(data: Problem, solver: str, tol: float) -> tuple[float, int, Fitted]:
-    """Whole fits, each from the start, repeated while they are short: median, number, the last."""
+def timed(data: Problem, solver: str, tol: float, limit: float) -> tuple[float, int, Fitted]:
+    """Whole fits, each from the start, repeated while there is time: median, number, the last."""
+    most = min(LONG_SECONDS, OF_THE_LIMIT * limit)
     seconds: list[float] = []
-    while not seconds or _again(len(seconds), sum(seconds)):
+    while not seconds or _again(len(seconds), sum(seconds), most):
         began = time.perf_counter()
         fitted = SOLVERS[solver].fit(data, tol)
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds), len(seconds), fitted
 
 
-def _again(made: int, seconds: float) -> bool:
-    if made < LEAST_REPEATS:
-        return seconds * (1 + 1 / made) < LONG_SECONDS
-    return made < MOST_REPEATS and seconds < ENOUGH_SECONDS
+def _again(made: int, seconds: float, most: float) -> bool:
+    if seconds * (1 + 1 / made) >= most:
+        return False
+    return made < LEAST_REPEATS or (made < MOST_REPEATS and seconds < ENOUGH_SECONDS)
 
 
 def _small(data: Problem) -> Problem:
