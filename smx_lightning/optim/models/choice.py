@@ -30,10 +30,21 @@ FEW_ROWS = 1.5  # an unknown that the rows decide
 MOST_FEW = 0.3  # of all, until these have been too few
 MOST_DECIDED = 0.65  # such unknowns for each of all rows
 MOST_ROWS = 0.5  # of all: with more a step costs several passes
-MANY_PASSES = 30
+MANY_PASSES = 20
 BEFORE_ROWS = 2.5  # passes: where the first step saturates the softmax no row seems to matter
-RECENT = 5  # passes that tell the present rate
-KEPT = ("work", "work_at_refresh", "largest", "objectives", "noise", "rows_factor", "waits")
+RECENT = 5  # passes that tell the present rate, …
+TELLING = 3  # … or so many of them; by fewer …
+FORESEEN = 25  # … no more passes ahead are foreseen than these, or than there have been
+KEPT = (
+    "passes",
+    "work",
+    "work_at_refresh",
+    "largest",
+    "objectives",
+    "noise",
+    "rows_factor",
+    "waits",
+)
 
 
 class Due(NamedTuple):
@@ -54,6 +65,7 @@ class Choice:
 
     def __init__(self, shape: tuple[int, int], *, tol: float, overhead: float) -> None:
         self._shape, self._tol, self._overhead = shape, tol, overhead
+        self._passes = 0
         self._work = self._work_at_refresh = 0.0
         # Of the best point, after the last passes; the least that a gradient's largest entry was.
         self._objectives: list[float] = []
@@ -69,6 +81,7 @@ class Choice:
 
     def passed(self, rows: float) -> None:
         """A pass has been paid."""
+        self._passes += 1
         self._work += self.pass_work(rows)
         self._objectives = [*self._objectives[-RECENT:], *(self._objectives[-1:] or [math.inf])]
         self._largest = [*self._largest[-RECENT:], *(self._largest[-1:] or [math.inf])]
@@ -91,13 +104,19 @@ class Choice:
         """The first step has been chosen so that it does not saturate the softmax."""
         self._waits = 0.0
 
-    def choose(self, present: Curvature, known: Evaluation) -> Due:
-        """For the coming pass; ``known`` is the best point's."""
+    def choose(self, present: Curvature, known: Evaluation, change: float) -> Due:
+        """For the coming pass.
+
+        Args:
+            present: The model in use.
+            known: Of the best point.
+            change: Σ |m - m'| / Σ m' of the classes' masses, since the model was collected.
+        """
         if not self._prices:  # every pass has the same rows
             models = [model for model in LADDER if model.fits(*self._shape)]
             self._prices = {model: model.work(*self._shape, known.rows) for model in models}
         prices = self._prices
-        chosen = self._paid(present, known, prices)
+        chosen = self._paid(present, known, prices, change)
         rows = 0.0
         if isinstance(present, Spectrum):
             dear = [price for model, price in prices.items() if not model.quasi_newton]
@@ -106,19 +125,26 @@ class Choice:
         return Due(rows=rows) if rows else Due(chosen)
 
     def _paid(
-        self, present: Curvature, known: Evaluation, prices: dict[type[Curvature], float]
+        self,
+        present: Curvature,
+        known: Evaluation,
+        prices: dict[type[Curvature], float],
+        change: float,
     ) -> type[Curvature] | None:
         """The best model whose price has been paid, if it is a better one, or needs renewal."""
         a_pass = self.pass_work(known.rows)
         ahead = self._passes_ahead() * a_pass
         rank, price_of_present = LADDER.index(type(present)), prices[type(present)]
+        # Each pass's own where one pays for it: Newton's method.
+        stale = change > present.renewed_after or PATIENCE * price_of_present <= a_pass
+        stale = stale and not present.quasi_newton
         saving = False  # for a better model: the same one again only where there is none
         for model, price in reversed(prices.items()):
             better, same = LADDER.index(model) > rank, model is type(present)
             paid = a_pass + self._work - (self._work_at_refresh if same else 0.0)
-            again = same and not model.quasi_newton and not saving
-            saving |= better and price < DEARER * price_of_present
-            if (better or again) and PATIENCE * price <= paid and price < ahead:
+            again, worth_it = same and stale and not saving, price < ahead
+            saving |= better and worth_it and price < DEARER * price_of_present
+            if (better or again) and worth_it and PATIENCE * price <= paid:
                 return model
         return None
 
@@ -143,21 +169,25 @@ class Choice:
         return min(few, MOST_ROWS * rows) if waited and fits else 0.0
 
     def _passes_ahead(self) -> float:
-        """How many more it takes at the present rate; infinite while unknown.
+        """How many more it takes at the present rate; infinite where that leads nowhere.
 
         What a pass gains falls as the gap does, and the gradient as its root. Its largest entry
         goes up and down too much to tell; where rounding hides what is gained, the least that it
-        was does.
+        was does. The rate is that from the first half of the passes to the second.
         """
         told = self._largest
         if self._tol > 0 and len(self._objectives) > 2:
             gains = [before - after for before, after in pairwise(self._objectives)]
             if max(gains[0], gains[-1]) > self._noise:
                 told = [math.sqrt(max(gain, 0.0)) for gain in gains]
-        if self._tol == 0 or len(told) < 2 or not 0 < told[-1] < told[0]:
-            return math.inf
-        rate = math.log(told[0] / told[-1]) / (len(told) - 1)
-        return math.log(max(self._largest[-1] / self._tol, 1.0)) / rate
+        few = self._tol > 0 and len(self._objectives) <= TELLING
+        most = max(FORESEEN, self._passes) if few else math.inf
+        half = max(len(told) // 2, 1)
+        early, late = sum(told[:half]), sum(told[-half:])
+        if self._tol == 0 or len(told) < 2 or not 0 < late < early:
+            return most
+        rate = math.log(early / late) / (len(told) - half)
+        return min(math.log(max(self._largest[-1] / self._tol, 1.0)) / rate, most)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

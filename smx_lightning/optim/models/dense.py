@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+HALVINGS = 2
+LEAST_HALVED = 256  # columns
 
-def gram(rows: Tensor, halvings: int = 2) -> Tensor:
+
+def gram(rows: Tensor, halvings: int = HALVINGS) -> Tensor:
     """``rowsᵀ rows`` with little of the symmetric half computed twice: 5/8 of the work."""
     width = rows.shape[1]
-    if halvings == 0 or width < 256:
+    if halvings == 0 or width < LEAST_HALVED:
         return rows.T @ rows
     half = width // 2
     left, right = rows[:, :half], rows[:, half:]
@@ -21,6 +24,15 @@ def gram(rows: Tensor, halvings: int = 2) -> Tensor:
     product[half:, :half] = right.T @ left
     product[:half, half:] = product[half:, :half].T
     return product
+
+
+def gram_work(width: int, halvings: int = HALVINGS) -> float:
+    """Multiplications and additions of :func:`gram`, for each row of so many columns."""
+    if halvings == 0 or width < LEAST_HALVED:
+        return 2.0 * width**2
+    half = width // 2
+    halves = gram_work(half, halvings - 1) + gram_work(width - half, halvings - 1)
+    return halves + 2.0 * half * (width - half)
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

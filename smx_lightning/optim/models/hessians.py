@@ -44,6 +44,7 @@ class PerClass(Curvature):
     """One (D, D) matrix a class."""
 
     rows_per_unknown = 10.0
+    renewed_after = 0.05
 
     @staticmethod
     @override
@@ -85,6 +86,7 @@ class Coupled(Curvature):
     """
 
     rows_per_unknown = 16.0
+    renewed_after = 0.02
 
     @staticmethod
     @override
@@ -149,6 +151,8 @@ class Coupled(Curvature):
 
 class Whole(Coupled):
     """The whole Hessian of all rows, in one product of p ⊗ x with itself: no pair is looked at."""
+
+    renewed_after = 0.0
 
     @staticmethod
     @override

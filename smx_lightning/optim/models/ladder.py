@@ -5,6 +5,7 @@ A pass collects what :mod:`.choice` says; a point that is accepted brings it int
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ UNKNOWN_BATCHES = 64  # in a pass whose length is not known
 LEAST_AT_START = 0.1
 MOST_FALL = 1.4  # of a class's mass from one point to the next
 USUAL = 2.0  # up to there all rows may as well be taken for as unusual as the mean, 1
-KEPT = ("masses", "expected", "on_rows", "sums", "usual")
+KEPT = ("masses", "collected_at", "expected", "on_rows", "sums", "usual")
 
 
 class Ladder:
@@ -60,6 +61,8 @@ class Ladder:
         # Σ c U w (1 - w) / Σ c, about; at a saturated start no less than a share of that at zero.
         at_zero = scale * (1 - 1 / shape[0]) / shape[0]
         self._masses = like.new_full((shape[0],), LEAST_AT_START * at_zero, dtype=torch.float64)
+        # Σ c U w (1 - w) / Σ c where the model was collected.
+        self._collected_at: Tensor | None = None
         self._expected: Tensor | None = None  # the same at the next pass's point, where known
         # Σ c, then Σ c x and Σ c x² a feature, of the first pass.
         self._sums = like.new_zeros(1 + 2 * (shape[1] - 1), dtype=torch.float64)
@@ -107,7 +110,7 @@ class Ladder:
                 spread = float(self._expected.sum()) * known.total_weight
                 known = known._replace(masses=self._expected, spread=spread)
                 self._known, self._expected = known, None
-            self._due = Due() if self.model is None else self._choice.choose(self.model, known)
+            self._due = Due() if self.model is None else self._chosen(self.model, known)
         if known is not None and self._due.rows:
             self._collecting_rows = Rows(
                 self._shape,
@@ -116,6 +119,13 @@ class Ladder:
                 like=self._like,
                 one=self._one,
             )
+
+    def _chosen(self, model: Curvature, known: Evaluation) -> Due:
+        before, change = self._collected_at, 0.0
+        if before is not None:  # an earlier version's checkpoint does not tell
+            change = float((known.masses - before).abs().sum() / before.sum())
+        # How far the coming point is from the one where the model was collected nobody knows.
+        return self._choice.choose(model, known, change or math.inf)
 
     def add(
         self, x: Tensor, probs: Tensor, weights: Tensor | None, scale: Tensor | None = None
@@ -198,6 +208,7 @@ class Ladder:
         self.model.follow(self._masses)
         if self.model is not before:
             self._choice.refreshed()
+            self._collected_at = evaluation.masses
         self._rows, self._on_rows = self._collecting_rows, self._collecting_rows is not None
         if self._rows is not None:
             metric = self.model.at(evaluation.masses)

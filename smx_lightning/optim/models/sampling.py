@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from smx_lightning.optim.models.dense import cholesky, gram, joined
+from smx_lightning.optim.models.dense import cholesky, gram, gram_work, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,6 +96,9 @@ class Curvature:
     """
 
     rows_per_unknown: ClassVar[float]
+    # By how much of their sum the classes' masses must have changed before the same model is worth
+    # its price again: what it leaves out hides less.
+    renewed_after: ClassVar[float] = 0.0
     quasi_newton: ClassVar[bool] = False  # whether L-BFGS's pairs may rescale it
 
     def __init__(
@@ -179,7 +182,7 @@ class Curvature:
     @classmethod
     def rows_wanted(cls, num_classes: int, width: int, rows: float) -> float:
         """Rows to sample: so many a coefficient, or as many as cost what a pass costs."""
-        for_a_pass = (pass_work(num_classes, width, rows) + CHEAP) / (2 * width**2)
+        for_a_pass = (pass_work(num_classes, width, rows) + CHEAP) / gram_work(width)
         unknowns = cls.unknowns(num_classes, width)
         return max(cls.rows_per_unknown * unknowns, min(for_a_pass, ENOUGH * unknowns))
 
@@ -188,7 +191,7 @@ class Curvature:
         """Multiplications and additions of collecting and factoring, about."""
         entries = rows * cls.columns(num_classes)
         wanted = cls.rows_wanted(num_classes, width, rows)
-        collecting = 2 * width**2 * min(wanted, entries)
+        collecting = gram_work(width) * min(wanted, entries)
         if wanted < entries:
             collecting += ENTRY * entries
         return collecting + cls.factoring(num_classes, width)
