@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from smx_lightning.optim.evaluation import Evaluation
 if TYPE_CHECKING:
     from smx_lightning.optim.descent import Descent
 
-CACHED_ENTRIES = 2**21  # 8 MB of float32: with little else in a last-level cache
+CACHED_ENTRIES = 2**20  # 4 MB of float32: with little else in a cache that others use, too
 OVERHEAD = 2e7  # of a pass of a few small operations, in fast multiplications and additions
 
 
@@ -49,11 +50,12 @@ def one_pass(
 
 
 def parts(x: Tensor) -> Iterator[slice]:
-    """Slices of a batch (rows, features), one at least.
+    """Slices of a batch (rows, features), one at least, of about as many rows each.
 
     On a CPU those that stay in a cache from the product with W to that with the residuals: each
     entry is read from memory once.
     """
-    size = max(CACHED_ENTRIES // max(x.shape[1], 1), 1) if x.device.type == "cpu" else len(x)
-    for at in range(0, max(len(x), 1), max(size, 1)):
+    rows, fits = max(len(x), 1), max(CACHED_ENTRIES // max(x.shape[1], 1), 1)
+    size = math.ceil(rows / math.ceil(rows / fits)) if x.device.type == "cpu" else rows
+    for at in range(0, rows, size):
         yield slice(at, at + size)
