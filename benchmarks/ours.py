@@ -12,15 +12,15 @@ from torch.utils.data import DataLoader
 
 from benchmarks.problems import Problem
 from smx_lightning import SoftmaxRegression
+from smx_lightning.cli.fitting import large_batch
 from smx_lightning.optim import ExactSolver
-
-BATCH_SIZE = 8192
 
 
 def batches(data: Problem) -> list[tuple[Tensor, Tensor]]:
-    """The rows in slices, as a user would feed them; nothing is copied."""
+    """The rows in slices, as large as the command line takes them; nothing is copied."""
     x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
-    return list(zip(torch.split(x, BATCH_SIZE), torch.split(y, BATCH_SIZE), strict=True))
+    rows = large_batch(max(data.x.shape[1], data.num_classes))
+    return list(zip(torch.split(x, rows), torch.split(y, rows), strict=True))
 
 
 def loader(data: Problem) -> DataLoader[Any]:

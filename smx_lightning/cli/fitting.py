@@ -41,8 +41,9 @@ MODEL = "smx_lightning.SoftmaxRegression"
 MODEL_DEFAULTS: dict[str, Any] = {"preprocessing": "standardize", "l2": 1e-3}
 DATA = "smx_lightning.data.DigitsDataModule"
 OF_MODEL, BATCH_SIZE = f"model.init_args.{OPTIMIZER}", "data.init_args.batch_size"
-LARGE, USUAL_BATCH = 8192, 256  # rows of a batch
-ENTRIES = 2**26  # of a batch, features or logits: 256 MB of float32
+# Rows of a batch. A batch costs Lightning a millisecond, whatever it holds.
+LARGE, USUAL_BATCH = 65536, 256
+ENTRIES = 2**24  # of a batch, features or logits: 64 MB of float32
 LEAST_OBJECTIVE = {"checkpoint.monitor": "train/objective"}
 COUNT_BATCHES = (  # what they mean depends on the size of a batch
     "trainer.limit_train_batches",
@@ -195,8 +196,13 @@ class FitCLI(CheckpointCLI):
         ours = isinstance(self.datamodule, OURS)  # of others nobody knows the cost
         if ours and BATCH_SIZE in chosen and self._may_enlarge() and not has_features(self.model):
             widest = max(self.datamodule.num_features, self.datamodule.num_classes)
-            chosen[BATCH_SIZE] = min(LARGE, max(USUAL_BATCH, ENTRIES // widest))
+            chosen[BATCH_SIZE] = large_batch(widest)
             self.datamodule.batch_size = chosen[BATCH_SIZE]
+
+
+def large_batch(widest: int) -> int:
+    """How many rows suit the exact solver, of so many features or classes."""
+    return min(LARGE, max(USUAL_BATCH, ENTRIES // widest))
 
 
 def _imported(name: str) -> type | None:

@@ -136,7 +136,7 @@ class Choice:
         ahead = self._passes_ahead() * a_pass
         rank, price_of_present = LADDER.index(type(present)), prices[type(present)]
         # Each pass's own where one pays for it: Newton's method.
-        stale = change > present.renewed_after or PATIENCE * price_of_present <= a_pass
+        stale = PATIENCE * price_of_present <= a_pass or not change <= present.renewed_after
         stale = stale and not present.quasi_newton
         saving = False  # for a better model: the same one again only where there is none
         for model, price in reversed(prices.items()):

@@ -123,7 +123,7 @@ class Ladder:
     def _chosen(self, model: Curvature, known: Evaluation) -> Due:
         before, change = self._collected_at, 0.0
         if before is not None:  # an earlier version's checkpoint does not tell
-            change = float((known.masses - before).abs().sum() / before.sum())
+            change = float((known.masses - before).abs().sum() / before.sum())  # NaN of zeros
         # How far the coming point is from the one where the model was collected nobody knows.
         return self._choice.choose(model, known, change or math.inf)
 

@@ -27,7 +27,7 @@ DATA = ["--data=NpzDataModule", "--data.path=d.npz"]
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", *DATA]
 TRIAL = [*QUIET, "--trainer.fast_dev_run=true"]  # one batch, and nothing is written
 ADAM = "--model.optimizer=torch.optim.Adam"
-EXACT = {"max_epochs": 1000, "batch_size": 8192, "monitor": "train/objective"}
+EXACT = {"max_epochs": 1000, "batch_size": 65536, "monitor": "train/objective"}
 MINI = {"max_epochs": 100, "batch_size": 256, "monitor": "val/nll"}
 MODELS = """
 import torch
