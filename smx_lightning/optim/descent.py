@@ -143,7 +143,7 @@ class Descent:
             weights = None if weights is None else weights.to(x.dtype)
             self._gathered.add(x, y, weights, held=held)
 
-    def add(self, x: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
+    def add(self, x: Tensor, y: Tensor, weights: Tensor | None, *, parts: int = 1) -> Tensor:
         """Add a batch at the present point; its scores there (batch, classes), log p of softmax.
 
         Those are rows last in memory, as all that has a row for each class: a softmax over few
@@ -153,6 +153,7 @@ class Descent:
             x: (batch, features) of the parameters' dtype.
             y: (batch,) labels or (batch, classes) distributions.
             weights: (batch,) or ``None``.
+            parts: Of which this is one, together one of the batches that :meth:`begin` counts.
         """
         x = self.frame.rows(x)
         if weights is not None:  # wider ones would widen all that they multiply
@@ -164,7 +165,7 @@ class Descent:
         if self._pilot is not None:
             self._pilot.add(x, y, weights)
         at = self._member.at(scores)
-        self.ladder.add(x, at.weights, weights, at.scale)
+        self.ladder.add(x, at.weights, weights, at.scale, parts=parts)
         self._sums.add(x, at, y, weights)
         return at.scores.T
 

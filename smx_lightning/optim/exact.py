@@ -19,7 +19,7 @@ from smx_lightning.errors import InputError
 from smx_lightning.errors.checks import at_least, class_indices, non_negative
 from smx_lightning.optim.descent import Descent
 from smx_lightning.optim.evaluation import Evaluation, weighted
-from smx_lightning.optim.loop import parts
+from smx_lightning.optim.loop import slices
 from smx_lightning.optim.models.dense import joined
 from smx_lightning.optim.status import Status, message
 
@@ -156,6 +156,7 @@ class ExactSolver(torch.optim.Optimizer):
         row_weight: Tensor | None = None,
         *,
         last: bool = False,
+        parts: int = 1,
     ) -> Tensor:
         """Add a batch, evaluated at :attr:`trial`; its scores there (batch, classes).
 
@@ -167,13 +168,18 @@ class ExactSolver(torch.optim.Optimizer):
             class_weight: (classes,) or ``None``.
             row_weight: (batch,) or ``None``.
             last: Whether :meth:`step` follows before anybody writes over these rows.
+            parts: Of which these rows are one, together one of the epoch's batches.
         """
         assert self._descent is not None
         y, weights = weighted(class_indices(y), row_weight, class_weight)
         self._descent.gather(x, y, weights, held=last)
+        shares = slices(x)
+        parts *= len(shares)
         scores = [
-            self._descent.add(x[part], y[part], None if weights is None else weights[part])
-            for part in parts(x)
+            self._descent.add(
+                x[part], y[part], None if weights is None else weights[part], parts=parts
+            )
+            for part in shares
         ]
         return joined(scores)
 

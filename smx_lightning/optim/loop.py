@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,19 +43,20 @@ def one_pass(
         with torch.inference_mode():
             rows = x.to(descent.dtype)
             descent.gather(rows, y, weights, held=held)
-            for part in parts(rows):
-                descent.add(rows[part], y[part], None if weights is None else weights[part])
+            shares = slices(rows)
+            for part in shares:
+                some = None if weights is None else weights[part]
+                descent.add(rows[part], y[part], some, parts=len(shares))
     with torch.inference_mode():
         return descent.end()
 
 
-def parts(x: Tensor) -> Iterator[slice]:
-    """Slices of a batch (rows, features), one at least, of about as many rows each.
+def slices(x: Tensor) -> list[slice]:
+    """Parts of a batch (rows, features), one at least, of about as many rows each.
 
     On a CPU those that stay in a cache from the product with W to that with the residuals: each
     entry is read from memory once.
     """
     rows, fits = max(len(x), 1), max(CACHED_ENTRIES // max(x.shape[1], 1), 1)
     size = math.ceil(rows / math.ceil(rows / fits)) if x.device.type == "cpu" else rows
-    for at in range(0, rows, size):
-        yield slice(at, at + size)
+    return [slice(at, at + size) for at in range(0, rows, size)]

@@ -16,7 +16,7 @@ from smx_lightning.errors.checks import check_as_many, check_dense
 from smx_lightning.errors.targets import check_targets
 from smx_lightning.optim.evaluation import smoothed
 from smx_lightning.optim.exact import ExactSolver
-from smx_lightning.optim.loop import parts
+from smx_lightning.optim.loop import slices
 from smx_lightning.optim.status import Status
 from smx_lightning.processes.distributed import log_agreed
 from smx_lightning.processes.sharding import is_sharded
@@ -176,12 +176,14 @@ def evaluate(
     last = model.trainer.is_last_batch
     answers, dtype = [], model.linear.weight.dtype
     with torch.autocast(x.device.type, enabled=False):
-        for part in [slice(None)] if last and solver.gathers else parts(x):
+        shares = [slice(None)] if last and solver.gathers else slices(x)
+        for part in shares:
             rows = model.preprocessing(x[part]).to(dtype)
             targets = smoothed(y[part], model.label_smoothing, model.num_classes, dtype)
             weights = None if weight is None else weight[part]
             classes = model.class_weights_for(rows)
-            answers.append((part, solver.add(rows, targets, classes, weights, last=last)))
+            scores = solver.add(rows, targets, classes, weights, last=last, parts=len(shares))
+            answers.append((part, scores))
     return answers
 
 

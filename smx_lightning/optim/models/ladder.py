@@ -128,7 +128,13 @@ class Ladder:
         return self._choice.choose(model, known, change or math.inf)
 
     def add(
-        self, x: Tensor, probs: Tensor, weights: Tensor | None, scale: Tensor | None = None
+        self,
+        x: Tensor,
+        probs: Tensor,
+        weights: Tensor | None,
+        scale: Tensor | None = None,
+        *,
+        parts: int = 1,
     ) -> None:
         """A batch passes.
 
@@ -137,6 +143,7 @@ class Ladder:
             probs: w, (classes, rows).
             weights: c, (rows,) or ``None``.
             scale: U, (rows,); ``None`` for 1. It is part of the curvature, not of the features.
+            parts: Of which this is one, together one of the batches of a pass.
         """
         if x.shape[0] == 0 or (self._known is not None and self._due == Due()):
             return
@@ -147,7 +154,7 @@ class Ladder:
             self._sums += torch.cat([c.sum()[None], c @ x, c @ squares]).double()
             self._moments = None
         if self._due.model is not None and self._collecting is None:
-            self._collecting = self._new(self._due.model, x.shape[0])
+            self._collecting = self._new(self._due.model, x.shape[0], parts)
         collecting = self._collecting_rows or self._collecting
         if collecting is not None:
             chooses = collecting.chooses
@@ -237,16 +244,17 @@ class Ladder:
         except FloatingPointError:  # of features too large for a product of two
             return self.model or Diagonal.of(self.moments, self._shape[0], l2)
 
-    def _new(self, due: type[Curvature], rows: float) -> Curvature:
-        """To collect a model with; ``rows`` are a batch's, of a pass about which nothing is known.
+    def _new(self, due: type[Curvature], rows: float, parts: int = 1) -> Curvature:
+        """To collect a model with.
 
-        Or those of a batch's first part: then more rows are kept than are wanted.
+        Of a pass about which nothing is known ``rows`` of the first of a batch's parts tell.
 
         Σ c (1 - Σ p²) and Σ c are the best point's, or as if p were 1/K.
         """
         num_classes = self._shape[0]
         if self._known is None:
-            rows, total = rows * self._batches, float(self._sums[0]) * self._batches
+            times = parts * self._batches
+            rows, total = rows * times, float(self._sums[0]) * times
             spread = total * (1 - 1 / num_classes)
         else:
             rows, total = self._known.rows, self._known.total_weight

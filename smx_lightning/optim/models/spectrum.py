@@ -76,7 +76,7 @@ def _from_below(masses: Tensor, least: float) -> Tensor:
 class Spectrum(Curvature):
     """Λ are the eigenvalues of the covariance of a sample of the rows."""
 
-    rows_per_unknown = 8.0
+    rows_per_unknown = 20.0
     quasi_newton = True
     mean: Tensor
     values: Tensor
