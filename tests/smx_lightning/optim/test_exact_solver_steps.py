@@ -144,8 +144,8 @@ def test_a_start_at_the_optimum_stops_there():
     np.testing.assert_allclose(again[-1], points[-1], atol=1e-4)
 
 
-@pytest.mark.parametrize(("epoch", "pays"), [(1.5e9, True), (1e8, False)])
-def test_curvature_is_bought_where_the_epochs_cost_as_much(epoch, pays, monkeypatch):
+@pytest.mark.parametrize(("epoch", "times"), [(1.5e9, 2), (1e8, 0)])
+def test_curvature_is_bought_where_the_epochs_cost_as_much(epoch, times, monkeypatch):
     """By the documented prices: the whole Hessian costs eight epochs here, or seventy.
 
     Its 2709 unknowns take 16 rows each of 301² multiplications and as many additions, less a
@@ -164,7 +164,7 @@ def test_curvature_is_bought_where_the_epochs_cost_as_much(epoch, pays, monkeypa
     x, y = noisy_scores(10, 0, rows=2000, features=300)
     points, _, solver = epochs(x, y, 1e-3, tol=1e-10)
     assert solver.status is Status.CONVERGED
-    assert (9 * 301 in bought) is pays
+    assert bought.count(9 * 301) == times
     assert len(points) <= 40
 
 

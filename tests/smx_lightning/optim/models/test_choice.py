@@ -63,11 +63,10 @@ def test_the_same_model_again_where_masses_have_changed_and_no_better_one_pays(g
 @pytest.mark.parametrize("kind", [PerClass, Coupled])
 def test_the_better_a_model_is_the_smaller_a_change_it_shows(kind):
     choice, known = after([1e-3 * 0.7**n for n in range(30)], passes=60)
-    limit = kind.renewed_after
-    assert choice._paid(model(kind), known, {kind: 1e9}, 1.01 * limit) is kind
-    assert choice._paid(model(kind), known, {kind: 1e9}, 0.99 * limit) in (kind, None)
-    dear = 20 * choice.pass_work(ROWS)
-    assert choice._paid(model(kind), known, {kind: dear}, 0.99 * limit) is None
+    prices, limit = {kind: 20 * choice.pass_work(ROWS)}, kind.renewed_after
+    assert choice._paid(model(kind), known, prices, 1.01 * limit) is kind
+    assert choice._paid(model(kind), known, prices, 0.99 * limit) is None
+    assert choice._paid(model(kind), known, prices, math.nan) is kind  # masses of 0
     assert Whole.renewed_after == 0 < Coupled.renewed_after < PerClass.renewed_after
 
 
