@@ -93,7 +93,7 @@ class Eigen(NamedTuple):
 
 
 def basis(products: Tensor, num_classes: int, *, centred: bool) -> Basis | None:
-    """Of the rows' products (n, n); ``None`` where all of them are zero, or not finite.
+    """Of the rows' products (n, n), read up to the diagonal; ``None`` of all zero or not finite.
 
     ``centred`` says that rows are seen from their mean, and the bias is free.
     """
@@ -118,7 +118,7 @@ def _triangular(products: Tensor, *, centred: bool) -> Triangular | None:
     """``None`` where a row is a mixture of others, or as good as one."""
     rows, diagonal = len(products), products.diagonal()
     level = float(diagonal.mean()) / rows if centred else 0.0
-    factor, failed = torch.linalg.cholesky_ex(products + level)
+    factor, failed = torch.linalg.cholesky_ex(products + level)  # the lower triangle, as eigh does
     least = rows * torch.finfo(products.dtype).eps * diagonal
     unique = not failed and bool((factor.diagonal().square() > least).all())
     return Triangular.of(factor, level) if unique else None

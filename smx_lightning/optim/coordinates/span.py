@@ -22,7 +22,7 @@ from torch import Tensor
 
 from smx_lightning.optim.coordinates.basis import Basis, basis
 from smx_lightning.optim.evaluation import gathered
-from smx_lightning.optim.models.dense import gram, joined
+from smx_lightning.optim.models.dense import add_gram, joined
 from smx_lightning.optim.models.sampling import pass_work
 from smx_lightning.optim.models.spectrum import Moments
 
@@ -111,10 +111,9 @@ class Span(NamedTuple):
         """``None`` where all rows are the same."""
         mean, far = mean.to(x.dtype), bool(mean.any())
         blocks = zip(torch.split(x, BLOCK, 1), torch.split(mean, BLOCK), strict=True)
-        grams = (gram((part - middle if far else part).T) for part, middle in blocks)
-        products = next(grams)
-        for product in grams:
-            products += product
+        products = x.new_zeros(len(x), len(x))
+        for part, middle in blocks:
+            add_gram(products, (part - middle if far else part).T)
         found = basis(products, num_classes, centred=far)
         return None if found is None else cls(found, targets, weights, x, mean)
 

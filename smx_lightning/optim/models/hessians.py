@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from smx_lightning.optim.models.dense import solved
+from smx_lightning.optim.models.dense import add_gram, mirrored, solved
 from smx_lightning.optim.models.sampling import MOST_ENTRIES, PENDING_ENTRIES, Curvature, complement
 from smx_lightning.optim.models.spectrum import Diagonal, Spectrum
 
@@ -126,8 +126,11 @@ class Coupled(Curvature):
         return self._grams.view(self.num_classes - 1, self.width, self.num_classes - 1, self.width)
 
     @override
-    def deposit(self, column: int, gram: Tensor) -> None:
+    def deposit(self, column: int, rows: Tensor) -> None:
         first, second = self._pairs()[:, column].tolist()
+        lower = rows.new_zeros(self.width, self.width)
+        add_gram(lower, rows)
+        gram = mirrored(lower)
         blocks = self._blocks()
         blocks[first, :, first] += gram
         if second < self.num_classes - 1:

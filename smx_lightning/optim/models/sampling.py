@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from smx_lightning.optim.models.dense import cholesky, gram, gram_work, joined
+from smx_lightning.optim.models.dense import add_gram, cholesky, gram_work, rows_like
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,9 +152,9 @@ class Curvature:
         """The v / c of each row, (columns, rows), of (classes, rows) probabilities."""
         raise NotImplementedError
 
-    def deposit(self, column: int, gram: Tensor) -> None:
-        """Add one column's (D, D) Gram matrix to the model."""
-        self._grams[column] += gram
+    def deposit(self, column: int, rows: Tensor) -> None:
+        """Add one column's Gram matrix, of scaled rows (rows, D), to the model's lower triangle."""
+        add_gram(self._grams[column], rows)
 
     def penalised(self, penalty: Tensor) -> Tensor:
         """The model with the penalty's (D,) diagonal."""
@@ -225,26 +225,38 @@ class Curvature:
         weights = v[columns, rows]
         if self.chooses:
             weights = torch.maximum(weights, (self._threshold / importance)[rows])
-        if len(rows) < MOST_KEPT * len(x):
-            x, rows = x.index_select(0, rows), torch.arange(len(rows), device=x.device)
         counts = columns.bincount(minlength=len(v)).tolist()
-        ones = torch.nn.functional.pad(x, (0, 1), value=self.one)
+        kept, rows = self._with_ones(x, rows)
         parts = torch.split(rows, counts), torch.split(weights.sqrt(), counts)
-        self._pending.append((ones, *parts))
+        self._pending.append((kept, *parts))
         if sum(len(kept) for kept, *_ in self._pending) * self.width >= PENDING_ENTRIES:
             self._flush()
+
+    def _with_ones(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows, or all where nearly all are wanted, a 1 appended; and where they are in it."""
+        few = len(rows) < MOST_KEPT * len(x)
+        kept = rows_like(x, len(rows) if few else len(x), self.width)
+        kept[:, -1] = self.one
+        if not few:
+            kept[:, :-1] = x
+            return kept, rows
+        torch.index_select(x, 0, rows, out=kept[:, :-1])
+        return kept, torch.arange(len(rows), device=x.device)
 
     def _flush(self) -> None:
         """Deposit what is pending, the rows of each column in one product."""
         pending, self._pending = self._pending, []
-        for column in range(self.columns(self.num_classes) if pending else 0):
-            parts = [
-                x.index_select(0, rows[column]).mul_(root[column][:, None])
-                for x, rows, root in pending
-            ]
-            scaled = joined(parts)
-            if len(scaled):
-                self.deposit(column, gram(scaled))
+        columns = range(self.columns(self.num_classes) if pending else 0)
+        counts = [sum(len(rows[column]) for _, rows, _ in pending) for column in columns]
+        room = rows_like(self._like, max(counts, default=0), self.width)  # the same for each column
+        for column in columns:
+            end = 0
+            for x, rows, root in pending:
+                begin, end = end, end + len(rows[column])
+                scaled = torch.index_select(x, 0, rows[column], out=room[begin:end])
+                scaled *= root[column][:, None]
+            if end:
+                self.deposit(column, room[:end])
 
     @torch.no_grad()
     def finish(

@@ -115,7 +115,7 @@ class Spectrum(Curvature):
     @override
     def factored(self, total_weight: float, l2: float) -> None:
         second = self._grams[0] / self._grams[0, -1, -1] if self.one else self._grams[0]
-        mean = second[:-1, -1]
+        mean = second[-1, :-1]  # the lower triangle: eigh reads no other
         values, self.vectors = torch.linalg.eigh(second[:-1, :-1] - mean[:, None] * mean)
         self._set(mean.double(), values.double(), l2, torch.finfo(second.dtype).eps)
 
