@@ -199,7 +199,11 @@ class Tally:
 
 
 def _joined(parts: tuple[Tensor, ...]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)  # which copies one, too
+    if len(parts) == 1:  # cat copies one, too
+        return parts[0]
+    if parts[0].ndim == 2 and parts[0].stride(0) == 1:  # rows last in memory, the solver's scores
+        return torch.cat([part.T for part in parts], 1).T
+    return torch.cat(parts)
 
 
 def _on_cpu(part: Tensor) -> Tensor:

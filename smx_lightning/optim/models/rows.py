@@ -71,30 +71,39 @@ class Rows:
         # On a CPU x[some] takes five times as long.
         self._kept.append((x.index_select(0, some), probs.index_select(1, some), weights))
 
-    @torch.no_grad()
     def finish(
         self, metric: Spectrum, total_weight: float, l2: float, reduce: Callable[[Tensor], Tensor]
     ) -> None:
         """Get ready to solve: each process keeps its rows, and products are summed."""
+        self._metric, self._l2, self._reduce = metric, l2, reduce
+        self._total_weight = total_weight
+
+    @torch.no_grad()
+    def _gather(self) -> None:
+        """Put the rows together, as they are or in the metric's leading directions.
+
+        Not before they are asked: of the last pass nobody does.
+        """
         x, probs, weights = zip(*self._kept, strict=True)
         self._kept = []
-        self._x, self._probs, self._weights = torch.cat(x), torch.cat(probs, 1), torch.cat(weights)
-        self._weights /= total_weight
-        self._metric, self._l2, self._reduce = metric, l2, reduce
-        self._narrow = self._narrowed(metric)
+        self._probs, self._weights = torch.cat(probs, 1), torch.cat(weights) / self._total_weight
+        self._narrow = self._deciding()
+        if self._narrow is None:
+            self._x = torch.cat(x)
+            return
+        metric = self._metric
+        assert metric.vectors is not None
+        vectors = metric.vectors[:, len(metric.mean) - self._narrow :]
+        mean = metric.mean.to(vectors.dtype) @ vectors
+        self._x = torch.cat([torch.addmm(-mean, rows, vectors) for rows in x])
 
-    def _narrowed(self, metric: Spectrum) -> int | None:
-        """How many of the metric's directions the rows are seen in now; ``None``: as they are."""
-        classes, width = self._probs.shape[0], self._x.shape[1]
-        leading = metric.leading(DECIDED)
+    def _deciding(self) -> int | None:
+        """How many of the metric's directions the rows decide; ``None`` where all are cheaper."""
+        classes, width = len(self._probs), len(self._metric.mean)
+        leading = self._metric.leading(DECIDED)
         # What turning the rows costs, and what products are spared by it.
         turning, spared = width * leading, 2 * PRODUCTS * classes * (width - leading)
-        if metric.vectors is None or turning >= spared:
-            return None
-        vectors = metric.vectors[:, width - leading :]
-        mean = metric.mean.to(vectors.dtype) @ vectors
-        self._x = torch.addmm(-mean, self._x, vectors)
-        return leading
+        return None if self._metric.vectors is None or turning >= spared else leading
 
     def _product(self, direction: Tensor) -> Tensor:
         """The Hessian times a direction (classes, features + 1)."""
@@ -108,6 +117,8 @@ class Rows:
 
     def solve(self, gradient: Tensor) -> Tensor:
         """Model⁻¹ · gradient, about, both (classes, features + 1) float64."""
+        if self._kept:
+            self._gather()
         if self._narrow is None:
             return self._conjugate(gradient, self._metric.solve)
         turned, scales = self._metric.turned(gradient), self._metric.scales

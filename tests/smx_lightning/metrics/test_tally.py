@@ -22,9 +22,12 @@ from smx_lightning.metrics.tally import Tally
 
 
 @pytest.mark.parametrize("entries", [1, 100, 2**20])
-def test_values_are_those_of_updates_batch_by_batch(entries, monkeypatch):
+@pytest.mark.parametrize("layout", ["classes last", "rows last"])
+def test_values_are_those_of_updates_batch_by_batch(entries, layout, monkeypatch):
     monkeypatch.setattr("smx_lightning.metrics.tally.ENTRIES", entries)
     log_probs, y = torch.randn(90, 7).log_softmax(1), torch.randint(7, (90,))
+    if layout == "rows last":  # as the exact solver lays them
+        log_probs = log_probs.T.contiguous().T
     slowly = evaluation_metrics(7, prefix="val/")
     tally = Tally(evaluation_metrics(7, prefix="val/"), 7, "val batches")
     for _ in range(2):  # the second time proves that the first left nothing behind

@@ -41,6 +41,7 @@ def kept(wanted=1e9, rows=40, features=5, classes=4, weighted=True):
     moments = Moments(float(c.sum()), c @ x, c @ x.square())
     metric = Diagonal.of(moments, classes, L2).at((probs * (1 - probs)) @ c / c.sum())
     model.finish(metric, float(c.sum()), L2, lambda tensor: tensor)
+    model._gather()
     return model, loss, point
 
 
@@ -115,9 +116,9 @@ def test_in_few_directions_the_step_is_newton_s_and_the_metric_s_in_the_others(
 ):
     model, metric, hessian, gradient = turned(least, monkeypatch, one=one)
     leading = metric.leading(least)
-    assert model._narrow == (leading if leading < 12 else None)
     assert {1e-12: leading == 12, 1e9: leading == 0}.get(least, 0 < leading < 12)
     step = model.solve(gradient)
+    assert model._narrow == (leading if leading < 12 else None)
     assert model._x.shape == (60, leading)
     if leading == 12:
         metric.vectors, metric.mean = torch.eye(12).double(), torch.zeros(12).double()
@@ -136,6 +137,7 @@ def test_rows_are_turned_only_where_products_pay_for_it():
         metric.vectors = torch.eye(features).double()
         model = Rows((classes, features + 1), wanted=9, spread=1.0, like=masses)
         model.finish(metric.at(masses), 1.0, L2, lambda tensor: tensor)
+        model._gather()
         assert model._narrow == wanted
 
 
@@ -154,8 +156,8 @@ def used(monkeypatch):
     given = []
 
     class Watched(Rows):
-        def finish(self, *args):
-            super().finish(*args)
+        def _gather(self):
+            super()._gather()
             given.append(len(self._x))
 
     monkeypatch.setattr(ladder, "Rows", Watched)
@@ -185,6 +187,16 @@ def test_where_few_rows_will_do_they_lead_to_the_optimum(name, dtype, used):
     assert max(used) <= len(x) / 2
     reached = objective(found.weight.double().numpy(), found.bias.double().numpy(), x, y, l2)
     assert reached == pytest.approx(optimum(x, y, l2), rel=1e-8 if tol < 1e-8 else 1e-4)
+
+
+def test_rows_of_the_last_pass_are_not_put_together(used, monkeypatch):
+    finished, finish = [], Rows.finish
+    monkeypatch.setattr(Rows, "finish", lambda *args: (finished.append(1), finish(*args))[1])
+    x, y = embeddings(2000, 400, 50, 60)
+    rows = [(torch.from_numpy(x), torch.from_numpy(y))]
+    found = minimise(rows, 400, 50, l2=2e-3, tol=1e-4, dtype=torch.float64)
+    assert found.status is Status.CONVERGED
+    assert len(used) == len(finished) - 1
 
 
 @pytest.mark.whole
