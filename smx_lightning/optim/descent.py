@@ -30,6 +30,7 @@ from smx_lightning.optim.evaluation import EpochSums, Evaluation
 from smx_lightning.optim.loop import OVERHEAD, one_pass
 from smx_lightning.optim.members import member
 from smx_lightning.optim.models.ladder import Ladder
+from smx_lightning.optim.products import scores_of
 from smx_lightning.optim.status import Rounding, Status, relative_gap, verdict, without_rows
 from smx_lightning.optim.steps.lbfgs import Pairs
 from smx_lightning.optim.steps.pilot import Pilot
@@ -161,7 +162,7 @@ class Descent:
         if self._flat:
             scores = self._bias.expand(-1, len(x))
         else:
-            scores = torch.addmm(self._bias, self._weight, x.T)
+            scores = scores_of(x, self._weight, self._bias)
         if self._pilot is not None:
             self._pilot.add(x, y, weights)
         at = self._member.at(scores)

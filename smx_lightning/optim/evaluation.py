@@ -27,6 +27,7 @@ from torch import Tensor
 from smx_lightning.errors import InputError
 from smx_lightning.errors.targets import is_soft
 from smx_lightning.optim.members import At, Softmax
+from smx_lightning.optim.products import scores_of, sums_of
 from smx_lightning.processes.distributed import in_group
 
 AT_ONCE = 2**16  # entries of scores at several lengths: an operation takes longer to begin
@@ -123,14 +124,14 @@ class EpochSums:
         wide = c.double()
         self._scalars += torch.stack([losses @ wide, wide.sum(), doubtful.double(), rows])
         self._masses += masses.double()
-        self._weight += residual @ x
+        self._weight += sums_of(x, residual)
         if self._intercept:
             self._bias += residual.sum(1)
 
     def _slopes_of(self, x: Tensor, scores: Tensor, y: Tensor, c: Tensor, line: Line) -> Tensor:
         """Σ c · (p(z + t dz) - q) · dz at each length t."""
         direction = line.direction.to(x.dtype)
-        dz = torch.addmm(direction[:, -1:], direction[:, :-1], x.T)
+        dz = scores_of(x, direction[:, :-1], direction[:, -1:])
         wanted = dz.gather(0, y[None])[0] if y.ndim == 1 else (dz * y.T).sum(0)
         lengths = line.lengths.to(x.dtype)
         at_once = min(max(AT_ONCE // max(dz.numel(), 1), 1), len(lengths))
