@@ -107,8 +107,8 @@ def test_some_of_the_rows_in_a_model_s_place_lead_there(dtype, monkeypatch):
     given = []
 
     class Watched(Rows):
-        def finish(self, *args):
-            super().finish(*args)
+        def _gather(self):
+            super()._gather()
             given.append(len(self._x))
 
     monkeypatch.setattr(ladder, "Rows", Watched)
