@@ -13,7 +13,7 @@ ALIGNED = 16  # entries: a cache line of float32
 
 
 def add_gram(into: Tensor, rows: Tensor, halvings: int = HALVINGS) -> None:
-    """Add ``rowsᵀ rows`` to the lower triangle; above it is as little as 5/8 of the work allows."""
+    """Add ``rowsᵀ rows`` up to the diagonal, and little of what is above it: 5/8 of the work."""
     if halvings == 0 or rows.shape[1] < LEAST_HALVED:
         into.addmm_(rows.T, rows)
         return
@@ -24,10 +24,14 @@ def add_gram(into: Tensor, rows: Tensor, halvings: int = HALVINGS) -> None:
     into[half:, :half].addmm_(right.T, left)
 
 
-def mirrored(lower: Tensor) -> Tensor:
-    """The symmetric matrix of this lower triangle, whatever is above it."""
-    lower = lower.tril()
-    return lower + lower.tril(-1).T
+def gram(rows: Tensor) -> Tensor:
+    """``rowsᵀ rows``, all of it."""
+    width = rows.shape[1]
+    if width < LEAST_HALVED:
+        return rows.T @ rows
+    lower = rows.new_zeros(width, width)
+    add_gram(lower, rows)
+    return lower.tril_() + lower.tril(-1).T
 
 
 def _half(width: int) -> int:

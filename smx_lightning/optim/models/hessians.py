@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from smx_lightning.optim.models.dense import add_gram, mirrored, solved
+from smx_lightning.optim.models.dense import gram, solved
 from smx_lightning.optim.models.sampling import MOST_ENTRIES, PENDING_ENTRIES, Curvature, complement
 from smx_lightning.optim.models.spectrum import Diagonal, Spectrum
 
@@ -128,14 +128,11 @@ class Coupled(Curvature):
     @override
     def deposit(self, column: int, rows: Tensor) -> None:
         first, second = self._pairs()[:, column].tolist()
-        lower = rows.new_zeros(self.width, self.width)
-        add_gram(lower, rows)
-        gram = mirrored(lower)
-        blocks = self._blocks()
-        blocks[first, :, first] += gram
+        blocks, block = self._blocks(), gram(rows)
+        blocks[first, :, first] += block
         if second < self.num_classes - 1:
-            blocks[second, :, second] += gram
-            blocks[second, :, first] -= gram  # the lower triangle: Cholesky reads no other
+            blocks[second, :, second] += block
+            blocks[second, :, first] -= block  # the lower triangle: Cholesky reads no other
 
     @override
     def penalised(self, penalty: Tensor) -> Tensor:
