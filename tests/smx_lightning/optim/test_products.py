@@ -32,9 +32,10 @@ def _threads():
     st.sampled_from([1, LEAST_FEATURES - 1, LEAST_FEATURES, 301]),
     st.sampled_from([1, 2, 7, 100]),
     st.sampled_from(sorted(LAYOUTS)),
+    st.sampled_from(sorted(LAYOUTS)),
     st.sampled_from([torch.float32, torch.float64]),
 )
-def test_they_are_those_of_all_rows_at_once(threads, rows, features, classes, layout, dtype):
+def test_they_are_those_of_all_rows_at_once(threads, rows, features, classes, layout, laid, dtype):
     torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(rows)
     x, weight, bias, residual = (
@@ -42,8 +43,9 @@ def test_they_are_those_of_all_rows_at_once(threads, rows, features, classes, la
         for shape in ((rows, features), (classes, features), (classes, 1), (classes, rows))
     )
     x = LAYOUTS[layout](x.to(dtype))
+    residual = residual[:1].expand(classes, -1) if laid == "one row" else residual
     scores = scores_of(x, weight.to(dtype), bias.to(dtype))
-    sums = sums_of(x, residual.to(dtype))
+    sums = sums_of(x, LAYOUTS[laid](residual.to(dtype)))
     assert scores.dtype == sums.dtype == dtype
     close = {"rtol": 1e-4, "atol": 1e-3} if dtype == torch.float32 else {"rtol": 0, "atol": 1e-11}
     torch.testing.assert_close(scores.double(), weight @ x.double().T + bias, **close)
