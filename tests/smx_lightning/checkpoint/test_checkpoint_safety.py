@@ -21,9 +21,9 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.core.saving import _load_from_checkpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from sampled import sampled
+from tools import installed
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from tools import installed
 from trainers import quiet_trainer
 
 import smx_export.__main__
