@@ -82,10 +82,11 @@ def minimise(
     Raises:
         InputError: For rows that come and go, and for other arguments than these.
     """
-    problem = Problem(num_features, num_classes, class_weight, intercept=intercept)
+    dtype = _dtype(dtype)
+    problem = Problem(num_features, num_classes, class_weight, dtype=dtype, intercept=intercept)
     descent = Descent(
         problem.start(start),
-        dtype=_dtype(dtype),
+        dtype=dtype,
         tol=non_negative("tol", tol),
         memory=at_least("memory", memory, 1),
         overhead=OVERHEAD,

@@ -28,6 +28,7 @@ class Problem:
         num_features: Entries of a row.
         num_classes: Of the targets, at least 2.
         class_weight: (classes,) or ``None``.
+        dtype: Of the parameters.
         intercept: Whether the bias moves.
     """
 
@@ -37,9 +38,10 @@ class Problem:
         num_classes: int,
         class_weight: Tensor | None,
         *,
+        dtype: torch.dtype = torch.float32,
         intercept: bool = True,
     ) -> None:
-        self._intercept = intercept
+        self._dtype, self._intercept = dtype, intercept
         self.num_features = num_features
         self.num_classes = at_least("num_classes", num_classes, 2)
         self.class_weight = class_weight
@@ -104,6 +106,8 @@ class Problem:
 
     def _weighted(self, y: Tensor, row_weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
         y = class_indices(y)
+        if y.ndim == 2:  # narrower ones sum to 1 as nearly as they tell: no bias would be at rest
+            y = y.to(torch.promote_types(y.dtype, self._dtype))
         row_weight, class_weight = (
             None if weight is None else weight.double()
             for weight in (row_weight, self.class_weight)

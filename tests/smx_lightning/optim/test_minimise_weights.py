@@ -1,6 +1,7 @@
-"""Of row and class weights only the ratios count; batches that are no dense tensors are refused."""
+"""Of row and class weights only the ratios count; batches of no dense tensors are refused."""
 
 import warnings
+from functools import partial
 
 import jobs
 import numpy as np
@@ -46,6 +47,32 @@ def solved(batches, dtype="float32", **kwargs):
 def assert_optimum(found, weight):
     assert found.status is Status.CONVERGED
     np.testing.assert_allclose(found.weight.double().numpy(), weight, atol=2e-5)
+
+
+@pytest.mark.parametrize("narrow", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("weighs", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_distributions_of_any_precision_have_an_optimum_to_any_tolerance(narrow, weighs, seed):
+    """Of float32's, which sum to 1 up to 1e-7, the bias never came to rest: STALLED."""
+    rng = np.random.default_rng(seed)
+    q = torch.tensor(rng.dirichlet(np.ones(K), N)).to(getattr(torch, narrow))
+    weights = {"class_weight": torch.tensor([0.3, 1.0, 2.0, 0.7])} if weighs else {}
+    total = q.double().sum(1)
+    wide = q.double() / total[:, None]  # and the sum, about 1, is the row's weight
+    found, wanted = (
+        solved([batch], "float64", tol=1e-12, **weights)
+        for batch in ((ROWS, q), (ROWS, wide, total))
+    )
+    assert found.status is Status.CONVERGED
+    torch.testing.assert_close(found.weight, wanted.weight, rtol=0, atol=1e-9)
+
+
+def test_narrow_distributions_come_to_rest_in_the_trainer_too():
+    q = torch.tensor(RNG.dirichlet(np.ones(K), N), dtype=torch.float32)
+    trainer = trainer_for(max_epochs=100, precision="64-true")
+    model = SoftmaxRegression(D, K, l2=L2, optimizer=partial(ExactSolver, tol=1e-12))
+    trainer.fit(model, DataLoader([(ROWS, q)], batch_size=None))
+    assert model.solver.status is Status.CONVERGED
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
