@@ -82,11 +82,10 @@ def minimise(
     Raises:
         InputError: For rows that come and go, and for other arguments than these.
     """
-    dtype = _dtype(dtype)
     problem = Problem(num_features, num_classes, class_weight, dtype=dtype, intercept=intercept)
     descent = Descent(
         problem.start(start),
-        dtype=dtype,
+        dtype=_dtype(dtype),
         tol=non_negative("tol", tol),
         memory=at_least("memory", memory, 1),
         overhead=OVERHEAD,
