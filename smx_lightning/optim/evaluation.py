@@ -188,11 +188,15 @@ def smoothed(y: Tensor, smoothing: float, num_classes: int, dtype: torch.dtype) 
 
 
 def weighted(
-    y: Tensor, row_weight: Tensor | None, class_weight: Tensor | None
+    y: Tensor,
+    row_weight: Tensor | None,
+    class_weight: Tensor | None,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor | None]:
     """Targets (rows,) or (rows, classes) and weights (rows,), those of the classes in the latter.
 
-    Σ_k w_k q_k (-log p_k) is c Σ_k q'_k (-log p_k) with c = Σ w q and q' = w q / c.
+    Σ_k w_k q_k (-log p_k) is c Σ_k q'_k (-log p_k) with c = Σ w q and q' = w q / c, in the
+    parameters' dtype or a wider one.
     """
     if y.ndim == 1 and class_weight is None:
         return y, row_weight
@@ -200,7 +204,7 @@ def weighted(
         assert class_weight is not None
         own = class_weight[y]
     else:  # also of a distribution that sums to 1 only about: else no bias would be at rest
-        y = y if y.dtype.itemsize >= 4 else y.float()
+        y = y.to(torch.promote_types(y.dtype, dtype))
         y = y if class_weight is None else y * class_weight
         own = y.sum(1)
         y = y / own.clamp(min=torch.finfo(y.dtype).tiny)[:, None]

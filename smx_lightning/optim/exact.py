@@ -171,7 +171,7 @@ class ExactSolver(torch.optim.Optimizer):
             parts: Of which these rows are one, together one of the epoch's batches.
         """
         assert self._descent is not None
-        y, weights = weighted(class_indices(y), row_weight, class_weight)
+        y, weights = weighted(class_indices(y), row_weight, class_weight, self.weight.dtype)
         self._descent.gather(x, y, weights, held=last)
         shares = slices(x)
         parts *= len(shares)

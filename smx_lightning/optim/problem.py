@@ -106,13 +106,11 @@ class Problem:
 
     def _weighted(self, y: Tensor, row_weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
         y = class_indices(y)
-        if y.ndim == 2:  # narrower ones sum to 1 as nearly as they tell: no bias would be at rest
-            y = y.to(torch.promote_types(y.dtype, self._dtype))
         row_weight, class_weight = (
             None if weight is None else weight.double()
             for weight in (row_weight, self.class_weight)
         )
-        return weighted(y, row_weight, class_weight)
+        return weighted(y, row_weight, class_weight, self._dtype)
 
     def _exponent_of(self, y: Tensor, row_weight: Tensor | None = None) -> float:
         """Of 2 in the largest weight; minus infinity where none is positive."""

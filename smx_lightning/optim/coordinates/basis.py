@@ -93,9 +93,10 @@ class Eigen(NamedTuple):
 
 
 def basis(products: Tensor, num_classes: int, *, centred: bool) -> Basis | None:
-    """Of the rows' products (n, n), read up to the diagonal; ``None`` of all zero or not finite.
+    """Of the rows' products (n, n); ``None`` where all of them are zero, or not finite.
 
-    ``centred`` says that rows are seen from their mean, and the bias is free.
+    They are read up to the diagonal. ``centred`` says that rows are seen from their mean, and the
+    bias is free.
     """
     rows = len(products)
     if not 0 < float(products.diagonal().max()) < math.inf:

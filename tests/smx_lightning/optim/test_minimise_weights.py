@@ -67,6 +67,16 @@ def test_distributions_of_any_precision_have_an_optimum_to_any_tolerance(narrow,
     torch.testing.assert_close(found.weight, wanted.weight, rtol=0, atol=1e-9)
 
 
+def test_narrow_distributions_come_to_rest_where_the_solver_is_called_by_hand():
+    q = torch.tensor(RNG.dirichlet(np.ones(K), N), dtype=torch.float32)
+    solver = ExactSolver(torch.nn.Linear(D, K).double().parameters(), tol=1e-12)
+    while solver.status is Status.RUNNING:
+        solver.begin_epoch(l2=L2, batches=1)
+        solver.add(ROWS.double(), q)
+        solver.step()
+    assert solver.status is Status.CONVERGED
+
+
 def test_narrow_distributions_come_to_rest_in_the_trainer_too():
     q = torch.tensor(RNG.dirichlet(np.ones(K), N), dtype=torch.float32)
     trainer = trainer_for(max_epochs=100, precision="64-true")
